@@ -1,0 +1,324 @@
+/**
+ * The keys of the configuration file: their types, ranges, defaults and the rules between them.
+ * Units stand beside the keys; `config.ts` reads files and words the problems.
+ * @module
+ */
+
+import { z } from "zod";
+
+type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
+
+/** The same keys at every level, each of them optional; a list is given whole. */
+export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: DeepPartial<T[K]> } : T;
+
+/** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
+const LONGEST_MS = 2 ** 31 - 1;
+const LONGEST_SECONDS = Math.floor(LONGEST_MS / 1000);
+const LARGEST_DOCUMENT_BYTES = 256 * 2 ** 20;
+/** Prefixes of Redis keys that documents never have. */
+const RESERVED_NAMES = ["stream", "log", "metrics", "request", "writebehind"];
+const NAME = /^[a-z][a-z0-9_]{0,40}$/;
+// deno-lint-ignore no-control-regex -- control characters are what is looked for
+const NO_SPACE = /^[^\s\u0000-\u001f\u007f-\u009f]+$/;
+
+function range(min: number, max: number): string {
+  if (max === Infinity || max === Number.MAX_SAFE_INTEGER) return ` of at least ${min}`;
+  return ` from ${min} to ${max}`;
+}
+
+function whole(initial: number, min: number, max = Number.MAX_SAFE_INTEGER) {
+  const error = `expected a whole number${range(min, max)}`;
+  return z.int({ error }).min(min, { error }).max(max, { error }).default(initial);
+}
+
+function number(initial: number, min: number, max = Infinity) {
+  const error = `expected a number${range(min, max)}`;
+  return z.number({ error }).min(min, { error }).max(max, { error }).default(initial);
+}
+
+function positive(initial: number, max: number) {
+  const error = `expected a number above 0, at most ${max}`;
+  return z.number({ error }).positive({ error }).max(max, { error }).default(initial);
+}
+
+function flag(initial: boolean) {
+  return z.boolean({ error: "expected true or false" }).default(initial);
+}
+
+function text(expected: string, pattern: RegExp) {
+  return z.string({ error: expected }).regex(pattern, { error: expected });
+}
+
+const nonEmpty = (initial: string) =>
+  text("expected text that is not empty", /^[^\0]+$/).default(initial);
+const optionalText = z.string({ error: "expected text or null" }).nullable().default(null);
+/** A part of a Redis key; braces would change the slot of the keys made from it. */
+const keyPart = (initial: string) =>
+  text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
+    .default(initial);
+/** A URL here would be taken for a name, and its password would show in messages. */
+const host = text("expected a host name or an address, not a URL", /^(?!.*(:\/\/|@))[^\s\p{Cc}]+$/u)
+  .default("localhost");
+const indexName = text("expected text without spaces or control characters", NO_SPACE);
+
+/** A section of the file; one that is absent, or has nothing under it, is all defaults. */
+function section<Shape extends z.ZodRawShape>(shape: Shape) {
+  return z.preprocess((value) => value ?? {}, mapping(shape));
+}
+
+function mapping<Shape extends z.ZodRawShape>(shape: Shape) {
+  return z.strictObject(shape, { error: "expected keys with values" });
+}
+
+const entity = mapping({
+  name: text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME),
+  table: text(
+    "expected a name that matches [a-z][a-z0-9_]{0,40} and does not start with writebehind_",
+    /^(?!writebehind_)[a-z][a-z0-9_]{0,40}$/,
+  ),
+  index_name: indexName,
+});
+
+const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
+
+const searchField = mapping({
+  name: indexName,
+  type: z.enum(FIELD_TYPES, { error: "expected TEXT, TAG, NUMERIC or GEO" }),
+  /** JSONPath; `$.<name>` when left out */
+  path: text("expected a JSONPath that starts with $", /^\$/).optional(),
+  sortable: flag(false),
+}).transform((field) => ({ ...field, path: field.path ?? `$.${field.name}` }));
+
+const sections = mapping({
+  postgresql: section({
+    host,
+    port: whole(5432, 1, 65535),
+    database: nonEmpty("redisdemo"),
+    user: nonEmpty("redis"),
+    password: optionalText,
+    ssl: flag(false),
+  }),
+  redis: section({
+    host,
+    port: whole(6379, 1, 65535),
+    db: whole(0, 0),
+    username: optionalText,
+    password: optionalText,
+    tls: flag(false),
+    /** calls that a client may have in flight */
+    max_in_flight: whole(1000, 1),
+    command_timeout_ms: whole(5000, 1, LONGEST_MS),
+  }),
+  entities: z.array(entity, { error: "expected a list of entities" })
+    .min(1, { error: "expected at least one entity" }).nullish(),
+  zero_data_loss: section({
+    enabled: flag(false),
+    /** a WAIT for `replicas` acknowledgements */
+    wait_for_replicas: flag(false),
+    replicas: whole(1, 1),
+    /** 0 would make Redis wait for ever */
+    wait_timeout_ms: whole(2000, 1, LONGEST_MS),
+    /** a WAITAOF for the local disk; the original's name for it */
+    wait_for_aof_rewrite: flag(false),
+    aof_rewrite_timeout_secs: positive(5, LONGEST_SECONDS),
+  }),
+  streams: section({
+    prefix: keyPart("stream"),
+    /** streams that an entity is split into */
+    partitions: whole(1, 1, 256),
+    /** events in a stream past which writers are told to stop */
+    max_events: whole(10_000_000, 1),
+    /** bytes of a stream past which writers are told to stop */
+    max_bytes: whole(2 * 2 ** 30, 1),
+    log_streams: section({
+      redis_success: keyPart("log:redis:success"),
+      redis_fail: keyPart("log:redis:fail"),
+      redis_retry: keyPart("log:redis:retry"),
+      postgres_success: keyPart("log:postgres:success"),
+      postgres_fail: keyPart("log:postgres:fail"),
+    }),
+    /** entries that each log stream keeps */
+    log_max_entries: whole(1000, 1),
+    last_id_key_prefix: keyPart("stream:lastid"),
+  }),
+  documents: section({
+    /** bytes of a document's JSON text */
+    max_bytes: whole(8 * 2 ** 20, 1, LARGEST_DOCUMENT_BYTES),
+    /** how long a `requestId` finds its first receipt again */
+    request_id_ttl_seconds: whole(600, 1, LONGEST_SECONDS),
+  }),
+  dummy_data: section({
+    num_records: whole(5, 0),
+    /** shares of the calls, 0 to 1; the three sum to 1 */
+    create_pct: number(0.6, 0, 1),
+    update_pct: number(0.3, 0, 1),
+    delete_pct: number(0.1, 0, 1),
+    /** false: changed in Redis, not forwarded to the target */
+    perform_write_behind: section({ insert: flag(true), update: flag(true), delete: flag(true) }),
+    /** documents a second; 0 is as fast as possible */
+    rate: number(0, 0),
+    /** 0 is until `num_records` */
+    duration_seconds: number(0, 0, LONGEST_SECONDS),
+    /** calls in flight */
+    concurrency: whole(16, 1),
+    seed: whole(1, Number.MIN_SAFE_INTEGER),
+  }),
+  write_behind: section({
+    /** events in a batch, a ceiling */
+    batch_size: whole(1000, 1, 100_000),
+    /** bytes of events that a sink holds, a ceiling */
+    batch_bytes: whole(32 * 2 ** 20, 1),
+    /** failures in a row after which a partition is called stuck; retrying goes on */
+    max_retry_attempts: whole(3, 1),
+    /** pause between two drains; 0 is continuous */
+    interval_seconds: number(0, 0, LONGEST_SECONDS),
+    retry_base_ms: whole(50, 1, LONGEST_MS),
+    retry_max_ms: whole(5000, 1, LONGEST_MS),
+    /** after this a silent owner of a partition is replaced */
+    lease_seconds: positive(10, LONGEST_SECONDS),
+  }),
+  search_index: section({
+    create_index: flag(true),
+    index_name: indexName.default("idx:sessions"),
+    fields: z.preprocess(
+      (value) => value ?? undefined,
+      z.array(searchField, { error: "expected a list of fields" })
+        .min(1, { error: "expected at least one field" })
+        .prefault([
+          { name: "user_id", type: "TEXT" },
+          { name: "device_type", type: "TAG" },
+          { name: "device_model", type: "TAG" },
+        ]),
+    ),
+  }),
+  metrics: section({
+    sample_interval_ms: whole(500, 1, LONGEST_MS),
+    /** samples kept */
+    max_samples: whole(600, 1),
+    /** counters are gathered in memory and sent this often */
+    flush_interval_ms: whole(1000, 1, LONGEST_MS),
+  }),
+});
+
+type Sections = z.output<typeof sections>;
+type Entity = z.output<typeof entity>;
+
+/** A configuration: checked, complete (absent keys have their defaults) and deeply frozen. */
+export type Config = DeepReadonly<Omit<Sections, "entities"> & { entities: Entity[] }>;
+
+/** One document type: its name, the table it is stored in, and its search index. */
+export type EntityConfig = Config["entities"][number];
+
+/** One indexed field of the documents. */
+export type SearchFieldConfig = Config["search_index"]["fields"][number];
+
+/** A problem found by a rule that looks at more than one key. */
+interface CrossProblem {
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+}
+
+/**
+ * The whole file. Rules between keys are looked at also where single keys are bad, so that one
+ * report holds everything; hence they read the value as if any of it may be missing.
+ */
+export const configSchema = z.preprocess(
+  (value) => value ?? {},
+  sections.superRefine((value, context) => {
+    for (const { path, message } of crossProblems(value as DeepPartial<Sections>)) {
+      context.addIssue({ code: "custom", path: [...path], message });
+    }
+  }, { when: ({ value }) => typeof value === "object" }),
+).transform((value) => ({
+  ...value,
+  entities: value.entities ?? [{
+    name: "session",
+    table: "sessions",
+    index_name: value.search_index.index_name,
+  }],
+}));
+
+function* crossProblems(config: DeepPartial<Sections>): Generator<CrossProblem> {
+  const { redis, dummy_data: traffic, write_behind: sink, search_index: search } = config;
+  if (search?.create_index === true && Number.isInteger(redis?.db) && redis?.db !== 0) {
+    yield {
+      path: ["redis", "db"],
+      message: "RediSearch lives in database 0; set db to 0, or search_index.create_index to false",
+    };
+  }
+  const shares = [traffic?.create_pct, traffic?.update_pct, traffic?.delete_pct];
+  if (shares.every((share) => typeof share === "number" && share >= 0 && share <= 1)) {
+    const sum = shares.reduce<number>((total, share) => total + (share ?? 0), 0);
+    if (Math.abs(sum - 1) > 1e-9) {
+      yield {
+        path: ["dummy_data"],
+        message: `create_pct, update_pct and delete_pct must sum to 1, got ${shares.join(" + ")}`,
+      };
+    }
+  }
+  const { retry_base_ms: base, retry_max_ms: most } = sink ?? {};
+  if (typeof base === "number" && typeof most === "number" && base > most) {
+    yield {
+      path: ["write_behind", "retry_base_ms"],
+      message: `expected at most retry_max_ms (${most}), got ${base}`,
+    };
+  }
+  if (Array.isArray(search?.fields)) {
+    yield* repeated(search.fields, ["name"], ["search_index", "fields"]);
+  }
+  yield* entityProblems(config);
+}
+
+function* entityProblems({ entities, streams, search_index }: DeepPartial<Sections>) {
+  const list = entities ?? [{ name: "session", table: "sessions", ...search_index }];
+  if (!Array.isArray(list)) return;
+  yield* repeated(list, ["name", "table", "index_name"], ["entities"]);
+
+  // A document key is `<entity>:<id>`: no other key of ours may begin like one.
+  const logs = Object.entries(streams?.log_streams ?? {})
+    .map(([key, name]) => [`streams.log_streams.${key}`, name] as const);
+  const taken = new Map<unknown, string>(
+    [
+      ["streams.prefix", streams?.prefix] as const,
+      ["streams.last_id_key_prefix", streams?.last_id_key_prefix] as const,
+      ...logs,
+    ].map(([key, name]) => [typeof name === "string" ? name.split(":")[0] : undefined, key]),
+  );
+  for (const name of RESERVED_NAMES) taken.set(name, "the project's own keys");
+  for (const [index, item] of list.entries()) {
+    const name: unknown = item?.name;
+    if (typeof name !== "string" || !taken.has(name)) continue;
+    yield {
+      path: ["entities", index, "name"],
+      message: `the name ${name} is used by ${taken.get(name)}; choose another`,
+    };
+  }
+
+  // An event stream that is also a log stream would be trimmed as a log.
+  const seen = new Map<unknown, string>(
+    list.map((item) => [`${streams?.prefix}:${item?.name}`, `entity ${item?.name}`]),
+  );
+  for (const [key, name] of logs) {
+    if (typeof name !== "string") continue;
+    const other = seen.get(name);
+    if (other !== undefined) {
+      yield { path: key.split("."), message: `this stream is already that of ${other}` };
+    }
+    seen.set(name, key);
+  }
+}
+
+function* repeated(
+  list: readonly (object | undefined)[],
+  keys: readonly string[],
+  path: readonly string[],
+): Generator<CrossProblem> {
+  for (const key of keys) {
+    const values = list.map((item) => Object.getOwnPropertyDescriptor(item ?? {}, key)?.value);
+    for (const [index, value] of values.entries()) {
+      if (typeof value !== "string" || values.indexOf(value) === index) continue;
+      const message = `${JSON.stringify(value)} is used twice; choose another`;
+      yield { path: [...path, index, key], message };
+    }
+  }
+}

@@ -1,0 +1,255 @@
+/**
+ * What may be stored: JSON that neither RedisJSON nor PostgreSQL changes. Everything else is refused
+ * before it is sent.
+ * @module
+ */
+
+import { DocumentError } from "./errors.ts";
+
+/** A JSON value. */
+export type Json = null | boolean | number | string | Json[] | JsonObject;
+/** A JSON object: what a document is. */
+export interface JsonObject {
+  [key: string]: Json | undefined;
+}
+
+/** A document, ready to be sent. */
+export interface EncodedJson {
+  /** the document as the caller wrote it: what the event carries */
+  text: string;
+  /** the same document, with numbers spelled so that RedisJSON reads them exactly */
+  spelled: string;
+}
+
+/** Containers that RedisJSON 2.x nests at most (its parser's recursion limit). */
+export const MAX_DEPTH = 127;
+
+const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|[{}[\]:,]/g;
+// A number that is not plainly exact: 16 or more digits, or an exponent.
+const LONG_NUMBER = /[\d.]{16,}|\d[eE]/;
+const BAD_STRING = /\0|\\u/;
+
+const invalid = (what: string, path: string, advice: string) =>
+  new DocumentError("invalid", `Cannot store the document: ${what} at ${path}; ${advice}`);
+
+/**
+ * Checks a document and turns it into JSON text.
+ * @param document an object, or the text of one. Text keeps its spelling, such as integers above 2^53.
+ * @param maxBytes the largest text allowed, in bytes of UTF-8
+ * @throws {DocumentError} `too_large`, or `invalid` with the path of the value and what to do
+ */
+export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
+  const fromText = typeof document === "string";
+  if (!fromText) checkValue(document, "$", 1);
+  const text = fromText ? document : JSON.stringify(document);
+  // A UTF-16 unit is 1 to 3 bytes of UTF-8, so most texts need no counting.
+  if (text.length * 3 > maxBytes) {
+    const bytes = Buffer.byteLength(text);
+    if (bytes > maxBytes) {
+      throw new DocumentError(
+        "too_large",
+        `Cannot store the document: it has ${bytes} bytes and documents.max_bytes is ${maxBytes}; ` +
+          "split it, or raise the limit",
+      );
+    }
+  }
+  if (fromText) checkText(text);
+  return { text, spelled: LONG_NUMBER.test(text) ? spellNumbers(text) : text };
+}
+
+/** Checks a value that came as JavaScript. Walks it once. */
+function checkValue(value: unknown, path: string, depth: number): void {
+  switch (typeof value) {
+    case "string":
+      return checkString(value, path);
+    case "number":
+      if (Number.isFinite(value)) return;
+      throw invalid(`${value} is not a JSON number`, path, "use null or a string");
+    case "boolean":
+      return;
+    case "object":
+      break;
+    default:
+      throw invalid(`a ${typeof value} is not JSON`, path, "convert it first");
+  }
+  if (value === null) return;
+  if (depth > MAX_DEPTH) throw tooDeep(path);
+  if (Array.isArray(value)) {
+    value.forEach((item, index) => checkValue(item, `${path}[${index}]`, depth + 1));
+    return;
+  }
+  const prototype = Object.getPrototypeOf(value);
+  const plain = prototype === null || Object.getPrototypeOf(prototype) === null;
+  if (!plain || "toJSON" in value) {
+    const name = value.constructor?.name ?? "object";
+    if (depth === 1) throw notAnObject(name);
+    throw invalid(
+      `a ${name} is not JSON`,
+      path,
+      "convert it first, such as a Date by toISOString()",
+    );
+  }
+  for (const key in value) {
+    checkString(key, path);
+    const item = (value as Record<string, unknown>)[key];
+    // As in JSON.stringify, a property that is undefined is absent.
+    if (item !== undefined) checkValue(item, `${path}.${key}`, depth + 1);
+  }
+}
+
+function checkString(text: string, path: string): void {
+  if (text.includes("\0")) {
+    throw invalid("U+0000", path, "PostgreSQL cannot hold it: remove it");
+  }
+  if (!text.isWellFormed()) {
+    throw invalid("a lone surrogate", path, "it is not Unicode text: use toWellFormed()");
+  }
+}
+
+const tooDeep = (path: string) =>
+  invalid(`more than ${MAX_DEPTH} nested levels`, path.slice(0, 60), "flatten it");
+const notAnObject = (what: string) =>
+  new DocumentError("invalid", `Cannot store the document: expected a JSON object, got ${what}`);
+
+/** Checks a document that came as text: syntax, and all that parsing would hide. */
+function checkText(text: string): void {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (cause) {
+    throw new DocumentError("invalid", `Cannot store the document: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw notAnObject(Array.isArray(parsed) ? "array" : parsed === null ? "null" : typeof parsed);
+  }
+  if (!text.isWellFormed()) {
+    throw invalid("a lone surrogate", "$", "it is not Unicode text: use toWellFormed()");
+  }
+  // The syntax is known to be right here, so tokens are enough to find keys and levels.
+  const keysOfLevels: (Set<string> | null)[] = [];
+  let keyNext = false;
+  for (const [token] of text.matchAll(TOKEN)) {
+    switch (token) {
+      case "{":
+      case "[":
+        keysOfLevels.push(token === "{" ? new Set() : null);
+        if (keysOfLevels.length > MAX_DEPTH) throw tooDeep("$");
+        keyNext = token === "{";
+        continue;
+      case "}":
+      case "]":
+        keysOfLevels.pop();
+        keyNext = false;
+        continue;
+      case ",":
+        keyNext = keysOfLevels.at(-1) != null;
+        continue;
+      case ":":
+        keyNext = false;
+        continue;
+    }
+    if (!token.startsWith('"')) continue;
+    if (BAD_STRING.test(token)) checkString(JSON.parse(token), `the string ${token.slice(0, 40)}`);
+    if (!keyNext) continue;
+    const key = token.includes("\\") ? JSON.parse(token) as string : token.slice(1, -1);
+    const keys = keysOfLevels.at(-1)!;
+    if (keys.has(key)) throw invalid("a duplicate key", token.slice(0, 40), "keep one of them");
+    keys.add(key);
+  }
+}
+
+/**
+ * RedisJSON 2.x reads decimals by serde_json's fast method: up to 20 digits as one integer, then one
+ * multiplication or division by a power of ten. About one double in ten comes out a unit in the last
+ * place off. Where that would happen, another spelling of the same double is looked for: RedisJSON
+ * prints doubles by their shortest spelling, so what is read back is what was meant.
+ */
+function spellNumbers(text: string): string {
+  return text.replace(TOKEN, (token) => {
+    const first = token.charCodeAt(0);
+    if (first !== 0x2d && (first < 0x30 || first > 0x39)) return token;
+    if (!LONG_NUMBER.test(token)) return token;
+    return spellNumber(token);
+  });
+}
+
+const U64_MAX = 18446744073709551615n;
+const I64_MIN = -9223372036854775808n;
+
+function spellNumber(token: string): string {
+  const [, sign = "", whole = "", fraction = "", exponentText = "0"] = token.match(
+    /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/,
+  )!;
+  const integer = fraction === "" && exponentText === "0";
+  if (integer) {
+    const value = BigInt(token);
+    if (value >= I64_MIN && value <= U64_MAX) return token;
+  }
+  const digits = whole + fraction;
+  const exponent = Number(exponentText) - fraction.length;
+  const value = Number(token);
+  if (!Number.isFinite(value) || canonical(digits, exponent) !== canonicalOf(Math.abs(value))) {
+    throw invalid(
+      `the number ${token.slice(0, 40)}`,
+      "the document",
+      "it would be rounded: use a string",
+    );
+  }
+  const wanted = Math.abs(value);
+  if (readBySerde(digits, exponent) === wanted) return token;
+  const plain = BigInt(digits);
+  for (const extra of [0, 1, 2, 3, -1, -2]) {
+    const scaled = extra < 0 ? plain / 10n ** BigInt(-extra) : plain * 10n ** BigInt(extra);
+    if (scaled > U64_MAX) continue;
+    const unit = 10n ** BigInt(Math.max(0, scaled.toString().length - 17));
+    for (let step = 0n; step <= 30n; step++) {
+      for (const near of [scaled + step * unit, scaled - step * unit]) {
+        const spelled = near.toString();
+        if (near > 0n && readBySerde(spelled, exponent - extra) === wanted) {
+          return `${sign}${spelled}e${exponent - extra}`;
+        }
+      }
+    }
+  }
+  throw invalid(
+    `the number ${token}`,
+    "the document",
+    "RedisJSON cannot hold it exactly: use a string",
+  );
+}
+
+/** A decimal without sign as digits and exponent, with no zeros on either end. */
+function canonical(digits: string, exponent: number): string {
+  const trimmed = digits.replace(/^0+/, "");
+  const kept = trimmed.replace(/0+$/, "");
+  return kept === "" ? "0" : `${kept}e${exponent + trimmed.length - kept.length}`;
+}
+
+/** The shortest spelling of a double that is not negative, canonical. */
+function canonicalOf(value: number): string {
+  const [mantissa = "", exponent = "0"] = value.toString().split("e");
+  const [whole = "", fraction = ""] = mantissa.split(".");
+  return canonical(whole + fraction, Number(exponent) - fraction.length);
+}
+
+/** What serde_json (`f64_from_parts`) makes of these digits times ten to the exponent. */
+function readBySerde(digits: string, exponent: number): number {
+  let significand = 0n;
+  let used = 0;
+  for (; used < digits.length; used++) {
+    const next = significand * 10n + BigInt(digits.charCodeAt(used) - 48);
+    if (next > U64_MAX) break;
+    significand = next;
+  }
+  let power = exponent + digits.length - used;
+  let value = Number(significand);
+  while (power < -308) {
+    value /= 1e308;
+    power += 308;
+    if (value === 0) return 0;
+  }
+  if (power > 308) return Infinity;
+  return power >= 0 ? value * Number(`1e${power}`) : value / Number(`1e${-power}`);
+}

@@ -1,0 +1,141 @@
+/**
+ * The original's five counters and its log streams. They are gathered in memory and sent together, so
+ * that they add no round trip to a write; they are for people, and no check relies on them.
+ * @module
+ */
+
+import type { Redis } from "ioredis";
+import type { Config } from "../config.ts";
+
+/** The counters, without their `metrics:` prefix: each counts events. */
+export const COUNTER_NAMES = [
+  "redis_success",
+  "redis_fail",
+  "redis_retry",
+  "postgres_success",
+  "postgres_fail",
+] as const;
+/** One of the five counters; each has a log stream of the same name. */
+export type CounterName = typeof COUNTER_NAMES[number];
+
+/** What {@linkcode loadMetrics} returns: the original's keys with their counts, in events. */
+export type Metrics = Record<`metrics:${CounterName}`, number>;
+
+/** Different messages that one sending keeps; more of them are counted under one line. */
+const MAX_MESSAGES = 100;
+
+/** What one connection has counted and not yet sent. */
+export class Counters {
+  #config: Config;
+  #send: Redis;
+  #counts = new Map<CounterName, number>();
+  #messages = new Map<string, { name: CounterName; message: string; count: number }>();
+  #gauges = new Map<string, Record<string, string | number>>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #sending: Promise<void> = Promise.resolve();
+
+  /** @param send the connection that the counts are sent on */
+  constructor(config: Config, send: Redis) {
+    this.#config = config;
+    this.#send = send;
+  }
+
+  /**
+   * Counts events under a name; their log stream gets one entry for equal messages.
+   * @param message what happened, such as the reason of a failure
+   */
+  count(name: CounterName, events: number, message: string): void {
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+    this.#log(name, message, events);
+    this.#schedule();
+  }
+
+  /**
+   * Sets fields of a hash for people, such as a sink's lag: only the newest values are sent.
+   * @param key a Redis key
+   */
+  gauge(key: string, fields: Record<string, string | number>): void {
+    this.#gauges.set(key, fields);
+    this.#schedule();
+  }
+
+  #log(name: CounterName, message: string, count: number): void {
+    const key = `${name} ${message}`;
+    const known = this.#messages.get(key);
+    if (known) known.count += count;
+    else if (this.#messages.size < MAX_MESSAGES) this.#messages.set(key, { name, message, count });
+    else this.#log(name, "(more messages of other kinds)", count);
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined) return;
+    const timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.flush();
+    }, this.#config.metrics.flush_interval_ms);
+    Deno.unrefTimer(timer);
+    this.#timer = timer;
+  }
+
+  /** Sends what was counted. Never rejects: what could not be sent is kept for the next time. */
+  flush(): Promise<void> {
+    return this.#sending = this.#sending.then(() => this.#flush());
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#counts.size + this.#gauges.size === 0) return;
+    if (this.#send.status !== "ready") return this.#schedule();
+    const counts = this.#counts;
+    const messages = this.#messages;
+    const gauges = this.#gauges;
+    this.#counts = new Map();
+    this.#messages = new Map();
+    this.#gauges = new Map();
+    const { log_streams, log_max_entries } = this.#config.streams;
+    // One transaction: either all of it was sent or none, so trying again counts nothing twice but
+    // where the reply itself was lost.
+    const transaction = this.#send.multi();
+    for (const [name, events] of counts) transaction.incrby(`metrics:${name}`, events);
+    const ts = Date.now();
+    for (const { name, message, count } of messages.values()) {
+      transaction.xadd(
+        log_streams[name],
+        "MAXLEN",
+        "~",
+        log_max_entries,
+        "*",
+        ...["ts", ts, "count", count, "message", message],
+      );
+    }
+    for (const [key, fields] of gauges) transaction.hset(key, fields);
+    try {
+      await transaction.exec();
+    } catch {
+      for (const [name, events] of counts) {
+        this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+      }
+      for (const { name, message, count } of messages.values()) this.#log(name, message, count);
+      for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
+      this.#schedule();
+    }
+  }
+
+  /** Sends what is left and stops the timer. */
+  async close(): Promise<void> {
+    await this.flush();
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}
+
+/**
+ * The counters of all processes, as Redis holds them (each process sends about once a second).
+ * @returns the original's five keys, 0 where nothing was counted
+ */
+export async function loadMetrics(redis: Redis): Promise<Metrics> {
+  const keys = COUNTER_NAMES.map((name) => `metrics:${name}` as const);
+  const values = await redis.mget(keys);
+  return Object.fromEntries(
+    keys.map((key, index) => [key, Number(values[index] ?? 0)]),
+  ) as Metrics;
+}
