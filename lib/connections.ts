@@ -117,6 +117,12 @@ function explainRedis(error: unknown): string {
   return reason;
 }
 
+/** A connection for reads that wait: its time limits leave room for `blockMs`. */
+export function openReader(config: Config, blockMs: number): Promise<RedisConnection> {
+  const timeout = config.redis.command_timeout_ms + blockMs;
+  return openRedis(config, { commandTimeout: timeout, socketTimeout: timeout });
+}
+
 /** The commands that the pipeline sends, with arguments of the right shape. */
 const COMMANDS: string[][] = [
   ["JSON.SET", "k", "$", "{}"],

@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { type Config, entityConfig } from "./config.ts";
 import type { RedisConnection } from "./connections.ts";
-import { type Durability, durabilityOf, isNoScript } from "./durability.ts";
+import { type Durability, durabilityOf } from "./durability.ts";
 import {
   BackpressureError,
   ConnectionError,
@@ -27,7 +27,7 @@ import {
   versionOf,
 } from "./events.ts";
 import { encodeJson, type JsonObject } from "./json.ts";
-import { deleteScript, insertScript, type Script, updateScript } from "./scripts/mod.ts";
+import { deleteScript, insertScript, runScript, type Script, updateScript } from "./scripts/mod.ts";
 
 /** What a write returns: what was written, and where its event is. */
 export interface Receipt {
@@ -222,6 +222,11 @@ async function send(
   redis.callsInFlight++;
   try {
     if (wait.replicas === 0 && !wait.fsync) {
+      if (redis.status !== "ready") {
+        throw new ConnectionError(
+          `Cannot ${verb} ${docId}: not connected to Redis, nothing was sent`,
+        );
+      }
       const reply = await runScript(redis, script, keys, args);
       return receiptOf(reply, docId, verb, names);
     }
@@ -238,25 +243,6 @@ async function send(
     throw explain(error, verb, docId);
   } finally {
     redis.callsInFlight--;
-  }
-}
-
-/** Runs a script by its hash; sends its source where Redis does not know it. */
-export async function runScript(
-  redis: RedisConnection,
-  script: Script,
-  keys: string[],
-  args: (string | Buffer)[],
-): Promise<unknown> {
-  if (redis.status !== "ready") {
-    throw new ConnectionError("Not connected to Redis: nothing was sent");
-  }
-  try {
-    return await redis.evalsha(script.sha, keys.length, ...keys, ...args);
-  } catch (error) {
-    if (!isNoScript(error as Error)) throw error;
-    // NOSCRIPT means that nothing ran, so this is the first time that it runs.
-    return await redis.eval(script.source, keys.length, ...keys, ...args);
   }
 }
 

@@ -6,7 +6,7 @@
 import type { Redis } from "ioredis";
 import type { Config } from "./config.ts";
 import { reasonOf } from "./errors.ts";
-import type { Script } from "./scripts/mod.ts";
+import { isNoScript, type Script } from "./scripts/mod.ts";
 
 /**
  * What a write waits for: `memory` nothing but Redis's own answer, `replicas` a number of replicas
@@ -137,11 +137,6 @@ export class DurableLane {
   close(): void {
     this.#redis.disconnect();
   }
-}
-
-/** Whether Redis answered that it does not know the script, which means that it ran nothing. */
-export function isNoScript(error: Error | null): boolean {
-  return error !== null && error.message.startsWith("NOSCRIPT");
 }
 
 function explainWait([error, reply]: [Error | null, unknown], wanted: number, timeout: number) {

@@ -21,6 +21,9 @@ export type CounterName = typeof COUNTER_NAMES[number];
 /** What {@linkcode loadMetrics} returns: the original's keys with their counts, in events. */
 export type Metrics = Record<`metrics:${CounterName}`, number>;
 
+/** Gives the fields of a hash. */
+export type Gauge = () => Record<string, string | number>;
+
 /** Different messages that one sending keeps; more of them are counted under one line. */
 const MAX_MESSAGES = 100;
 
@@ -30,7 +33,7 @@ export class Counters {
   #send: Redis;
   #counts = new Map<CounterName, number>();
   #messages = new Map<string, { name: CounterName; message: string; count: number }>();
-  #gauges = new Map<string, Record<string, string | number>>();
+  #gauges = new Map<string, Gauge>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
 
@@ -51,10 +54,11 @@ export class Counters {
   }
 
   /**
-   * Sets fields of a hash for people, such as a sink's lag: only the newest values are sent.
+   * Sets fields of a hash for people, such as a sink's freshness.
    * @param key a Redis key
+   * @param fields asked for their values when they are sent
    */
-  gauge(key: string, fields: Record<string, string | number>): void {
+  gauge(key: string, fields: Gauge): void {
     this.#gauges.set(key, fields);
     this.#schedule();
   }
@@ -107,7 +111,7 @@ export class Counters {
         ...["ts", ts, "count", count, "message", message],
       );
     }
-    for (const [key, fields] of gauges) transaction.hset(key, fields);
+    for (const [key, fields] of gauges) transaction.hset(key, fields());
     try {
       await transaction.exec();
     } catch {

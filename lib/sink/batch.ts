@@ -1,0 +1,180 @@
+/**
+ * From stream entries to a batch: decode, keep the last event of each document, sort.
+ * @module
+ */
+
+import { isUtf8 } from "node:buffer";
+import type { EventType } from "../events.ts";
+import type { Batch, Upsert } from "../targets/target.ts";
+
+/** A stream entry as it came: id, then field names and values in turn. */
+export type Entry = [id: Buffer, fields: Buffer[]];
+
+/** An event that was understood. */
+export interface Event {
+  streamId: string;
+  ms: number;
+  seq: number;
+  docId: Buffer;
+  type: EventType;
+  /** ms since 1970 */
+  ts: number;
+  /** `null` for a delete, and where the producer sends none */
+  payload: Buffer | null;
+}
+
+/** Why an entry is no event of ours. */
+export class UndecodableEventError extends Error {
+  override name = "UndecodableEventError";
+  constructor(readonly entry: Entry, readonly streamId: string, reason: string) {
+    super(`the entry ${streamId} is not an event: ${reason}`);
+  }
+}
+
+const MAX_ID_BYTES = 512;
+const MAX_SEQ = 2 ** 20 - 1;
+const MAX_MS = 2 ** 43 - 1;
+const TYPES: Record<string, EventType> = { insert: "insert", update: "update", delete: "delete" };
+
+/**
+ * Reads an entry. The payload is not looked into.
+ * @throws {UndecodableEventError} with what is missing or wrong
+ */
+export function decode(entry: Entry): Event {
+  const [id, fields] = entry;
+  const streamId = id.toString("latin1");
+  const fail = (reason: string) => new UndecodableEventError(entry, streamId, reason);
+  const dash = streamId.indexOf("-");
+  const ms = Number(streamId.slice(0, dash));
+  const seq = Number(streamId.slice(dash + 1));
+  if (ms > MAX_MS || seq > MAX_SEQ) throw fail("its id does not fit a version");
+
+  let docId: Buffer | undefined, type: Buffer | undefined, ts: Buffer | undefined;
+  let payload: Buffer | null = null;
+  for (let index = 0; index + 1 < fields.length; index += 2) {
+    const value = fields[index + 1]!;
+    // Field names are told apart by their length first; other fields are other people's.
+    switch (fields[index]!.length) {
+      case 2:
+        if (fields[index]!.toString("latin1") === "ts") ts = value;
+        break;
+      case 6:
+        if (fields[index]!.toString("latin1") === "doc_id") docId = value;
+        break;
+      case 7:
+        if (fields[index]!.toString("latin1") === "payload") payload = value;
+        break;
+      case 10:
+        if (fields[index]!.toString("latin1") === "event_type") type = value;
+        break;
+    }
+  }
+  if (docId === undefined) throw fail("it has no doc_id");
+  if (type === undefined) throw fail("it has no event_type");
+  const known = type.length === 6 ? TYPES[type.toString("latin1")] : undefined;
+  if (known === undefined) {
+    throw fail(`its event_type is ${JSON.stringify(type.toString("utf8", 0, 40))}`);
+  }
+  if (docId.length === 0 || docId.length > MAX_ID_BYTES) {
+    throw fail(`its doc_id has ${docId.length} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
+  }
+  if (!isUtf8(docId) || docId.includes(0)) throw fail("its doc_id is not UTF-8 without U+0000");
+  const time = ts === undefined ? ms : Number(ts.toString("latin1"));
+  if (!Number.isFinite(time) || Math.abs(time) > MAX_MS) throw fail("its ts is not a time in ms");
+  return {
+    streamId,
+    ms,
+    seq,
+    docId,
+    type: known,
+    ts: Math.trunc(time),
+    payload: known === "delete" ? null : payload,
+  };
+}
+
+interface Latest {
+  event: Event;
+  created: number | null;
+}
+
+/** How many events of a batch are looked at for freshness. */
+const TIMES_PER_BATCH = 64;
+
+/**
+ * Keeps the last event of each document.
+ * @param events in stream order, not empty
+ * @param readDocuments gives the present state of documents (ids in, JSON text or `null` out) whose last
+ * event has no payload. It may answer fewer than asked, where they would be too many bytes: the batch then
+ * ends before the first event of a document that was not read.
+ */
+export async function coalesce(
+  events: Event[],
+  readDocuments: (docIds: Buffer[]) => Promise<(Buffer | null)[]>,
+): Promise<Batch> {
+  const latest = new Map<string, Latest>();
+  for (const event of events) {
+    const key = event.docId.toString("latin1");
+    const known = latest.get(key);
+    const created = event.type === "insert"
+      ? event.ts
+      : event.type === "delete"
+      ? null
+      : known?.created ?? null;
+    if (known === undefined) latest.set(key, { event, created });
+    else {
+      known.event = event;
+      known.created = created;
+    }
+  }
+  const batch: Batch = {
+    lastId: events.at(-1)!.streamId,
+    events: events.length,
+    bytes: 0,
+    upserts: [],
+    removals: [],
+    noops: 0,
+    times: sample(events),
+  };
+  const unread: Upsert[] = [];
+  for (const [key, { event, created }] of latest) {
+    const { docId: id, ms, seq, payload, ts: updated } = event;
+    if (event.type === "delete") batch.removals.push({ id, key, ms, seq });
+    else {
+      const upsert = { id, key, payload: payload ?? Buffer.alloc(0), ms, seq, updated, created };
+      if (payload === null) unread.push(upsert);
+      else {
+        batch.bytes += payload.length;
+        batch.upserts.push(upsert);
+      }
+    }
+  }
+  if (unread.length > 0) {
+    const texts = await readDocuments(unread.map(({ id }) => id));
+    const left = unread[texts.length];
+    if (left !== undefined) {
+      const cut = events.findIndex(({ docId }) => docId.equals(left.id));
+      return coalesce(events.slice(0, cut), readDocuments);
+    }
+    texts.forEach((text, index) => {
+      if (text === null) batch.noops++;
+      else {
+        batch.bytes += text.length;
+        batch.upserts.push({ ...unread[index]!, payload: text });
+      }
+    });
+  }
+  // Every sink takes row locks in the same order, so two of them cannot deadlock.
+  batch.upserts.sort(byKey);
+  batch.removals.sort(byKey);
+  return batch;
+}
+
+const byKey = (a: { key: string }, b: { key: string }) =>
+  a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
+
+function sample(events: Event[]): number[] {
+  const step = Math.max(1, Math.floor(events.length / TIMES_PER_BATCH));
+  const times: number[] = [];
+  for (let index = 0; index < events.length; index += step) times.push(events[index]!.ts);
+  return times;
+}

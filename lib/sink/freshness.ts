@@ -1,0 +1,26 @@
+/** Freshness of recent events: from the write call to the row being visible. */
+export class Freshness {
+  #recent: number[] = [];
+  #next = 0;
+
+  /**
+   * @param times `ts` of events, in ms
+   * @param visible when their rows became visible, in ms
+   */
+  add(times: number[], visible: number): void {
+    for (const time of times) {
+      this.#recent[this.#next] = visible - time;
+      this.#next = (this.#next + 1) % RECENT;
+    }
+  }
+
+  /** Half and 99 % of the recent events were at least as fresh, in ms. */
+  quantiles(): { freshness_p50_ms: number; freshness_p99_ms: number } {
+    const sorted = [...this.#recent].sort((a, b) => a - b);
+    const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))] ?? 0;
+    return { freshness_p50_ms: at(0.5), freshness_p99_ms: at(0.99) };
+  }
+}
+
+/** Events that are remembered. */
+const RECENT = 2048;

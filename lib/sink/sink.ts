@@ -1,0 +1,161 @@
+/**
+ * The sink of one entity: all of its partitions side by side.
+ * @module
+ */
+
+import { randomBytes } from "node:crypto";
+import type { Pool } from "pg";
+import type { Config } from "../config.ts";
+import type { RedisConnection } from "../connections.ts";
+import { allPartitions } from "../events.ts";
+import { PostgresTarget } from "../targets/postgres.ts";
+import { delay } from "./retry.ts";
+import { PartitionSink, type PartitionState } from "./partition.ts";
+
+/** What a sink has done so far, and how it is. */
+export interface SinkStatus {
+  /** events applied, rows written or removed for them, events that had nothing to write */
+  events: number;
+  rows: number;
+  noops: number;
+  partitions: {
+    stream: string;
+    state: PartitionState;
+    failuresInARow: number;
+    lastError: string | null;
+  }[];
+}
+
+/**
+ * Carries the events of an entity's streams on to PostgreSQL.
+ * The offset moves in the transaction of the rows, so after any crash the table holds exactly the events
+ * up to the offset, each applied once.
+ */
+export class RedisWriteBehind {
+  #config: Config;
+  #redis: RedisConnection;
+  #target: PostgresTarget;
+  #partitions: PartitionSink[];
+  #stop = new AbortController();
+  #running: Promise<void> | undefined;
+
+  /**
+   * @param redis counts and logs go there; reads go by connections of the sink's own
+   * @param pool the sink takes one connection a partition from it, and returns them on `stop`
+   * @param entity an entity's name from the configuration
+   */
+  constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
+    this.#config = config;
+    this.#redis = redis;
+    this.#target = new PostgresTarget(pool, config, entity);
+    const owner = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
+    this.#partitions = allPartitions(config, entity).map((keys) =>
+      new PartitionSink(redis, config, this.#target, keys, owner)
+    );
+  }
+
+  /** What was done since this sink was made. */
+  get status(): SinkStatus {
+    const sum = (of: (partition: PartitionSink) => number) =>
+      this.#partitions.reduce((total, partition) => total + of(partition), 0);
+    return {
+      events: sum(({ events }) => events),
+      rows: sum(({ rows }) => rows),
+      noops: sum(({ noops }) => noops),
+      partitions: this.#partitions.map(({ keys, state, failuresInARow, lastError }) => ({
+        stream: keys.stream,
+        state,
+        failuresInARow,
+        lastError: lastError?.message ?? null,
+      })),
+    };
+  }
+
+  /** The newest failure of any partition that has not gone well since; `null` where all is well. */
+  get lastError(): Error | null {
+    return this.#partitions.find(({ lastError }) => lastError !== null)?.lastError ?? null;
+  }
+
+  /**
+   * Applies all events that are there, then gives the partitions back. Where another sink owns a
+   * partition, waits until that one has applied them.
+   * @returns the status afterwards
+   * @throws the first error that trying again cannot mend; transient ones are tried again for ever
+   */
+  async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
+    try {
+      await this.#drainOnce(signal);
+    } finally {
+      await this.#release();
+    }
+    return this.status;
+  }
+
+  async #drainOnce(signal: AbortSignal): Promise<void> {
+    const outcomes = await Promise.allSettled(
+      this.#partitions.map((partition) => partition.run({ follow: false, signal })),
+    );
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  }
+
+  /**
+   * Starts carrying events on in the background: continuously where `write_behind.interval_seconds` is
+   * 0, else a drain every so often. Safe to call again. Never rejects: see {@linkcode lastError}.
+   */
+  start(): void {
+    this.#running ??= this.#config.write_behind.interval_seconds === 0
+      ? this.#follow()
+      : this.#tick();
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#stop;
+    await Promise.all(
+      this.#partitions.map((partition) => partition.run({ follow: true, signal })),
+    );
+  }
+
+  async #tick(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      // What went wrong is in the partition's lastError, the counters and the log stream.
+      await this.#drainOnce(signal).catch(() => {});
+      await delay(this.#config.write_behind.interval_seconds * 1000, signal);
+    }
+  }
+
+  /** Lets running batches finish, gives the partitions back, and sends the counters. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+    await this.#release();
+  }
+
+  async #release(): Promise<void> {
+    await Promise.all(this.#partitions.map((partition) => partition.close()));
+    await this.#target.close();
+    await this.#redis.counters.flush();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/**
+ * Runs a sink in the background.
+ * @param signal stops it
+ * @returns the running sink; `stop()` lets the running batch finish
+ */
+export function consumePeriodically(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  signal?: AbortSignal,
+): RedisWriteBehind {
+  const sink = new RedisWriteBehind(redis, pool, config, entity);
+  signal?.addEventListener("abort", () => void sink.stop(), { once: true });
+  sink.start();
+  return sink;
+}

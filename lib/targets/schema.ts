@@ -1,0 +1,65 @@
+/**
+ * The tables in PostgreSQL: an entity's own, in the shape of the original project plus `updated_at` and
+ * `version`, and ours.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { type Config, entityConfig } from "../config.ts";
+
+/** Our own tables. The lease has a row of its own, so that renewing it never waits for a batch. */
+const OUR_TABLES = `
+CREATE TABLE IF NOT EXISTS writebehind_offset (
+  stream     TEXT PRIMARY KEY,
+  last_id    TEXT NOT NULL DEFAULT '0-0',
+  events     BIGINT NOT NULL DEFAULT 0,
+  epoch      BIGINT NOT NULL DEFAULT 0,
+  owner      TEXT,
+  updated_at TIMESTAMPTZ NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS writebehind_lease (
+  stream          TEXT PRIMARY KEY,
+  owner           TEXT NOT NULL,
+  epoch           BIGINT NOT NULL,
+  lease_until     TIMESTAMPTZ NOT NULL,
+  backend_pid     INTEGER NOT NULL,
+  backend_started TIMESTAMPTZ NOT NULL
+) WITH (fillfactor = 50);
+`;
+
+/** Any number will do, as long as all of our processes take the same one. */
+const DDL_LOCK = 7_305_115_611;
+
+/**
+ * Creates an entity's table and ours where they are missing, and adds the columns that a table made by
+ * the original project lacks. Safe to run at any time, by several processes, and by a user that may not
+ * create tables where they are all there.
+ */
+export async function createTable(pool: Pool, config: Config, entity: string): Promise<void> {
+  const { table } = entityConfig(config, entity);
+  const { rows } = await pool.query<{ complete: boolean }>(
+    `SELECT to_regclass('writebehind_offset') IS NOT NULL
+        AND to_regclass('writebehind_lease') IS NOT NULL
+        AND count(*) = 2 AS complete
+       FROM pg_attribute
+      WHERE attrelid = to_regclass($1) AND attname IN ('updated_at', 'version')`,
+    [`"${table}"`],
+  );
+  if (rows[0]?.complete) return;
+  // Names come from the configuration, which allows only letters, digits and underscores.
+  // Several statements in one simple query are one transaction.
+  await pool.query(`
+    SELECT pg_advisory_xact_lock(${DDL_LOCK});
+    CREATE TABLE IF NOT EXISTS "${table}" (
+      id         TEXT PRIMARY KEY,
+      payload    JSONB,
+      created_at TIMESTAMPTZ DEFAULT now(),
+      updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+      version    BIGINT NOT NULL DEFAULT 0
+    );
+    ALTER TABLE "${table}"
+      ADD COLUMN IF NOT EXISTS updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+      ADD COLUMN IF NOT EXISTS version BIGINT NOT NULL DEFAULT 0;
+    ${OUR_TABLES}
+  `);
+}
