@@ -234,14 +234,21 @@ function parseInfo(text: string): Map<string, string> {
   );
 }
 
+/** A pool of connections to PostgreSQL that can be disposed of. */
+export class PostgresPool extends pg.Pool {
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.ending) await this.end();
+  }
+}
+
 /**
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
  * older than 16
  */
-export async function connectPostgres(config: Config): Promise<pg.Pool> {
+export async function connectPostgres(config: Config): Promise<PostgresPool> {
   const { host, port, database, user, password, ssl } = config.postgresql;
-  const pool = new pg.Pool({
+  const pool = new PostgresPool({
     host,
     port,
     database,

@@ -66,6 +66,9 @@ export function partitionOf(docId: string, partitions: number): number {
   return partitions === 1 ? 0 : crc16(docId) % partitions;
 }
 
+/** The consumer group in which sinks show lag and workers to people's tools; it decides nothing. */
+export const CONSUMER_GROUP = "writebehind";
+
 /** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
 export interface PartitionKeys {
   entity: string;
@@ -76,6 +79,8 @@ export interface PartitionKeys {
   settings: string;
   /** a copy of the offset for people */
   lastId: string;
+  /** a hash in which the sink tells how fresh the target is, for people */
+  gauges: string;
   /** what comes before a document's id in its key */
   documentPrefix: string;
   /** what comes before a request id in its key */
@@ -94,6 +99,7 @@ export function partitionKeys(config: Config, entity: string, partition: number)
     stream,
     settings: `${prefix}:settings:${tag}`,
     lastId: `${last_id_key_prefix}:${stream}`,
+    gauges: `metrics:sink:${stream}`,
     documentPrefix: split ? `${entity}:${tag}:` : `${entity}:`,
     requestPrefix: `request:${tag}:`,
   };

@@ -27,6 +27,7 @@ export const MAX_DEPTH = 127;
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|[{}[\]:,]/g;
 // A number that is not plainly exact: 16 or more digits, or an exponent.
 const LONG_NUMBER = /[\d.]{16,}|\d[eE]/;
+const NUMBER = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/;
 const BAD_STRING = /\0|\\u/;
 
 const invalid = (what: string, path: string, advice: string) =>
@@ -179,9 +180,7 @@ const U64_MAX = 18446744073709551615n;
 const I64_MIN = -9223372036854775808n;
 
 function spellNumber(token: string): string {
-  const [, sign = "", whole = "", fraction = "", exponentText = "0"] = token.match(
-    /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/,
-  )!;
+  const [, sign = "", whole = "", fraction = "", exponentText = "0"] = token.match(NUMBER)!;
   const integer = fraction === "" && exponentText === "0";
   if (integer) {
     const value = BigInt(token);
@@ -252,4 +251,58 @@ function readBySerde(digits: string, exponent: number): number {
   }
   if (power > 308) return Infinity;
   return power >= 0 ? value * Number(`1e${power}`) : value / Number(`1e${-power}`);
+}
+
+/**
+ * JSON text in one form for equal values: keys sorted, numbers as decimals without zeros on either end,
+ * -0 as 0. Neither Redis's nor PostgreSQL's spelling matters then.
+ * @param text valid JSON
+ */
+export function canonicalJson(text: string): string {
+  const numbers: string[] = [];
+  // Numbers travel as strings, since parsing would round them.
+  const marked = text.replace(TOKEN, (token) => {
+    const first = token.charCodeAt(0);
+    if (first !== 0x2d && (first < 0x30 || first > 0x39)) return token;
+    return `{"":${numbers.push(canonicalNumber(token)) - 1}}`;
+  });
+  const write = (value: Json): string => {
+    if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
+    if (typeof value !== "object" || value === null) return JSON.stringify(value);
+    const keys = Object.keys(value);
+    if (keys.length === 1 && keys[0] === "" && typeof value[""] === "number") {
+      return numbers[value[""]]!;
+    }
+    return `{${
+      keys.sort().map((key) => `${JSON.stringify(key)}:${write(value[key]!)}`).join(",")
+    }}`;
+  };
+  return write(JSON.parse(marked));
+}
+
+function canonicalNumber(token: string): string {
+  const [, sign = "", whole = "", fraction = "", exponent = "0"] = token.match(NUMBER)!;
+  const value = canonical(whole + fraction, Number(exponent) - fraction.length);
+  return value === "0" ? value : sign + value;
+}
+
+/** Whether two JSON texts are equal as values. */
+export function equalJson(a: string, b: string): boolean {
+  if (a === b) return true;
+  // Parsing rounds long numbers, so these are compared as decimals.
+  if (LONG_NUMBER.test(a) || LONG_NUMBER.test(b)) return canonicalJson(a) === canonicalJson(b);
+  return equalValues(JSON.parse(a), JSON.parse(b));
+}
+
+function equalValues(a: Json, b: Json): boolean {
+  if (a === b) return true;
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+  if (Array.isArray(a)) {
+    return Array.isArray(b) && a.length === b.length &&
+      a.every((item, index) => equalValues(item, b[index]!));
+  }
+  if (Array.isArray(b)) return false;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length &&
+    keys.every((key) => Object.hasOwn(b, key) && equalValues(a[key]!, b[key]!));
 }

@@ -6,16 +6,14 @@
 import type { Config } from "../config.ts";
 import type { RedisConnection } from "../connections.ts";
 import { reasonOf } from "../errors.ts";
-import { compareStreamIds, type PartitionKeys } from "../events.ts";
+import { compareStreamIds, CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
 import { runScript, trimScript } from "../scripts/mod.ts";
 import { type Batch, type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
 import { coalesce, decode } from "./batch.ts";
 import { Freshness } from "./freshness.ts";
+import { lastGeneratedId, pairsOf } from "./progress.ts";
 import { StreamReader } from "./reader.ts";
 import { backoff, delay, kindOf } from "./retry.ts";
-
-/** The consumer group that shows lag and workers to people's tools; it decides nothing. */
-export const GROUP = "writebehind";
 
 /** How often a sink in waiting looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
@@ -116,7 +114,7 @@ export class PartitionSink {
       }
       this.state = "standby";
       if (!follow) {
-        goal ??= await this.#lastGeneratedId();
+        goal ??= await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
         const offset = await this.#target.offset(this.keys);
         if (compareStreamIds(offset, goal) >= 0) return false;
       }
@@ -128,11 +126,13 @@ export class PartitionSink {
   async #begin(claim: Claim): Promise<void> {
     const { stream } = this.keys;
     const redis = await this.#reader.connection();
-    await redis.xgroup("CREATE", stream, GROUP, claim.offset, "MKSTREAM").catch((error) => {
-      if (!reasonOf(error).startsWith("BUSYGROUP")) throw error;
-    });
-    await redis.xgroup("CREATECONSUMER", stream, GROUP, this.#owner);
-    const info = flatMap(await redis.xinfo("STREAM", stream) as unknown[]);
+    await redis.xgroup("CREATE", stream, CONSUMER_GROUP, claim.offset, "MKSTREAM").catch(
+      (error) => {
+        if (!reasonOf(error).startsWith("BUSYGROUP")) throw error;
+      },
+    );
+    await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, this.#owner);
+    const info = pairsOf(await redis.xinfo("STREAM", stream));
     const behind = (await redis.xrange(stream, `(${claim.offset}`, "+", "COUNT", 1)).length === 0
       ? 0
       : Number(info.get("length"));
@@ -151,13 +151,6 @@ export class PartitionSink {
       // A database that is away is the loop's business; a lost partition ends this claim at once.
       if (error instanceof OwnershipLostError && this.#claim === claim) this.#claim = null;
     }
-  }
-
-  async #lastGeneratedId(): Promise<string> {
-    const redis = await this.#reader.connection();
-    if (await redis.exists(this.keys.stream) === 0) return "0-0";
-    const info = flatMap(await redis.xinfo("STREAM", this.keys.stream) as unknown[]);
-    return String(info.get("last-generated-id"));
   }
 
   async #pump(follow: boolean, signal: AbortSignal): Promise<void> {
@@ -209,7 +202,7 @@ export class PartitionSink {
     if (batch.noops > 0) {
       counters.count("postgres_success", 0, `nothing to apply: the document was gone`);
     }
-    counters.gauge(`metrics:sink:${this.keys.stream}`, () => ({
+    counters.gauge(this.keys.gauges, () => ({
       ...this.#freshness.quantiles(),
       at: Date.now(),
     }));
@@ -243,7 +236,7 @@ export class PartitionSink {
       const redis = await this.#reader.connection();
       await runScript(redis, trimScript, [stream, lastId, settings], [
         offset,
-        GROUP,
+        CONSUMER_GROUP,
         String(this.#entriesRead),
       ]);
       this.#trimmedTo = offset;
@@ -251,12 +244,4 @@ export class PartitionSink {
       // Nothing depends on it: the next batch trims further.
     }
   }
-}
-
-function flatMap(reply: unknown[]): Map<string, unknown> {
-  const map = new Map<string, unknown>();
-  for (let index = 0; index + 1 < reply.length; index += 2) {
-    map.set(String(reply[index]), reply[index + 1]);
-  }
-  return map;
 }

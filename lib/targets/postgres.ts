@@ -9,7 +9,7 @@ import type { Pool, PoolClient } from "pg";
 import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
 import { bytesArray, timeArray, versionArray } from "./binary.ts";
-import { createTable } from "./schema.ts";
+import { createTable, offsetOf } from "./schema.ts";
 import { type Batch, type Claim, OwnershipLostError, type Target } from "./target.ts";
 
 /**
@@ -104,12 +104,8 @@ export class PostgresTarget implements Target {
     return { keys, owner, epoch: lease.epoch, offset: row.last_id };
   }
 
-  async offset({ stream }: PartitionKeys): Promise<string> {
-    const { rows: [row] } = await this.#pool.query<{ last_id: string }>(
-      "SELECT last_id FROM writebehind_offset WHERE stream = $1",
-      [stream],
-    );
-    return row?.last_id ?? "0-0";
+  offset({ stream }: PartitionKeys): Promise<string> {
+    return offsetOf(this.#pool, stream);
   }
 
   async renew({ keys, owner, epoch }: Claim, leaseSeconds: number): Promise<void> {

@@ -63,3 +63,12 @@ export async function createTable(pool: Pool, config: Config, entity: string): P
     ${OUR_TABLES}
   `);
 }
+
+/** The last stream id that the target holds of a stream, whoever owns its partition; `0-0` for none. */
+export async function offsetOf(pool: Pool, stream: string): Promise<string> {
+  const { rows: [row] } = await pool.query<{ last_id: string }>(
+    "SELECT last_id FROM writebehind_offset WHERE stream = $1",
+    [stream],
+  );
+  return row?.last_id ?? "0-0";
+}

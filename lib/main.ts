@@ -1,0 +1,204 @@
+/**
+ * The command line. Each command loads only what it needs.
+ * @module
+ */
+
+import { Command, InvalidArgumentError } from "commander";
+import { type Config, configWith, loadConfig } from "./config.ts";
+import { connectPostgres, connectRedis } from "./connections.ts";
+import { reasonOf, WriteBehindError } from "./errors.ts";
+import { describeServers, resolveServers, serverOverrides } from "./services/registry.ts";
+
+/** Loads the configuration with the servers that this command is to use, and says which they are. */
+async function configured(path: string | undefined): Promise<Config> {
+  const config = await loadConfig(path);
+  const servers = await resolveServers(config);
+  console.log(describeServers(servers));
+  return configWith(config, serverOverrides(servers));
+}
+
+/** Raised by the first Ctrl-C or SIGTERM; the second one ends the process at once. */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, () => {
+      if (controller.signal.aborted) Deno.exit(130);
+      controller.abort();
+    });
+  }
+  return controller.signal;
+}
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
+    throw new InvalidArgumentError("Expected a number that is not negative.");
+  }
+  return value;
+}
+
+const CONFIG = ["--config <file>", "the configuration file (default: config/config.yaml)"] as const;
+const ENTITY = ["--entity <name>", "the entity", "session"] as const;
+
+/** Reports at most this often, in ms. */
+const REPORT_MS = 1000;
+
+async function runSink({ config: path, entity }: { config?: string; entity: string }) {
+  const { consumePeriodically } = await import("./sink/sink.ts");
+  const signal = stopSignal();
+  const config = await configured(path);
+  await using redis = await connectRedis(config);
+  const pool = await connectPostgres(config);
+  const sink = consumePeriodically(redis, pool, config, entity);
+  console.log(`carrying ${entity} events on to PostgreSQL; Ctrl-C stops after the running batch`);
+  let reported = "";
+  const report = () => {
+    const { events, rows } = sink.status;
+    const problem = sink.lastError ? `; ${sink.lastError.message}` : "";
+    const line = `${events} events applied, ${rows} rows${problem}`;
+    if (line !== reported) console.log(reported = line);
+  };
+  const timer = setInterval(report, REPORT_MS);
+  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  clearInterval(timer);
+  await sink.stop();
+  report();
+  await pool.end();
+}
+
+interface TrafficOptions {
+  config?: string;
+  entity: string;
+  records?: number;
+  rate?: number;
+  duration?: number;
+  concurrency?: number;
+  seed?: number;
+}
+
+async function runTraffic(options: TrafficOptions) {
+  const [{ dummyDataWorker }, { trafficProgress }] = await Promise.all([
+    import("./traffic.ts"),
+    import("./services/traffic_progress.ts"),
+  ]);
+  const signal = stopSignal();
+  const config = await configured(options.config);
+  await using redis = await connectRedis(config);
+  const { records, rate, duration, concurrency, seed } = options;
+  const total = records ?? config.dummy_data.num_records;
+  const progress = trafficProgress(
+    (duration ?? config.dummy_data.duration_seconds) === 0 ? total : undefined,
+  );
+  const report = await dummyDataWorker(redis, config, options.entity, {
+    ...(records === undefined ? {} : { num_records: records }),
+    ...(rate === undefined ? {} : { rate }),
+    ...(duration === undefined ? {} : { duration_seconds: duration }),
+    ...(concurrency === undefined ? {} : { concurrency }),
+    ...(seed === undefined ? {} : { seed }),
+    signal,
+    onProgress: progress.update,
+  });
+  progress.end();
+  console.log(report);
+  if (report.failed > 0) Deno.exitCode = 1;
+}
+
+function program(): Command {
+  const command = new Command("deno task")
+    .description("Redis as a fast write buffer in front of PostgreSQL")
+    .showHelpAfterError();
+
+  command.command("demo")
+    .description("run the notebook headless on embedded servers, and write a page under out/")
+    .action(async () => {
+      const { runDemo } = await import("./services/demo.ts");
+      await runDemo({ config: await loadConfig() });
+    });
+
+  command.command("lab")
+    .description("open the notebook in JupyterLab with everything running, until Ctrl-C")
+    .option("--no-browser", "print the address instead of opening it")
+    .action(async ({ browser }: { browser: boolean }) => {
+      const { runLab } = await import("./services/lab.ts");
+      await runLab({ config: await loadConfig(), ...(browser ? {} : { browser: false }) });
+    });
+
+  const services = command.command("services")
+    .description("the embedded Redis Stack (a primary and a replica) and PostgreSQL");
+  services.command("start", { isDefault: true })
+    .description("start them, and keep them until Ctrl-C or `services stop`")
+    .action(async () => {
+      const [{ ensureSetup }, { runServices }] = await Promise.all([
+        import("./services/setup.ts"),
+        import("./services/services.ts"),
+      ]);
+      const signal = stopSignal();
+      await ensureSetup({ onProgress: console.log, signal });
+      await runServices({
+        config: await loadConfig(),
+        onProgress: console.log,
+        signal,
+        onReady: (servers) => {
+          console.log(describeServers(servers));
+          console.log("running; Ctrl-C stops them");
+        },
+      });
+    });
+  services.command("stop").description("stop those that this checkout started").action(async () => {
+    const { stopServices } = await import("./services/services.ts");
+    const stopped = await stopServices({ onProgress: console.log });
+    console.log(stopped.length > 0 ? `stopped: ${stopped.join(", ")}` : "none were running");
+  });
+
+  command.command("sink")
+    .description("carry events on to PostgreSQL, until Ctrl-C")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .action(runSink);
+
+  command.command("traffic")
+    .description("write documents as an application would")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option("--records <n>", "writes in all (default: dummy_data.num_records)", number)
+    .option("--rate <n>", "writes a second; 0 is as fast as possible", number)
+    .option("--duration <seconds>", "how long; 0 is until all records are written", number)
+    .option("--concurrency <n>", "writes in flight", number)
+    .option("--seed <n>", "of the random generator", number)
+    .action(runTraffic);
+
+  return command;
+}
+
+/**
+ * Runs one command of the command line.
+ * @param args such as `["sink", "--entity", "session"]`
+ * @returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+ */
+export async function main(args: string[] = Deno.args): Promise<number> {
+  const command = program();
+  let usage: number | undefined;
+  const strict = (one: Command) => {
+    one.exitOverride((error) => {
+      usage = error.exitCode === 0 ? 0 : 2;
+      throw error;
+    });
+    one.commands.forEach(strict);
+  };
+  strict(command);
+  try {
+    await command.parseAsync(args, { from: "user" });
+    return 0;
+  } catch (error) {
+    if (usage !== undefined) return usage;
+    // An error thrown on purpose says what to do; of any other, the stack is the best there is.
+    const known = error instanceof WriteBehindError || !(error instanceof Error);
+    console.error(known ? reasonOf(error) : error.stack);
+    return error instanceof Error && error.name === "InterruptedError" ? 130 : 1;
+  }
+}
+
+if (import.meta.main) {
+  const status = await main();
+  Deno.exit(status || Deno.exitCode);
+}

@@ -1,0 +1,304 @@
+/**
+ * Watches the pipeline: takes a sample of counters, lag and freshness again and again, and keeps a
+ * bounded series of them.
+ * @module
+ */
+
+import type { Config } from "../config.ts";
+import type { RedisConnection } from "../connections.ts";
+import { reasonOf, WriteBehindError } from "../errors.ts";
+import { allPartitions, type PartitionKeys } from "../events.ts";
+import { COUNTER_NAMES, type CounterName } from "./counters.ts";
+
+/** One moment of the pipeline. Rates are per second since the sample before. */
+export interface Sample extends Record<CounterName, number> {
+  at: Date;
+  // The five counters are in events since sampling began: the first sample has zeros.
+  /** events written to Redis per second, by all processes */
+  writtenPerSecond: number;
+  /** events applied to the target per second, by all sinks */
+  drainedPerSecond: number;
+  /** events that the target is behind, over all partitions */
+  lagEvents: number;
+  /** age of the oldest event that the target does not have, in seconds */
+  lagSeconds: number;
+  /** ms from the write call to the row being visible, of recent events; null where none came */
+  freshnessP50Ms: number | null;
+  freshnessP99Ms: number | null;
+}
+
+/** Options of {@linkcode Sampler}. */
+export interface SamplerOptions {
+  /** the entity whose lag is watched; all of them when left out */
+  entity?: string;
+  /** called before each sample, to send what this process has counted and not yet sent */
+  flush?: (() => Promise<void>)[];
+}
+
+/** The consumer group in which a sink shows its progress. */
+const GROUP = "writebehind";
+/** A sink that has not told its freshness for so long, in ms, applies nothing now. */
+const FRESHNESS_MAX_AGE_MS = 5000;
+
+/** Where one partition stands, as the first round trip tells. */
+interface Progress {
+  keys: PartitionKeys;
+  /** the copy of the offset; null before the first batch */
+  lastId: string | null;
+  length: number;
+  /** what Redis counts for the sink's group; null where it cannot tell */
+  groupLag: number | null;
+}
+
+/** The key of the hash in which a sink tells how fresh the target is. */
+function sinkKey({ stream }: PartitionKeys): string {
+  return `metrics:sink:${stream}`;
+}
+
+/**
+ * Samples the pipeline every `metrics.sample_interval_ms`.
+ *
+ * At most `metrics.max_samples` are kept. When there are more, every other sample of the older half is
+ * merged into the one after it (rates over both intervals, the larger lag and freshness), so the whole
+ * story stays in the series, coarser the older it is, and no peak vanishes.
+ */
+export class Sampler {
+  /** What went wrong at the last sample; null when it succeeded. */
+  lastError: Error | null = null;
+  readonly #redis: RedisConnection;
+  readonly #config: Config;
+  readonly #flush: (() => Promise<void>)[];
+  readonly #partitions: PartitionKeys[];
+  readonly #samples: Sample[] = [];
+  readonly #listeners = new Set<(sample: Sample) => void>();
+  #totals = new Map<CounterName, { seen: number; since: number }>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #started = false;
+  #taking: Promise<unknown> = Promise.resolve();
+
+  /** @throws {ConfigError} where the configuration has no such entity */
+  constructor(redis: RedisConnection, config: Config, options: SamplerOptions = {}) {
+    const { entity, flush = [] } = options;
+    this.#redis = redis;
+    this.#config = config;
+    this.#flush = flush;
+    const names = entity === undefined ? config.entities.map(({ name }) => name) : [entity];
+    this.#partitions = names.flatMap((name) => allPartitions(config, name));
+  }
+
+  /** The samples so far, oldest first: the sampler's own list, which grows and is thinned out. */
+  get samples(): readonly Sample[] {
+    return this.#samples;
+  }
+
+  /** Takes a sample now and then every `metrics.sample_interval_ms`. Does nothing when it runs already. */
+  start(): void {
+    if (this.#started) return;
+    this.#started = true;
+    void this.#tick();
+  }
+
+  /** Ends sampling, after a sample that is being taken. The series stays. */
+  async stop(): Promise<void> {
+    this.#started = false;
+    clearTimeout(this.#timer);
+    await this.#taking;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  /**
+   * Calls `listener` with each new sample.
+   * @returns a function that ends this
+   */
+  onSample(listener: (sample: Sample) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /**
+   * Takes one sample, in at most two round trips, and adds it to the series.
+   * @throws what Redis answers where it cannot tell
+   */
+  sample(): Promise<Sample> {
+    const taken = this.#taking.then(() => this.#sample());
+    this.#taking = taken.catch((error) => this.#fail(error));
+    return taken;
+  }
+
+  /** Never rejects, since nobody waits for it. */
+  async #tick(): Promise<void> {
+    const began = performance.now();
+    await this.sample().catch(() => {}); // lastError has it
+    if (!this.#started) return;
+    // A stop and a start while the sample was taken leave two ticks: the newer timer wins.
+    clearTimeout(this.#timer);
+    const pause = this.#config.metrics.sample_interval_ms - (performance.now() - began);
+    const timer = setTimeout(() => void this.#tick(), Math.max(0, pause));
+    Deno.unrefTimer(timer);
+    this.#timer = timer;
+  }
+
+  #fail(error: unknown): void {
+    this.lastError = error instanceof Error ? error : new WriteBehindError(reasonOf(error));
+  }
+
+  async #sample(): Promise<Sample> {
+    const flushed = [this.#redis.counters.flush(), ...this.#flush.map((flush) => flush())];
+    await Promise.all(flushed);
+    const first = this.#redis.pipeline();
+    first.time();
+    first.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
+    for (const keys of this.#partitions) {
+      first.get(keys.lastId);
+      first.xlen(keys.stream);
+      first.call("XINFO", "GROUPS", keys.stream);
+      first.hmget(sinkKey(keys), "at", "freshness_p50_ms", "freshness_p99_ms");
+    }
+    const replies = ((await first.exec()) ?? []).values();
+    const next = () => valueOf(replies.next().value);
+    const [seconds, microseconds] = (next() as string[]).map(Number);
+    const redisNow = seconds! * 1000 + microseconds! / 1000;
+    const counts = next() as (string | null)[];
+    const at = new Date();
+    const progress: Progress[] = [];
+    const freshness: [number, number][] = [];
+    for (const keys of this.#partitions) {
+      const lastId = next() as string | null;
+      const length = next() as number;
+      const groupLag = lagOfGroup(replies.next().value, lastId);
+      progress.push({ keys, lastId, length, groupLag });
+      const [toldAt, p50, p99] = next() as (string | null)[];
+      const age = at.getTime() - Number(toldAt ?? -Infinity);
+      if (age <= FRESHNESS_MAX_AGE_MS && p50 && p99) freshness.push([Number(p50), Number(p99)]);
+    }
+    const lag = await this.#lag(progress, redisNow);
+    const largest = (index: 0 | 1) =>
+      freshness.length === 0 ? null : Math.max(...freshness.map((pair) => pair[index]));
+    const sample: Sample = {
+      at,
+      ...this.#count(counts),
+      writtenPerSecond: 0,
+      drainedPerSecond: 0,
+      ...lag,
+      freshnessP50Ms: largest(0),
+      freshnessP99Ms: largest(1),
+    };
+    this.lastError = null;
+    this.#add(sample);
+    return sample;
+  }
+
+  /** Turns the counters in Redis into events since sampling began, also when Redis was emptied meanwhile. */
+  #count(values: (string | null)[]): Record<CounterName, number> {
+    const entries = COUNTER_NAMES.map((name, index): [CounterName, number] => {
+      const seen = Number(values[index] ?? 0);
+      const total = this.#totals.get(name) ?? { seen, since: 0 };
+      const since = total.since + (seen >= total.seen ? seen - total.seen : seen);
+      this.#totals.set(name, { seen, since });
+      return [name, since];
+    });
+    return Object.fromEntries(entries) as Record<CounterName, number>;
+  }
+
+  /** The second round trip, for partitions that have events. */
+  async #lag(
+    progress: Progress[],
+    redisNow: number,
+  ): Promise<Pick<Sample, "lagEvents" | "lagSeconds">> {
+    const behind = progress.filter(({ length, groupLag }) => length > 0 && groupLag !== 0);
+    if (behind.length === 0) return { lagEvents: 0, lagSeconds: 0 };
+    const second = this.#redis.pipeline();
+    for (const { keys, lastId } of behind) {
+      second.xrange(keys.stream, lastId === null ? "-" : `(${lastId}`, "+", "COUNT", 1);
+      second.xrange(keys.stream, "-", "+", "COUNT", 1);
+    }
+    const replies = ((await second.exec()) ?? []).values();
+    const firstId = () => (valueOf(replies.next().value) as [string, string[]][])[0]?.[0];
+    let lagEvents = 0;
+    let lagSeconds = 0;
+    for (const { lastId, length, groupLag } of behind) {
+      const waiting = firstId();
+      const oldest = firstId();
+      if (waiting === undefined) continue;
+      lagEvents += groupLag ?? length - (oldest === lastId ? 1 : 0);
+      // The stream's times are of Redis's clock, so that is asked; it may still have been set back.
+      const age = (redisNow - Number(waiting.split("-")[0])) / 1000;
+      lagSeconds = Math.max(lagSeconds, age);
+    }
+    return { lagEvents, lagSeconds };
+  }
+
+  #add(sample: Sample): void {
+    const before = this.#samples.at(-1);
+    if (before) setRates(sample, before);
+    this.#samples.push(sample);
+    if (this.#samples.length > this.#config.metrics.max_samples) thinOut(this.#samples);
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(sample);
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+  }
+}
+
+function valueOf(reply: [Error | null, unknown] | undefined): unknown {
+  if (reply === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
+  const [error, value] = reply;
+  if (error) throw error;
+  return value;
+}
+
+/** The group's lag, where it is known and the group stands at the offset that the target has. */
+function lagOfGroup(
+  reply: [Error | null, unknown] | undefined,
+  lastId: string | null,
+): number | null {
+  // An error means that there is no stream yet.
+  if (reply === undefined || reply[0]) return null;
+  for (const group of reply[1] as unknown[][]) {
+    const field = (name: string) => group[group.indexOf(name) + 1];
+    if (field("name") !== GROUP) continue;
+    const lag = field("lag");
+    return field("last-delivered-id") === lastId && typeof lag === "number" ? lag : null;
+  }
+  return null;
+}
+
+function setRates(sample: Sample, before: Sample): void {
+  const seconds = Math.max(1, sample.at.getTime() - before.at.getTime()) / 1000;
+  sample.writtenPerSecond = (sample.redis_success - before.redis_success) / seconds;
+  sample.drainedPerSecond = (sample.postgres_success - before.postgres_success) / seconds;
+}
+
+/** Halves the resolution of the older half; the first sample stays, since it tells when it began. */
+function thinOut(samples: Sample[]): void {
+  if (samples.length < 3) return void samples.shift();
+  // An odd number, so that the last of them takes in the one before it.
+  const older = samples.splice(0, Math.max(3, Math.floor(samples.length / 2) | 1));
+  const kept = older.slice(0, 1);
+  for (let index = 2; index < older.length; index += 2) {
+    kept.push(merged(older[index - 1]!, older[index]!, kept.at(-1)!));
+  }
+  samples.unshift(...kept);
+}
+
+function merged(dropped: Sample, sample: Sample, before: Sample): Sample {
+  const result = {
+    ...sample,
+    lagEvents: Math.max(dropped.lagEvents, sample.lagEvents),
+    lagSeconds: Math.max(dropped.lagSeconds, sample.lagSeconds),
+    freshnessP50Ms: largerOf(dropped.freshnessP50Ms, sample.freshnessP50Ms),
+    freshnessP99Ms: largerOf(dropped.freshnessP99Ms, sample.freshnessP99Ms),
+  };
+  setRates(result, before);
+  return result;
+}
+
+function largerOf(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? a ?? b : Math.max(a, b);
+}

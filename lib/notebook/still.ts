@@ -1,0 +1,71 @@
+/** Charts as pictures that stand alone, for a README or a slide. */
+
+import { parseHTML } from "linkedom";
+import { labelled, WIDTH } from "./figure.ts";
+import { BACKGROUND, escapeHtml, type Theme, withFixedColours } from "./theme.ts";
+
+const MARGIN = 16;
+const TITLE_HEIGHT = 24;
+const LEGEND_HEIGHT = 22;
+const GAP = 14;
+/** About the width of a character of our captions, in pixels. */
+const CHARACTER = 7;
+
+/**
+ * Turns a chart into one SVG with its captions and legends, in the fixed colours of one theme.
+ * @param chart what a chart function or the dashboard returned
+ */
+export function standaloneSvg(chart: string, { theme = "light" }: { theme?: Theme } = {}): string {
+  const { document } = parseHTML(`<!doctype html><html><body>${chart}</body></html>`);
+  const parts: string[] = [];
+  let y = MARGIN;
+  for (const figure of document.querySelectorAll("figure")) {
+    const textOf = (selector: string) =>
+      escapeHtml(figure.querySelector(selector)?.textContent ?? "");
+    y += TITLE_HEIGHT;
+    parts.push(
+      `<text x="${MARGIN}" y="${y - 6}"><tspan font-size="15" font-weight="600">` +
+        `${textOf(".title")}</tspan><tspan dx="9" opacity=".75">${
+          textOf(".subtitle")
+        }</tspan></text>`,
+    );
+    let x = MARGIN;
+    const keys = [...figure.querySelectorAll(".key")];
+    for (const key of keys) {
+      const text = key.textContent;
+      const width = 42 + CHARACTER * text.length;
+      if (x > MARGIN && x + width > MARGIN + WIDTH) {
+        x = MARGIN;
+        y += LEGEND_HEIGHT;
+      }
+      const value = key.querySelector("b")?.textContent ?? "";
+      const label = text.slice(0, text.length - value.length);
+      const colour = escapeHtml(key.getAttribute("style")?.replace(/^--key:/, "") ?? "");
+      parts.push(
+        `<line x1="${x}" x2="${x + 12}" y1="${y + 9}" y2="${y + 9}" stroke="${colour}" ` +
+          `stroke-width="4"${key.classList.contains("dashed") ? ' stroke-dasharray="5 2"' : ""}/>`,
+        `<text x="${x + 18}" y="${y + 13}">${escapeHtml(label)}` +
+          `<tspan dx="5" font-weight="600">${escapeHtml(value)}</tspan></text>`,
+      );
+      x += width;
+    }
+    if (keys.length > 0) y += LEGEND_HEIGHT;
+    for (const svg of figure.querySelectorAll("svg")) {
+      svg.setAttribute("x", String(MARGIN));
+      svg.setAttribute("y", String(y));
+      const label = svg.getAttribute("aria-label") ?? "";
+      for (const name of ["role", "aria-label"]) svg.removeAttribute(name);
+      parts.push(labelled(svg.toString(), label));
+      y += Number(svg.getAttribute("height"));
+    }
+    y += GAP;
+  }
+  const width = WIDTH + 2 * MARGIN;
+  return withFixedColours(
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${y}" ` +
+      `viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13" ` +
+      `fill="currentColor" color="currentColor"><rect width="100%" height="100%" ` +
+      `fill="${BACKGROUND[theme]}" stroke="none"/>${parts.join("")}</svg>`,
+    theme,
+  );
+}
