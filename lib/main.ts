@@ -17,12 +17,17 @@ async function configured(path: string | undefined): Promise<Config> {
   return configWith(config, serverOverrides(servers));
 }
 
-/** Raised by the first Ctrl-C or SIGTERM; the second one ends the process at once. */
+/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, in ms of each other. */
+const SAME_CTRL_C_MS = 1000;
+
+/** Raised by the first Ctrl-C or SIGTERM; a later one ends the process at once. */
 function stopSignal(): AbortSignal {
   const controller = new AbortController();
+  let stoppedAt = 0;
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     Deno.addSignalListener(name, () => {
-      if (controller.signal.aborted) Deno.exit(130);
+      if (controller.signal.aborted && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
+      if (!controller.signal.aborted) stoppedAt = Date.now();
       controller.abort();
     });
   }
@@ -134,7 +139,7 @@ function program(): Command {
       ]);
       const signal = stopSignal();
       await ensureSetup({ onProgress: console.log, signal });
-      await runServices({
+      const { stopped, heldBy } = await runServices({
         config: await loadConfig(),
         onProgress: console.log,
         signal,
@@ -143,6 +148,8 @@ function program(): Command {
           console.log("running; Ctrl-C stops them");
         },
       });
+      if (stopped.length > 0) console.log(`stopped: ${stopped.join(", ")}`);
+      if (heldBy.length > 0) console.log(`left running: process ${heldBy.join(", ")} uses them`);
     });
   services.command("stop").description("stop those that this checkout started").action(async () => {
     const { stopServices } = await import("./services/services.ts");

@@ -354,8 +354,12 @@ const PUNCTUATION = /[!-/:-@[-^`{-~]/g;
 
 const fieldInQuery = (name: string) => `@${name.replace(PUNCTUATION, "\\$&")}`;
 
-/** @returns null where nothing can match */
-function buildQuery(
+/**
+ * The filter in RediSearch's language, dialect 2, with the values as parameters.
+ * @returns null where nothing can match
+ * @throws {SearchError} `unknown_field`, `invalid`
+ */
+export function buildQuery(
   config: Config,
   { text = {}, tag = {}, numeric = {} }: SearchFilter,
 ): { query: string; params: string[] } | null {

@@ -113,10 +113,10 @@ export function latencyChart(points: readonly Latencies[]): string {
       threeQuarters: at(0.75),
       p99: at(0.99),
       calls: sorted.length,
-      // The golden ratio spreads neighbours over the row, the same way each time.
+      // Scattered over the row, the same way each time.
       dots: Array.from({ length: dots }, (_, index) => ({
         ms: at(dots > 1 ? index / (dots - 1) : 0),
-        row: row + 0.5 * ((index * 0.618034) % 1 - 0.5),
+        row: row + 0.5 * (Math.abs(1e4 * Math.sin(index + 1)) % 1 - 0.5),
       })),
     };
   });
@@ -169,7 +169,7 @@ export function latencyChart(points: readonly Latencies[]): string {
           y: "row",
           r: 2.2,
           fill: COLOUR.written,
-          fillOpacity: 0.4,
+          fillOpacity: 0.5,
         }),
         Plot.ruleX(levels, {
           x: ({ p50 }) => Math.max(least, p50),

@@ -236,7 +236,7 @@ export interface FrameView {
 }
 
 /** Characters of a cell that are shown; more of them, up to {@linkcode MAX_TITLE}, when it is pointed at. */
-const MAX_CELL = 80;
+const MAX_CELL = 60;
 const MAX_TITLE = 1000;
 
 /** A DataFrame's first rows as an HTML table, with its shape below. */

@@ -39,6 +39,8 @@ export interface NotebookOptions {
   outDir: string;
   /** The kernel's working folder. @default {this checkout} */
   cwd?: string;
+  /** Variables that the kernel gets beside those of this process, such as REDIS_URL. */
+  env?: Record<string, string>;
   onCell?: (progress: CellProgress) => void;
   /** How long one cell may take, in seconds. @default {300} */
   cellTimeoutSeconds?: number;
@@ -85,7 +87,7 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
       join(import.meta.dirname ?? ".", "run_notebook.py"),
       ...[resolve(path), resolve(outDir), resolve(cwd), String(cellTimeoutSeconds)],
     ],
-    env: jupyterEnvironment(),
+    env: { ...jupyterEnvironment(), ...options.env },
     // Ctrl-C is ours to pass on, in order: by closing the runner's standard input, as our end does too.
     detached: true,
     stdin: "piped",

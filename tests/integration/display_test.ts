@@ -23,7 +23,7 @@ async function outputsOf(...sources: string[]): Promise<string[][]> {
   const kernelspec = { display_name: "Deno", language: "typescript", name: "deno" };
   const content = { cells, metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
   await Deno.writeTextFile(path, JSON.stringify(content));
-  const run = await runNotebook(path, { outDir: join(folder, "out") });
+  const run = await runNotebook(path, { outDir: join(folder, "out"), cellTimeoutSeconds: 20 });
   const executed = JSON.parse(await Deno.readTextFile(run.notebook)) as {
     cells: { outputs: { output_type: string; data?: Record<string, string | string[]> }[] }[];
   };
@@ -61,7 +61,7 @@ Deno.test("kernel: charts and frames are shown as HTML, each once", async () => 
 });
 
 Deno.test("kernel: a live display moves in place, survives errors, and is replaced when run again", async () => {
-  const [, first, second, last, failing] = await outputsOf(
+  const [, first, second, last, , failing] = await outputsOf(
     `${IMPORTS}
     let ticks = 0;
     let old = 0;`,
@@ -76,6 +76,19 @@ Deno.test("kernel: a live display moves in place, survives errors, and is replac
     await new Promise((resolve) => setTimeout(resolve, 250));
     if (ticks !== final) throw new Error("it moves after its end");
     await show(\`<p>final \${final}</p>\`);`,
+    `let entered = 0;
+    let release = () => {};
+    const held = new Promise((resolve) => release = () => resolve(undefined));
+    const slow = await live(async () => {
+      if (++entered === 2) await held;
+      return "<p>slow</p>";
+    }, { intervalMs: 20, name: "slow" });
+    await until(() => entered === 2);
+    const stopping = slow.stop();
+    release();
+    await stopping;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    if (entered !== 3) throw new Error("drawn " + entered + " times");`,
     `let fail = true;
     const shaky = await live(() => {
       if (fail) throw new Error("no <data>");
@@ -109,6 +122,8 @@ Deno.test("kernel: errors in the background are shown once each, and timers go o
     `for (let i = 0; i < 3; i++) setTimeout(() => { throw new TypeError("late <b>"); }, 5);
     Promise.reject("refused");
     await until(() => seen === 4);
+    const during = beats;
+    await until(() => beats > during + 3);
     await show("<p>after them</p>");`,
     `const before = beats;
     await until(() => beats > before + 3);

@@ -57,13 +57,11 @@ async function refusedWith(
   message?: RegExp,
 ): Promise<void> {
   const before = await contents(redis);
-  await assert.rejects(call, (error) => {
-    assert(error instanceof DocumentError, `not a DocumentError: ${error}`);
-    assert.equal(error.code, code, error.message);
-    if (message) assert.match(error.message, message);
-    return true;
-  });
-  assert.deepEqual(await contents(redis), before);
+  const error: unknown = await call().then(() => "no error", (error: unknown) => error);
+  assert.deepEqual(await contents(redis), before, `something was written, with ${error}`);
+  assert(error instanceof DocumentError, `not a DocumentError: ${error}`);
+  assert.equal(error.code, code, error.message);
+  if (message) assert.match(error.message, message);
 }
 
 /** The events of a stream, oldest first. */
@@ -692,7 +690,9 @@ Deno.test("a user who may not run a command of the script writes nothing", async
     const user = new RedisConnection(config, { username: "poor", password: "pw" });
     await user.connect();
     for (const verb of refused) {
-      await refusedWith(redis, "permission", () => verbs[verb]!(user, command)).catch(
+      await redis.del("session:d");
+      await insertDocument(redis, config, "session", { a: 1 }, "kept", { overwrite: true });
+      await refusedWith(redis, "permission", () => verbs[verb]!(user, `${command} ${verb}`)).catch(
         (error: Error) => {
           problems.push(`${verb} without ${command}: ${error.message.split("\n")[0]}`);
         },
@@ -707,6 +707,32 @@ Deno.test("a user who may not run a command of the script writes nothing", async
   await user.connect();
   await refusedWith(redis, "permission", () => verbs.insert!(user, "r"));
   await redis.acl("DELUSER", "poor");
+});
+
+Deno.test("a user without HSET or RESTORE writes nothing either, where only large documents need it", async () => {
+  await using own = await empty({ documents: { max_bytes: 1000 } });
+  const { redis, config } = own;
+  await insertDocument(redis, config, "session", { a: "x".repeat(900) }, "kept");
+  await redis.hset("stream:settings:session", "largest", 10);
+  const cases: [string, (user: RedisConnection) => Promise<unknown>][] = [
+    ["HSET", (user) => insertDocument(user, config, "session", { a: "x".repeat(100) }, "d")],
+    ["HSET", (user) => updateDocument(user, config, "session", "kept", { b: 1 })],
+    ["DUMP", (user) => updateDocument(user, config, "session", "kept", { b: "x".repeat(200) })],
+    ["RESTORE", (user) => updateDocument(user, config, "session", "kept", { b: "x".repeat(200) })],
+  ];
+  const problems: string[] = [];
+  for (const [command, call] of cases) {
+    await redis.acl("SETUSER", "poor", "reset", "on", ">pw", "~*", "&*", "+@all", `-${command}`);
+    await using user = new RedisConnection(config, { username: "poor", password: "pw" });
+    await user.connect();
+    await redis.del("session:d");
+    await redis.call("JSON.SET", "session:kept", "$", JSON.stringify({ a: "x".repeat(900) }));
+    await refusedWith(redis, "permission", () => call(user)).catch((error: Error) => {
+      problems.push(`without ${command}: ${error.message.split("\n")[0]}`);
+    });
+  }
+  await redis.acl("DELUSER", "poor");
+  assert.deepEqual(problems, []);
 });
 
 Deno.test("a Redis that takes no writes is named, and nothing is written", async () => {

@@ -218,6 +218,25 @@ Deno.test("queryFrame: columns as PostgreSQL has them", async (t) => {
       assert.deepEqual(typesOf(tiny), { n: "String" });
     });
 
+    await t.step("times are the same, wherever this process and the session are", async () => {
+      const zone = Deno.env.get("TZ");
+      Deno.env.set("TZ", "Asia/Kolkata");
+      try {
+        await pool.query("SET TIME ZONE 'America/St_Johns'");
+        const df = await queryFrame(
+          pool,
+          `SELECT '2026-11-23 14:00'::timestamp AS wall, '2026-11-23 14:00Z'::timestamptz AS at,
+            '2026-11-23'::date AS day`,
+        );
+        assert.deepEqual(valuesOf(df, "wall"), [new Date("2026-11-23T14:00:00Z")]);
+        assert.deepEqual(valuesOf(df, "at"), [new Date("2026-11-23T14:00:00Z")]);
+        assert.deepEqual(valuesOf(df, "day"), [new Date("2026-11-23T00:00:00Z")]);
+      } finally {
+        if (zone === undefined) Deno.env.delete("TZ");
+        else Deno.env.set("TZ", zone);
+      }
+    });
+
     await t.step("errors say what to do, and the process's parsers stay as they were", async () => {
       await assert.rejects(queryFrame(pool, "SELECT 1; SELECT 2"), /expected one statement, got 2/);
       await assert.rejects(

@@ -1,0 +1,160 @@
+/** The servers of a run, and backlogs that can be put back for every round. */
+
+import type { ChainableCommander } from "ioredis";
+import type { Pool } from "pg";
+import type { Config, DeepPartial } from "../../lib/config.ts";
+import type { RedisConnection } from "../../lib/connections.ts";
+import { allPartitions, type PartitionKeys, partitionOf } from "../../lib/events.ts";
+import { delay } from "../../lib/services/waiting.ts";
+import { type Pipeline, reset, testPipeline } from "../pipeline.ts";
+import type { Step } from "./measure.ts";
+import type { DraftEvent, Sizes } from "./workload.ts";
+
+export const ENTITY = "session";
+
+/** Commands that travel in one pipeline while a backlog is filled. */
+const CHUNK = 1000;
+
+/** How often Redis is asked whether it has finished rewriting its append-only file, in ms. */
+const LOOK_AGAIN_MS = 20;
+
+/** Events in the streams, kept aside too. */
+export interface Backlog {
+  /** the configuration with the partitions that it was filled for */
+  config: Config;
+  events: number;
+  /** the rows that the table has once it is drained */
+  rows: number;
+}
+
+/** What a row needs to measure. */
+export class Workbench implements AsyncDisposable {
+  readonly sizes: Sizes;
+  readonly rounds: number;
+  readonly step: Step;
+  #pipeline: Pipeline;
+
+  private constructor(pipeline: Pipeline, sizes: Sizes, rounds: number, step: Step) {
+    this.#pipeline = pipeline;
+    this.sizes = sizes;
+    this.rounds = rounds;
+    this.step = step;
+  }
+
+  /** Starts a Redis with AOF everysec and no replica, and a PostgreSQL with its default settings. */
+  static async open(sizes: Sizes, rounds: number, step: Step): Promise<Workbench> {
+    step("starting Redis and PostgreSQL");
+    return new Workbench(await testPipeline(), sizes, rounds, step);
+  }
+
+  get redis(): RedisConnection {
+    return this.#pipeline.redis;
+  }
+  get pool(): Pool {
+    return this.#pipeline.pool;
+  }
+  get config(): Config {
+    return this.#pipeline.config;
+  }
+  /** The addresses, as a process takes them from its environment. */
+  get environment(): { REDIS_URL: string; DATABASE_URL: string } {
+    const { host, port, database, user, password } = this.config.postgresql;
+    return {
+      REDIS_URL: this.#pipeline.servers.redis.url,
+      DATABASE_URL: `postgresql://${user}:${password}@${host}:${port}/${database}`,
+    };
+  }
+
+  with(overrides: DeepPartial<Config>): Config {
+    return this.#pipeline.with(overrides);
+  }
+
+  /** Empties Redis and the tables. */
+  async clear(): Promise<void> {
+    await reset(this.#pipeline);
+  }
+
+  /** Empties the tables and lets both servers finish what they have to do for what was before. */
+  async settle(): Promise<void> {
+    await this.pool.query("TRUNCATE sessions, writebehind_offset, writebehind_lease");
+    await this.pool.query("CHECKPOINT");
+    while (/aof_rewrite_(in_progress|scheduled):1/.test(await this.redis.info("persistence"))) {
+      await delay(LOOK_AGAIN_MS);
+    }
+  }
+
+  /**
+   * Writes events to the streams as writers do, but many in a pipeline, and keeps a copy.
+   * @param rows what the table holds after them
+   */
+  async fill(config: Config, events: Iterable<DraftEvent>, rows: number): Promise<Backlog> {
+    const partitions = allPartitions(config, ENTITY);
+    let count = 0;
+    let largest = 0;
+    let pipeline = this.redis.pipeline();
+    for (const event of events) {
+      append(pipeline, partitions[partitionOf(event.docId, partitions.length)]!, event);
+      largest = Math.max(largest, event.payload?.length ?? 0);
+      if (++count % CHUNK === 0) {
+        await send(pipeline);
+        pipeline = this.redis.pipeline();
+      }
+    }
+    const { max_events, max_bytes } = config.streams;
+    for (const { stream, settings } of partitions) {
+      pipeline.hset(settings, { partitions: partitions.length, max_events, max_bytes, largest });
+      pipeline.copy(stream, kept(stream), "REPLACE").copy(settings, kept(settings), "REPLACE");
+    }
+    await send(pipeline);
+    return { config, events: count, rows };
+  }
+
+  /** Moves the copies of a backlog away from those of the next one with as many partitions. */
+  async keepAs(name: string, { config }: Backlog): Promise<void> {
+    for (const { stream, settings } of allPartitions(config, ENTITY)) {
+      await this.redis.rename(kept(stream), `${name}:${kept(stream)}`);
+      await this.redis.rename(kept(settings), `${name}:${kept(settings)}`);
+    }
+  }
+
+  /** Puts a backlog back, into streams that nobody has drained yet, in front of empty tables. */
+  async restore(name: string, { config }: Backlog): Promise<void> {
+    for (const { stream, settings, lastId } of allPartitions(config, ENTITY)) {
+      await this.redis.del(lastId);
+      await this.redis.copy(`${name}:${kept(stream)}`, stream, "REPLACE");
+      await this.redis.copy(`${name}:${kept(settings)}`, settings, "REPLACE");
+    }
+    await this.settle();
+  }
+
+  /** @throws {Error} where the table does not hold as many rows as it must: the figure would be worthless */
+  async checkRows(expected: number): Promise<void> {
+    const { rows: [counted] } = await this.pool.query<{ rows: number }>(
+      "SELECT count(*)::int AS rows FROM sessions",
+    );
+    if (counted!.rows !== expected) {
+      throw new Error(`the table holds ${counted!.rows} rows after a drain, expected ${expected}`);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pipeline[Symbol.asyncDispose]();
+  }
+}
+
+const kept = (key: string) => `bench:${key}`;
+
+/** The fields of an event, as the scripts append them. */
+export function fieldsOf({ docId, type, payload }: DraftEvent): string[] {
+  const fields = ["ts", String(Date.now()), "doc_id", docId, "event_type", type];
+  return payload === undefined ? fields : [...fields, "payload", payload];
+}
+
+function append(pipeline: ChainableCommander, { stream }: PartitionKeys, event: DraftEvent): void {
+  pipeline.xadd(stream, "*", ...fieldsOf(event));
+}
+
+/** Sends a pipeline. @throws the first error in it */
+export async function send(pipeline: ChainableCommander): Promise<void> {
+  for (const [error] of await pipeline.exec() ?? []) if (error) throw error;
+}

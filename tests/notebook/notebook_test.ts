@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { runNotebook } from "../../lib/services/notebook.ts";
+import { documentsOf, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { environmentOf } from "../processes.ts";
+import { testFolder } from "../servers.ts";
+
+const CHECKOUT = join(import.meta.dirname!, "..", "..");
+
+for (const folder of ["", "notebooks"]) {
+  Deno.test(`the notebook runs from ${folder || "the root"}, and leaves Redis and PostgreSQL equal`, async () => {
+    await using pipeline = await testPipeline({}, { replica: true });
+    const outDir = testFolder("out");
+    const titles: string[] = [];
+    const run = await runNotebook(join(CHECKOUT, "notebooks", "writebehind.ipynb"), {
+      outDir,
+      cwd: join(CHECKOUT, folder),
+      env: environmentOf(pipeline.config),
+      onCell: ({ state, title }) => void (state === "done" && titles.push(title)),
+    });
+    assert.equal(titles.length, run.cells);
+
+    const rows = await rowsOf(pipeline);
+    assert(rows.size > 1000, `${rows.size} rows`);
+    assert.deepEqual(sorted(rows), sorted(await documentsOf(pipeline)));
+
+    const html = await Deno.readTextFile(run.html);
+    const charts = html.match(/<figure/g)?.length ?? 0;
+    assert(charts >= 4, `${charts} charts`);
+    assert.match(html, /rows × 5 columns/, "select * from sessions, as a DataFrame");
+    assert(!html.includes(`:${pipeline.config.postgresql.password}@`), "no password in the page");
+  });
+}
