@@ -3,10 +3,7 @@ import net from "node:net";
 
 type Link = { client: net.Socket; upstream: net.Socket };
 
-/**
- * Forwards connections on 127.0.0.1 to a target until it is told to do worse. Faults apply to the
- * connections that are open and to those that come, until `heal()`.
- */
+/** Forwards to a target until told to do worse: to open connections and new ones, until `heal()`. */
 export class TcpProxy implements AsyncDisposable {
   readonly host = "127.0.0.1";
   readonly #target: { host: string; port: number };
@@ -34,8 +31,6 @@ export class TcpProxy implements AsyncDisposable {
   get port(): number {
     return this.#port;
   }
-
-  /** How many connections are open. */
   get connections(): number {
     return this.#links.size;
   }

@@ -185,6 +185,7 @@ export function guardKernel(): AbortSignal {
   if (!guarded && kernel()) {
     guarded = true;
     addEventListener("error", (event) => {
+      event.preventDefault();
       showError(event.error ?? event.message);
     });
     addEventListener("unhandledrejection", (event) => {

@@ -9,6 +9,7 @@ import pl from "nodejs-polars";
 import type pg from "pg";
 import { WriteBehindError } from "../errors.ts";
 import type { Metrics } from "../metrics/counters.ts";
+import { cellHtml } from "./cells.ts";
 import { show } from "./display.ts";
 import { columnOf } from "./postgres_columns.ts";
 import { full } from "./scales.ts";
@@ -235,10 +236,6 @@ export interface FrameView {
   rows?: number;
 }
 
-/** Characters of a cell that are shown; more of them, up to {@linkcode MAX_TITLE}, when it is pointed at. */
-const MAX_CELL = 60;
-const MAX_TITLE = 1000;
-
 /** A DataFrame's first rows as an HTML table, with its shape below. */
 export function frameHtml(df: DataFrame, { rows = 10 }: FrameView = {}): string {
   // A column hides the frame's own member of its name (`height`, `columns`): only its entries are sure.
@@ -269,30 +266,6 @@ export function frameHtml(df: DataFrame, { rows = 10 }: FrameView = {}): string 
     `</tr></thead><tbody>${body.join("")}</tbody></table></div><div class="shape">` +
     `${full(shown)} of ${full(height)} ${height === 1 ? "row" : "rows"} × ` +
     `${full(all.length)} ${all.length === 1 ? "column" : "columns"}</div></div>`;
-}
-
-function cellHtml(open: string, value: unknown, isDay: boolean): string {
-  if (value === null || value === undefined) return `${open}><span class="null">null</span></td>`;
-  const text = cellText(value, isDay);
-  if (text.length <= MAX_CELL) return `${open}>${escapeHtml(text)}</td>`;
-  return `${open} title="${escapeHtml(cut(text, MAX_TITLE))}">${
-    escapeHtml(cut(text, MAX_CELL))
-  }</td>`;
-}
-
-function cellText(value: unknown, isDay: boolean): string {
-  if (value instanceof Date) {
-    const [day = "", time = ""] = value.toISOString().split("T");
-    return isDay ? day : `${day} ${time.slice(0, -1)}`;
-  }
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
-/** The start of a long text; never half a character. */
-function cut(text: string, length: number): string {
-  return text.length <= length
-    ? text
-    : text.slice(0, length - 1).toWellFormed().replace(/\uFFFD$/, "") + "…";
 }
 
 /** Shows a DataFrame in the cell that runs. */

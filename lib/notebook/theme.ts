@@ -39,7 +39,8 @@ const variables = (theme: Theme) =>
 
 /**
  * Styles that go with each output, since an output may be moved, exported or cleared by itself. The theme is
- * the page's own (JupyterLab, VS Code), and the system's only on pages that say nothing.
+ * the page's own (JupyterLab, VS Code), and the system's only on pages that say nothing. The class stands
+ * twice where JupyterLab's own rules for tables would win otherwise.
  */
 export const STYLE = `<style>
 .writebehind{${
@@ -62,11 +63,11 @@ export const STYLE = `<style>
 .writebehind svg{display:block;max-width:100%;height:auto;background:transparent}
 .writebehind .scroll{overflow-x:auto}
 .writebehind table{border-collapse:collapse;margin:0;font-size:13px;color:inherit;border:0}
-.writebehind table th,.writebehind table td{padding:3px 10px;text-align:left;white-space:nowrap;border:0;` +
+.writebehind.writebehind table :is(th,td){padding:3px 10px;text-align:left;white-space:nowrap;border:0;` +
   `border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent);background:none;color:inherit}
-.writebehind table th{vertical-align:bottom;font-weight:600}
-.writebehind table small{display:block;font-weight:400;opacity:.7}
-.writebehind table .number{text-align:right;font-variant-numeric:tabular-nums}
+.writebehind.writebehind table th{vertical-align:bottom;font-weight:600}
+.writebehind.writebehind table small{display:block;font-weight:400;opacity:.7}
+.writebehind.writebehind table .number{text-align:right;font-variant-numeric:tabular-nums}
 .writebehind .null{opacity:.55;font-style:italic}
 .writebehind .shape{opacity:.75;margin-top:4px}
 .writebehind-error{color:var(--wb-failed);border-left:3px solid var(--wb-failed);padding:2px 10px;` +

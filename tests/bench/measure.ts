@@ -69,27 +69,27 @@ export function ratios(ours: readonly number[], base: readonly number[]): number
 /** Shows that something is being measured. */
 export type Step = (what: string) => void;
 
-/**
- * Measures contenders in turn, round after round: a, b, a, b …
- * @returns the figures of each contender, one a round
- */
+/** The figures of a contender, one a round. */
+export type Figures<Name extends string> = (of: Name) => readonly number[];
+
+/** Measures contenders in turn, round after round: a, b, a, b … */
 export async function interleave<Name extends string>(
-  contenders: Partial<Record<Name, () => Promise<number>>>,
+  contenders: readonly (readonly [Name, () => Promise<number>])[],
   rounds: number,
   step: Step,
-): Promise<Record<Name, number[]>> {
-  const names = Object.keys(contenders) as Name[];
-  const figures = Object.fromEntries(names.map((name) => [name, []])) as unknown as Record<
-    Name,
-    number[]
-  >;
+): Promise<Figures<Name>> {
+  const figures = new Map<Name, number[]>(contenders.map(([name]) => [name, []]));
   for (let round = 1; round <= rounds; round++) {
-    for (const name of names) {
+    for (const [name, measure] of contenders) {
       step(`round ${round} of ${rounds}: ${name}`);
-      figures[name].push(await contenders[name]!());
+      figures.get(name)!.push(await measure());
     }
   }
-  return figures;
+  return (name) => {
+    const measured = figures.get(name);
+    if (measured === undefined) throw new Error(`${name} was not measured`);
+    return measured;
+  };
 }
 
 /** Runs `work` and returns how long it took, in seconds. */

@@ -4,7 +4,7 @@ import type { ChainableCommander } from "ioredis";
 import type { Pool } from "pg";
 import type { Config, DeepPartial } from "../../lib/config.ts";
 import type { RedisConnection } from "../../lib/connections.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "../../lib/events.ts";
+import { allPartitions, partitionOf } from "../../lib/events.ts";
 import { delay } from "../../lib/services/waiting.ts";
 import { type Pipeline, reset, testPipeline } from "../pipeline.ts";
 import type { Step } from "./measure.ts";
@@ -20,6 +20,7 @@ const LOOK_AGAIN_MS = 20;
 
 /** Events in the streams, kept aside too. */
 export interface Backlog {
+  name: string;
   /** the configuration with the partitions that it was filled for */
   config: Config;
   events: number;
@@ -85,15 +86,24 @@ export class Workbench implements AsyncDisposable {
 
   /**
    * Writes events to the streams as writers do, but many in a pipeline, and keeps a copy.
-   * @param rows what the table holds after them
+   * @param name of the copy
+   * @param rows what the table holds after these events
    */
-  async fill(config: Config, events: Iterable<DraftEvent>, rows: number): Promise<Backlog> {
+  async fill(
+    name: string,
+    config: Config,
+    events: Iterable<DraftEvent>,
+    rows: number,
+  ): Promise<Backlog> {
+    this.step(`filling: ${name}`);
     const partitions = allPartitions(config, ENTITY);
     let count = 0;
     let largest = 0;
+    await this.redis.unlink(...partitions.map(({ stream }) => stream));
     let pipeline = this.redis.pipeline();
     for (const event of events) {
-      append(pipeline, partitions[partitionOf(event.docId, partitions.length)]!, event);
+      const { stream } = partitions[partitionOf(event.docId, partitions.length)]!;
+      pipeline.xadd(stream, "*", ...fieldsOf(event));
       largest = Math.max(largest, event.payload?.length ?? 0);
       if (++count % CHUNK === 0) {
         await send(pipeline);
@@ -103,26 +113,19 @@ export class Workbench implements AsyncDisposable {
     const { max_events, max_bytes } = config.streams;
     for (const { stream, settings } of partitions) {
       pipeline.hset(settings, { partitions: partitions.length, max_events, max_bytes, largest });
-      pipeline.copy(stream, kept(stream), "REPLACE").copy(settings, kept(settings), "REPLACE");
+      for (const key of [stream, settings]) pipeline.copy(key, copyOf(name, key));
     }
     await send(pipeline);
-    return { config, events: count, rows };
-  }
-
-  /** Moves the copies of a backlog away from those of the next one with as many partitions. */
-  async keepAs(name: string, { config }: Backlog): Promise<void> {
-    for (const { stream, settings } of allPartitions(config, ENTITY)) {
-      await this.redis.rename(kept(stream), `${name}:${kept(stream)}`);
-      await this.redis.rename(kept(settings), `${name}:${kept(settings)}`);
-    }
+    return { name, config, events: count, rows };
   }
 
   /** Puts a backlog back, into streams that nobody has drained yet, in front of empty tables. */
-  async restore(name: string, { config }: Backlog): Promise<void> {
+  async restore({ name, config }: Backlog): Promise<void> {
     for (const { stream, settings, lastId } of allPartitions(config, ENTITY)) {
       await this.redis.del(lastId);
-      await this.redis.copy(`${name}:${kept(stream)}`, stream, "REPLACE");
-      await this.redis.copy(`${name}:${kept(settings)}`, settings, "REPLACE");
+      for (const key of [stream, settings]) {
+        await this.redis.copy(copyOf(name, key), key, "REPLACE");
+      }
     }
     await this.settle();
   }
@@ -142,16 +145,12 @@ export class Workbench implements AsyncDisposable {
   }
 }
 
-const kept = (key: string) => `bench:${key}`;
+const copyOf = (backlog: string, key: string) => `bench:${backlog}:${key}`;
 
 /** The fields of an event, as the scripts append them. */
 export function fieldsOf({ docId, type, payload }: DraftEvent): string[] {
   const fields = ["ts", String(Date.now()), "doc_id", docId, "event_type", type];
   return payload === undefined ? fields : [...fields, "payload", payload];
-}
-
-function append(pipeline: ChainableCommander, { stream }: PartitionKeys, event: DraftEvent): void {
-  pipeline.xadd(stream, "*", ...fieldsOf(event));
 }
 
 /** Sends a pipeline. @throws the first error in it */

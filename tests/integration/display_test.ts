@@ -120,7 +120,7 @@ Deno.test("kernel: errors in the background are shown once each, and timers go o
     let beats = 0;
     const heart = setInterval(() => beats++, 5);`,
     `for (let i = 0; i < 3; i++) setTimeout(() => { throw new TypeError("late <b>"); }, 5);
-    Promise.reject("refused");
+    setTimeout(() => void Promise.reject("refused"), 10);
     await until(() => seen === 4);
     const during = beats;
     await until(() => beats > during + 3);

@@ -115,6 +115,12 @@ Deno.test("frameHtml: columns named like members, no rows, no columns, lists", (
   assert.match(html, /1 of 1 row × 8 columns/);
   assert.match(html, /<th>height<small>String<\/small><\/th>/);
   assert.ok(!html.includes("<b>"));
+  const fractions = [1 / 7, 1e-9 / 7, 1234567890.125, NaN, Infinity, 2].map((f) => ({ f }));
+  assert.deepEqual(
+    [...frameHtml(frame(fractions, { f: "Float64" })).matchAll(/"number">([^<]*)<\/td>/g)]
+      .map(([, text]) => text),
+    ["0.142857", "1.42857e-10", "1234567890.125", "NaN", "Infinity", "2"],
+  );
   assert.match(frameHtml(frame([], { id: "String" })), /0 of 0 rows × 1 column</);
   assert.match(frameHtml(frame([], {})), /0 of 0 rows × 0 columns/);
   const grouped = frame([{ k: "a", v: 1 }, { k: "a", v: 2 }], { k: "String", v: "Int64" })

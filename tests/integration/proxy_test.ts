@@ -3,6 +3,15 @@ import { Redis } from "ioredis";
 import { TcpProxy } from "../proxy.ts";
 import { testRedis, waitFor } from "../servers.ts";
 
+async function disconnect(...clients: Redis[]): Promise<void> {
+  for (const client of clients) {
+    if (client.status === "end") continue;
+    const ended = new Promise((resolve) => client.once("end", resolve));
+    client.disconnect();
+    await ended;
+  }
+}
+
 /** A client that neither retries nor waits: each call succeeds or fails by what the wire does. */
 function connect({ host, port }: { host: string; port: number }): Redis {
   const client = new Redis({
@@ -26,7 +35,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     const client = connect(proxy);
     assert.equal(await client.set("key", "x".repeat(1000)), "OK");
     assert.equal(proxy.connections, 1);
-    client.disconnect();
+    await disconnect(client);
     await waitFor(() => proxy.connections === 0, { what: "the connection's end" });
   });
 
@@ -38,7 +47,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     assert.match(String(await ended), /ECONNRESET/);
     const next = connect(proxy);
     assert.equal(await next.ping(), "PONG");
-    next.disconnect();
+    await disconnect(next);
   });
 
   await t.step("refuse refuses, on the same port healed", async () => {
@@ -49,7 +58,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     assert.equal(proxy.port, port);
     const client = connect(proxy);
     assert.equal(await client.ping(), "PONG");
-    client.disconnect();
+    await disconnect(client);
   });
 
   await t.step("halfOpen keeps bytes until healed", async () => {
@@ -63,8 +72,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     assert(!answered);
     await proxy.heal();
     assert.equal(await late, 1);
-    client.disconnect();
-    direct.disconnect();
+    await disconnect(client, direct);
   });
 
   await t.step("delay holds each chunk both ways", async () => {
@@ -76,7 +84,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     const ms = performance.now() - since;
     assert(ms >= 195, `answered after ${ms} ms`);
     await proxy.heal();
-    client.disconnect();
+    await disconnect(client);
   });
 
   await t.step("cutReplyAfter passes on so many bytes, then closes", async () => {
@@ -87,7 +95,7 @@ Deno.test("the proxy's faults do what they say, and heal", async (t) => {
     assert.equal(reply, "$1000\r\nxxx");
     const client = connect(proxy);
     assert.equal((await client.get("key"))?.length, 1000, "the fault is over");
-    client.disconnect();
+    await disconnect(client);
   });
 });
 
@@ -104,5 +112,5 @@ Deno.test("closing the proxy with delayed and half-open connections leaves nothi
   await proxy.close();
   assert.match(await never, /closed|reset/i);
   assert.equal(proxy.connections, 0);
-  pending.disconnect();
+  await disconnect(pending);
 });

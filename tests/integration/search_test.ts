@@ -353,9 +353,10 @@ Deno.test("every hostile value is found as a text, or nothing is", async () => {
   for (const [index, value] of HOSTILE.entries()) {
     await insertAll(redis, config, { [`d${index}`]: { user_id: value } });
   }
-  // What has no words, or a backslash among them, is in no index.
+  // What has no words is in no index; what a backslash escapes, or is longer than 128
+  // bytes, cannot be asked for.
   const unfindable = (value: string) =>
-    !/[\w\u0080-\u{10ffff}]/u.test(value) || value.includes("\\");
+    !/[\w\u0080-\u{10ffff}]/u.test(value) || /\\\W|\w{129}/.test(value);
   for (const [index, value] of HOSTILE.entries()) {
     const { documents } = await search(redis, config, "session", { text: { user_id: value } }, {
       limit: 100,
@@ -365,11 +366,13 @@ Deno.test("every hostile value is found as a text, or nothing is", async () => {
     if (!unfindable(value)) {
       assert(ids.includes(`d${index}`), `not found: ${JSON.stringify(value)}`);
     }
+    // As RediSearch cuts words: a backslash before a letter and control characters are not there.
     const words = (text: string): string[] =>
-      text.toLowerCase().match(/[\w\u0080-\u{10ffff}]+/gu) ?? [];
+      text.replace(/\\(?=\w)|[^\P{Cc}\t]/gu, "").toLowerCase().match(/[\w\u0080-\u{10ffff}]+/gu) ??
+        [];
     for (const { fields } of documents) {
-      const has = words(fields.user_id!.replace(/[^\P{Cc}\t]/gu, ""));
-      for (const word of words(value.replace(/[^\P{Cc}\t]/gu, ""))) {
+      const has = words(fields.user_id!);
+      for (const word of words(value)) {
         assert(
           has.includes(word),
           `${JSON.stringify(value)} found ${JSON.stringify(fields.user_id)}`,

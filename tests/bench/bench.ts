@@ -1,0 +1,106 @@
+/**
+ * Every speed claim, as a ratio measured in one run: `deno task bench`.
+ * @module
+ */
+
+import { Command, InvalidArgumentError } from "commander";
+import { reasonOf, WriteBehindError } from "../../lib/errors.ts";
+import { interruptible } from "../../lib/services/interrupt.ts";
+import { backlogRows } from "./backlog.ts";
+import { verifyRows } from "./comparing.ts";
+import { drainRows } from "./drain.ts";
+import { freshnessRows } from "./freshness.ts";
+import type { Row } from "./measure.ts";
+import { benchProgress } from "./progress.ts";
+import { startRows } from "./start.ts";
+import { json, machine, table } from "./table.ts";
+import { Workbench } from "./workbench.ts";
+import { FULL, QUICK } from "./workload.ts";
+import { writeRows } from "./write.ts";
+
+/** Rows that are measured together, since they share rounds. */
+interface Group {
+  name: string;
+  rows: readonly number[];
+  measure(bench: Workbench, wanted: Set<number>): Promise<Row[]>;
+}
+
+const GROUPS: readonly Group[] = [
+  { name: "drain", rows: [1, 2, 3, 4, 5, 10], measure: drainRows },
+  { name: "write", rows: [6, 7], measure: writeRows },
+  { name: "freshness", rows: [8], measure: freshnessRows },
+  { name: "backlog", rows: [9], measure: backlogRows },
+  { name: "verify", rows: [11], measure: verifyRows },
+  { name: "start", rows: [12], measure: startRows },
+];
+const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);
+const ROUNDS = 5;
+
+interface Options {
+  json?: true;
+  quick?: true;
+  rows: number[];
+  rounds?: number;
+}
+
+function rowNumbers(text: string): number[] {
+  const rows = text.split(",").map(Number);
+  if (rows.every((row) => ALL_ROWS.includes(row))) return rows;
+  throw new InvalidArgumentError(`Expected numbers of ${ALL_ROWS.join(", ")}.`);
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError("Expected a whole number, 1 or more.");
+}
+
+function options(): Options {
+  return new Command("deno task bench")
+    .description("measure every speed claim, on servers of its own; about 10 minutes for all rows")
+    .option("--json", "print rows as JSON and nothing else")
+    .option("--quick", "small sizes and one round: shows that it works, not how fast")
+    .option("--rows <list>", "the rows to measure, such as 1,3", rowNumbers, ALL_ROWS)
+    .option("--rounds <n>", `rounds of each measure (default: ${ROUNDS}, 1 with --quick)`, positive)
+    .parse(Deno.args, { from: "user" })
+    .opts<Options>();
+}
+
+/** Measures the wanted rows, and prints them. */
+async function bench({ json: asJson, quick, rows: wanted, rounds }: Options): Promise<void> {
+  const groups = GROUPS.filter(({ rows }) => rows.some((row) => wanted.includes(row)));
+  const progress = benchProgress(groups.length);
+  await using workbench = await Workbench.open(
+    quick ? QUICK : FULL,
+    rounds ?? (quick ? 1 : ROUNDS),
+    progress.step,
+  );
+  const rows: Row[] = [];
+  try {
+    for (const [index, group] of groups.entries()) {
+      progress.group(index, group.name);
+      rows.push(...await group.measure(workbench, new Set(wanted)));
+    }
+  } finally {
+    progress.end();
+  }
+  const order = ({ id }: Row) => Number.parseInt(id);
+  rows.sort((a, b) => order(a) - order(b));
+  if (asJson) return console.log(json(rows));
+  console.log(`${await machine(workbench)}\n\n${table(rows)}`);
+}
+
+try {
+  const wanted = options();
+  await interruptible((signal) =>
+    new Promise<void>((resolve, reject) => {
+      // The servers end with this process: see TestFolder in servers.ts.
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+      bench(wanted).then(resolve, reject);
+    })
+  );
+} catch (error) {
+  const known = error instanceof WriteBehindError || !(error instanceof Error);
+  console.error(known ? reasonOf(error) : error.stack);
+  Deno.exit(error instanceof Error && error.name === "InterruptedError" ? 130 : 1);
+}

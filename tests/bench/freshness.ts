@@ -1,0 +1,156 @@
+/** Row 8: how long after a write call its row is visible, while the sink follows. */
+
+import type { PoolClient } from "pg";
+import { insertDocument } from "../../lib/documents.ts";
+import { compareStreamIds } from "../../lib/events.ts";
+import type { JsonObject } from "../../lib/json.ts";
+import { RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { caughtUp } from "../../lib/sink/progress.ts";
+import { delay } from "../../lib/services/waiting.ts";
+import { connectPostgres } from "../../lib/connections.ts";
+import { median, quantile, ratios, type Row, row } from "./measure.ts";
+import { ENTITY, type Workbench } from "./workbench.ts";
+import { uniqueInserts } from "./workload.ts";
+
+const WRITES_PER_SECOND = 1000;
+
+/** Times of one round, in ms. */
+interface Times {
+  p50: number;
+  p99: number;
+}
+
+export async function freshnessRows(bench: Workbench): Promise<Row[]> {
+  const { rounds, step } = bench;
+  const fresh: Times[] = [];
+  const single: Times[] = [];
+  for (let round = 1; round <= rounds; round++) {
+    step(`round ${round} of ${rounds}: freshness at 1,000 writes a second`);
+    await bench.clear();
+    await bench.settle();
+    fresh.push(await freshness(bench));
+    step(`round ${round} of ${rounds}: single INSERTs`);
+    await bench.settle();
+    single.push(await singleInserts(bench));
+  }
+  const compared = (id: string, share: "p50" | "p99", atMost: number) => {
+    const ours = fresh.map((times) => times[share]);
+    const theirs = single.map((times) => times[share]);
+    const name = `freshness ${share} at 1,000 writes/s / one INSERT's ${share}, at most`;
+    const note = `${median(ours).toFixed(2)} ms / ${median(theirs).toFixed(2)} ms`;
+    return row(id, name, ratios(ours, theirs), { atMost }, note);
+  };
+  return [compared("8a", "p50", 3), compared("8b", "p99", 6)];
+}
+
+/**
+ * Writes at an even pace while a sink follows. A row counts as visible when PostgreSQL's answer to the
+ * commit that moved the offset past its event has arrived: nothing is polled, so that measuring costs nothing.
+ */
+async function freshness({ redis, config, sizes }: Workbench): Promise<Times> {
+  const commits: { lastId: string; at: number }[] = [];
+  const pool = await connectPostgres(config);
+  const watched = new WeakSet<PoolClient>();
+  pool.on("acquire", (client) => {
+    if (watched.has(client)) return;
+    watched.add(client);
+    watch(client, (lastId) => commits.push({ lastId, at: performance.now() }));
+  });
+  const sink = new RedisWriteBehind(redis, pool, config, ENTITY);
+  const writes: { streamId: string; at: number }[] = [];
+  try {
+    sink.start();
+    const count = Math.round(sizes.freshnessSeconds * WRITES_PER_SECOND);
+    const documents = [...uniqueInserts(count + WRITES_PER_SECOND / 5)].map((event) => ({
+      docId: event.docId,
+      document: JSON.parse(event.payload) as JsonObject,
+    }));
+    const write = async ({ docId, document }: typeof documents[number]) => {
+      const at = performance.now();
+      const { streamId } = await insertDocument(redis, config, ENTITY, document, docId);
+      writes.push({ streamId: streamId!, at });
+    };
+    // The first ones wait for the sink to take its partition.
+    await paced(documents.splice(count), write);
+    await caughtUp(redis, pool, config, ENTITY);
+    writes.length = 0;
+    await paced(documents, write);
+    await caughtUp(redis, pool, config, ENTITY);
+  } finally {
+    await sink.stop();
+    await pool.end();
+  }
+  return timesOf(writes, commits);
+}
+
+/** Calls `onCommit` with the new offset whenever a sink's batch has been committed on a connection. */
+function watch(client: PoolClient, onCommit: (lastId: string) => void): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
+  client.query = (async (...args: unknown[]) => {
+    const result = await query(...args);
+    const lastId = batchEnd(args[0]);
+    if (lastId !== undefined) onCommit(lastId);
+    return result;
+  }) as typeof client.query;
+}
+
+/** The offset to which a query moves, where it is a sink's batch. */
+function batchEnd(query: unknown): string | undefined {
+  const { name, values } = query as { name?: string; values?: unknown[] };
+  if (!name?.startsWith("apply ")) return undefined;
+  // Of the stream ids in it, the offset after the batch is the newest.
+  return values?.filter((value): value is string =>
+    typeof value === "string" && /^\d+-\d+$/.test(value)
+  )
+    .reduce((a, b) => compareStreamIds(b, a) > 0 ? b : a);
+}
+
+/** Calls `write` for one item a millisecond, without waiting for it; returns when all are done. */
+async function paced<T>(items: T[], write: (item: T) => Promise<void>): Promise<void> {
+  const begin = performance.now();
+  const writes: Promise<void>[] = [];
+  while (writes.length < items.length) {
+    const due = (performance.now() - begin) * WRITES_PER_SECOND / 1000;
+    while (writes.length < Math.min(due, items.length)) writes.push(write(items[writes.length]!));
+    await delay(1);
+  }
+  await Promise.all(writes);
+}
+
+function timesOf(
+  writes: { streamId: string; at: number }[],
+  commits: { lastId: string; at: number }[],
+): Times {
+  writes.sort((a, b) => compareStreamIds(a.streamId, b.streamId));
+  let commit = 0;
+  const times = writes.map(({ streamId, at }) => {
+    while (commit < commits.length && compareStreamIds(commits[commit]!.lastId, streamId) < 0) {
+      commit++;
+    }
+    const visible = commits[commit];
+    if (visible === undefined) throw new Error(`no commit was seen for the event ${streamId}`);
+    return visible.at - at;
+  });
+  return { p50: median(times), p99: quantile(times, 0.99) };
+}
+
+/** Autocommitted INSERTs of the same documents, one after the other. */
+async function singleInserts({ pool, sizes }: Workbench): Promise<Times> {
+  const connection = await pool.connect();
+  try {
+    const times: number[] = [];
+    const count = Math.round(sizes.freshnessSeconds * WRITES_PER_SECOND / 2);
+    for (const { docId, payload } of uniqueInserts(count)) {
+      const since = performance.now();
+      await connection.query({
+        name: "single insert",
+        text: "INSERT INTO sessions (id, payload) VALUES ($1, $2)",
+        values: [docId, payload],
+      });
+      times.push(performance.now() - since);
+    }
+    return { p50: median(times), p99: quantile(times, 0.99) };
+  } finally {
+    connection.release();
+  }
+}

@@ -1,0 +1,96 @@
+/** The sink as its users run it: a process of its own, started as `deno task sink` does. */
+
+import { join } from "node:path";
+import { CHECKOUT } from "../../lib/services/checkout.ts";
+import { offsetOf } from "../../lib/targets/schema.ts";
+import { delay } from "../../lib/services/waiting.ts";
+import type { Workbench } from "./workbench.ts";
+
+const MIB = 1024;
+
+/** How long a sink may take for a bench's backlog, in ms. */
+const DEADLINE_MS = 300_000;
+
+/** A running sink. */
+export class SinkProcess implements AsyncDisposable {
+  /** when it was started, by `performance.now()` */
+  readonly since: number;
+  #child: Deno.ChildProcess;
+  #pool: Workbench["pool"];
+  #output: Promise<string>;
+
+  private constructor({ environment, pool }: Workbench, [program, ...args]: string[]) {
+    this.since = performance.now();
+    this.#pool = pool;
+    this.#child = new Deno.Command(program!, {
+      args,
+      cwd: CHECKOUT,
+      env: environment,
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    this.#output = new Response(this.#child.stderr).text();
+  }
+
+  static async start(bench: Workbench): Promise<SinkProcess> {
+    return new SinkProcess(bench, await sinkCommand());
+  }
+
+  /** Waits until the target's offset of a stream satisfies a condition. */
+  async reaches(
+    stream: string,
+    condition: (offset: string) => boolean,
+    { everyMs, onLook = () => {} }: { everyMs: number; onLook?: () => void },
+  ): Promise<void> {
+    const deadline = Date.now() + DEADLINE_MS;
+    while (!condition(await offsetOf(this.#pool, stream))) {
+      if (!this.#runs() || Date.now() > deadline) {
+        throw new Error(`the sink's process did not do its work: ${await this.stop()}`);
+      }
+      onLook();
+      await delay(everyMs);
+    }
+  }
+
+  /** Resident memory in MB, now and at its peak; only Linux tells it. */
+  memory(): { now: number; peak: number } {
+    const status = Deno.readTextFileSync(`/proc/${this.#child.pid}/status`);
+    const of = (field: string) =>
+      Number(new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status)?.[1]) / MIB;
+    return { now: of("VmRSS"), peak: of("VmHWM") };
+  }
+
+  #runs(): boolean {
+    try {
+      return !/^State:\s+Z/m.test(Deno.readTextFileSync(`/proc/${this.#child.pid}/status`));
+    } catch {
+      return false;
+    }
+  }
+
+  /** Stops it and returns what it wrote to its standard error. */
+  async stop(): Promise<string> {
+    try {
+      this.#child.kill("SIGTERM");
+    } catch {
+      // It has ended already.
+    }
+    await this.#child.status;
+    return (await this.#output).trim();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/** The command of `deno task sink`, with its permissions, without the task runner. */
+async function sinkCommand(): Promise<string[]> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
+    tasks: { sink: { command: string } };
+  };
+  const [deno, ...args] = tasks.sink.command.split(" ");
+  if (deno !== "deno") throw new Error("the task sink in deno.json does not begin with deno");
+  return [Deno.execPath(), ...args];
+}

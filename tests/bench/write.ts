@@ -1,0 +1,222 @@
+/** Rows 6 and 7: what a write costs, with all its checks. */
+
+import { dirname, join } from "node:path";
+import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
+import { type EventType, partitionKeys } from "../../lib/events.ts";
+import type { JsonObject } from "../../lib/json.ts";
+import { insertScript } from "../../lib/scripts/mod.ts";
+import { findRedis } from "../../lib/services/binaries.ts";
+import { median, perSecond, quantile, ratios, type Row, row } from "./measure.ts";
+import { ENTITY, fieldsOf, type Workbench } from "./workbench.ts";
+import { type DraftEvent, uniqueInserts } from "./workload.ts";
+
+const IN_FLIGHT = [
+  { inFlight: 1, id: "6a", goal: 0.55 },
+  { inFlight: 16, id: "6b", goal: 0.55 },
+  { inFlight: 64, id: "6c", goal: 0.4 },
+  { inFlight: 256, id: "6d", goal: 0.4 },
+] as const;
+const VERBS: readonly EventType[] = ["insert", "update", "delete"];
+
+/** In each round ours and the bare command take turns this often, since a busy moment is shorter than a round. */
+const TURNS = 4;
+/** The stream of the bare commands. */
+const BARE = "bench:bare";
+
+/** One document and the calls that are compared on it. */
+interface Case {
+  event: Required<DraftEvent>;
+  document: JsonObject;
+}
+
+/** What ours and the bare command did in one round: calls a second, and each call's time in ms. */
+interface Side {
+  rate: number;
+  latencies: number[];
+}
+
+export async function writeRows(bench: Workbench, wanted: Set<number>): Promise<Row[]> {
+  const rows: Row[] = [];
+  if (wanted.has(6)) rows.push(...await levels(bench));
+  if (wanted.has(7)) rows.push(await againstBenchmark(bench));
+  return rows;
+}
+
+async function levels(bench: Workbench): Promise<Row[]> {
+  const { sizes, rounds, step } = bench;
+  const rows: Row[] = [];
+  const measured = IN_FLIGHT.map((level) => ({
+    ...level,
+    cases: casesOf(sizes.writes * Math.min(level.inFlight, 8)),
+    verbs: new Map(VERBS.map((verb) => [verb, [] as { ours: Side; bare: Side }[]])),
+  }));
+  step("warm-up: writes");
+  await bench.clear();
+  for (const verb of VERBS) await compare(bench, verb, measured[1]!.cases, 16);
+  for (let round = 1; round <= rounds; round++) {
+    for (const { inFlight, cases, verbs } of measured) {
+      step(`round ${round} of ${rounds}: writes, ${inFlight} in flight`);
+      await bench.clear();
+      for (const verb of VERBS) {
+        verbs.get(verb)!.push(await compare(bench, verb, cases, inFlight));
+      }
+    }
+  }
+  for (const { inFlight, id, goal, verbs } of measured) {
+    const compared = VERBS.map((verb) => {
+      const sides = verbs.get(verb)!;
+      const values = ratios(sides.map(({ ours }) => ours.rate), sides.map(({ bare }) => bare.rate));
+      return { verb, values, rate: perSecond(sides.map(({ ours }) => ours.rate)) };
+    });
+    const worst = compared.reduce((a, b) => median(b.values) < median(a.values) ? b : a);
+    const note = compared.map(({ verb, values, rate }) =>
+      `${verb} ${median(values).toFixed(2)} ${rate}`
+    ).join(", ");
+    const name = `writes at ${inFlight} in flight / bare XADD (worst: ${worst.verb})`;
+    rows.push(row(id, name, worst.values, { atLeast: goal }, note));
+  }
+  return [...rows, ...latencyRows(measured[0]!.verbs)];
+}
+
+function latencyRows(verbs: Map<EventType, { ours: Side; bare: Side }[]>): Row[] {
+  const of = (figure: (sides: { ours: Side; bare: Side }) => number) => {
+    const all = [...verbs].map(([verb, sides]) => ({ verb, values: sides.map(figure) }));
+    return all.reduce((a, b) => median(b.values) > median(a.values) ? b : a);
+  };
+  const p50 = of(({ ours }) => median(ours.latencies));
+  const p99 = of(({ ours }) => quantile(ours.latencies, 0.99));
+  const ratio = of(({ ours, bare }) => median(ours.latencies) / median(bare.latencies));
+  const name = (what: string, verb: string) =>
+    `a write's ${what} at 1 in flight, at most (worst: ${verb})`;
+  return [
+    row("6e", name("p50 in ms", p50.verb), p50.values, { atMost: 1 }),
+    row("6f", name("p99 in ms", p99.verb), p99.values, { atMost: 1 }),
+    row("6g", name("p50 / bare XADD's p50", ratio.verb), ratio.values, { atMost: 1.6 }),
+  ];
+}
+
+function casesOf(count: number): Case[] {
+  return [...uniqueInserts(count)].map((event) => ({
+    event,
+    document: JSON.parse(event.payload) as JsonObject,
+  }));
+}
+
+const PATCH = { network: "5g", duration_seconds: 1234 };
+
+/** Ours and a bare XADD of the event that it appends, in turns. */
+async function compare(
+  { redis, config }: Workbench,
+  verb: EventType,
+  cases: Case[],
+  inFlight: number,
+): Promise<{ ours: Side; bare: Side }> {
+  const calls = {
+    insert: ({ event, document }: Case) =>
+      insertDocument(redis, config, ENTITY, document, event.docId),
+    update: ({ event }: Case) => updateDocument(redis, config, ENTITY, event.docId, PATCH),
+    delete: ({ event }: Case) => deleteDocument(redis, config, ENTITY, event.docId),
+  };
+  const bareCall = ({ event: { docId, payload } }: Case) =>
+    redis.xadd(
+      BARE,
+      "*",
+      ...fieldsOf(verb === "delete" ? { docId, type: verb } : { docId, type: verb, payload }),
+    );
+  const ours = { seconds: 0, latencies: [] as number[] };
+  const bare = { seconds: 0, latencies: [] as number[] };
+  const size = Math.ceil(cases.length / TURNS);
+  for (let at = 0; at < cases.length; at += size) {
+    const part = cases.slice(at, at + size);
+    ours.seconds += await run(part, inFlight, calls[verb], ours.latencies);
+    bare.seconds += await run(part, inFlight, bareCall, bare.latencies);
+  }
+  const side = ({ seconds, latencies }: typeof ours) => ({
+    rate: cases.length / seconds,
+    latencies,
+  });
+  return { ours: side(ours), bare: side(bare) };
+}
+
+/** Makes all calls with `inFlight` of them under way at a time, and returns the seconds that it took. */
+async function run(
+  cases: Case[],
+  inFlight: number,
+  call: (one: Case) => Promise<unknown>,
+  latencies: number[],
+): Promise<number> {
+  let next = 0;
+  const worker = async () => {
+    for (;;) {
+      const one = cases[next++];
+      if (one === undefined) return;
+      const since = performance.now();
+      await call(one);
+      latencies.push(performance.now() - since);
+    }
+  };
+  const since = performance.now();
+  await Promise.all(Array.from({ length: inFlight }, worker));
+  return (performance.now() - since) / 1000;
+}
+
+async function againstBenchmark(bench: Workbench): Promise<Row> {
+  const { sizes, rounds, step } = bench;
+  const cases = casesOf(sizes.benchmarkWrites / 2);
+  const warmUp = Math.floor(cases.length / 10);
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  for (let round = 1; round <= rounds; round++) {
+    step(`round ${round} of ${rounds}: inserts, 64 in flight`);
+    await bench.clear();
+    await run(cases.slice(0, warmUp), 64, insertOf(bench), []);
+    const measured = cases.slice(warmUp);
+    ours.push(measured.length / await run(measured, 64, insertOf(bench), []));
+    step(`round ${round} of ${rounds}: redis-benchmark`);
+    theirs.push(await redisBenchmark(bench, cases[0]!.event.payload));
+  }
+  const name = "inserts at 64 in flight / redis-benchmark -P 16 of the same EVALSHA";
+  const note = `${perSecond(ours)} / ${perSecond(theirs)}`;
+  return row("7", name, ratios(ours, theirs), { atLeast: 0.85 }, note);
+}
+
+const insertOf = ({ redis, config }: Workbench) => ({ event, document }: Case) =>
+  insertDocument(redis, config, ENTITY, document, event.docId);
+
+/** Ids that redis-benchmark draws from, as many as its option takes: it hardly ever draws one twice. */
+const RANDOM_IDS = 2_000_000_000;
+
+/** Runs redis-benchmark with the insert script, and returns the requests a second that it reports. */
+async function redisBenchmark(bench: Workbench, payload: string): Promise<number> {
+  const { redis, config, sizes } = bench;
+  const { documentPrefix, stream, settings } = partitionKeys(config, ENTITY, 0);
+  const { partitions, max_events, max_bytes } = config.streams;
+  const { server, libraries } = await findRedis();
+  const before = await redis.xlen(stream);
+  // Every `__rand_int__` becomes another number in every request.
+  const keys = [`${documentPrefix}__rand_int__`, stream, settings];
+  const args = ["app-m1-__rand_int__", String(Date.now()), "1", partitions, max_events, max_bytes]
+    .concat("", "", payload, "", "0").map(String);
+  const { success, stdout, stderr } = await new Deno.Command(
+    join(dirname(server), "redis-benchmark"),
+    {
+      args: [
+        ...["-h", config.redis.host, "-p", String(config.redis.port)],
+        ...["-n", String(sizes.benchmarkWrites), "-P", "16", "-r", String(RANDOM_IDS), "--csv"],
+        ...["EVALSHA", insertScript.sha, String(keys.length), ...keys, ...args],
+      ],
+      env: libraries ? { LD_LIBRARY_PATH: libraries } : {},
+    },
+  ).output();
+  const text = new TextDecoder().decode(stdout);
+  // The first column is the command itself, with all the quotes of the payload: count from the end.
+  const rate = Number(/"([\d.]+)"(?:,"[\d.]+"){6}\s*$/.exec(text)?.[1]);
+  const written = await redis.xlen(stream) - before;
+  if (!success || Number.isNaN(rate) || written < sizes.benchmarkWrites * 0.999) {
+    throw new Error(
+      `redis-benchmark wrote ${written} events of ${sizes.benchmarkWrites}: ` +
+        new TextDecoder().decode(stderr).slice(0, 200),
+    );
+  }
+  return rate;
+}
