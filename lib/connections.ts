@@ -117,10 +117,17 @@ function explainRedis(error: unknown): string {
   return reason;
 }
 
-/** A connection for reads that wait: its time limits leave room for `blockMs`. */
+/**
+ * A connection for reads that wait: its time limits leave room for `blockMs`. Once lost it stays closed, so
+ * that its owner notices and checks what stands behind the address now.
+ */
 export function openReader(config: Config, blockMs: number): Promise<RedisConnection> {
   const timeout = config.redis.command_timeout_ms + blockMs;
-  return openRedis(config, { commandTimeout: timeout, socketTimeout: timeout });
+  return openRedis(config, {
+    commandTimeout: timeout,
+    socketTimeout: timeout,
+    retryStrategy: () => null,
+  });
 }
 
 /** The commands that the pipeline sends, with arguments of the right shape. */

@@ -39,9 +39,12 @@ export function streamIdOf(version: bigint): string {
 export function compareStreamIds(a: string, b: string): number {
   const [aMs = "0", aSeq = "0"] = a.split("-");
   const [bMs = "0", bSeq = "0"] = b.split("-");
-  // Decimal numbers without leading zeros: the longer one is the larger.
-  return aMs.length - bMs.length || Number(aMs) - Number(bMs) ||
-    aSeq.length - bSeq.length || Number(BigInt(aSeq) - BigInt(bSeq));
+  return compareDecimals(aMs, bMs) || compareDecimals(aSeq, bSeq);
+}
+
+/** Without leading zeros the longer one is the larger, and equal lengths compare as text. */
+function compareDecimals(a: string, b: string): number {
+  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }
 
 const utf8 = new TextEncoder();

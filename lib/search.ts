@@ -401,10 +401,14 @@ function numberInQuery(value: number): string {
   return Number.isFinite(value) ? String(value) : value > 0 ? "+inf" : "-inf";
 }
 
-/** The words of a text, cut as RediSearch cuts a document's: by punctuation, without control characters. */
+/**
+ * The words of a text, cut as RediSearch cuts a document's: by punctuation, without control characters
+ * and without a backslash before a letter.
+ */
 function wordsOf(text: string): string[] {
   return text
     .replaceAll("\t", " ")
+    .replace(/\\(?=[\w\u0080-\uffff])/g, "")
     .replace(PUNCTUATION, " ")
     // deno-lint-ignore no-control-regex -- these are what RediSearch leaves out of a word
     .replace(/[\x00-\x1f\x7f]/g, "")

@@ -152,8 +152,7 @@ export async function dummyDataWorker(
   const { signal, onProgress, requestIds = false, ...overrides } = options;
   entityConfig(config, entity);
   const merged = configWith(config, { dummy_data: overrides });
-  const traffic = new Traffic(redis, merged, entity, requestIds);
-  return await traffic.run(signal, onProgress);
+  return await new Traffic(redis, merged, entity, requestIds, onProgress).run(signal);
 }
 
 /** Among so many documents, updates and deletes choose: memory stays bounded. */
@@ -183,6 +182,7 @@ class Traffic {
   readonly #config: Config;
   readonly #entity: string;
   readonly #requestIds: boolean;
+  readonly #onProgress: TrafficOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #began = performance.now();
   /** Two generators, so that the n-th document does not depend on which calls were made meanwhile. */
@@ -201,27 +201,31 @@ class Traffic {
   #refusalsInARow = 0;
   #lastProgress = this.#began;
 
-  constructor(redis: RedisConnection, config: Config, entity: string, requestIds: boolean) {
+  constructor(
+    redis: RedisConnection,
+    config: Config,
+    entity: string,
+    requestIds: boolean,
+    onProgress: TrafficOptions["onProgress"],
+  ) {
     this.#redis = redis;
     this.#config = config;
     this.#entity = entity;
     this.#requestIds = requestIds;
+    this.#onProgress = onProgress;
     const { seed } = config.dummy_data;
     this.#documents = seededRandom(seed);
     this.#choices = seededRandom(seed + 1);
   }
 
-  async run(
-    signal: AbortSignal | undefined,
-    onProgress: ((report: TrafficReport) => void) | undefined,
-  ): Promise<TrafficReport> {
+  async run(signal: AbortSignal | undefined): Promise<TrafficReport> {
     const { concurrency, duration_seconds } = this.#config.dummy_data;
     const stop = () => this.#stop.abort();
     if (signal?.aborted) stop();
     signal?.addEventListener("abort", stop, { once: true });
     const timer = duration_seconds > 0 ? setTimeout(stop, 1000 * duration_seconds) : undefined;
     try {
-      const lanes = Array.from({ length: concurrency }, () => this.#lane(onProgress));
+      const lanes = Array.from({ length: concurrency }, () => this.#lane());
       // A listener that throws stops all lanes; none is left running behind the caller's back.
       const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
       if (failed?.status === "rejected") throw failed.reason;
@@ -230,25 +234,29 @@ class Traffic {
       signal?.removeEventListener("abort", stop);
     }
     const report = this.#report();
-    onProgress?.(report);
+    this.#onProgress?.(report);
     return report;
   }
 
-  async #lane(onProgress: ((report: TrafficReport) => void) | undefined): Promise<void> {
+  async #lane(): Promise<void> {
     try {
       while (this.#takeTurn()) {
         await this.#waitForStart();
         if (this.#stop.signal.aborted) return;
         await this.#make(this.#nextCall());
-        const now = performance.now();
-        if (onProgress === undefined || now - this.#lastProgress < PROGRESS_MS) continue;
-        this.#lastProgress = now;
-        onProgress(this.#report());
+        this.#tellProgress();
       }
     } catch (error) {
       this.#stop.abort();
       throw error;
     }
+  }
+
+  #tellProgress(): void {
+    const now = performance.now();
+    if (this.#onProgress === undefined || now - this.#lastProgress < PROGRESS_MS) return;
+    this.#lastProgress = now;
+    this.#onProgress(this.#report());
   }
 
   #takeTurn(): boolean {
@@ -343,6 +351,7 @@ class Traffic {
           return await this.#fail(call, error, told && unknownSince === undefined);
         }
         this.#redis.counters.count("redis_retry", 1, `${call.verb} ${this.#entity}: ${reason}`);
+        this.#tellProgress();
         await this.#pause();
       }
     }

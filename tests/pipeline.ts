@@ -58,7 +58,9 @@ export async function testPipeline(
 export async function reset({ redis, pool }: Pipeline): Promise<void> {
   await redis.counters.flush();
   await redis.flushall();
-  await pool.query("TRUNCATE sessions; TRUNCATE writebehind_offset; TRUNCATE writebehind_lease");
+  await pool.query(
+    "TRUNCATE sessions; TRUNCATE writebehind_offset; TRUNCATE writebehind_lease; TRUNCATE writebehind_dead_letter",
+  );
 }
 
 /** Documents in Redis by id, as canonical JSON. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Config } from "../config.ts";
+import { type Config, entityConfig } from "../config.ts";
 import type { RedisConnection } from "../connections.ts";
 import { reasonOf, WriteBehindError } from "../errors.ts";
 import { allPartitions, type PartitionKeys } from "../events.ts";
@@ -82,8 +82,8 @@ export class Sampler {
     this.#redis = redis;
     this.#config = config;
     this.#flush = flush;
-    const names = entity === undefined ? config.entities.map(({ name }) => name) : [entity];
-    this.#partitions = names.flatMap((name) => allPartitions(config, name));
+    const entities = entity === undefined ? config.entities : [entityConfig(config, entity)];
+    this.#partitions = entities.flatMap(({ name }) => allPartitions(config, name));
   }
 
   /** The samples so far, oldest first: the sampler's own list, which grows and is thinned out. */

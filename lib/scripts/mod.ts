@@ -7,8 +7,10 @@ import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
 import common from "./common.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
+import forwardVerb from "./forward.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
+import resendVerb from "./resend.lua" with { type: "text" };
 import trimVerb from "./trim.lua" with { type: "text" };
 import updateVerb from "./update.lua" with { type: "text" };
 
@@ -27,6 +29,8 @@ export const insertScript: Script = script("insert", `${common}\n${insertVerb}`)
 export const updateScript: Script = script("update", `${common}\n${updateVerb}`);
 export const deleteScript: Script = script("delete", `${common}\n${deleteVerb}`);
 export const trimScript: Script = script("trim", trimVerb);
+export const forwardScript: Script = script("forward", forwardVerb);
+export const resendScript: Script = script("resend", resendVerb);
 export const readScript: Script = script("read", readVerb);
 
 /** Whether Redis answered that it does not know the script, which means that it ran nothing. */

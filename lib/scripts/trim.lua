@@ -2,10 +2,13 @@
 -- The offset's own entry stays: it is the witness that the stream has not gone back.
 -- KEYS: 1 stream  2 the copy of the offset  3 settings of the stream
 -- ARGV: 1 offset (a stream id)  2 consumer group  3 events of this stream ever read up to the offset
--- Returns the number of events removed, or -1 where the witness is missing: nothing is changed then.
+--   4 the offset of the trim before, whose entry must still be there, or "0-0"
+-- Returns the number of events removed, or -1 where a witness is missing: nothing is changed then.
 
 local offset = ARGV[1]
-if #redis.call('XRANGE', KEYS[1], offset, offset) == 0 then return -1 end
+for _, witness in ipairs({offset, ARGV[4]}) do
+  if witness ~= '0-0' and #redis.call('XRANGE', KEYS[1], witness, witness) == 0 then return -1 end
+end
 local removed = redis.call('XTRIM', KEYS[1], 'MINID', offset)
 redis.call('SET', KEYS[2], offset)
 -- With nothing but the witness left, no event of the stream is large.

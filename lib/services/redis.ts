@@ -171,9 +171,12 @@ async function askInfo(port: number): Promise<string> {
     connectTimeout: 2_000,
   });
   client.on("error", () => {}); // The rejected call says the same.
+  const ended = new Promise((resolve) => client.once("end", resolve));
   try {
     return await client.info();
   } finally {
-    client.disconnect();
+    // On a connection that failed, disconnect() would only leave a timer behind.
+    if (client.status === "ready" || client.status === "connect") client.disconnect();
+    await ended;
   }
 }

@@ -5,7 +5,7 @@
 
 import { isUtf8 } from "node:buffer";
 import type { EventType } from "../events.ts";
-import type { Batch, Upsert } from "../targets/target.ts";
+import type { Batch, Parked, Refusal, Upsert } from "../targets/target.ts";
 
 /** A stream entry as it came: id, then field names and values in turn. */
 export type Entry = [id: Buffer, fields: Buffer[]];
@@ -92,6 +92,55 @@ export function decode(entry: Entry): Event {
   };
 }
 
+/** A stream entry in its place: an event, or what is to be parked in its stead. */
+export interface Item {
+  streamId: string;
+  event: Event | null;
+  parked: Parked | null;
+}
+
+/** Decodes entries; what is no event is to be parked as it came. */
+export function decodeAll(entries: Entry[]): Item[] {
+  return entries.map((entry) => {
+    try {
+      const event = decode(entry);
+      return { streamId: event.streamId, event, parked: null };
+    } catch (error) {
+      if (!(error instanceof UndecodableEventError)) throw error;
+      const { streamId, message: reason } = error;
+      const parked = { ...NOTHING, streamId, fields: entry[1], reason };
+      return { streamId, event: null, parked };
+    }
+  });
+}
+
+const NOTHING = {
+  id: null,
+  type: "",
+  ts: null,
+  payload: null,
+  fields: null,
+  sqlstate: "",
+} satisfies Omit<Parked, "streamId" | "reason">;
+
+/**
+ * Turns an event into one to be parked.
+ * @param payload where the event carries none, the document as it was read for it
+ */
+export function park(event: Event, refusal: Refusal, payload = event.payload): Item {
+  const { streamId, docId: id, type, ts } = event;
+  return {
+    streamId,
+    event: null,
+    parked: { streamId, id, type, ts, payload, fields: null, ...refusal },
+  };
+}
+
+/** The key of an event's row. */
+export function keyOf(event: Event): string {
+  return event.docId.toString("latin1");
+}
+
 interface Latest {
   event: Event;
   created: number | null;
@@ -102,18 +151,22 @@ const TIMES_PER_BATCH = 64;
 
 /**
  * Keeps the last event of each document.
- * @param events in stream order, not empty
+ * @param items in stream order, not empty
  * @param readDocuments gives the present state of documents (ids in, JSON text or `null` out) whose last
  * event has no payload. It may answer fewer than asked, where they would be too many bytes: the batch then
  * ends before the first event of a document that was not read.
  */
 export async function coalesce(
-  events: Event[],
+  items: Item[],
   readDocuments: (docIds: Buffer[]) => Promise<(Buffer | null)[]>,
 ): Promise<Batch> {
   const latest = new Map<string, Latest>();
-  for (const event of events) {
-    const key = event.docId.toString("latin1");
+  const parked: Parked[] = [];
+  for (const item of items) {
+    if (item.parked !== null) parked.push(item.parked);
+    if (item.event === null) continue;
+    const { event } = item;
+    const key = keyOf(event);
     const known = latest.get(key);
     const created = event.type === "insert"
       ? event.ts
@@ -127,20 +180,21 @@ export async function coalesce(
     }
   }
   const batch: Batch = {
-    lastId: events.at(-1)!.streamId,
-    events: events.length,
+    lastId: items.at(-1)!.streamId,
+    events: items.length,
     bytes: 0,
     upserts: [],
     removals: [],
+    parked,
     noops: 0,
-    times: sample(events),
+    times: sample(items),
   };
   const unread: Upsert[] = [];
   for (const [key, { event, created }] of latest) {
     const { docId: id, ms, seq, payload, ts: updated } = event;
     if (event.type === "delete") batch.removals.push({ id, key, ms, seq });
     else {
-      const upsert = { id, key, payload: payload ?? Buffer.alloc(0), ms, seq, updated, created };
+      const upsert = { id, key, payload: payload ?? EMPTY, ms, seq, updated, created };
       if (payload === null) unread.push(upsert);
       else {
         batch.bytes += payload.length;
@@ -152,8 +206,8 @@ export async function coalesce(
     const texts = await readDocuments(unread.map(({ id }) => id));
     const left = unread[texts.length];
     if (left !== undefined) {
-      const cut = events.findIndex(({ docId }) => docId.equals(left.id));
-      return coalesce(events.slice(0, cut), readDocuments);
+      const cut = items.findIndex(({ event }) => event?.docId.equals(left.id));
+      return coalesce(items.slice(0, cut), readDocuments);
     }
     texts.forEach((text, index) => {
       if (text === null) batch.noops++;
@@ -169,12 +223,16 @@ export async function coalesce(
   return batch;
 }
 
+const EMPTY = Buffer.alloc(0);
 const byKey = (a: { key: string }, b: { key: string }) =>
   a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
 
-function sample(events: Event[]): number[] {
-  const step = Math.max(1, Math.floor(events.length / TIMES_PER_BATCH));
+function sample(items: Item[]): number[] {
+  const step = Math.max(1, Math.floor(items.length / TIMES_PER_BATCH));
   const times: number[] = [];
-  for (let index = 0; index < events.length; index += step) times.push(events[index]!.ts);
+  for (let index = 0; index < items.length; index += step) {
+    const { event } = items[index]!;
+    if (event !== null) times.push(event.ts);
+  }
   return times;
 }

@@ -5,21 +5,41 @@
 
 import type { Config } from "../config.ts";
 import type { RedisConnection } from "../connections.ts";
-import { reasonOf } from "../errors.ts";
+import { reasonOf, WriteBehindError } from "../errors.ts";
 import { compareStreamIds, CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
 import { runScript, trimScript } from "../scripts/mod.ts";
-import { type Batch, type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
-import { coalesce, decode } from "./batch.ts";
+import {
+  type Batch,
+  type Claim,
+  OwnershipLostError,
+  ParkedChangedError,
+  type Target,
+} from "../targets/target.ts";
+import { coalesce, decodeAll, type Item, keyOf, park } from "./batch.ts";
+import { failpoint } from "./failpoints.ts";
 import { Freshness } from "./freshness.ts";
+import { parkPoison } from "./poison.ts";
 import { lastGeneratedId, pairsOf } from "./progress.ts";
 import { StreamReader } from "./reader.ts";
-import { backoff, delay, kindOf } from "./retry.ts";
+import { hasWitness, sendAgain } from "./recovery.ts";
+import { backoff, delay, type ErrorKind, isTooLong, kindOf } from "./retry.ts";
 
 /** How often a sink in waiting looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
 
 /** What a sink does with a partition now. */
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
+
+/** The stream no longer holds what the target has applied last. */
+export class WentBackError extends WriteBehindError {}
+
+/** Events that were read, and the batch made of them. */
+interface Work {
+  items: Item[];
+  batch: Batch;
+  /** whether there were more to read */
+  more: boolean;
+}
 
 /** Drains one partition into the target. Use one {@linkcode PartitionSink.run} at a time. */
 export class PartitionSink {
@@ -32,8 +52,12 @@ export class PartitionSink {
   /** events applied, and rows written or removed for them, since this sink was made */
   events = 0;
   rows = 0;
+  /** events put in the dead-letter table */
+  parked = 0;
   /** events that had nothing to write: their document was gone, and they carried no payload */
   noops = 0;
+  /** times that the stream was found to have gone back */
+  wentBack = 0;
   #redis: RedisConnection;
   #config: Config;
   #target: Target;
@@ -45,6 +69,10 @@ export class PartitionSink {
   #entriesRead = 0;
   #trimmedTo = "0-0";
   #trimming: Promise<void> | undefined;
+  /** set by a trim that found the stream gone back */
+  #witnessMissing = false;
+  /** lowered when a batch takes the database too long */
+  #batchSize: number;
 
   constructor(
     redis: RedisConnection,
@@ -59,6 +87,7 @@ export class PartitionSink {
     this.keys = keys;
     this.#owner = owner;
     this.#reader = new StreamReader(config, keys);
+    this.#batchSize = config.write_behind.batch_size;
   }
 
   /**
@@ -78,8 +107,7 @@ export class PartitionSink {
           if (!follow) return;
         } catch (error) {
           if (signal.aborted && follow) return;
-          const kind = kindOf(error);
-          this.#failed(error as Error, kind === "transient" ? "retrying" : "paused");
+          const kind = this.#failed(error as Error);
           if (!follow && kind !== "transient") throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           await delay(backoff(this.failuresInARow, retry_base_ms, retry_max_ms), signal);
@@ -98,6 +126,7 @@ export class PartitionSink {
     const claim = this.#claim;
     this.#claim = null;
     this.state = "idle";
+    await failpoint?.("releasing");
     // Without it a successor waits for the lease to end: that costs time, nothing else.
     if (claim) await this.#target.release(claim).catch(() => {});
   }
@@ -109,6 +138,7 @@ export class PartitionSink {
       const { lease_seconds } = this.#config.write_behind;
       const claim = await this.#target.claim(this.keys, this.#owner, lease_seconds);
       if (claim !== null) {
+        await failpoint?.("claimed");
         await this.#begin(claim);
         return true;
       }
@@ -123,9 +153,17 @@ export class PartitionSink {
     return !signal.aborted;
   }
 
+  /** Starts on a partition that was claimed: the stream must hold what the target has applied last. */
   async #begin(claim: Claim): Promise<void> {
     const { stream } = this.keys;
+    // Every begin has a connection of its own, so no other server can slip in behind the check.
+    this.#reader.close();
     const redis = await this.#reader.connection();
+    const { lease_seconds } = this.#config.write_behind;
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = setInterval(() => this.#renew(claim), lease_seconds * 1000 / 3);
+    this.#claim = claim;
+    if (!await hasWitness(redis, this.keys, claim.witness)) await this.#recover(claim);
     await redis.xgroup("CREATE", stream, CONSUMER_GROUP, claim.offset, "MKSTREAM").catch(
       (error) => {
         if (!reasonOf(error).startsWith("BUSYGROUP")) throw error;
@@ -133,15 +171,30 @@ export class PartitionSink {
     );
     await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, this.#owner);
     const info = pairsOf(await redis.xinfo("STREAM", stream));
-    const behind = (await redis.xrange(stream, `(${claim.offset}`, "+", "COUNT", 1)).length === 0
-      ? 0
-      : Number(info.get("length"));
-    this.#entriesRead = Number(info.get("entries-added")) - behind;
-    this.#claim = claim;
+    const passed = (await redis.xrange(stream, "-", claim.offset, "COUNT", 2)).length;
+    this.#entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
+    this.#trimmedTo = claim.witness;
+    this.#witnessMissing = false;
     this.state = "owner";
-    const { lease_seconds } = this.#config.write_behind;
-    clearInterval(this.#heartbeat);
-    this.#heartbeat = setInterval(() => this.#renew(claim), lease_seconds * 1000 / 3);
+  }
+
+  /** The stream has gone back: says so, and sends again what the target may not have. */
+  async #recover(claim: Claim): Promise<void> {
+    const { stream } = this.keys;
+    this.wentBack++;
+    const what =
+      `${stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
+      "last, is not in it any more";
+    const { counters } = this.#redis;
+    counters.count("postgres_fail", 1, what);
+    console.error(what);
+    await failpoint?.("sending again");
+    const sent = await sendAgain(await this.#reader.connection(), this.keys, claim.offset);
+    await this.#target.wentBack(claim);
+    claim.witness = "0-0";
+    const done = `${stream}: ${sent} documents were sent again; run verify for what else was lost`;
+    counters.count("redis_retry", sent, done);
+    console.error(done);
   }
 
   async #renew(claim: Claim): Promise<void> {
@@ -155,26 +208,30 @@ export class PartitionSink {
 
   async #pump(follow: boolean, signal: AbortSignal): Promise<void> {
     const claim = this.#claim!;
-    const { batch_size } = this.#config.write_behind;
-    let next = this.#nextBatch(claim.offset, false);
+    let next = this.#nextWork(claim.offset, false);
     try {
       while (!signal.aborted) {
-        if (this.#claim !== claim) throw new OwnershipLostError(`${this.keys.stream} was taken`);
-        const batch = await next;
-        if (batch === null) {
+        this.#check(claim);
+        const work = await next;
+        if (work === null) {
           await this.#trim(claim);
+          this.#check(claim);
           if (!follow) return;
-          next = this.#nextBatch(claim.offset, true);
+          next = this.#nextWork(claim.offset, true);
           continue;
         }
         // With a backlog the next batch is read while this one commits. At the end of the stream that
         // would make small batches: there it is read afterwards, with all that came in the meantime.
-        const backlog = batch.events >= batch_size;
-        if (backlog) next = this.#nextBatch(batch.lastId, false);
-        await this.#target.apply(claim, batch);
-        this.#applied(batch);
+        const ahead = work.more && !claim.hasParked;
+        if (ahead) next = this.#nextWork(work.batch.lastId, false);
+        const applied = await this.#apply(claim, work);
+        this.#applied(applied);
         void this.#trim(claim);
-        if (!backlog) next = this.#nextBatch(claim.offset, false);
+        const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
+        if (!readAhead) {
+          if (ahead) await next.catch(() => {});
+          next = this.#nextWork(claim.offset, false);
+        }
       }
     } finally {
       // A read that is not wanted any more must not become an unhandled rejection.
@@ -182,10 +239,63 @@ export class PartitionSink {
     }
   }
 
-  async #nextBatch(position: string, wait: boolean): Promise<Batch | null> {
-    const entries = await this.#reader.read(position, wait);
+  #check(claim: Claim): void {
+    if (this.#claim !== claim) throw new OwnershipLostError(`${this.keys.stream} was taken`);
+    if (this.#witnessMissing) {
+      throw new WentBackError(`${this.keys.stream} has gone back: what was applied last is gone`);
+    }
+  }
+
+  async #nextWork(position: string, wait: boolean): Promise<Work | null> {
+    await failpoint?.("reading");
+    const { entries, more } = await this.#reader.read(position, this.#batchSize, wait);
+    await failpoint?.("read");
     if (entries.length === 0) return null;
-    return coalesce(entries.map(decode), (docIds) => this.#reader.documents(docIds));
+    const items = decodeAll(entries);
+    const batch = await this.#coalesce(items);
+    await failpoint?.("coalesced");
+    return { items, batch, more };
+  }
+
+  #coalesce(items: Item[]): Promise<Batch> {
+    return coalesce(items, (docIds) => this.#reader.documents(docIds));
+  }
+
+  /** Applies a batch. What cannot be stored is parked, and so is what stands behind something parked. */
+  async #apply(claim: Claim, { items, batch }: Work): Promise<Batch> {
+    if (claim.hasParked) {
+      items = await this.#parkBehind(claim, items);
+      batch = await this.#coalesce(items);
+    }
+    for (;;) {
+      await failpoint?.(batch.parked.length > 0 ? "parking" : "applying");
+      try {
+        await this.#target.apply(claim, batch);
+        await failpoint?.("applied");
+        return batch;
+      } catch (error) {
+        if (kindOf(error) !== "poison") throw error;
+        // Only what this batch covers may be judged by it: a batch may end before its items do.
+        const covered = items.slice(0, batch.events);
+        const parkedNow = await parkPoison(this.#target, claim, covered, batch);
+        const count = (list: Item[]) => list.filter(({ parked }) => parked !== null).length;
+        // Parking itself was refused, or nothing was found: somebody has to look at it.
+        if (count(parkedNow) === count(covered)) throw new StuckError(reasonOf(error), error);
+        items = parkedNow;
+        batch = await this.#coalesce(items);
+      }
+    }
+  }
+
+  async #parkBehind(claim: Claim, items: Item[]): Promise<Item[]> {
+    const ids = new Map<string, Buffer>();
+    for (const { event } of items) if (event) ids.set(keyOf(event), event.docId);
+    const blocked = await this.#target.parkedAmong(claim, [...ids.values()]);
+    if (blocked.size === 0) return items;
+    const refusal = { sqlstate: "", reason: "an earlier event of this document is parked" };
+    return items.map((item) =>
+      item.event !== null && blocked.has(keyOf(item.event)) ? park(item.event, refusal) : item
+    );
   }
 
   #applied(batch: Batch): void {
@@ -194,32 +304,46 @@ export class PartitionSink {
     this.failuresInARow = 0;
     this.events += batch.events;
     this.noops += batch.noops;
+    this.parked += batch.parked.length;
     this.rows += batch.upserts.length + batch.removals.length;
     this.#entriesRead += batch.events;
+    this.#batchSize = Math.min(this.#config.write_behind.batch_size, this.#batchSize * 2);
     this.#freshness.add(batch.times, Date.now());
     const { counters } = this.#redis;
-    counters.count("postgres_success", batch.events, `applied from ${this.keys.stream}`);
-    if (batch.noops > 0) {
-      counters.count("postgres_success", 0, `nothing to apply: the document was gone`);
+    const { stream } = this.keys;
+    counters.count(
+      "postgres_success",
+      batch.events - batch.parked.length,
+      `applied from ${stream}`,
+    );
+    if (batch.noops > 0) counters.count("postgres_success", 0, `nothing to apply from ${stream}`);
+    for (const { reason } of batch.parked) {
+      counters.count("postgres_fail", 1, `parked from ${stream}: ${reason}`);
     }
-    counters.gauge(this.keys.gauges, () => ({
-      ...this.#freshness.quantiles(),
-      at: Date.now(),
-    }));
+    counters.gauge(this.keys.gauges, () => ({ ...this.#freshness.quantiles(), at: Date.now() }));
   }
 
-  #failed(error: Error, state: PartitionState): void {
-    this.lastError = error;
-    this.failuresInARow++;
-    this.state = state;
-    // The partition is claimed anew before the next attempt, which reads the offset that the target holds.
+  /** Notes a failure. The partition is claimed anew before the next attempt, which tells the true offset. */
+  #failed(error: Error): ErrorKind {
     this.#claim = null;
     clearInterval(this.#heartbeat);
     this.#reader.close();
+    // These are turns of events, not failures: claiming again deals with them.
+    if (error instanceof OwnershipLostError || error instanceof ParkedChangedError) {
+      this.state = "standby";
+      return "transient";
+    }
+    if (error instanceof WentBackError) return "transient";
+    const kind = kindOf(error);
+    this.lastError = error;
+    this.failuresInARow++;
+    this.state = kind === "transient" ? "retrying" : "paused";
+    if (isTooLong(error)) this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
     const { counters } = this.#redis;
     const reason = `${this.keys.stream}: ${reasonOf(error)}`;
     counters.count("postgres_fail", 1, reason);
     counters.count("redis_retry", 1, reason);
+    return kind;
   }
 
   /** Trims to the newest offset; one at a time, and only after the commit. */
@@ -232,16 +356,23 @@ export class PartitionSink {
 
   async #trimNow(offset: string): Promise<void> {
     const { stream, lastId, settings } = this.keys;
+    await failpoint?.("trimming");
     try {
       const redis = await this.#reader.connection();
-      await runScript(redis, trimScript, [stream, lastId, settings], [
-        offset,
-        CONSUMER_GROUP,
-        String(this.#entriesRead),
-      ]);
-      this.#trimmedTo = offset;
+      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#trimmedTo];
+      const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
+      if (removed === -1) this.#witnessMissing = true;
+      else this.#trimmedTo = offset;
     } catch {
       // Nothing depends on it: the next batch trims further.
     }
+    await failpoint?.("trimmed");
+  }
+}
+
+/** A batch that can neither be stored nor parked. */
+class StuckError extends WriteBehindError {
+  constructor(reason: string, cause: unknown) {
+    super(`the batch can neither be stored nor parked: ${reason}`, { cause });
   }
 }

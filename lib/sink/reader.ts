@@ -33,41 +33,44 @@ export class StreamReader {
   }
 
   /**
-   * Reads the entries after a position: at most `batch_size` of them and `batch_bytes`, plus one.
+   * Reads the entries after a position: at most `size` of them and `batch_bytes`, plus one.
    * @param position a stream id
    * @param wait whether to wait, about a second, for events where there are none
-   * @returns entries in order; none where there are none
+   * @returns entries in order, none where there are none, and whether there may be more
    */
-  async read(position: string, wait: boolean): Promise<Entry[]> {
-    const { batch_size, batch_bytes } = this.#config.write_behind;
+  async read(
+    position: string,
+    size: number,
+    wait: boolean,
+  ): Promise<{ entries: Entry[]; more: boolean }> {
+    const { batch_bytes } = this.#config.write_behind;
     const redis = await this.connection();
     const { stream, settings } = this.#keys;
     const entries: Entry[] = [];
     let bytes = 0;
     let after = position;
+    let more = true;
     // XRANGE knows no limit of bytes. The writers note the longest payload of the stream, so that a
     // count can be chosen that fits whatever the entries are; small ones are then asked for again.
-    while (entries.length < batch_size && bytes < batch_bytes) {
+    while (more && entries.length < size && bytes < batch_bytes) {
       const largest = Number(await redis.hget(settings, "largest") ?? 0);
-      const fits = largest === 0
-        ? batch_size
-        : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
-      const count = Math.min(batch_size - entries.length, fits);
+      const fits = largest === 0 ? size : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
+      const count = Math.min(size - entries.length, fits);
       const part = await redis.xrangeBuffer(stream, `(${after}`, "+", "COUNT", count) as Entry[];
       for (const entry of part) {
         entries.push(entry);
         for (const field of entry[1]) bytes += field.length;
       }
-      if (part.length < count) break;
-      after = part.at(-1)![0].toString("latin1");
+      more = part.length === count;
+      if (more) after = part.at(-1)![0].toString("latin1");
     }
-    if (entries.length > 0 || !wait) return entries;
+    if (entries.length > 0 || !wait) return { entries, more };
     const reply = await redis.callBuffer(
       "XREAD",
       ...["COUNT", "1", "BLOCK", String(BLOCK_MS), "STREAMS", stream, position],
     );
     // What woke us is read with all that came along by now, by the same rules as ever.
-    return reply === null ? [] : this.read(position, false);
+    return reply === null ? { entries, more: false } : this.read(position, size, false);
   }
 
   /** Reads the present state of documents; fewer than asked where they are more than `batch_bytes`. */

@@ -31,6 +31,12 @@ export function kindOf(error: unknown): ErrorKind {
   return "systemic";
 }
 
+/** Whether the database gave up because a statement or a transaction took too long: a smaller one may do. */
+export function isTooLong(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code === "57014" || code === "25P03";
+}
+
 /**
  * Exponential backoff with full jitter: a random time up to `base · 2^attempt`, capped.
  * Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.

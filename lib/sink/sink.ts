@@ -18,6 +18,10 @@ export interface SinkStatus {
   events: number;
   rows: number;
   noops: number;
+  /** events put in the dead-letter table */
+  parked: number;
+  /** times that a stream had gone back */
+  wentBack: number;
   partitions: {
     stream: string;
     state: PartitionState;
@@ -62,6 +66,8 @@ export class RedisWriteBehind {
       events: sum(({ events }) => events),
       rows: sum(({ rows }) => rows),
       noops: sum(({ noops }) => noops),
+      parked: sum(({ parked }) => parked),
+      wentBack: sum(({ wentBack }) => wentBack),
       partitions: this.#partitions.map(({ keys, state, failuresInARow, lastError }) => ({
         stream: keys.stream,
         state,

@@ -5,43 +5,132 @@
  * @module
  */
 
-import type { Pool, PoolClient } from "pg";
+import { isUtf8 } from "node:buffer";
+import pg, { type Pool, type PoolClient, type QueryResultRow } from "pg";
 import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
+import { kindOf } from "../sink/retry.ts";
 import { bytesArray, timeArray, versionArray } from "./binary.ts";
 import { createTable, offsetOf } from "./schema.ts";
-import { type Batch, type Claim, OwnershipLostError, type Target } from "./target.ts";
+import {
+  type Batch,
+  type Claim,
+  OwnershipLostError,
+  type Parked,
+  ParkedChangedError,
+  type Refusal,
+  type Removal,
+  type Target,
+  type Upsert,
+} from "./target.ts";
 
-/**
- * The batch statement of a table. The offset moves only where it stands as expected and the epoch is
- * ours; rows are written only where it moved. An older version never replaces a newer one.
- */
-function applySql(table: string): string {
-  return `
-WITH moved AS (
-  UPDATE writebehind_offset
-     SET last_id = $4, events = events + $5, updated_at = clock_timestamp()
-   WHERE stream = $1 AND last_id = $2 AND epoch = $3
-  RETURNING 1
-), written AS (
+const { DatabaseError } = pg;
+type DatabaseError = pg.DatabaseError;
+
+/** Writes rows; `only` is a condition that must hold. An older version never replaces a newer one. */
+const writeSql = (table: string, first: number, only: string) => `
   INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
   SELECT e.id, e.payload,
          -- An update does not know when its document was created: the row does.
          coalesce(e.created, (SELECT created_at FROM "${table}" WHERE id = e.id), e.updated),
          e.updated, e.version
-    FROM unnest($6::text[], $7::jsonb[], $8::int8[], $9::timestamptz[], $10::timestamptz[])
+    FROM unnest($${first}::text[], $${first + 1}::jsonb[], $${first + 2}::int8[],
+                $${first + 3}::timestamptz[], $${first + 4}::timestamptz[])
          AS e (id, payload, version, created, updated)
-   WHERE EXISTS (SELECT FROM moved)
+   WHERE ${only}
   ON CONFLICT (id) DO UPDATE
      SET payload = excluded.payload, created_at = excluded.created_at,
          updated_at = excluded.updated_at, version = excluded.version
    WHERE t.version < excluded.version
-), removed AS (
+  RETURNING 1`;
+
+/** Removes rows. */
+const removeSql = (table: string, first: number, only: string) => `
   DELETE FROM "${table}" AS t
-   USING unnest($11::text[], $12::int8[]) AS e (id, version)
-   WHERE t.id = e.id AND t.version < e.version AND EXISTS (SELECT FROM moved)
+   USING unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version)
+   WHERE t.id = e.id AND t.version < e.version AND ${only}
+  RETURNING 1`;
+
+const PARK_SQL = `, parked AS (
+  INSERT INTO writebehind_dead_letter AS d
+         (entity, stream, stream_id, doc_id, event_type, ts, payload, fields, sqlstate, reason)
+  SELECT $14, $1, e.stream_id, e.doc_id, e.event_type, e.ts, e.payload,
+         -- A row may have any number of fields, which arrays of arrays cannot: one array, cut by its length.
+         CASE WHEN e.fields_to > e.fields_from
+              THEN ($23::bytea[])[e.fields_from + 1 : e.fields_to] END,
+         e.sqlstate, e.reason
+    FROM unnest($15::text[], $16::bytea[], $17::text[], $18::int8[], $19::bytea[],
+                $20::text[], $21::text[], $22::int4[], $24::int4[])
+         AS e (stream_id, doc_id, event_type, ts, payload, sqlstate, reason, fields_from, fields_to)
+   WHERE EXISTS (SELECT FROM moved)
+  ON CONFLICT (stream, stream_id) DO UPDATE
+     SET attempts = d.attempts + 1, last_at = now(), reason = excluded.reason, state = 'parked'
+)`;
+
+/**
+ * The batch statement of a table. The offset moves only where it stands as expected, the epoch is ours and
+ * nobody has changed what is parked; everything else happens only where it moved.
+ */
+const applySql = (table: string, parking: boolean) => `
+WITH moved AS (
+  UPDATE writebehind_offset
+     SET last_id = $4, witness = $4, events = events + $5, updated_at = clock_timestamp()
+   WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $13
+  RETURNING 1
+), written AS (${writeSql(table, 6, "EXISTS (SELECT FROM moved)")}
+), removed AS (${removeSql(table, 11, "EXISTS (SELECT FROM moved)")}
+)${parking ? PARK_SQL : ""}
+SELECT (SELECT count(*) FROM moved)::int AS moved,
+       (SELECT epoch FROM writebehind_offset WHERE stream = $1) AS epoch`;
+
+/** What a probe fails with when its rows are fine: nothing it did stays. */
+const PROBE_OK = "writebehind probe: fine";
+
+/** Does all that a batch does to rows, then fails on purpose. */
+const probeSql = (table: string) => `
+WITH written AS (${writeSql(table, 1, "true")}
+), removed AS (${removeSql(table, 6, "true")}
 )
-SELECT count(*)::int AS moved FROM moved`;
+SELECT ('${PROBE_OK} ' || (SELECT count(*) FROM written) || (SELECT count(*) FROM removed))::int`;
+
+const rowValues = (upserts: Upsert[], removals: Removal[]) => [
+  bytesArray("text", upserts.map(({ id }) => id)),
+  bytesArray("jsonb", upserts.map(({ payload }) => payload)),
+  versionArray(upserts),
+  timeArray(upserts.map(({ created }) => created)),
+  timeArray(upserts.map(({ updated }) => updated)),
+  bytesArray("text", removals.map(({ id }) => id)),
+  versionArray(removals),
+];
+
+function parkedValues(entity: string, parked: Parked[]): unknown[] {
+  const fields: Buffer[] = [];
+  const from: number[] = [];
+  const to: number[] = [];
+  for (const { fields: own } of parked) {
+    from.push(fields.length);
+    fields.push(...own ?? []);
+    to.push(fields.length);
+  }
+  const clean = (text: string) => text.replaceAll("\0", "").toWellFormed();
+  return [
+    entity,
+    parked.map(({ streamId }) => streamId),
+    bytesArray("bytea", parked.map(({ id }) => id)),
+    parked.map(({ type }) => clean(type)),
+    parked.map(({ ts }) => ts),
+    bytesArray("bytea", parked.map(({ payload }) => payload)),
+    parked.map(({ sqlstate }) => sqlstate),
+    parked.map(({ reason }) => clean(reason)),
+    from,
+    bytesArray("bytea", fields),
+    to,
+  ];
+}
+
+/** An error that PostgreSQL itself reported, with its five-character code. */
+function isPostgresError(error: unknown): error is DatabaseError {
+  return error instanceof DatabaseError && /^[0-9A-Z]{5}$/.test(error.code ?? "");
 }
 
 /** The PostgreSQL target of one entity. */
@@ -49,7 +138,7 @@ export class PostgresTarget implements Target {
   #pool: Pool;
   #config: Config;
   #entity: string;
-  #sql: string;
+  #table: string;
   /** one connection a partition for batches; leases go by the pool's other connections */
   #connections = new Map<string, PoolClient>();
 
@@ -57,7 +146,7 @@ export class PostgresTarget implements Target {
     this.#pool = pool;
     this.#config = config;
     this.#entity = entity;
-    this.#sql = applySql(entityConfig(config, entity).table);
+    this.#table = entityConfig(config, entity).table;
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
@@ -95,13 +184,24 @@ export class PostgresTarget implements Target {
       "INSERT INTO writebehind_offset (stream) VALUES ($1) ON CONFLICT DO NOTHING",
       [stream],
     );
-    const { rows: [row] } = await connection.query<{ last_id: string }>(
+    const { rows: [row] } = await connection.query<
+      { last_id: string; witness: string; parked_version: string; has_parked: boolean }
+    >(
       `UPDATE writebehind_offset SET epoch = $2, owner = $3 WHERE stream = $1 AND epoch < $2
-       RETURNING last_id`,
+       RETURNING last_id, witness, parked_version, EXISTS (
+         SELECT FROM writebehind_dead_letter WHERE stream = $1 AND state = 'parked') AS has_parked`,
       [stream, lease.epoch, owner],
     );
     if (row === undefined) return null;
-    return { keys, owner, epoch: lease.epoch, offset: row.last_id };
+    return {
+      keys,
+      owner,
+      epoch: lease.epoch,
+      offset: row.last_id,
+      witness: row.witness,
+      hasParked: row.has_parked,
+      parkedVersion: row.parked_version,
+    };
   }
 
   offset({ stream }: PartitionKeys): Promise<string> {
@@ -128,32 +228,104 @@ export class PostgresTarget implements Target {
 
   async apply(claim: Claim, batch: Batch): Promise<void> {
     const { stream } = claim.keys;
-    const { upserts, removals } = batch;
+    const { upserts, removals, parked } = batch;
+    const parking = parked.length > 0;
+    const { rows: [row] } = await this.#query<{ moved: number; epoch: string }>(
+      stream,
+      `${parking ? "park" : "apply"} ${this.#entity}`,
+      applySql(this.#table, parking),
+      [
+        stream,
+        claim.offset,
+        claim.epoch,
+        batch.lastId,
+        batch.events,
+        ...rowValues(upserts, removals),
+        claim.parkedVersion,
+        ...(parking ? parkedValues(this.#entity, parked) : []),
+      ],
+    );
+    if (row!.moved === 0) {
+      if (row!.epoch !== claim.epoch) throw this.#lost(claim.keys);
+      throw new ParkedChangedError(`what is parked of ${stream} has changed`);
+    }
+    claim.offset = claim.witness = batch.lastId;
+    if (parking) claim.hasParked = true;
+  }
+
+  async parkedAmong({ keys: { stream } }: Claim, ids: Buffer[]): Promise<Set<string>> {
+    const { rows } = await this.#query<{ doc_id: Buffer }>(
+      stream,
+      "parked among",
+      `SELECT DISTINCT d.doc_id
+         FROM unnest($2::bytea[]) AS e (id)
+         JOIN writebehind_dead_letter d
+           ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+        WHERE d.state = 'parked'`,
+      [stream, bytesArray("bytea", ids)],
+    );
+    return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));
+  }
+
+  async invalidPayloads(claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+    const refused = new Map<string, Refusal>();
+    const texts = upserts.filter(({ key, payload }) => {
+      const fine = isUtf8(payload) && !payload.includes(0);
+      if (!fine) refused.set(key, { sqlstate: "22021", reason: "the payload is not UTF-8 text" });
+      return fine;
+    });
+    const { rows } = await this.#query<{ index: number; sqlstate: string; reason: string }>(
+      claim.keys.stream,
+      "invalid payloads",
+      `SELECT e.index::int AS index, i.sql_error_code AS sqlstate,
+              concat_ws(': ', i.message, i.detail) AS reason
+         FROM unnest($1::text[]) WITH ORDINALITY AS e (payload, index),
+              pg_input_error_info(e.payload, 'jsonb') AS i
+        WHERE NOT pg_input_is_valid(e.payload, 'jsonb')`,
+      [bytesArray("text", texts.map(({ payload }) => payload))],
+    );
+    for (const { index, ...refusal } of rows) refused.set(texts[index - 1]!.key, refusal);
+    return refused;
+  }
+
+  async probe(claim: Claim, upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+    try {
+      await this.#query(
+        claim.keys.stream,
+        `probe ${this.#entity}`,
+        probeSql(this.#table),
+        rowValues(upserts, removals),
+      );
+    } catch (error) {
+      if (!isPostgresError(error)) throw error;
+      if (error.message.includes(PROBE_OK)) return null;
+      if (kindOf(error) !== "poison") throw error;
+      return { sqlstate: error.code!, reason: error.message };
+    }
+    throw new Error("a probe never succeeds");
+  }
+
+  async wentBack({ keys, owner, epoch }: Claim): Promise<void> {
+    await this.#pool.query(
+      `UPDATE writebehind_offset
+          SET witness = '0-0', went_back = went_back + 1, went_back_at = clock_timestamp()
+        WHERE stream = $1 AND owner = $2 AND epoch = $3`,
+      [keys.stream, owner, epoch],
+    );
+  }
+
+  async #query<Row extends QueryResultRow>(
+    stream: string,
+    name: string,
+    text: string,
+    values: unknown[],
+  ) {
     const connection = await this.#connect(stream);
     try {
-      const { rows } = await connection.query<{ moved: number }>({
-        name: `apply ${this.#entity}`,
-        text: this.#sql,
-        values: [
-          stream,
-          claim.offset,
-          claim.epoch,
-          batch.lastId,
-          batch.events,
-          bytesArray("text", upserts.map(({ id }) => id)),
-          bytesArray("jsonb", upserts.map(({ payload }) => payload)),
-          versionArray(upserts),
-          timeArray(upserts.map(({ created }) => created)),
-          timeArray(upserts.map(({ updated }) => updated)),
-          bytesArray("text", removals.map(({ id }) => id)),
-          versionArray(removals),
-        ],
-      });
-      if (rows[0]!.moved === 0) throw this.#lost(claim.keys);
-      claim.offset = batch.lastId;
+      return await connection.query<Row>({ name, text, values });
     } catch (error) {
-      // Whatever it was, the next batch starts on a connection that is known to be good.
-      if (!(error as { code?: string }).code?.match(/^[0-9A-Z]{5}$/)) this.#disconnect(stream);
+      // A connection that failed otherwise than by an answer is not used again.
+      if (!isPostgresError(error)) this.#disconnect(stream);
       throw error;
     }
   }

@@ -15,7 +15,12 @@ CREATE TABLE IF NOT EXISTS writebehind_offset (
   events     BIGINT NOT NULL DEFAULT 0,
   epoch      BIGINT NOT NULL DEFAULT 0,
   owner      TEXT,
-  updated_at TIMESTAMPTZ NOT NULL DEFAULT now()
+  updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+  -- The entry that the stream must still hold, and how often it did not.
+  witness        TEXT NOT NULL DEFAULT '0-0',
+  went_back      INTEGER NOT NULL DEFAULT 0,
+  went_back_at   TIMESTAMPTZ,
+  parked_version BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS writebehind_lease (
   stream          TEXT PRIMARY KEY,
@@ -25,6 +30,29 @@ CREATE TABLE IF NOT EXISTS writebehind_lease (
   backend_pid     INTEGER NOT NULL,
   backend_started TIMESTAMPTZ NOT NULL
 ) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS writebehind_dead_letter (
+  id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  entity      TEXT NOT NULL,
+  stream      TEXT NOT NULL,
+  stream_id   TEXT NOT NULL,
+  -- Bytes, since text could refuse the very thing that is to be kept.
+  doc_id      BYTEA,
+  fingerprint BYTEA GENERATED ALWAYS AS (sha256(doc_id)) STORED,
+  event_type  TEXT NOT NULL,
+  ts          BIGINT,
+  payload     BYTEA,
+  fields      BYTEA[],
+  sqlstate    TEXT NOT NULL,
+  reason      TEXT NOT NULL,
+  attempts    INTEGER NOT NULL DEFAULT 1,
+  first_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
+  last_at     TIMESTAMPTZ NOT NULL DEFAULT now(),
+  -- parked, replayed, superseded (a newer event of the document was replayed) or discarded
+  state       TEXT NOT NULL DEFAULT 'parked',
+  UNIQUE (stream, stream_id)
+);
+CREATE INDEX IF NOT EXISTS writebehind_dead_letter_parked
+    ON writebehind_dead_letter (stream, fingerprint) WHERE state = 'parked';
 `;
 
 /** Any number will do, as long as all of our processes take the same one. */
@@ -40,6 +68,7 @@ export async function createTable(pool: Pool, config: Config, entity: string): P
   const { rows } = await pool.query<{ complete: boolean }>(
     `SELECT to_regclass('writebehind_offset') IS NOT NULL
         AND to_regclass('writebehind_lease') IS NOT NULL
+        AND to_regclass('writebehind_dead_letter') IS NOT NULL
         AND count(*) = 2 AS complete
        FROM pg_attribute
       WHERE attrelid = to_regclass($1) AND attname IN ('updated_at', 'version')`,

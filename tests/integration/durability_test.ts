@@ -3,7 +3,8 @@ import { type Config, configWith, type DeepPartial, parseConfig } from "../../li
 import { connectRedis } from "../../lib/connections.ts";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { durabilityOf } from "../../lib/durability.ts";
-import { DocumentError, DurabilityError } from "../../lib/errors.ts";
+import { DocumentError, DurabilityError, UnknownOutcomeError } from "../../lib/errors.ts";
+import { TcpProxy } from "../proxy.ts";
 import { testRedis, waitFor } from "../servers.ts";
 
 const server = await testRedis();
@@ -235,4 +236,35 @@ Deno.test("max_in_flight counts durable writes too", async () => {
   await assert.rejects(insertDocument(redis, config, "session", {}, "b"), /1 calls are in flight/);
   await assert.rejects(waiting, DurabilityError);
   assert.equal(redis.callsInFlight, 0);
+});
+
+Deno.test("a connection lost before the script's reply is an unknown outcome, after it an unconfirmed write", async () => {
+  await using own = await empty();
+  await using proxy = await TcpProxy.start({ host: server.host, port: server.port });
+  const config = configWith(own.config, { redis: { port: proxy.port } });
+  await using redis = await connectRedis(config);
+  const insert = (id: string) =>
+    insertDocument(redis, config, "session", {}, id, { durability: "replicas" });
+  await insert("warm");
+  const lane = await redis.durableLane();
+  assert.equal(await redis.durableLane(), lane);
+  {
+    await using _paused = await pausedReplica();
+    const waiting = insert("unconfirmed");
+    // The script's reply is here, its WAIT is still under way.
+    await waitFor(() => own.redis.exists("session:unconfirmed"), { what: "the write" });
+    proxy.resetAll();
+    await assert.rejects(waiting, (error) => {
+      assert(error instanceof DurabilityError || error instanceof UnknownOutcomeError, `${error}`);
+      return true;
+    });
+  }
+  await waitFor(() => insert(`later-${Date.now()}`).then(() => true), {
+    what: "the lane's return",
+  });
+  proxy.cutReplyAfter(1);
+  await assert.rejects(insert("unknown"), UnknownOutcomeError);
+  assert.equal(await own.redis.exists("session:unknown", "session:unconfirmed"), 2);
+  const ids = (await own.redis.xrange("stream:session", "-", "+")).map(([, fields]) => fields[3]);
+  assert.equal(new Set(ids).size, ids.length, "a write was sent twice");
 });

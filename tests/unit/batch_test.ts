@@ -6,6 +6,7 @@ import {
   decode,
   type Entry,
   type Event,
+  type Item,
   UndecodableEventError,
 } from "../../lib/sink/batch.ts";
 import { backoff, kindOf } from "../../lib/sink/retry.ts";
@@ -14,6 +15,7 @@ const entry = (id: string, fields: Record<string, string>): Entry => [
   Buffer.from(id),
   Object.entries(fields).flat().map((text) => Buffer.from(text)),
 ];
+const item = (event: Event): Item => ({ streamId: event.streamId, event, parked: null });
 const good = { ts: "1764000000000", doc_id: "a", event_type: "insert", payload: "{}" };
 
 Deno.test("decode reads an event, whatever the order of its fields", () => {
@@ -83,7 +85,10 @@ const events = fc.array(
 
 Deno.test("coalescing keeps exactly the last event of each document, in the order of ids", async () => {
   await fc.assert(fc.asyncProperty(events, async (list) => {
-    const batch = await coalesce(list, () => Promise.reject(new Error("no event lacks a payload")));
+    const batch = await coalesce(
+      list.map(item),
+      () => Promise.reject(new Error("no event lacks a payload")),
+    );
     const model = new Map<string, Event>();
     for (const event of list) model.set(event.docId.toString(), event);
     const expected = [...model].sort(([a], [b]) => a < b ? -1 : 1);
@@ -112,7 +117,7 @@ Deno.test("a batch ends before the first document that did not fit", async () =>
     payload: null,
   }));
   const batch = await coalesce(
-    list,
+    list.map(item),
     (ids) => Promise.resolve(ids.slice(0, 2).map((id) => Buffer.from(`{"id":"${id}"}`))),
   );
   assert.equal(batch.lastId, "3-0");

@@ -1,0 +1,9 @@
+-- Moves a stream's last id past the offset, so that no new event gets an id that the target has passed.
+-- KEYS: 1 stream
+-- ARGV: 1 the id to move to (just past the offset)  2 consumer group
+-- Returns 1 where it was moved, 0 where it was past it already.
+
+redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0-0', 'MKSTREAM')
+-- XSETID refuses an id below the newest entry, which is where the stream is past the offset already.
+local moved = redis.pcall('XSETID', KEYS[1], ARGV[1])
+return moved.err and 0 or 1

@@ -1,0 +1,15 @@
+-- Appends an event with a document's present state, or a delete where it is gone, in one step.
+-- KEYS: 1 document  2 stream  3 settings of the stream
+-- ARGV: 1 document id  2 ts (ms)
+--   3 "" or the JSON text that the document must still have, "-" where it must still be missing
+-- Returns the event's stream id, or "" where the document has changed meanwhile: nothing is appended then.
+
+local payload = redis.call('JSON.GET', KEYS[1])
+if ARGV[3] ~= '' and ARGV[3] ~= (payload or '-') then return '' end
+if not payload then
+  return redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'delete')
+end
+if #payload > tonumber(redis.call('HGET', KEYS[3], 'largest') or 0) then
+  redis.call('HSET', KEYS[3], 'largest', #payload)
+end
+return redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'update', 'payload', payload)

@@ -1,0 +1,32 @@
+/**
+ * Places where a test lets the sink stand still, to kill it there. Off, which is always but in such a test,
+ * a failpoint is one comparison with `undefined`.
+ * @module
+ */
+
+/** A place in the life of a batch. */
+export type Failpoint =
+  | "claimed"
+  | "reading"
+  | "read"
+  | "coalesced"
+  | "applying"
+  | "applied"
+  | "trimming"
+  | "trimmed"
+  | "parking"
+  | "sending again"
+  | "releasing";
+
+const wanted = Deno.env.get("WRITEBEHIND_FAILPOINT");
+const [name, times = "1"] = wanted?.split(":") ?? [];
+let left = Number(times);
+
+/** Stands still for ever at the place that `WRITEBEHIND_FAILPOINT` (`name` or `name:times`) names. */
+export const failpoint: ((place: Failpoint) => Promise<void>) | undefined = wanted === undefined
+  ? undefined
+  : async (place) => {
+    if (place !== name || --left > 0) return;
+    console.log(`failpoint ${place}`);
+    await new Promise(() => {});
+  };
