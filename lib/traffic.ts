@@ -177,6 +177,12 @@ function shortReason(error: unknown, docId: string): string {
   return reasonOf(error).replaceAll(docId, "<id>");
 }
 
+/** Whether Redis, or the way to it, is the reason, which may pass; not the call. */
+function isPassing(error: unknown): boolean {
+  return error instanceof ConnectionError || error instanceof RedisRefusedError ||
+    error instanceof UnknownOutcomeError;
+}
+
 class Traffic {
   readonly #redis: RedisConnection;
   readonly #config: Config;
@@ -347,7 +353,7 @@ class Traffic {
         if (error instanceof UnknownOutcomeError) unknownSince ??= performance.now();
         const told = error instanceof BackpressureError;
         if (told) this.#backpressure++;
-        if (!(told || this.#mayRepeat(unknownSince)) || this.#stop.signal.aborted) {
+        if (!(told || this.#mayRepeat(error, unknownSince)) || this.#stop.signal.aborted) {
           return await this.#fail(call, error, told && unknownSince === undefined);
         }
         this.#redis.counters.count("redis_retry", 1, `${call.verb} ${this.#entity}: ${reason}`);
@@ -358,8 +364,8 @@ class Traffic {
   }
 
   /** A request whose outcome is unknown is repeated, for as long as Redis knows its requestId. */
-  #mayRepeat(unknownSince: number | undefined): boolean {
-    if (!this.#requestIds || unknownSince === undefined) return false;
+  #mayRepeat(error: unknown, unknownSince: number | undefined): boolean {
+    if (!this.#requestIds || unknownSince === undefined || !isPassing(error)) return false;
     const seconds = (performance.now() - unknownSince) / 1000;
     return seconds < this.#config.documents.request_id_ttl_seconds;
   }
@@ -380,9 +386,7 @@ class Traffic {
       this.#giveBack(docId);
     }
     // While Redis is away every call fails at once: no need to make thousands a second.
-    if (error instanceof ConnectionError || error instanceof RedisRefusedError || unknown) {
-      await this.#pause();
-    }
+    if (isPassing(error)) await this.#pause();
   }
 
   /** Waits longer with each refusal in a row, with jitter, so that lanes do not come back together. */

@@ -50,11 +50,6 @@ interface Progress {
   groupLag: number | null;
 }
 
-/** The key of the hash in which a sink tells how fresh the target is. */
-function sinkKey({ stream }: PartitionKeys): string {
-  return `metrics:sink:${stream}`;
-}
-
 /**
  * Samples the pipeline every `metrics.sample_interval_ms`.
  *
@@ -155,7 +150,7 @@ export class Sampler {
       first.get(keys.lastId);
       first.xlen(keys.stream);
       first.call("XINFO", "GROUPS", keys.stream);
-      first.hmget(sinkKey(keys), "at", "freshness_p50_ms", "freshness_p99_ms");
+      first.hmget(keys.gauges, "at", "freshness_p50_ms", "freshness_p99_ms");
     }
     const replies = ((await first.exec()) ?? []).values();
     const next = () => valueOf(replies.next().value);

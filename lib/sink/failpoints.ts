@@ -6,16 +6,22 @@
 
 /** A place in the life of a batch. */
 export type Failpoint =
+  | "claiming"
   | "claimed"
+  | "begun"
   | "reading"
   | "read"
   | "coalesced"
+  | "parking behind"
   | "applying"
+  | "sent"
   | "applied"
   | "trimming"
   | "trimmed"
+  | "probing"
   | "parking"
   | "sending again"
+  | "sent again"
   | "releasing";
 
 const wanted = Deno.env.get("WRITEBEHIND_FAILPOINT");

@@ -65,9 +65,13 @@ export class PartitionSink {
   #reader: StreamReader;
   #freshness = new Freshness();
   #claim: Claim | null = null;
+  /** the newest claim, also where a failure has ended its use: its lease is given back on `close` */
+  #lease: Claim | null = null;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #entriesRead = 0;
   #trimmedTo = "0-0";
+  /** the entry that the next trim must still find */
+  #witness = "0-0";
   #trimming: Promise<void> | undefined;
   /** set by a trim that found the stream gone back */
   #witnessMissing = false;
@@ -123,12 +127,12 @@ export class PartitionSink {
     clearInterval(this.#heartbeat);
     await this.#trimming;
     this.#reader.close();
-    const claim = this.#claim;
-    this.#claim = null;
+    const lease = this.#lease;
+    this.#claim = this.#lease = null;
     this.state = "idle";
     await failpoint?.("releasing");
     // Without it a successor waits for the lease to end: that costs time, nothing else.
-    if (claim) await this.#target.release(claim).catch(() => {});
+    if (lease) await this.#target.release(lease).catch(() => {});
   }
 
   /** Takes the partition. False where another sink has it and has drained it, or where we were stopped. */
@@ -138,6 +142,7 @@ export class PartitionSink {
       const { lease_seconds } = this.#config.write_behind;
       const claim = await this.#target.claim(this.keys, this.#owner, lease_seconds);
       if (claim !== null) {
+        this.#lease = claim;
         await failpoint?.("claimed");
         await this.#begin(claim);
         return true;
@@ -163,7 +168,10 @@ export class PartitionSink {
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => this.#renew(claim), lease_seconds * 1000 / 3);
     this.#claim = claim;
-    if (!await hasWitness(redis, this.keys, claim.witness)) await this.#recover(claim);
+    // A trim may have missed an older witness than the one that the target names by now.
+    if (this.#witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
+      await this.#recover(claim);
+    }
     await redis.xgroup("CREATE", stream, CONSUMER_GROUP, claim.offset, "MKSTREAM").catch(
       (error) => {
         if (!reasonOf(error).startsWith("BUSYGROUP")) throw error;
@@ -173,9 +181,12 @@ export class PartitionSink {
     const info = pairsOf(await redis.xinfo("STREAM", stream));
     const passed = (await redis.xrange(stream, "-", claim.offset, "COUNT", 2)).length;
     this.#entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
-    this.#trimmedTo = claim.witness;
+    this.#witness = claim.witness;
+    // Without a witness there is nothing at the offset to trim to: the next batch brings one.
+    this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
     this.#witnessMissing = false;
     this.state = "owner";
+    await failpoint?.("begun");
   }
 
   /** The stream has gone back: says so, and sends again what the target may not have. */
@@ -187,14 +198,15 @@ export class PartitionSink {
       "last, is not in it any more";
     const { counters } = this.#redis;
     counters.count("postgres_fail", 1, what);
-    console.error(what);
+    this.lastError = new WentBackError(what);
     await failpoint?.("sending again");
     const sent = await sendAgain(await this.#reader.connection(), this.keys, claim.offset);
+    await failpoint?.("sent again");
     await this.#target.wentBack(claim);
     claim.witness = "0-0";
-    const done = `${stream}: ${sent} documents were sent again; run verify for what else was lost`;
-    counters.count("redis_retry", sent, done);
-    console.error(done);
+    const done = `${sent} documents were sent again; run verify for what else was lost`;
+    counters.count("redis_retry", sent, `${stream}: ${done}`);
+    this.lastError = new WentBackError(`${what}; ${done}`);
   }
 
   async #renew(claim: Claim): Promise<void> {
@@ -277,6 +289,7 @@ export class PartitionSink {
         if (kindOf(error) !== "poison") throw error;
         // Only what this batch covers may be judged by it: a batch may end before its items do.
         const covered = items.slice(0, batch.events);
+        await failpoint?.("probing");
         const parkedNow = await parkPoison(this.#target, claim, covered, batch);
         const count = (list: Item[]) => list.filter(({ parked }) => parked !== null).length;
         // Parking itself was refused, or nothing was found: somebody has to look at it.
@@ -290,6 +303,7 @@ export class PartitionSink {
   async #parkBehind(claim: Claim, items: Item[]): Promise<Item[]> {
     const ids = new Map<string, Buffer>();
     for (const { event } of items) if (event) ids.set(keyOf(event), event.docId);
+    await failpoint?.("parking behind");
     const blocked = await this.#target.parkedAmong(claim, [...ids.values()]);
     if (blocked.size === 0) return items;
     const refusal = { sqlstate: "", reason: "an earlier event of this document is parked" };
@@ -333,7 +347,10 @@ export class PartitionSink {
       this.state = "standby";
       return "transient";
     }
-    if (error instanceof WentBackError) return "transient";
+    if (error instanceof WentBackError) {
+      this.lastError = error;
+      return "transient";
+    }
     const kind = kindOf(error);
     this.lastError = error;
     this.failuresInARow++;
@@ -359,10 +376,10 @@ export class PartitionSink {
     await failpoint?.("trimming");
     try {
       const redis = await this.#reader.connection();
-      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#trimmedTo];
+      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#witness];
       const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
       if (removed === -1) this.#witnessMissing = true;
-      else this.#trimmedTo = offset;
+      else this.#trimmedTo = this.#witness = offset;
     } catch {
       // Nothing depends on it: the next batch trims further.
     }

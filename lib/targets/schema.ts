@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS writebehind_dead_letter (
   state       TEXT NOT NULL DEFAULT 'parked',
   UNIQUE (stream, stream_id)
 );
+-- Stays empty: a row whose parent is missing makes a statement fail on purpose, after all else it does.
+CREATE TABLE IF NOT EXISTS writebehind_probe (
+  id     INTEGER PRIMARY KEY,
+  parent INTEGER NOT NULL REFERENCES writebehind_probe (id)
+);
 CREATE INDEX IF NOT EXISTS writebehind_dead_letter_parked
     ON writebehind_dead_letter (stream, fingerprint) WHERE state = 'parked';
 `;
@@ -69,6 +74,7 @@ export async function createTable(pool: Pool, config: Config, entity: string): P
     `SELECT to_regclass('writebehind_offset') IS NOT NULL
         AND to_regclass('writebehind_lease') IS NOT NULL
         AND to_regclass('writebehind_dead_letter') IS NOT NULL
+        AND to_regclass('writebehind_probe') IS NOT NULL
         AND count(*) = 2 AS complete
        FROM pg_attribute
       WHERE attrelid = to_regclass($1) AND attname IN ('updated_at', 'version')`,

@@ -39,10 +39,14 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
   try {
     await connection.query("SET enable_seqscan = off");
     let events = 0;
+    let trimming = Promise.resolve();
     let next = readBatch(reader, "0-0");
     for (;;) {
       const batch = await next;
-      if (batch === null) return events;
+      if (batch === null) {
+        await trimming;
+        return events;
+      }
       next = readBatch(reader, batch.lastId);
       const { upserts, removals } = batch;
       await connection.query({
@@ -60,7 +64,8 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
         ],
       });
       events += batch.events;
-      await trim(reader, keys, batch.lastId);
+      // As in the drain itself, nobody waits for it while there is more to do.
+      trimming = trim(reader, keys, batch.lastId);
     }
   } finally {
     connection.release(true);
@@ -74,6 +79,10 @@ async function readBatch(reader: StreamReader, position: string): Promise<Batch 
   return coalesce(entries.map(decode), (docIds) => reader.documents(docIds));
 }
 
-async function trim(reader: StreamReader, { stream }: PartitionKeys, offset: string) {
+async function trim(
+  reader: StreamReader,
+  { stream }: PartitionKeys,
+  offset: string,
+): Promise<void> {
   await (await reader.connection()).xtrim(stream, "MINID", offset);
 }

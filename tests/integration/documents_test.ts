@@ -807,6 +807,8 @@ Deno.test("a Redis that does not answer is an unknown outcome after command_time
   );
   assert(performance.now() - began < 3000);
   assert.equal(redis.callsInFlight, 0);
+  // The silent connection would hold up every later call.
+  await waitFor(() => redis.status !== "ready", { what: "the silent connection's end" });
   await proxy.heal();
 });
 
@@ -878,4 +880,22 @@ Deno.test("counts that could not be sent are sent later", async () => {
   await waitFor(async () => (await loadMetrics(own.redis))["metrics:redis_fail"] === 7, {
     what: "the counts",
   });
+});
+
+Deno.test("counts that Redis refused are sent later, once", async () => {
+  await using own = await empty({ metrics: { flush_interval_ms: 60_000 } });
+  const { redis } = own;
+  await redis.config("SET", "maxmemory", 1);
+  try {
+    redis.counters.count("redis_fail", 7, "full");
+    await redis.counters.flush();
+  } finally {
+    await redis.config("SET", "maxmemory", 0);
+  }
+  assert.equal((await loadMetrics(redis))["metrics:redis_fail"], 0);
+  redis.counters.count("redis_fail", 1, "full");
+  await redis.counters.flush();
+  assert.equal((await loadMetrics(redis))["metrics:redis_fail"], 8);
+  const [entry] = await events(redis, "log:redis:fail");
+  assert.equal(entry!.fields.count, "8");
 });

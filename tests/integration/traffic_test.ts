@@ -275,6 +275,12 @@ for (const requestIds of [false, true]) {
       assert.equal(documents.filter((document) => document !== null).length, report.live);
     } else {
       assert(report.failed > 0);
+      await redis.counters.flush();
+      assert.equal(
+        await own.redis.get("metrics:redis_retry"),
+        null,
+        "repeated without a request id",
+      );
     }
   });
 }
@@ -290,12 +296,15 @@ Deno.test("what does not fit is refused before anything is written", async () =>
 
 Deno.test("a listener that throws ends the traffic with its error, and no call is left", async () => {
   await using own = await empty();
+  const began = performance.now();
   const running = dummyDataWorker(own.redis, own.config, "session", {
     num_records: 1e9,
+    concurrency: 64,
     onProgress: () => {
       throw new Error("the listener's own");
     },
   });
   await assert.rejects(running, /the listener's own/);
+  assert(performance.now() - began < 5000, "the other lanes went on");
   assert.equal(own.redis.callsInFlight, 0);
 });

@@ -86,6 +86,7 @@ Deno.test("with one partition the keys are the original's", () => {
     stream: "stream:session",
     settings: "stream:settings:session",
     lastId: "stream:lastid:stream:session",
+    gauges: "metrics:sink:stream:session",
     documentPrefix: "session:",
     requestPrefix: "request:session:",
   });

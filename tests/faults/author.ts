@@ -1,0 +1,158 @@
+/** A writer that knows what it has written: every document's last state and version, whatever broke meanwhile. */
+import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Config } from "../../lib/config.ts";
+import type { RedisConnection } from "../../lib/connections.ts";
+import {
+  deleteDocument,
+  insertDocument,
+  type Receipt,
+  updateDocument,
+  type WriteOptions,
+} from "../../lib/documents.ts";
+import {
+  BackpressureError,
+  ConnectionError,
+  DurabilityError,
+  RedisRefusedError,
+  UnknownOutcomeError,
+} from "../../lib/errors.ts";
+import { canonicalJson, type JsonObject } from "../../lib/json.ts";
+import type { Random } from "../../lib/traffic.ts";
+import { below } from "./seed.ts";
+
+/** What became of a document by its last event. */
+export interface Written {
+  /** `null` after a delete */
+  document: JsonObject | null;
+  version: bigint;
+}
+
+export interface AuthorOptions {
+  random: Random;
+  /** documents that it writes: few of them are written often @default {40} */
+  documents?: number;
+  /** what their ids begin with, where several authors write */
+  prefix?: string;
+  /** calls in flight @default {4} */
+  lanes?: number;
+  /** pause after each call of a lane, in ms @default {5} */
+  paceMs?: number;
+  /** how long one call may be tried again, in ms @default {60000} */
+  patienceMs?: number;
+}
+
+/** Inserts, updates, deletes and creates again, and repeats a call by its requestId until it knows the outcome. */
+export class Author {
+  readonly written = new Map<string, Written>();
+  /** calls that have made an event, each counted once */
+  events = 0;
+  /** outcomes that were unknown, and calls that were refused, before they went well */
+  unknown = 0;
+  refused = 0;
+  #redis: RedisConnection;
+  #config: Config;
+  #options: Required<AuthorOptions>;
+  #n = 0;
+
+  constructor(redis: RedisConnection, config: Config, options: AuthorOptions) {
+    this.#redis = redis;
+    this.#config = config;
+    this.#options = {
+      documents: 40,
+      prefix: "d",
+      lanes: 4,
+      paceMs: 5,
+      patienceMs: 60_000,
+      ...options,
+    };
+  }
+
+  /** Makes `calls` calls, or goes on until `signal` is aborted; calls under way are brought to their end. */
+  async write({ calls = Infinity, signal }: { calls?: number; signal?: AbortSignal }) {
+    const { lanes, paceMs } = this.#options;
+    let left = calls;
+    const lane = async (number: number) => {
+      while (left-- > 0 && !signal?.aborted) {
+        await this.#step(number);
+        if (paceMs > 0) await delay(paceMs);
+      }
+    };
+    await Promise.all(Array.from({ length: lanes }, (_, number) => lane(number)));
+  }
+
+  /** A lane has documents of its own, so the order of its calls is the order of their events. */
+  async #step(lane: number): Promise<void> {
+    const { random, documents, prefix, lanes } = this.#options;
+    const id = `${prefix}${lane + lanes * below(random, Math.ceil(documents / lanes))}`;
+    const before = this.written.get(id)?.document ?? null;
+    const n = ++this.#n;
+    if (before === null) {
+      const document = { n, born: n };
+      await this.#send(
+        id,
+        document,
+        (options) => insertDocument(this.#redis, this.#config, "session", document, id, options),
+      );
+    } else if (random() < 0.2) {
+      await this.#send(
+        id,
+        null,
+        (options) => deleteDocument(this.#redis, this.#config, "session", id, options),
+      );
+    } else {
+      const key = `k${below(random, 3)}`;
+      const value = random() < 0.3 ? null : n;
+      const document: JsonObject = { ...before, n, [key]: value };
+      if (value === null) delete document[key];
+      await this.#send(
+        id,
+        document,
+        (options) =>
+          updateDocument(this.#redis, this.#config, "session", id, { n, [key]: value }, options),
+      );
+    }
+  }
+
+  async #send(
+    id: string,
+    document: JsonObject | null,
+    call: (options: WriteOptions) => Promise<Receipt>,
+  ): Promise<void> {
+    const { version } = await this.#untilKnown(call);
+    assert(version !== null);
+    const last = this.written.get(id);
+    assert(last === undefined || last.version < version, `${id}: versions go back`);
+    this.written.set(id, { document, version });
+    this.events++;
+  }
+
+  async #untilKnown(call: (options: WriteOptions) => Promise<Receipt>): Promise<Receipt> {
+    const options = { requestId: crypto.randomUUID() };
+    const deadline = Date.now() + this.#options.patienceMs;
+    for (;;) {
+      try {
+        return await call(options);
+      } catch (error) {
+        if (error instanceof DurabilityError) return error.receipt;
+        if (error instanceof UnknownOutcomeError) this.unknown++;
+        else if (
+          error instanceof ConnectionError || error instanceof RedisRefusedError ||
+          error instanceof BackpressureError
+        ) this.refused++;
+        else throw error;
+        if (Date.now() > deadline) throw error;
+        await delay(20);
+      }
+    }
+  }
+
+  /** The documents that should be there, as canonical JSON. */
+  documents(): Map<string, string> {
+    const documents = new Map<string, string>();
+    for (const [id, { document }] of this.written) {
+      if (document !== null) documents.set(id, canonicalJson(JSON.stringify(document)));
+    }
+    return documents;
+  }
+}

@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { connectPostgres } from "../../lib/connections.ts";
+import { insertDocument, updateDocument } from "../../lib/documents.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
+import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { configFile, environmentOf, startTask } from "../processes.ts";
+import { waitFor } from "../servers.ts";
+
+const LEASE_SECONDS = 1;
+
+/** Counts how often a version of a document was applied. */
+async function countApplications({ pool }: Pipeline) {
+  await pool.query(`
+    CREATE TABLE applied (id TEXT, version BIGINT);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN INSERT INTO applied VALUES (new.id, new.version); RETURN new; END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION note();`);
+  return async () => {
+    const { rows } = await pool.query(
+      "SELECT id, version FROM applied GROUP BY id, version HAVING count(*) > 1",
+    );
+    assert.deepEqual(rows, [], "applied twice");
+  };
+}
+
+async function startSink(pipeline: Pipeline) {
+  const file = await configFile({ write_behind: { lease_seconds: LEASE_SECONDS } });
+  return startTask(["sink", "--config", file], environmentOf(pipeline.config));
+}
+
+async function owner({ pool }: Pipeline): Promise<{ owner: string; epoch: string } | undefined> {
+  const { rows: [row] } = await pool.query<{ owner: string; epoch: string }>(
+    "SELECT owner, epoch FROM writebehind_lease WHERE lease_until > clock_timestamp()",
+  );
+  return row;
+}
+
+async function assertEqual(pipeline: Pipeline) {
+  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
+}
+
+Deno.test("a sink stopped for longer than its lease wakes up unable to commit anything", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: LEASE_SECONDS } });
+  const { redis, pool, config } = pipeline;
+  const assertOnce = await countApplications(pipeline);
+  await insertDocument(redis, config, "session", { n: 0 }, "held");
+  await using first = await startSink(pipeline);
+  await waitFor(async () => (await rowsOf(pipeline)).size === 1, {
+    what: "the first sink",
+    deadlineMs: 20_000,
+  });
+  const before = await owner(pipeline);
+
+  // The first sink's statement stands in the middle, holding its locks, when the process is stopped.
+  const outside = await pool.connect();
+  await outside.query("BEGIN; SELECT FROM sessions WHERE id = 'held' FOR UPDATE");
+  await updateDocument(redis, config, "session", "held", { n: 1 });
+  await waitFor(
+    async () =>
+      (await pool.query("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")).rowCount! >
+        0,
+    { what: "the sink's statement to wait" },
+  );
+  first.kill("SIGSTOP");
+  const second = consumePeriodically(redis, pool, config, "session");
+  await waitFor(async () => {
+    const now = await owner(pipeline);
+    return now !== undefined && now.owner !== before!.owner;
+  }, { what: "a successor", deadlineMs: 10_000 });
+  await outside.query("COMMIT");
+  outside.release();
+  for (let n = 0; n < 50; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);
+  await waitFor(async () => (await rowsOf(pipeline)).size === 51, { what: "the successor's rows" });
+  const epoch = (await owner(pipeline))!.epoch;
+
+  first.kill("SIGCONT");
+  for (let n = 50; n < 100; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);
+  await waitFor(async () => (await rowsOf(pipeline)).size === 101, { what: "all rows" });
+  assert.equal((await owner(pipeline))!.epoch, epoch, "the old owner did not take it back");
+  await second.stop();
+  await assertEqual(pipeline);
+  await assertOnce();
+});
+
+Deno.test("a dead owner is replaced when its lease ends, a cleanly stopped one at once", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: LEASE_SECONDS } });
+  const { redis, pool, config } = pipeline;
+  await using dead = await startSink(pipeline);
+  await insertDocument(redis, config, "session", { n: 0 }, "a");
+  await waitFor(async () => (await rowsOf(pipeline)).size === 1, {
+    what: "the first sink",
+    deadlineMs: 20_000,
+  });
+  dead.kill("SIGKILL");
+  await dead.status;
+  await insertDocument(redis, config, "session", { n: 0 }, "b");
+  const sink = consumePeriodically(redis, pool, config, "session");
+  await waitFor(async () => (await rowsOf(pipeline)).size === 2, {
+    what: "the successor",
+    deadlineMs: LEASE_SECONDS * 1000 + 2000,
+  });
+  const other = await connectPostgres(config);
+  const next = consumePeriodically(redis, other, config, "session");
+  await waitFor(() => next.status.partitions[0]!.state === "standby", {
+    what: "a third sink to wait",
+  });
+  const started = Date.now();
+  await sink.stop();
+  await waitFor(() => next.status.partitions[0]!.state === "owner", { what: "the third sink" });
+  assert(Date.now() - started < LEASE_SECONDS * 1000, "it did not wait for the lease to end");
+  await next.stop();
+  await other.end();
+});
+
+Deno.test("a live owner that waits for a lock keeps its lease", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: LEASE_SECONDS } });
+  const { redis, pool, config } = pipeline;
+  const assertOnce = await countApplications(pipeline);
+  const other = await connectPostgres(config);
+  const sink = consumePeriodically(redis, pool, config, "session");
+  await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the owner" });
+  const { epoch } = (await owner(pipeline))!;
+  const standby = consumePeriodically(redis, other, config, "session");
+  const outside = await pool.connect();
+  await outside.query("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE");
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  const locked = Date.now();
+  await waitFor(() => Date.now() - locked > 3 * LEASE_SECONDS * 1000, {
+    what: "three leases to pass",
+  });
+  assert.equal((await owner(pipeline))!.epoch, epoch);
+  assert.equal(standby.status.partitions[0]!.state, "standby");
+  await outside.query("COMMIT");
+  outside.release();
+  await waitFor(() => sink.status.events === 1, { what: "the event" });
+  await Promise.all([sink.stop(), standby.stop()]);
+  await other.end();
+  await assertEqual(pipeline);
+  await assertOnce();
+});

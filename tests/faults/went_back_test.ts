@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
+import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { waitFor } from "../servers.ts";
+
+async function withPipeline(
+  t: Deno.TestContext,
+  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
+) {
+  await using pipeline = await testPipeline();
+  for (const [name, step] of Object.entries(steps)) {
+    await reset(pipeline);
+    await t.step(name, () => step(pipeline));
+  }
+}
+
+async function drain({ redis, config, pool }: Pipeline) {
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  return await sink.drain();
+}
+
+async function assertEqual(pipeline: Pipeline) {
+  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
+}
+
+/** Entries of a day ago, as a replica with a slow clock, or an old snapshot, would hold them. */
+const PAST = Date.now() - 86_400_000;
+
+async function offsetOf({ pool }: Pipeline) {
+  const { rows: [row] } = await pool.query(
+    "SELECT last_id, witness, went_back FROM writebehind_offset",
+  );
+  return row;
+}
+
+Deno.test("a stream that has gone back", (t) =>
+  withPipeline(t, {
+    "after a flush: it is said, nothing is trimmed, and no new write is skipped": async (
+      pipeline,
+    ) => {
+      const { redis, config } = pipeline;
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await drain(pipeline);
+      await redis.flushall();
+      // The new server's clock is behind: it mints ids that the target has passed.
+      await redis.call("JSON.SET", "session:b", "$", '{"n":2}');
+      await redis.xadd(
+        "stream:session",
+        `${PAST}-0`,
+        ...["ts", "1", "doc_id", "b", "event_type", "insert", "payload", '{"n":2}'],
+      );
+      await redis.xadd(
+        "stream:session",
+        `${PAST}-1`,
+        ...["ts", "1", "doc_id", "a", "event_type", "delete"],
+      );
+      const status = await drain(pipeline);
+      assert.equal(status.wentBack, 1);
+      assert.equal((await offsetOf(pipeline)).went_back, 1);
+      await assertEqual(pipeline);
+      const receipt = await insertDocument(redis, config, "session", { n: 3 }, "c");
+      assert(Number(receipt.streamId!.split("-")[0]) > PAST);
+      await drain(pipeline);
+      await assertEqual(pipeline);
+    },
+
+    "a flush under a running sink is found by its trim": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      const sink = consumePeriodically(redis, pool, config, "session");
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await waitFor(() => sink.status.events === 1, { what: "the first event" });
+      await waitFor(async () => (await redis.get("stream:lastid:stream:session")) !== null, {
+        what: "the trim",
+      });
+      await redis.flushall();
+      await insertDocument(redis, config, "session", { n: 2 }, "b");
+      await waitFor(() => sink.status.wentBack === 1, { what: "the sink to notice" });
+      await updateDocument(redis, config, "session", "b", { n: 3 });
+      await waitFor(async () => (await rowsOf(pipeline)).get("b") === '{"n":3e0}', {
+        what: "the row",
+      });
+      await sink.stop();
+      assert.equal(sink.lastError, null, "well again");
+      await redis.counters.flush();
+      const logged = JSON.stringify(await redis.xrange("log:postgres:fail", "-", "+"));
+      assert.match(logged, /has gone back/);
+    },
+
+    "new ids never fall behind the offset, whatever the clock does": async (pipeline) => {
+      const { redis, config } = pipeline;
+      const future = Date.now() + 3_600_000;
+      await redis.call("JSON.SET", "session:a", "$", '{"n":1}');
+      await redis.xadd(
+        "stream:session",
+        `${future}-5`,
+        ...["ts", "1", "doc_id", "a", "event_type", "insert", "payload", '{"n":1}'],
+      );
+      await drain(pipeline);
+      // A replica that had none of it is promoted: the stream is empty, its clock an hour behind the offset.
+      await redis.flushall();
+      await drain(pipeline);
+      const receipt = await insertDocument(redis, config, "session", { n: 2 }, "b");
+      assert(Number(receipt.streamId!.split("-")[0]) >= future, receipt.streamId!);
+      await drain(pipeline);
+      assert.equal((await rowsOf(pipeline)).get("b"), '{"n":2e0}');
+    },
+
+    "an outsider's XTRIM is noticed": async (pipeline) => {
+      const { redis, config } = pipeline;
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await drain(pipeline);
+      await redis.xtrim("stream:session", "MAXLEN", 0);
+      const status = await drain(pipeline);
+      assert.equal(status.wentBack, 1);
+      assert.equal((await drain(pipeline)).wentBack, 0, "said once");
+    },
+
+    "a document deleted meanwhile is sent again as a delete": async (pipeline) => {
+      const { redis, config } = pipeline;
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await insertDocument(redis, config, "session", { n: 1 }, "b");
+      await drain(pipeline);
+      await redis.del("stream:session");
+      await redis.xadd(
+        "stream:session",
+        `${PAST}-0`,
+        ...["ts", "1", "doc_id", "a", "event_type", "update", "payload", '{"n":0}'],
+      );
+      await redis.del("session:a");
+      await drain(pipeline);
+      await assertEqual(pipeline);
+    },
+
+    "a sink that is not behind sees no going back": async (pipeline) => {
+      const { redis, config } = pipeline;
+      for (let n = 0; n < 5; n++) {
+        await insertDocument(redis, config, "session", { n }, `d${n}`);
+        assert.equal((await drain(pipeline)).wentBack, 0);
+      }
+      await deleteDocument(redis, config, "session", "d0");
+      assert.equal((await drain(pipeline)).wentBack, 0);
+      await assertEqual(pipeline);
+    },
+  }));
