@@ -262,8 +262,11 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     user,
     ...(password === null ? {} : { password }),
     ssl,
+    // A sink keeps one connection a partition, beside those for leases and queries.
+    max: 10 + config.entities.length * config.streams.partitions,
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     application_name: "writebehind",
   });
   // A connection that breaks while idle is replaced by the pool; without a listener it ends the process.

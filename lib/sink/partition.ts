@@ -67,6 +67,7 @@ export class PartitionSink {
   #claim: Claim | null = null;
   /** the newest claim, also where a failure has ended its use: its lease is given back on `close` */
   #lease: Claim | null = null;
+  #renewedAt = 0;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #entriesRead = 0;
   #trimmedTo = "0-0";
@@ -148,10 +149,16 @@ export class PartitionSink {
         return true;
       }
       this.state = "standby";
+      // The stream is its owner's business now, who also trims it.
+      this.#witnessMissing = false;
       if (!follow) {
-        goal ??= await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
         const offset = await this.#target.offset(this.keys);
-        if (compareStreamIds(offset, goal) >= 0) return false;
+        const last = await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
+        goal ??= last;
+        // An offset past the last id tells of a stream that has gone back, which its owner has to mend.
+        if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) {
+          return false;
+        }
       }
       await delay(STANDBY_MS, signal);
     }
@@ -168,6 +175,7 @@ export class PartitionSink {
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => this.#renew(claim), lease_seconds * 1000 / 3);
     this.#claim = claim;
+    this.#renewedAt = Date.now();
     // A trim may have missed an older witness than the one that the target names by now.
     if (this.#witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
       await this.#recover(claim);
@@ -210,45 +218,50 @@ export class PartitionSink {
   }
 
   async #renew(claim: Claim): Promise<void> {
+    const { lease_seconds } = this.#config.write_behind;
     try {
-      await this.#target.renew(claim, this.#config.write_behind.lease_seconds);
+      await this.#target.renew(claim, lease_seconds);
+      this.#renewedAt = Date.now();
     } catch (error) {
-      // A database that is away is the loop's business; a lost partition ends this claim at once.
-      if (error instanceof OwnershipLostError && this.#claim === claim) this.#claim = null;
+      if (this.#claim !== claim) return;
+      const lost = error instanceof OwnershipLostError;
+      if (lost) this.#claim = null;
+      // A statement whose connection has silently died would be waited for until the system gives up.
+      if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
+        this.#target.abandon(claim, error as Error);
+      }
     }
   }
 
   async #pump(follow: boolean, signal: AbortSignal): Promise<void> {
     const claim = this.#claim!;
     let next = this.#nextWork(claim.offset, false);
-    try {
-      while (!signal.aborted) {
+    while (!signal.aborted) {
+      this.#check(claim);
+      const work = await next;
+      if (work === null) {
+        await this.#trim(claim);
         this.#check(claim);
-        const work = await next;
-        if (work === null) {
-          await this.#trim(claim);
-          this.#check(claim);
-          if (!follow) return;
-          next = this.#nextWork(claim.offset, true);
-          continue;
-        }
-        // With a backlog the next batch is read while this one commits. At the end of the stream that
-        // would make small batches: there it is read afterwards, with all that came in the meantime.
-        const ahead = work.more && !claim.hasParked;
-        if (ahead) next = this.#nextWork(work.batch.lastId, false);
-        const applied = await this.#apply(claim, work);
-        this.#applied(applied);
-        void this.#trim(claim);
-        const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
-        if (!readAhead) {
-          if (ahead) await next.catch(() => {});
-          next = this.#nextWork(claim.offset, false);
-        }
+        if (!follow) return;
+        next = this.#nextWork(claim.offset, true);
+        continue;
       }
-    } finally {
-      // A read that is not wanted any more must not become an unhandled rejection.
+      // With a backlog the next batch is read while this one commits. At the end of the stream that
+      // would make small batches: there it is read afterwards, with all that came in the meantime.
+      const ahead = work.more && !claim.hasParked;
+      if (ahead) next = this.#nextWork(work.batch.lastId, false);
+      // Where this batch fails, nobody waits for that read any more.
       next.catch(() => {});
+      const applied = await this.#apply(claim, work);
+      this.#applied(applied);
+      void this.#trim(claim);
+      const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
+      if (!readAhead) {
+        if (ahead) await next.catch(() => {});
+        next = this.#nextWork(claim.offset, false);
+      }
     }
+    next.catch(() => {});
   }
 
   #check(claim: Claim): void {
@@ -381,7 +394,8 @@ export class PartitionSink {
       if (removed === -1) this.#witnessMissing = true;
       else this.#trimmedTo = this.#witness = offset;
     } catch {
-      // Nothing depends on it: the next batch trims further.
+      // Nothing depends on it: the next batch trims further. Whether this one did is not known.
+      this.#trimmedTo = "0-0";
     }
     await failpoint?.("trimmed");
   }

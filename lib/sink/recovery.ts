@@ -36,7 +36,7 @@ export async function sendAgain(
   offset: string,
 ): Promise<number> {
   const { stream } = keys;
-  await runScript(redis, forwardScript, [stream], [pastOf(offset), CONSUMER_GROUP]);
+  await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
   let after = "-";
   let sent = 0;
   for (;;) {
@@ -72,7 +72,8 @@ export async function resend(
   return id === "" ? null : String(id);
 }
 
-function pastOf(offset: string): string {
+/** The first id that is past an offset. */
+export function pastOf(offset: string): string {
   const [ms, seq] = offset.split("-");
   return `${ms}-${BigInt(seq!) + 1n}`;
 }

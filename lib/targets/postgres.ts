@@ -6,7 +6,7 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import pg, { type Pool, type PoolClient, type QueryResultRow } from "pg";
+import pg, { type Pool, type PoolClient, type QueryConfig, type QueryResultRow } from "pg";
 import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
 import { failpoint } from "../sink/failpoints.ts";
@@ -106,6 +106,24 @@ const rowValues = (upserts: Upsert[], removals: Removal[]) => [
   versionArray(removals),
 ];
 
+/**
+ * Writes and removes rows as a batch does, in a transaction of the caller's, which holds the partition's
+ * offset row.
+ */
+export async function writeRows(
+  connection: PoolClient,
+  table: string,
+  upserts: Upsert[],
+  removals: Removal[],
+): Promise<void> {
+  await connection.query(
+    `WITH written AS (${writeSql(table, 1, "true")}
+     ), removed AS (${removeSql(table, 6, "true")}
+     ) SELECT`,
+    rowValues(upserts, removals),
+  );
+}
+
 function parkedValues(entity: string, parked: Parked[]): unknown[] {
   const fields: Buffer[] = [];
   const from: number[] = [];
@@ -144,6 +162,8 @@ export class PostgresTarget implements Target {
   #table: string;
   /** one connection a partition for batches; leases go by the pool's other connections */
   #connections = new Map<string, PoolClient>();
+  /** batches that wait for the server: since when (ms), and how to stop waiting */
+  #underWay = new Map<string, { since: number; fail: (reason: Error) => void }>();
 
   constructor(pool: Pool, config: Config, entity: string) {
     this.#pool = pool;
@@ -155,13 +175,16 @@ export class PostgresTarget implements Target {
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     await createTable(this.#pool, this.#config, this.#entity);
-    const connection = await this.#connect(stream);
-    const { rows: [self] } = await connection.query<{ pid: number; started: string }>(
+    const { rows: [self] } = await this.#query<{ pid: number; started: string }>(
+      stream,
+      "self",
       "SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+      [],
     );
-    const { rows: [lease] } = await this.#pool.query<
-      { epoch: string; old_pid: number; old_started: string }
+    const { rows: [lease] } = await this.#patiently<
+      { epoch: string; old_pid: number | null; old_started: string | null }
     >(
+      leaseSeconds,
       `WITH old AS (
          SELECT backend_pid, backend_started FROM writebehind_lease WHERE stream = $1
        )
@@ -179,31 +202,43 @@ export class PostgresTarget implements Target {
     if (lease === undefined) return null;
     await failpoint?.("claiming");
     // What the owner before had under way must not hold us up, nor land after us.
-    await this.#pool.query(
+    await this.#patiently(
+      leaseSeconds,
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE pid = $1 AND backend_start = $2 AND pid <> $3`,
       [lease.old_pid, lease.old_started, self!.pid],
     );
-    await connection.query(
+    await this.#query(
+      stream,
+      "first offset",
       "INSERT INTO writebehind_offset (stream) VALUES ($1) ON CONFLICT DO NOTHING",
       [stream],
     );
-    const { rows: [row] } = await connection.query<
-      { last_id: string; witness: string; parked_version: string; has_parked: boolean }
+    const { rows: [row] } = await this.#query<
+      { last_id: string; witness: string; parked_version: string }
     >(
+      stream,
+      "raise epoch",
       `UPDATE writebehind_offset SET epoch = $2, owner = $3 WHERE stream = $1 AND epoch < $2
-       RETURNING last_id, witness, parked_version, EXISTS (
-         SELECT FROM writebehind_dead_letter WHERE stream = $1 AND state = 'parked') AS has_parked`,
+       RETURNING last_id, witness, parked_version`,
       [stream, lease.epoch, owner],
     );
     if (row === undefined) return null;
+    // Asked behind the update: by its snapshot, what the owner before has just parked would be missing.
+    const { rows: [has] } = await this.#query<{ parked: boolean }>(
+      stream,
+      "has parked",
+      `SELECT EXISTS (SELECT FROM writebehind_dead_letter
+                       WHERE stream = $1 AND state = 'parked') AS parked`,
+      [stream],
+    );
     return {
       keys,
       owner,
       epoch: lease.epoch,
       offset: row.last_id,
       witness: row.witness,
-      hasParked: row.has_parked,
+      hasParked: has!.parked,
       parkedVersion: row.parked_version,
     };
   }
@@ -212,13 +247,38 @@ export class PostgresTarget implements Target {
     return offsetOf(this.#pool, stream);
   }
 
-  async renew({ keys, owner, epoch }: Claim, leaseSeconds: number): Promise<void> {
-    const { rowCount } = await this.#pool.query(
+  async renew(claim: Claim, leaseSeconds: number): Promise<void> {
+    const { keys, owner, epoch } = claim;
+    const { rows: [row] } = await this.#patiently<{ working: boolean }>(
+      leaseSeconds,
       `UPDATE writebehind_lease SET lease_until = clock_timestamp() + make_interval(secs => $4)
-        WHERE stream = $1 AND owner = $2 AND epoch = $3`,
+        WHERE stream = $1 AND owner = $2 AND epoch = $3
+       RETURNING EXISTS (
+         SELECT FROM pg_stat_activity
+          WHERE pid = backend_pid AND backend_start = backend_started
+            AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $4))
+       ) AS working`,
       [keys.stream, owner, epoch, leaseSeconds],
     );
-    if (rowCount === 0) throw this.#lost(keys);
+    if (row === undefined) throw this.#lost(keys);
+    const since = this.#underWay.get(keys.stream)?.since ?? Date.now();
+    if (!row.working && Date.now() - since > leaseSeconds * 1000) {
+      this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
+    }
+  }
+
+  abandon({ keys }: Claim, reason: Error): void {
+    this.#underWay.get(keys.stream)?.fail(reason);
+  }
+
+  /** A query on any connection, given up after the time of a lease: nobody may hang on a dead connection. */
+  #patiently<Row extends QueryResultRow>(seconds: number, text: string, values: unknown[]) {
+    const query: QueryConfig & { query_timeout: number } = {
+      text,
+      values,
+      query_timeout: seconds * 1000,
+    };
+    return this.#pool.query<Row>(query);
   }
 
   async release({ keys, owner, epoch }: Claim): Promise<void> {
@@ -325,14 +385,18 @@ export class PostgresTarget implements Target {
     values: unknown[],
   ) {
     const connection = await this.#connect(stream);
+    const abandoned = Promise.withResolvers<never>();
+    this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
       const reply = connection.query<Row>({ name, text, values });
       await failpoint?.("sent");
-      return await reply;
+      return await Promise.race([reply, abandoned.promise]);
     } catch (error) {
       // A connection that failed otherwise than by an answer is not used again.
       if (!isPostgresError(error)) this.#disconnect(stream);
       throw error;
+    } finally {
+      this.#underWay.delete(stream);
     }
   }
 
@@ -351,7 +415,9 @@ export class PostgresTarget implements Target {
       connection.release(true);
       throw error;
     }
-    connection.on("error", () => this.#disconnect(stream));
+    connection.on("error", () => {
+      if (this.#connections.get(stream) === connection) this.#disconnect(stream);
+    });
     this.#connections.set(stream, connection);
     return connection;
   }

@@ -99,8 +99,14 @@ export interface Target {
   claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null>;
   /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
   offset(keys: PartitionKeys): Promise<string>;
-  /** Keeps the lease. @throws {OwnershipLostError} */
+  /**
+   * Keeps the lease, and looks whether the server still works on a batch that is under way: if its
+   * connection has died without a word, the batch is abandoned.
+   * @throws {OwnershipLostError}
+   */
   renew(claim: Claim, leaseSeconds: number): Promise<void>;
+  /** Stops waiting for the batch under way: it fails with `reason`, and may be in or not. */
+  abandon(claim: Claim, reason: Error): void;
   /** Gives the partition back, so that a successor need not wait for the lease to end. */
   release(claim: Claim): Promise<void>;
   /**

@@ -1,0 +1,13 @@
+-- Reads documents until they are too many bytes. A key of another type holds no document.
+-- KEYS: documents
+-- ARGV: 1 bytes after which no further document is read
+-- Returns their JSON texts in order, "" for one that is missing, and stops early past the limit.
+
+local texts, bytes = {}, 0
+for index, key in ipairs(KEYS) do
+  local text = redis.call('TYPE', key).ok == 'ReJSON-RL' and redis.call('JSON.GET', key) or ''
+  texts[index] = text
+  bytes = bytes + #text
+  if bytes >= tonumber(ARGV[1]) then break end
+end
+return texts

@@ -1,0 +1,67 @@
+-- Brings documents to what their rows hold, without events, each only where it still is as expected, and
+-- where no event that the rows do not have names it.
+-- KEYS: 1 stream  2 settings of the stream  3… documents
+-- ARGV: 1 the offset that was read with the rows  2 entries to look through at most  3 bytes likewise
+--   then of each document: its id, its expected JSON text ("" for missing), the new text ("" removes it,
+--   "-" changes nothing)
+-- Returns of each document {outcome, its JSON text afterwards or ""}: "restored"; "changed", it is not as
+-- expected; "pending", an event after the offset names it; "unknown", the events after the offset are too
+-- many, or are not all there: nothing is changed then.
+
+local STREAM, OFFSET = KEYS[1], ARGV[1]
+local entries_left, bytes_left = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- All events after the offset are there if the offset's own entry is, or if nothing was ever removed. A
+-- stream without that entry is another one than the target knows: then every entry counts.
+local from = OFFSET == '0-0' and '-' or '(' .. OFFSET
+local complete = true
+if redis.call('EXISTS', STREAM) == 1 then
+  local witness = OFFSET ~= '0-0' and #redis.call('XRANGE', STREAM, OFFSET, OFFSET) == 1
+  if not witness then
+    from = '-'
+    local info = redis.call('XINFO', 'STREAM', STREAM)
+    local fields = {}
+    for index = 1, #info, 2 do fields[info[index]] = info[index + 1] end
+    complete = fields['entries-added'] == fields['length']
+  end
+end
+
+-- Large events are read few at a time.
+local largest = tonumber(redis.call('HGET', KEYS[2], 'largest') or 0)
+local count = math.max(1, math.min(100, math.floor(1048576 / math.max(1, largest))))
+local named = {}
+while complete do
+  local entries = redis.call('XRANGE', STREAM, from, '+', 'COUNT', count)
+  for _, entry in ipairs(entries) do
+    for index = 1, #entry[2], 2 do
+      if entry[2][index] == 'doc_id' then named[entry[2][index + 1]] = true end
+      bytes_left = bytes_left - #entry[2][index + 1]
+    end
+  end
+  if #entries < count then break end
+  entries_left = entries_left - #entries
+  if entries_left <= 0 or bytes_left <= 0 then complete = false end
+  from = '(' .. entries[#entries][1]
+end
+
+local answers = {}
+for index = 3, #KEYS do
+  local key = KEYS[index]
+  local at = 4 + 3 * (index - 3)
+  local id, expected, text = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local kind = redis.call('TYPE', key).ok
+  local now = kind == 'ReJSON-RL' and redis.call('JSON.GET', key) or ''
+  local outcome = 'restored'
+  if now ~= expected or (kind ~= 'none' and kind ~= 'ReJSON-RL') then outcome = 'changed'
+  elseif named[id] then outcome = 'pending'
+  elseif not complete then outcome = 'unknown'
+  elseif text == '' then
+    redis.call('DEL', key)
+    now = ''
+  elseif text ~= '-' then
+    redis.call('JSON.SET', key, '$', text)
+    now = redis.call('JSON.GET', key)
+  end
+  answers[index - 2] = {outcome, now}
+end
+return answers
