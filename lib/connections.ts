@@ -187,6 +187,10 @@ async function checkRedis(redis: RedisConnection, config: Config): Promise<void>
   const fail = (reason: string) => {
     throw new ConnectionError(`Cannot use Redis at ${addressOf(config)}: ${reason}`);
   };
+  // ioredis goes on with database 0 where the server has no such database.
+  if (config.redis.db !== 0) {
+    await redis.select(config.redis.db).catch((error) => fail(explainRedis(error)));
+  }
   const info = parseInfo(await redis.info());
   const version = info.get("redis_version") ?? "0";
   const [major = 0, minor = 0] = version.split(".").map(Number);

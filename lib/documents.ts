@@ -304,10 +304,12 @@ function explain(error: unknown, verb: string, docId: string): unknown {
       cause: error,
     });
   }
-  if (code === "NOPERM") {
+  // Within a script, what may be written is asked for first, so only a read can have been refused.
+  if (code === "NOPERM" || /ACL failure in script/.test(reason)) {
     return new DocumentError("permission", `${cannot}: ${reason}`, { cause: error });
   }
-  if ((error as Error).name === "ReplyError") {
+  // RedisJSON refuses a text before it changes anything; of any other answer we do not know.
+  if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {
     return new DocumentError("invalid", `${cannot}: ${reason}`, { cause: error });
   }
   return new UnknownOutcomeError(

@@ -41,7 +41,7 @@ const invalid = (what: string, path: string, advice: string) =>
  */
 export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
   const fromText = typeof document === "string";
-  if (!fromText) checkValue(document, "$", 1);
+  if (!fromText) checkObject(document);
   const text = fromText ? document : JSON.stringify(document);
   // A UTF-16 unit is 1 to 3 bytes of UTF-8, so most texts need no counting.
   if (text.length * 3 > maxBytes) {
@@ -58,57 +58,82 @@ export function encodeJson(document: JsonObject | string, maxBytes: number): Enc
   return { text, spelled: LONG_NUMBER.test(text) ? spellNumbers(text) : text };
 }
 
-/** Checks a value that came as JavaScript. Walks it once. */
-function checkValue(value: unknown, path: string, depth: number): void {
+/** Checks a document that came as JavaScript. */
+function checkObject(document: unknown): void {
+  if (typeof document !== "object" || document === null || Array.isArray(document)) {
+    throw notAnObject(
+      document === null ? "null" : Array.isArray(document) ? "array" : typeof document,
+    );
+  }
+  const path: (string | number)[] = [];
+  try {
+    checkValue(document, path);
+  } catch (error) {
+    if (!(error instanceof NotStorable)) throw error;
+    const where = path.map((step) => typeof step === "number" ? `[${step}]` : `.${step}`).join("");
+    if (path.length === 0 && error.what.startsWith("a ")) throw notAnObject(error.what.slice(2));
+    throw invalid(error.what, `$${where.slice(0, 200)}`, error.advice);
+  }
+}
+
+/** Why a value cannot be stored; whoever knows the path makes it an error for the caller. */
+class NotStorable {
+  constructor(readonly what: string, readonly advice: string) {}
+}
+
+/** Walks a value once. `path` leads to where it is, also when this throws. */
+function checkValue(value: unknown, path: (string | number)[]): void {
   switch (typeof value) {
     case "string":
-      return checkString(value, path);
+      return checkString(value);
     case "number":
       if (Number.isFinite(value)) return;
-      throw invalid(`${value} is not a JSON number`, path, "use null or a string");
+      throw new NotStorable(`${value} is not a JSON number`, "use null or a string");
     case "boolean":
       return;
     case "object":
       break;
     default:
-      throw invalid(`a ${typeof value} is not JSON`, path, "convert it first");
+      throw new NotStorable(`${typeof value} is not JSON`, "convert it first");
   }
   if (value === null) return;
-  if (depth > MAX_DEPTH) throw tooDeep(path);
+  if (path.length >= MAX_DEPTH) throw TOO_DEEP;
   if (Array.isArray(value)) {
-    value.forEach((item, index) => checkValue(item, `${path}[${index}]`, depth + 1));
+    for (let index = 0; index < value.length; index++) {
+      path.push(index);
+      checkValue(value[index], path);
+      path.pop();
+    }
     return;
   }
   const prototype = Object.getPrototypeOf(value);
   const plain = prototype === null || Object.getPrototypeOf(prototype) === null;
   if (!plain || "toJSON" in value) {
-    const name = value.constructor?.name ?? "object";
-    if (depth === 1) throw notAnObject(name);
-    throw invalid(
-      `a ${name} is not JSON`,
-      path,
+    throw new NotStorable(
+      `a ${value.constructor?.name ?? "object"} is not JSON`,
       "convert it first, such as a Date by toISOString()",
     );
   }
   for (const key in value) {
-    checkString(key, path);
+    path.push(key);
+    checkString(key);
     const item = (value as Record<string, unknown>)[key];
     // As in JSON.stringify, a property that is undefined is absent.
-    if (item !== undefined) checkValue(item, `${path}.${key}`, depth + 1);
+    if (item !== undefined) checkValue(item, path);
+    path.pop();
   }
 }
 
-function checkString(text: string, path: string): void {
-  if (text.includes("\0")) {
-    throw invalid("U+0000", path, "PostgreSQL cannot hold it: remove it");
-  }
-  if (!text.isWellFormed()) {
-    throw invalid("a lone surrogate", path, "it is not Unicode text: use toWellFormed()");
-  }
+function checkString(text: string): void {
+  if (text.includes("\0")) throw new NotStorable("U+0000", "PostgreSQL cannot hold it: remove it");
+  if (!text.isWellFormed()) throw LONE_SURROGATE;
 }
 
-const tooDeep = (path: string) =>
-  invalid(`more than ${MAX_DEPTH} nested levels`, path.slice(0, 60), "flatten it");
+const LONE_SURROGATE = new NotStorable(
+  "a lone surrogate",
+  "it is not Unicode text: use toWellFormed()",
+);
+const TOO_DEEP = new NotStorable(`more than ${MAX_DEPTH} nested levels`, "flatten it");
 const notAnObject = (what: string) =>
   new DocumentError("invalid", `Cannot store the document: expected a JSON object, got ${what}`);
 
@@ -125,9 +150,7 @@ function checkText(text: string): void {
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
     throw notAnObject(Array.isArray(parsed) ? "array" : parsed === null ? "null" : typeof parsed);
   }
-  if (!text.isWellFormed()) {
-    throw invalid("a lone surrogate", "$", "it is not Unicode text: use toWellFormed()");
-  }
+  if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
   // The syntax is known to be right here, so tokens are enough to find keys and levels.
   const keysOfLevels: (Set<string> | null)[] = [];
   let keyNext = false;
@@ -136,7 +159,7 @@ function checkText(text: string): void {
       case "{":
       case "[":
         keysOfLevels.push(token === "{" ? new Set() : null);
-        if (keysOfLevels.length > MAX_DEPTH) throw tooDeep("$");
+        if (keysOfLevels.length > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
         keyNext = token === "{";
         continue;
       case "}":
@@ -152,12 +175,22 @@ function checkText(text: string): void {
         continue;
     }
     if (!token.startsWith('"')) continue;
-    if (BAD_STRING.test(token)) checkString(JSON.parse(token), `the string ${token.slice(0, 40)}`);
+    if (BAD_STRING.test(token)) checkToken(token);
     if (!keyNext) continue;
     const key = token.includes("\\") ? JSON.parse(token) as string : token.slice(1, -1);
     const keys = keysOfLevels.at(-1)!;
     if (keys.has(key)) throw invalid("a duplicate key", token.slice(0, 40), "keep one of them");
     keys.add(key);
+  }
+}
+
+/** Checks a string of a text that may hold what its escapes hide. */
+function checkToken(token: string): void {
+  try {
+    checkString(JSON.parse(token));
+  } catch (error) {
+    if (!(error instanceof NotStorable)) throw error;
+    throw invalid(error.what, `the string ${token.slice(0, 40)}`, error.advice);
   }
 }
 

@@ -12,12 +12,18 @@
 local DOCUMENT, STREAM, SETTINGS, REQUEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local DOC_ID, TS, FORWARD = ARGV[1], ARGV[2], ARGV[3] == '1'
 
+-- What a read of ours was refused for: the key's type, or the user's rights.
+local function refused(reply, key)
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return {'wrong_type', key} end
+  error(reply)
+end
+
 -- A refusal {code, detail}, a repeated receipt, or nil: go on.
 -- `command` is the verb's own, as it will be called; `kind` is what TYPE says of the document.
 local function check(command, kind)
   if REQUEST then
     local first = redis.pcall('HMGET', REQUEST, 'call', 'stream_id')
-    if first.err then return {'wrong_type', REQUEST} end
+    if first.err then return refused(first, REQUEST) end
     if first[1] then
       if first[1] ~= ARGV[7] then return {'request_conflict', ''} end
       -- A repeated request writes too, or a WAIT behind it would confirm nothing.
@@ -27,16 +33,18 @@ local function check(command, kind)
   end
   if kind ~= 'none' and kind ~= 'ReJSON-RL' then return {'wrong_type', DOCUMENT} end
   if not redis.acl_check_cmd(unpack(command)) then return {'permission', command[1]} end
-  if REQUEST and not redis.acl_check_cmd('HSET', REQUEST, 'call', '') then
-    return {'permission', 'HSET'}
+  if REQUEST then
+    if not redis.acl_check_cmd('HSET', REQUEST, 'call', '') then return {'permission', 'HSET'} end
+    if not redis.acl_check_cmd('EXPIRE', REQUEST, '1') then return {'permission', 'EXPIRE'} end
   end
   if not FORWARD then return nil end
 
   if not redis.acl_check_cmd('XADD', STREAM, '*', 'ts', '') then return {'permission', 'XADD'} end
+  if not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then return {'permission', 'HSET'} end
   local events = redis.pcall('XLEN', STREAM)
-  if type(events) == 'table' then return {'wrong_type', STREAM} end
+  if type(events) == 'table' then return refused(events, STREAM) end
   local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest')
-  if settings.err then return {'wrong_type', SETTINGS} end
+  if settings.err then return refused(settings, SETTINGS) end
   if not settings[1] then
     redis.call('HSET', SETTINGS, 'partitions', ARGV[4], 'max_events', ARGV[5], 'max_bytes', ARGV[6], 'largest', 0)
     settings = {ARGV[4], ARGV[5], ARGV[6], 0}
@@ -67,7 +75,7 @@ local function append(event_type, payload, largest)
     -- stays there; the next event then takes the next millisecond.
     local ms, seq = string.match(id, '^(%d+)%-(%d%d%d%d%d%d%d+)$')
     if seq and tonumber(seq) >= 1048574 then
-      redis.call('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
+      redis.pcall('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
     end
   end
   if REQUEST then

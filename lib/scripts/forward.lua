@@ -1,6 +1,6 @@
--- Moves a stream's last id past the offset, so that no new event gets an id that the target has passed.
+-- Moves a stream's last id to the offset, above which new ids begin, so that no new event gets an id that the target has passed.
 -- KEYS: 1 stream
--- ARGV: 1 the id to move to (just past the offset)  2 consumer group
+-- ARGV: 1 the offset  2 consumer group
 -- Returns 1 where it was moved, 0 where it was past it already.
 
 redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0-0', 'MKSTREAM')

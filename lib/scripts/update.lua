@@ -9,10 +9,14 @@ if answer then return answer end
 if kind == 'none' then return {'missing', ''} end
 if not redis.acl_check_cmd('JSON.GET', DOCUMENT) then return {'permission', 'JSON.GET'} end
 
--- Merging cannot be undone by another merge, so a document near the limit is tried on a copy of its bytes.
+-- Merging cannot be undone by another merge, so a document near the limit is kept as it was. A character
+-- takes six bytes of text at most (\u0001) where it takes one in memory.
 local limit = tonumber(ARGV[10])
 local before
-if redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[9] > limit / 4 then
+if (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[9]) * 6 > limit then
+  if not redis.acl_check_cmd('RESTORE', DOCUMENT, '0', '', 'REPLACE') then
+    return {'permission', 'RESTORE'}
+  end
   before = redis.call('DUMP', DOCUMENT)
 end
 redis.call('JSON.MERGE', DOCUMENT, '$', ARGV[9])

@@ -14,7 +14,8 @@ export type Failpoint =
   | "coalesced"
   | "parking behind"
   | "applying"
-  | "sent"
+  /** a statement of this name was sent to the target, and its answer not read */
+  | `sent ${string}`
   | "applied"
   | "trimming"
   | "trimmed"

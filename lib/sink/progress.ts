@@ -54,7 +54,9 @@ export async function caughtUp(
     for (;;) {
       signal.throwIfAborted();
       const offset = await offsetOf(pool, stream);
-      if (compareStreamIds(offset, goal) >= 0) break;
+      // An offset past the last id tells of a stream that has gone back: there is something to mend first.
+      const reached = compareStreamIds(offset, goal) >= 0;
+      if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
       if (Date.now() >= deadline) {
         throw new WriteBehindError(
           `the target is behind after ${deadlineMs} ms: ${stream} is at ${offset}, not at ${goal}; ` +

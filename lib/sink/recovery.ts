@@ -2,8 +2,8 @@
  * What to do when the stream has gone back: a stale replica was promoted, an old append-only file or
  * snapshot was loaded, everything was flushed, or somebody trimmed.
  *
- * Redis is the truth. Ids that the target has passed would be skipped, so the stream's last id is moved past
- * the offset, and every document named by an entry at or below it is sent again from Redis.
+ * Redis is the truth. Ids that the target has passed would be skipped, so the stream's last id is moved to the
+ * offset, above which new ids begin, and every document named by an entry at or below it is sent again from Redis.
  * @module
  */
 
@@ -70,10 +70,4 @@ export async function resend(
     expected === undefined ? "" : expected ?? "-",
   ]);
   return id === "" ? null : String(id);
-}
-
-/** The first id that is past an offset. */
-export function pastOf(offset: string): string {
-  const [ms, seq] = offset.split("-");
-  return `${ms}-${BigInt(seq!) + 1n}`;
 }

@@ -389,7 +389,7 @@ export class PostgresTarget implements Target {
     this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
       const reply = connection.query<Row>({ name, text, values });
-      await failpoint?.("sent");
+      await failpoint?.(`sent ${name}`);
       return await Promise.race([reply, abandoned.promise]);
     } catch (error) {
       // A connection that failed otherwise than by an answer is not used again.

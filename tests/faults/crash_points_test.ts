@@ -20,14 +20,18 @@ Deno.test.afterAll(async () => await pipeline[Symbol.asyncDispose]());
 
 /** Everything that a drain passes, in its order; `name:2` is the second time. */
 const PLACES = [
+  "sent self",
   "claiming",
+  "sent first offset",
+  "sent raise epoch",
+  "sent has parked",
   "claimed",
   "begun",
   "reading",
   "read",
   "coalesced",
   "applying",
-  "sent",
+  "sent apply session",
   "applied",
   "trimming",
   "trimmed",
@@ -35,7 +39,7 @@ const PLACES = [
   "read:3",
   "coalesced:3",
   "applying:3",
-  "sent:3",
+  "sent apply session:3",
   "applied:3",
   "trimming:2",
   "trimmed:2",
@@ -98,7 +102,7 @@ Deno.test("a statement was sent and its reply never read: the offset says whethe
   await t.step("it was committed", async () => {
     const author = await fresh();
     await author.write({ calls: 200 });
-    await killAt("sent:2", pipeline.config, {
+    await killAt("sent apply session:2", pipeline.config, {
       keys: KEYS,
       there: async () => {
         const { pool } = pipeline;
@@ -119,7 +123,7 @@ Deno.test("a statement was sent and its reply never read: the offset says whethe
     const outside = await pool.connect();
     try {
       await outside.query("BEGIN; LOCK TABLE sessions IN EXCLUSIVE MODE");
-      await killAt("sent", pipeline.config, {
+      await killAt("sent apply session", pipeline.config, {
         keys: KEYS,
         there: () => waitForLock(pipeline).then(() => {}),
       });
@@ -153,7 +157,18 @@ function waitForLock({ pool }: Pipeline) {
 Deno.test("a sink killed while it parks: each bad event is parked once, later ones behind it", async (t) => {
   const { redis, config, pool } = pipeline;
   await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->>'bad' IS NULL)");
-  for (const place of ["probing", "sent:3", "parking", "applied", "parking behind"]) {
+  for (
+    const place of [
+      "probing",
+      "sent invalid payloads",
+      "sent probe session:2",
+      "parking",
+      "sent park session",
+      "applied",
+      "parking behind",
+      "sent parked among",
+    ]
+  ) {
     await t.step(place, async () => {
       await fresh();
       for (let n = 0; n < 100; n++) {
