@@ -175,7 +175,7 @@ const sections = mapping({
     retry_base_ms: whole(50, 1, LONGEST_MS),
     retry_max_ms: whole(5000, 1, LONGEST_MS),
     /** after this a silent owner of a partition is replaced */
-    lease_seconds: positive(10, LONGEST_SECONDS),
+    lease_seconds: positive(8, LONGEST_SECONDS),
   }),
   search_index: section({
     create_index: flag(true),

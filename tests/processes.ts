@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { stringify } from "yaml";
 import type { Config } from "../lib/config.ts";
+import { addressesOf } from "../lib/services/registry.ts";
 import { testFolder } from "./servers.ts";
 
 const CHECKOUT = join(import.meta.dirname!, "..");
@@ -16,13 +17,9 @@ export interface RunningCommand extends AsyncDisposable {
 }
 
 /** The addresses of a configuration, as the environment gives them to a command. */
-export function environmentOf({ redis, postgresql }: Config): Record<string, string> {
-  const { host, port, database, user, password } = postgresql;
-  return {
-    REDIS_URL: `redis://${redis.host}:${redis.port}`,
-    DATABASE_URL: `postgresql://${user}:${password}@${host}:${port}/${database}`,
-    NO_COLOR: "1",
-  };
+export function environmentOf(config: Config): Record<string, string> {
+  const { redisUrl, databaseUrl } = addressesOf(config);
+  return { REDIS_URL: redisUrl, DATABASE_URL: databaseUrl, NO_COLOR: "1" };
 }
 
 /**

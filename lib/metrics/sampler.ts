@@ -7,7 +7,7 @@
 import { type Config, entityConfig } from "../config.ts";
 import type { RedisConnection } from "../connections.ts";
 import { reasonOf, WriteBehindError } from "../errors.ts";
-import { allPartitions, type PartitionKeys } from "../events.ts";
+import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
 import { COUNTER_NAMES, type CounterName } from "./counters.ts";
 
 /** One moment of the pipeline. Rates are per second since the sample before. */
@@ -35,8 +35,6 @@ export interface SamplerOptions {
   flush?: (() => Promise<void>)[];
 }
 
-/** The consumer group in which a sink shows its progress. */
-const GROUP = "writebehind";
 /** A sink that has not told its freshness for so long, in ms, applies nothing now. */
 const FRESHNESS_MAX_AGE_MS = 5000;
 
@@ -111,6 +109,33 @@ export class Sampler {
   onSample(listener: (sample: Sample) => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
+  }
+
+  /**
+   * Waits for a sample that meets a condition.
+   * @param what what is awaited, for the error's sentence
+   * @param deadlineMs how long to wait, in ms
+   * @throws {WriteBehindError} after the deadline
+   */
+  async until(
+    condition: (sample: Sample) => boolean,
+    what: string,
+    deadlineMs = 60_000,
+  ): Promise<Sample> {
+    const met = Promise.withResolvers<Sample>();
+    const end = this.onSample((sample) => {
+      if (condition(sample)) met.resolve(sample);
+    });
+    const timer = setTimeout(
+      () => met.reject(new WriteBehindError(`waited ${deadlineMs} ms in vain for ${what}`)),
+      deadlineMs,
+    );
+    try {
+      return await met.promise;
+    } finally {
+      clearTimeout(timer);
+      end();
+    }
   }
 
   /**
@@ -257,7 +282,7 @@ function lagOfGroup(
   if (reply === undefined || reply[0]) return null;
   for (const group of reply[1] as unknown[][]) {
     const field = (name: string) => group[group.indexOf(name) + 1];
-    if (field("name") !== GROUP) continue;
+    if (field("name") !== CONSUMER_GROUP) continue;
     const lag = field("lag");
     return field("last-delivered-id") === lastId && typeof lag === "number" ? lag : null;
   }

@@ -14,29 +14,35 @@ import { takeSummary } from "./summary.ts";
 
 /** What the demo may be told. */
 export interface DemoOptions {
-  /** @default {notebooks/writebehind.ipynb of this checkout} */
-  notebook?: string;
+  /** Paths. @default {the notebooks of this checkout, the main one first} */
+  notebooks?: string[];
   /** Names the ports to prefer, and the addresses to use where no embedded server exists. */
   config?: ServerSettings;
 }
 
+const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb"].map((name) =>
+  join(CHECKOUT, "notebooks", name)
+);
+
 /**
- * Sets up what is missing, starts the servers, runs the notebook, prints its summary, and stops the servers
+ * Sets up what is missing, starts the servers, runs the notebooks, prints their summaries, and stops the servers
  * that nobody else uses, whatever happened.
  *
  * @throws {NotebookError} naming the cell that failed, after printing its traceback
  * @throws {InterruptedError} on Ctrl-C
  */
 export function runDemo(options: DemoOptions = {}): Promise<void> {
-  const { notebook = join(CHECKOUT, "notebooks", "writebehind.ipynb"), config } = options;
+  const { notebooks = NOTEBOOKS, config } = options;
   return interruptible(async (signal) => {
     await ensureSetup({ onProgress: console.log, signal });
     try {
       const services = await startServices({ config, onProgress: console.log });
       console.log(describeServers(services));
-      await takeSummary(); // One that an earlier run left must not be taken for this one's.
-      const run = await execute(notebook, signal);
-      await printSummary(run);
+      for (const notebook of notebooks) {
+        console.log(`\n${relative(Deno.cwd(), notebook)}`);
+        await takeSummary(); // One that an earlier run left must not be taken for this one's.
+        await printSummary(await execute(notebook, signal));
+      }
     } finally {
       await leaveServices();
     }

@@ -150,6 +150,13 @@ export function describeServers({ redisUrl, databaseUrl, source }: ResolvedServe
     `PostgreSQL ${redacted(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`;
 }
 
+/** The addresses of a configuration, with their passwords: what REDIS_URL and DATABASE_URL would be. */
+export function addressesOf(
+  config: ServerSettings,
+): Pick<ResolvedServers, "redisUrl" | "databaseUrl"> {
+  return { redisUrl: redisUrlOf(config), databaseUrl: databaseUrlOf(config) };
+}
+
 /** What to lay over a configuration (`configWith`) so that it names the resolved servers. */
 export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
   redis: Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">;

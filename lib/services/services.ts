@@ -164,7 +164,9 @@ class Start {
     const since = performance.now();
     try {
       const dir = join(servicesFolder(this.#root), name);
-      const { pid, startTime, port: taken, url } = await start({ dir, port });
+      // On its old port again, where clients look for it.
+      const preferred = recorded?.port ?? port;
+      const { pid, startTime, port: taken, url } = await start({ dir, port: preferred });
       this.#servers[name] = { pid, startTime, port: taken, url };
       this.started.push(name);
       await this.#write(this.#holders);
@@ -230,6 +232,20 @@ export function stopServices(
     onProgress,
     async () => stopAll((await readRegistry(root)).servers, root),
   );
+}
+
+/**
+ * Stops PostgreSQL alone, at once and without a word to its clients, as a crash would; `startServices`
+ * brings it back on the same port.
+ * @returns whether it ran
+ */
+export function crashPostgres({ root = CHECKOUT }: { root?: string } = {}): Promise<boolean> {
+  return withLock(lockFile(root), () => {}, async () => {
+    const { postgres } = (await readRegistry(root)).servers;
+    if (!postgres || !isAlive(postgres)) return false;
+    await stopPostgres(postgres, "immediate");
+    return true;
+  });
 }
 
 async function stopAll(servers: Registry["servers"], root: string): Promise<ServiceName[]> {

@@ -208,7 +208,7 @@ Deno.test("config: a file or a section with nothing in it is all defaults", () =
       batch_bytes: 33554432,
       retry_base_ms: 50,
       retry_max_ms: 5000,
-      lease_seconds: 10,
+      lease_seconds: 8,
     },
     metrics: { sample_interval_ms: 500, max_samples: 600, flush_interval_ms: 1000 },
   });

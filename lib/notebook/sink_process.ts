@@ -1,0 +1,53 @@
+/**
+ * The sink as a process of its own, so that a notebook can kill it.
+ * @module
+ */
+
+import type { Config } from "../config.ts";
+import { addressesOf } from "../services/registry.ts";
+
+const MAIN = new URL("../main.ts", import.meta.url).href;
+
+/** A running `deno task sink`. */
+export class SinkProcess implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+
+  /** @param config names the servers; the process reads everything else from `config/config.yaml` */
+  constructor(config: Config) {
+    const { redisUrl, databaseUrl } = addressesOf(config);
+    this.#child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--allow-all", MAIN, "sink"],
+      env: { REDIS_URL: redisUrl, DATABASE_URL: databaseUrl },
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+      // The stop button signals the kernel's whole group, and is not meant for the sink.
+      detached: true,
+    }).spawn();
+    this.#child.unref();
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Ends the process as a power cut would, in the middle of whatever it does. */
+  async kill(): Promise<void> {
+    this.#signal("SIGKILL");
+    await this.#child.status;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#signal("SIGTERM");
+    await this.#child.status;
+  }
+
+  #signal(signal: Deno.Signal): void {
+    try {
+      this.#child.kill(signal);
+    } catch (error) {
+      // It has ended already.
+      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
