@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { ChainableCommander, Redis } from "ioredis";
 import type { Config } from "../config.ts";
 
 /** The counters, without their `metrics:` prefix: each counts events. */
@@ -27,12 +27,20 @@ export type Gauge = () => Record<string, string | number>;
 /** Different messages that one sending keeps; more of them are counted under one line. */
 const MAX_MESSAGES = 100;
 
+/** A line for a log stream. */
+interface Message {
+  name: CounterName;
+  message: string;
+  /** events that it is about */
+  count: number;
+}
+
 /** What one connection has counted and not yet sent. */
 export class Counters {
   #config: Config;
   #send: Redis;
   #counts = new Map<CounterName, number>();
-  #messages = new Map<string, { name: CounterName; message: string; count: number }>();
+  #messages = new Map<string, Message>();
   #gauges = new Map<string, Gauge>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
@@ -95,9 +103,25 @@ export class Counters {
     this.#counts = new Map();
     this.#messages = new Map();
     this.#gauges = new Map();
+    try {
+      await this.#transaction(counts, messages, gauges).exec();
+    } catch {
+      for (const [name, events] of counts) {
+        this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+      }
+      for (const { name, message, count } of messages.values()) this.#log(name, message, count);
+      for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
+      this.#schedule();
+    }
+  }
+
+  /** Either all of it is sent or nothing: trying again counts twice only where the reply itself was lost. */
+  #transaction(
+    counts: Map<CounterName, number>,
+    messages: Map<string, Message>,
+    gauges: Map<string, Gauge>,
+  ): ChainableCommander {
     const { log_streams, log_max_entries } = this.#config.streams;
-    // One transaction: either all of it was sent or none, so trying again counts nothing twice but
-    // where the reply itself was lost.
     const transaction = this.#send.multi();
     for (const [name, events] of counts) transaction.incrby(`metrics:${name}`, events);
     const ts = Date.now();
@@ -112,16 +136,7 @@ export class Counters {
       );
     }
     for (const [key, fields] of gauges) transaction.hset(key, fields());
-    try {
-      await transaction.exec();
-    } catch {
-      for (const [name, events] of counts) {
-        this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
-      }
-      for (const { name, message, count } of messages.values()) this.#log(name, message, count);
-      for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
-      this.#schedule();
-    }
+    return transaction;
   }
 
   /** Sends what is left and stops the timer. */
