@@ -3,47 +3,13 @@
  * @module
  */
 
-import { Command, InvalidArgumentError } from "commander";
-import { type Config, configWith, loadConfig } from "./config.ts";
+import { Command } from "commander";
+import { CONFIG, configured, ENTITY, number, stopSignal } from "./commands/common.ts";
+import { addOperatorCommands } from "./commands/operator.ts";
+import { loadConfig } from "./config.ts";
 import { connectPostgres, connectRedis } from "./connections.ts";
 import { reasonOf, WriteBehindError } from "./errors.ts";
-import { describeServers, resolveServers, serverOverrides } from "./services/registry.ts";
-
-/** Loads the configuration with the servers that this command is to use, and says which they are. */
-async function configured(path: string | undefined): Promise<Config> {
-  const config = await loadConfig(path);
-  const servers = await resolveServers(config);
-  console.log(describeServers(servers));
-  return configWith(config, serverOverrides(servers));
-}
-
-/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, in ms of each other. */
-const SAME_CTRL_C_MS = 1000;
-
-/** Raised by the first Ctrl-C or SIGTERM; a later one ends the process at once. */
-function stopSignal(): AbortSignal {
-  const controller = new AbortController();
-  let stoppedAt = 0;
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(name, () => {
-      if (controller.signal.aborted && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
-      if (!controller.signal.aborted) stoppedAt = Date.now();
-      controller.abort();
-    });
-  }
-  return controller.signal;
-}
-
-function number(text: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
-    throw new InvalidArgumentError("Expected a number that is not negative.");
-  }
-  return value;
-}
-
-const CONFIG = ["--config <file>", "the configuration file (default: config/config.yaml)"] as const;
-const ENTITY = ["--entity <name>", "the entity", "session"] as const;
+import { describeServers } from "./services/registry.ts";
 
 /** Reports at most this often, in ms. */
 const REPORT_MS = 1000;
@@ -174,6 +140,7 @@ function program(): Command {
     .option("--seed <n>", "of the random generator", number)
     .action(runTraffic);
 
+  addOperatorCommands(command);
   return command;
 }
 

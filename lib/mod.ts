@@ -22,11 +22,21 @@ export {
   RedisConnection,
 } from "./connections.ts";
 export {
+  type DeadLetter,
+  type DeadLetterEvent,
+  type DeadLetterSelection,
+  type DeadLetterState,
+  discardDeadLetters,
+  listDeadLetters,
+  readDeadLetter,
+} from "./deadletter.ts";
+export {
   deleteDocument,
   generateDocId,
   insertDocument,
   type InsertOptions,
   readByIds,
+  type ReadOptions,
   type Receipt,
   updateDocument,
   type WriteOptions,
@@ -49,9 +59,13 @@ export { main } from "./main.ts";
 export { type CounterName, loadMetrics, type Metrics } from "./metrics/counters.ts";
 export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
 export { describeServers, resolveServers, serverOverrides } from "./services/registry.ts";
+export { rebuild, RebuildRefusedError, type RebuildReport } from "./rebuild.ts";
+export { repairRedis, type RepairReport, repairTarget } from "./repair.ts";
+export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./replay.ts";
 export { createSearchIndex, randomSearchQueries, search, searchRaw } from "./search.ts";
 export { caughtUp } from "./sink/progress.ts";
 export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
+export { type PartitionStatus, readStatus } from "./status.ts";
 export { createTable } from "./targets/schema.ts";
 export { dummyDataWorker, generateDummySession, seededRandom } from "./traffic.ts";
 export { verify, type VerifyOptions, type VerifyReport } from "./verify.ts";

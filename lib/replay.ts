@@ -16,7 +16,7 @@ import {
 } from "./deadletter.ts";
 import { reasonOf } from "./errors.ts";
 import { allPartitions, type EventType, type PartitionKeys } from "./events.ts";
-import { documentsScript, runScript } from "./scripts/mod.ts";
+import { readScript, runScript } from "./scripts/mod.ts";
 import { coalesce, decodeAll, type Event, type Item, keyOf } from "./sink/batch.ts";
 import { kindOf } from "./sink/retry.ts";
 import { bytesArray } from "./targets/binary.ts";
@@ -304,7 +304,7 @@ class Replay {
   async #documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
     const keys = docIds.map((id) => this.#keys.documentPrefix + id.toString());
     const limit = String(this.#config.write_behind.batch_bytes);
-    const texts = await runScript(this.#redis, documentsScript, keys, [limit]) as string[];
+    const texts = await runScript(this.#redis, readScript, keys, [limit]) as string[];
     return texts.map((text) => text === "" ? null : Buffer.from(text));
   }
 

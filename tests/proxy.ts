@@ -1,12 +1,12 @@
 /** A TCP proxy that breaks on demand, put between a client and a real server. */
 import net from "node:net";
 
-type Link = { client: net.Socket; upstream: net.Socket };
+type Link = { client: net.Socket; upstream: net.Socket; vanished: boolean };
 
 /** Forwards to a target until told to do worse: to open connections and new ones, until `heal()`. */
 export class TcpProxy implements AsyncDisposable {
   readonly host = "127.0.0.1";
-  readonly #target: { host: string; port: number };
+  #target: { host: string; port: number };
   readonly #links = new Set<Link>();
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
   #listener: net.Server | undefined;
@@ -41,6 +41,7 @@ export class TcpProxy implements AsyncDisposable {
       client.resetAndDestroy();
       upstream.destroy();
     }
+    this.#links.clear();
   }
 
   /** Resets every connection and refuses new ones. */
@@ -57,6 +58,17 @@ export class TcpProxy implements AsyncDisposable {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#flow = promise;
     this.#openFlow = resolve;
+  }
+
+  /** Open connections pass on nothing ever again, and nobody is told; new ones work. */
+  vanish(): void {
+    for (const link of this.#links) link.vanished = true;
+  }
+
+  /** Ends every connection by a reset; new ones go to another server. */
+  switchTo(target: { host: string; port: number }): void {
+    this.#target = target;
+    this.resetAll();
   }
 
   /** Delays every chunk by `ms` milliseconds, each way. */
@@ -100,15 +112,15 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #connect(client: net.Socket): void {
-    const link = { client, upstream: net.connect(this.#target.port, this.#target.host) };
+    const link = {
+      client,
+      upstream: net.connect(this.#target.port, this.#target.host),
+      vanished: false,
+    };
     this.#links.add(link);
     for (const [from, to] of [[client, link.upstream], [link.upstream, client]] as const) {
       from.setNoDelay(true);
       from.on("error", () => {}); // A close follows, which takes the other side down too.
-      from.on("close", () => {
-        this.#links.delete(link);
-        to.destroy();
-      });
       this.#forward(from, to, link);
     }
   }
@@ -121,9 +133,19 @@ export class TcpProxy implements AsyncDisposable {
     };
     from.on("data", (chunk: Uint8Array) =>
       inTurn(() => {
-        if (!to.destroyed) this.#pass(chunk, to, link);
+        if (!to.destroyed && !link.vanished) this.#pass(chunk, to, link);
       }));
-    from.on("end", () => inTurn(() => to.end()));
+    from.on("end", () =>
+      inTurn(() => {
+        if (!link.vanished) to.end();
+      }));
+    // What was sent before still arrives, also late, as packets do.
+    from.on("close", () =>
+      inTurn(() => {
+        if (link.vanished) return;
+        this.#links.delete(link);
+        to.destroySoon();
+      }));
   }
 
   #pass(chunk: Uint8Array, to: net.Socket, { client, upstream }: Link): void {

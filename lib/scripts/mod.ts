@@ -7,7 +7,6 @@ import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
 import common from "./common.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
-import documentsVerb from "./documents.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
@@ -33,7 +32,6 @@ export const deleteScript: Script = script("delete", `${common}\n${deleteVerb}`)
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
 export const resendScript: Script = script("resend", resendVerb);
-export const documentsScript: Script = script("documents", documentsVerb);
 export const restoreScript: Script = script("restore", restoreVerb);
 export const readScript: Script = script("read", readVerb);
 

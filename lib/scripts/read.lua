@@ -1,11 +1,12 @@
 -- Reads documents until they are too many bytes: their present state, for events without payload.
 -- KEYS: documents
 -- ARGV: 1 bytes after which no further document is read
--- Returns their JSON texts in order, "" for one that is missing, and stops early past the limit.
+-- Returns their JSON texts in order, "" for one that is missing, and stops early past the limit. A key of
+-- another type holds no document.
 
 local texts, bytes = {}, 0
 for index, key in ipairs(KEYS) do
-  local text = redis.call('JSON.GET', key) or ''
+  local text = redis.call('TYPE', key).ok == 'ReJSON-RL' and redis.call('JSON.GET', key) or ''
   texts[index] = text
   bytes = bytes + #text
   if bytes >= tonumber(ARGV[1]) then break end

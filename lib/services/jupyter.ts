@@ -36,3 +36,17 @@ export async function writeKernelspec(root = CHECKOUT): Promise<void> {
   );
   await Deno.rename(draft, join(folder, "kernel.json"));
 }
+
+/**
+ * Answers the question about news that JupyterLab asks on its first start, and keeps cells that are scrolled
+ * out of sight in the page, so that live charts go on there.
+ */
+export async function writeLabSettings(root = CHECKOUT): Promise<void> {
+  const folder = join(root, ".venv", "share", "jupyter", "lab", "settings");
+  await Deno.mkdir(folder, { recursive: true });
+  const settings = {
+    "@jupyterlab/apputils-extension:notification": { checkForUpdates: false, fetchNews: "false" },
+    "@jupyterlab/notebook-extension:tracker": { windowingMode: "contentVisibility" },
+  };
+  await Deno.writeTextFile(join(folder, "overrides.json"), JSON.stringify(settings, null, 2));
+}

@@ -5,7 +5,7 @@
 import { leaveServices } from "./demo.ts";
 import { CHECKOUT } from "./checkout.ts";
 import { interruptible } from "./interrupt.ts";
-import { jupyterEnvironment, writeKernelspec } from "./jupyter.ts";
+import { jupyterEnvironment, writeKernelspec, writeLabSettings } from "./jupyter.ts";
 import { describeServers, type ServerSettings } from "./registry.ts";
 import { startServices } from "./services.ts";
 import { ensureSetup, venvPython } from "./setup.ts";
@@ -27,6 +27,7 @@ export function runLab(options: LabOptions = {}): Promise<void> {
   return interruptible(async (signal) => {
     await ensureSetup({ onProgress: console.log, signal });
     await writeKernelspec();
+    await writeLabSettings();
     try {
       const { config } = options;
       console.log(describeServers(await startServices({ config, onProgress: console.log })));
@@ -45,11 +46,8 @@ async function runJupyter(options: LabOptions, signal: AbortSignal): Promise<voi
     args: [
       ...["-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", `--ServerApp.root_dir=${CHECKOUT}`],
       `--LabApp.default_url=/lab/tree/${notebook}`,
-      // No question about news on the first start, and no look for newer versions.
-      ...[
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-      ],
+      // No look for newer versions; the question about news is answered by the settings.
+      "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
       "--LabApp.extension_manager=readonly",
       "--ServerApp.log_level=WARN",
       ...(browser ? [] : ["--no-browser"]),

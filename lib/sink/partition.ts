@@ -64,6 +64,8 @@ export class PartitionSink {
   #owner: string;
   #reader: StreamReader;
   #freshness = new Freshness();
+  /** when a batch was applied last, in ms */
+  #appliedAt = 0;
   #claim: Claim | null = null;
   /** the newest claim, also where a failure has ended its use: its lease is given back on `close` */
   #lease: Claim | null = null;
@@ -194,6 +196,7 @@ export class PartitionSink {
     this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
     this.#witnessMissing = false;
     this.state = "owner";
+    this.#tell();
     await failpoint?.("begun");
   }
 
@@ -242,6 +245,7 @@ export class PartitionSink {
       if (work === null) {
         await this.#trim(claim);
         this.#check(claim);
+        this.#idle();
         if (!follow) return;
         next = this.#nextWork(claim.offset, true);
         continue;
@@ -262,6 +266,14 @@ export class PartitionSink {
       }
     }
     next.catch(() => {});
+  }
+
+  /** With nothing left to apply, a failure that is over must not go on standing there as the last word. */
+  #idle(): void {
+    if (this.failuresInARow === 0) return;
+    this.lastError = null;
+    this.failuresInARow = 0;
+    this.#tell();
   }
 
   #check(claim: Claim): void {
@@ -347,7 +359,20 @@ export class PartitionSink {
     for (const { reason } of batch.parked) {
       counters.count("postgres_fail", 1, `parked from ${stream}: ${reason}`);
     }
-    counters.gauge(this.keys.gauges, () => ({ ...this.#freshness.quantiles(), at: Date.now() }));
+    this.#appliedAt = Date.now();
+    this.#tell();
+  }
+
+  /** Tells people, by way of Redis, how this partition is. */
+  #tell(): void {
+    this.#redis.counters.gauge(this.keys.gauges, () => ({
+      ...this.#freshness.quantiles(),
+      at: this.#appliedAt,
+      owner: this.#owner,
+      state: this.state,
+      failures: this.failuresInARow,
+      last_error: this.lastError === null ? "" : reasonOf(this.lastError).slice(0, 1000),
+    }));
   }
 
   /** Notes a failure. The partition is claimed anew before the next attempt, which tells the true offset. */
@@ -373,6 +398,7 @@ export class PartitionSink {
     const reason = `${this.keys.stream}: ${reasonOf(error)}`;
     counters.count("postgres_fail", 1, reason);
     counters.count("redis_retry", 1, reason);
+    this.#tell();
     return kind;
   }
 

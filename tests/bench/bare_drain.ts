@@ -6,7 +6,7 @@
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../lib/config.ts";
 import { allPartitions, type PartitionKeys } from "../../lib/events.ts";
-import { coalesce, decode } from "../../lib/sink/batch.ts";
+import { coalesce, decodeAll } from "../../lib/sink/batch.ts";
 import { StreamReader } from "../../lib/sink/reader.ts";
 import { bytesArray, timeArray, versionArray } from "../../lib/targets/binary.ts";
 import type { Batch } from "../../lib/targets/target.ts";
@@ -34,20 +34,21 @@ DELETE FROM "${table}" AS t USING unnest($8::text[]) AS e (id) WHERE t.id = e.id
 export async function bareDrain(pool: Pool, config: Config, entity: string): Promise<number> {
   const keys = allPartitions(config, entity)[0]!;
   const sql = bareSql(entityConfig(config, entity).table);
+  const { batch_size } = config.write_behind;
   const reader = new StreamReader(config, keys);
   const connection = await pool.connect();
   try {
     await connection.query("SET enable_seqscan = off");
     let events = 0;
     let trimming = Promise.resolve();
-    let next = readBatch(reader, "0-0");
+    let next = readBatch(reader, "0-0", batch_size);
     for (;;) {
       const batch = await next;
       if (batch === null) {
         await trimming;
         return events;
       }
-      next = readBatch(reader, batch.lastId);
+      next = readBatch(reader, batch.lastId, batch_size);
       const { upserts, removals } = batch;
       await connection.query({
         name: "bare drain",
@@ -73,10 +74,14 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
   }
 }
 
-async function readBatch(reader: StreamReader, position: string): Promise<Batch | null> {
-  const entries = await reader.read(position, false);
+async function readBatch(
+  reader: StreamReader,
+  position: string,
+  size: number,
+): Promise<Batch | null> {
+  const { entries } = await reader.read(position, size, false);
   if (entries.length === 0) return null;
-  return coalesce(entries.map(decode), (docIds) => reader.documents(docIds));
+  return coalesce(decodeAll(entries), (docIds) => reader.documents(docIds));
 }
 
 async function trim(

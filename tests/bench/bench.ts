@@ -67,14 +67,18 @@ function options(): Options {
 }
 
 /** Measures the wanted rows, and prints them. */
-async function bench({ json: asJson, quick, rows: wanted, rounds }: Options): Promise<void> {
+async function bench(
+  { json: asJson, quick, rows: wanted, rounds }: Options,
+  signal: AbortSignal,
+): Promise<void> {
   const groups = GROUPS.filter(({ rows }) => rows.some((row) => wanted.includes(row)));
   const progress = benchProgress(groups.length);
-  await using workbench = await Workbench.open(
-    quick ? QUICK : FULL,
-    rounds ?? (quick ? 1 : ROUNDS),
-    progress.step,
-  );
+  await using workbench = await Workbench.open({
+    sizes: quick ? QUICK : FULL,
+    rounds: rounds ?? (quick ? 1 : ROUNDS),
+    step: progress.step,
+    signal,
+  });
   const rows: Row[] = [];
   try {
     for (const [index, group] of groups.entries()) {
@@ -96,7 +100,7 @@ try {
     new Promise<void>((resolve, reject) => {
       // The servers end with this process: see TestFolder in servers.ts.
       signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-      bench(wanted).then(resolve, reject);
+      bench(wanted, signal).then(resolve, reject);
     })
   );
 } catch (error) {

@@ -19,13 +19,14 @@ export class SinkProcess implements AsyncDisposable {
   #pool: Workbench["pool"];
   #output: Promise<string>;
 
-  private constructor({ environment, pool }: Workbench, [program, ...args]: string[]) {
+  private constructor({ environment, pool, signal }: Workbench, [program, ...args]: string[]) {
     this.since = performance.now();
     this.#pool = pool;
     this.#child = new Deno.Command(program!, {
       args,
       cwd: CHECKOUT,
       env: environment,
+      signal,
       stdin: "null",
       stdout: "null",
       stderr: "piped",

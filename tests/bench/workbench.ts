@@ -28,24 +28,35 @@ export interface Backlog {
   rows: number;
 }
 
+/** What a run is told. */
+export interface WorkbenchOptions {
+  sizes: Sizes;
+  rounds: number;
+  step: Step;
+  signal: AbortSignal;
+}
+
 /** What a row needs to measure. */
 export class Workbench implements AsyncDisposable {
   readonly sizes: Sizes;
   readonly rounds: number;
   readonly step: Step;
+  /** ends what runs beside the bench */
+  readonly signal: AbortSignal;
   #pipeline: Pipeline;
 
-  private constructor(pipeline: Pipeline, sizes: Sizes, rounds: number, step: Step) {
+  private constructor(pipeline: Pipeline, { sizes, rounds, step, signal }: WorkbenchOptions) {
     this.#pipeline = pipeline;
     this.sizes = sizes;
     this.rounds = rounds;
     this.step = step;
+    this.signal = signal;
   }
 
   /** Starts a Redis with AOF everysec and no replica, and a PostgreSQL with its default settings. */
-  static async open(sizes: Sizes, rounds: number, step: Step): Promise<Workbench> {
-    step("starting Redis and PostgreSQL");
-    return new Workbench(await testPipeline(), sizes, rounds, step);
+  static async open(options: WorkbenchOptions): Promise<Workbench> {
+    options.step("starting Redis and PostgreSQL");
+    return new Workbench(await testPipeline(), options);
   }
 
   get redis(): RedisConnection {

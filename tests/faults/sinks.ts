@@ -1,5 +1,5 @@
 /** Sink processes for fault tests: started, killed where or when it is told, started again. */
-import type { Config } from "../../lib/config.ts";
+import { type Config, configWith } from "../../lib/config.ts";
 import { RedisWriteBehind } from "../../lib/sink/sink.ts";
 import type { Pipeline } from "../pipeline.ts";
 import { configFile, environmentOf, type RunningCommand, startTask } from "../processes.ts";
@@ -51,7 +51,7 @@ export async function killAt(
 
 /** Applies what is there, by a sink in this process. */
 export async function drain({ redis, pool, config }: Pipeline, keys: WriteBehindKeys = {}) {
-  const own = { ...config, write_behind: { ...config.write_behind, ...keys } };
+  const own = configWith(config, { write_behind: keys });
   await using sink = new RedisWriteBehind(redis, pool, own, "session");
   return await sink.drain();
 }

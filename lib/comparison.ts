@@ -1,0 +1,223 @@
+/**
+ * What `verify` compares: documents of Redis with their rows, in bounded memory.
+ * @module
+ */
+
+import { isUtf8 } from "node:buffer";
+import { createHash } from "node:crypto";
+import type { Pool } from "pg";
+import { type Config, entityConfig } from "./config.ts";
+import type { RedisConnection } from "./connections.ts";
+import { allPartitions, type PartitionKeys, partitionOf } from "./events.ts";
+import { equalJson } from "./json.ts";
+import { READ_BYTES, type Row, rowsAt } from "./restore.ts";
+import { readScript, runScript } from "./scripts/mod.ts";
+import { lastGeneratedId } from "./sink/progress.ts";
+import { bytesArray } from "./targets/binary.ts";
+import { offsetOf } from "./targets/schema.ts";
+
+/** How Redis and the target differ in one document: `missing` and `extra` are told of the target. */
+export type Difference = "missing" | "extra" | "different";
+
+/** A document that differs, as it was seen: texts by their hashes, since there may be many of them. */
+export interface Seen {
+  id: string;
+  difference: Difference;
+  /** hash of the document's text, `null` where it is missing */
+  document: string | null;
+  /** hash of the row's version and text, `null` where it is missing */
+  row: string | null;
+}
+
+/** A difference that may go away by itself. */
+export interface Suspect extends Seen {
+  partition: number;
+  /** the last event in the stream after it was seen: the target must pass it */
+  lastId: string;
+  /** how often it was seen just so after the target had passed that event */
+  looks: number;
+}
+
+/** Ids that are compared at a time. */
+export const CHUNK = 1000;
+const MAX_ID_BYTES = 512;
+
+/** The hash of a document's text, as {@linkcode Seen} has it. */
+export function hashOf(text: string): string {
+  return createHash("sha256").update(text).digest("base64url");
+}
+
+/** The hash of a row, as {@linkcode Seen} has it. */
+export function hashOfRow({ version, text }: Row): string {
+  return hashOf(`${version} ${text}`);
+}
+
+/** Reads documents of one partition: JSON texts, `null` for one that is missing, fewer where they are many bytes. */
+export async function readDocuments(
+  redis: RedisConnection,
+  { documentPrefix }: PartitionKeys,
+  ids: string[],
+): Promise<(string | null)[]> {
+  const keys = ids.map((id) => documentPrefix + id);
+  const texts = await runScript(redis, readScript, keys, [String(READ_BYTES)]) as string[];
+  return texts.map((text) => text === "" ? null : text);
+}
+
+/** Compares an entity's documents with its rows. */
+export class Comparison {
+  readonly partitions: PartitionKeys[];
+  /** keys under the entity's prefix that can be no document of it */
+  foreign = 0;
+  #redis: RedisConnection;
+  #pool: Pool;
+  #config: Config;
+  #table: string;
+
+  constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
+    this.#redis = redis;
+    this.#pool = pool;
+    this.#config = config;
+    this.#table = entityConfig(config, entity).table;
+    this.partitions = allPartitions(config, entity);
+  }
+
+  /** About how many documents and rows there are, for showing progress. */
+  async size(): Promise<number> {
+    const { rows: [row] } = await this.#pool.query<{ rows: number }>(
+      "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
+      [`"${this.#table}"`],
+    );
+    return Math.max(await this.#redis.dbsize(), row?.rows ?? 0) + (row?.rows ?? 0);
+  }
+
+  /** The ids of all documents in Redis, in chunks. An id may come twice (SCAN's promise is at least once). */
+  async *documentIds(): AsyncGenerator<[PartitionKeys, string[]]> {
+    for (const keys of this.partitions) {
+      const { documentPrefix } = keys;
+      const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
+      const options = ["MATCH", match, "COUNT", String(CHUNK), "TYPE", "ReJSON-RL"];
+      let cursor = "0";
+      do {
+        const [next, names] = await this.#redis.callBuffer("SCAN", cursor, ...options) as [
+          Buffer,
+          Buffer[],
+        ];
+        cursor = next.toString();
+        const ids = names.map((name) => name.subarray(documentPrefix.length))
+          .filter((id) => this.#canBeId(id, keys)).map(String);
+        this.foreign += names.length - ids.length;
+        if (ids.length > 0) yield [keys, ids];
+      } while (cursor !== "0");
+    }
+  }
+
+  #canBeId(id: Buffer, { partition }: PartitionKeys): boolean {
+    return id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
+      partitionOf(id.toString(), this.partitions.length) === partition;
+  }
+
+  /** The ids of all rows, in chunks of one partition each. */
+  async *rowIds(): AsyncGenerator<[PartitionKeys, string[]]> {
+    let after = "";
+    for (;;) {
+      const { rows } = await this.#pool.query<[string]>({
+        text: `SELECT id FROM "${this.#table}" WHERE id > $1 ORDER BY id LIMIT ${CHUNK}`,
+        values: [after],
+        rowMode: "array",
+      });
+      if (rows.length === 0) return;
+      yield* this.#byPartition(rows.map(([id]) => id));
+      after = rows.at(-1)![0];
+    }
+  }
+
+  #byPartition(ids: string[]): [PartitionKeys, string[]][] {
+    const groups = Map.groupBy(ids, (id) => partitionOf(id, this.partitions.length));
+    return [...groups].map(([partition, own]) => [this.partitions[partition]!, own]);
+  }
+
+  /** Those of `ids` that Redis has no document of. */
+  async withoutDocument({ documentPrefix }: PartitionKeys, ids: string[]): Promise<string[]> {
+    const pipeline = this.#redis.pipeline();
+    for (const id of ids) pipeline.type(documentPrefix + id);
+    const replies = await pipeline.exec() ?? [];
+    return ids.filter((_, index) => {
+      const [error, type] = replies[index]!;
+      if (error) throw error;
+      return type !== "ReJSON-RL";
+    });
+  }
+
+  /** The documents of `ids` that differ from their rows now. */
+  async compare(keys: PartitionKeys, ids: string[]): Promise<Suspect[]> {
+    const suspects: Suspect[] = [];
+    for (let left = ids; left.length > 0;) {
+      const [documents, { rows }] = await Promise.all([
+        readDocuments(this.#redis, keys, left),
+        rowsAt(this.#pool, this.#config, keys, left),
+      ]);
+      const both = Math.min(documents.length, rows.length);
+      for (let index = 0; index < both; index++) {
+        const document = documents[index]!;
+        const row = rows[index]!;
+        if (document === null && row === null) continue;
+        if (document !== null && row !== null && equalJson(document, row.text)) continue;
+        suspects.push({
+          id: left[index]!,
+          partition: keys.partition,
+          difference: document === null ? "extra" : row === null ? "missing" : "different",
+          document: document === null ? null : hashOf(document),
+          row: row === null ? null : hashOfRow(row),
+          lastId: "",
+          looks: 0,
+        });
+      }
+      left = left.slice(both);
+    }
+    if (suspects.length > 0) {
+      // Asked after the documents were read, so that the events of what was seen are at or below it.
+      const lastId = await lastGeneratedId(this.#redis, keys.stream);
+      for (const suspect of suspects) suspect.lastId = lastId;
+    }
+    return suspects;
+  }
+
+  /** Compares suspects again. */
+  async compareAgain(suspects: Suspect[]): Promise<Map<string, Suspect>> {
+    const again = new Map<string, Suspect>();
+    for (const [keys, ids] of this.#byPartition(suspects.map(({ id }) => id))) {
+      for (let at = 0; at < ids.length; at += CHUNK) {
+        for (const found of await this.compare(keys, ids.slice(at, at + CHUNK))) {
+          again.set(found.id, found);
+        }
+      }
+    }
+    return again;
+  }
+
+  /** Those of the suspects that have a parked event. */
+  async parked(suspects: Suspect[]): Promise<Set<string>> {
+    const parked = new Set<string>();
+    for (let at = 0; at < suspects.length; at += CHUNK) {
+      const ids = suspects.slice(at, at + CHUNK).map(({ id }) => Buffer.from(id));
+      const { rows } = await this.#pool.query<{ doc_id: Buffer }>(
+        `SELECT DISTINCT d.doc_id
+           FROM unnest($2::bytea[]) AS e (id)
+           JOIN writebehind_dead_letter d
+             ON d.stream = ANY($1::text[]) AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+          WHERE d.state = 'parked'`,
+        [this.partitions.map(({ stream }) => stream), bytesArray("bytea", ids)],
+      );
+      for (const { doc_id } of rows) parked.add(doc_id.toString());
+    }
+    return parked;
+  }
+
+  /** Of each partition, the offset of the target and the last event of the stream. */
+  progress(): Promise<{ offset: string; lastId: string }[]> {
+    return Promise.all(this.partitions.map(async ({ stream }) => ({
+      offset: await offsetOf(this.#pool, stream),
+      lastId: await lastGeneratedId(this.#redis, stream),
+    })));
+  }
+}
