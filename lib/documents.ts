@@ -7,7 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "./config.ts";
 import type { RedisConnection } from "./connections.ts";
-import { type Durability, durabilityOf } from "./durability.ts";
+import { type Durability, durabilityOf, type Wait } from "./durability.ts";
 import {
   BackpressureError,
   ConnectionError,
@@ -29,7 +29,14 @@ import {
 } from "./events.ts";
 import { encodeJson, type JsonObject } from "./json.ts";
 import { readThrough } from "./read_through.ts";
-import { deleteScript, insertScript, runScript, type Script, updateScript } from "./scripts/mod.ts";
+import {
+  deleteScript,
+  insertScript,
+  runScript,
+  type Script,
+  settingsScript,
+  updateScript,
+} from "./scripts/mod.ts";
 
 /** What a write returns: what was written, and where its event is. */
 export interface Receipt {
@@ -81,7 +88,7 @@ export function insertDocument(
 ): Promise<Receipt> {
   return write(redis, config, { verb: "insert", entity, docId, options }, () => {
     const { text, spelled } = encodeJson(document, config.documents.max_bytes);
-    return [spelled, spelled === text ? "" : text, options.overwrite ? "1" : "0"];
+    return [spelled, options.overwrite ? "1" : "0", spelled === text ? "" : text];
   });
 }
 
@@ -209,24 +216,16 @@ async function send(
   { verb, entity, docId, options }: Call,
   verbArgs: string[],
 ): Promise<Receipt> {
-  const script = SCRIPTS[verb];
-  const { partitions, max_events, max_bytes } = config.streams;
+  const { partitions } = config.streams;
   const names = partitionKeys(config, entity, partitionOf(docId, partitions));
   const forward = config.dummy_data.perform_write_behind[verb];
   const keys = [names.documentPrefix + docId, names.stream, names.settings];
+  const args = [docId, String(Date.now()), forward ? String(partitions) : "0", ...verbArgs];
   const { requestId } = options;
-  if (requestId !== undefined) keys.push(names.requestPrefix + requestId);
-  const args = [
-    docId,
-    String(Date.now()),
-    forward ? "1" : "0",
-    String(partitions),
-    String(max_events),
-    String(max_bytes),
-    requestId === undefined ? "" : hashOf([verb, docId, ...verbArgs]),
-    requestId === undefined ? "" : String(config.documents.request_id_ttl_seconds),
-    ...verbArgs,
-  ];
+  if (requestId !== undefined) {
+    keys.push(names.requestPrefix + requestId);
+    args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
+  }
 
   const { max_in_flight } = config.redis;
   if (redis.callsInFlight >= max_in_flight) {
@@ -240,23 +239,19 @@ async function send(
   const wait = durabilityOf(config, options.durability);
   redis.callsInFlight++;
   try {
-    if (wait.replicas === 0 && !wait.fsync) {
-      if (redis.status !== "ready") {
-        throw new ConnectionError(
-          `Cannot ${verb} ${docId}: not connected to Redis, nothing was sent`,
-        );
-      }
-      const reply = await runScript(redis, script, keys, args);
-      return receiptOf(reply, docId, verb, names);
+    const script = SCRIPTS[verb];
+    let outcome = await run(redis, script, keys, args, wait);
+    if (statusOf(outcome.reply) === "settings") {
+      const { max_events, max_bytes } = config.streams;
+      const settings = [partitions, max_events, max_bytes].map(String);
+      await runScript(redis, settingsScript, [names.settings], settings);
+      outcome = await run(redis, script, keys, args, wait);
     }
-    const lane = await redis.durableLane();
-    const { error, reply, unconfirmed } = await lane.run(script, keys, args, wait);
-    if (error) throw error;
-    const receipt = receiptOf(reply, docId, verb, names);
-    if (unconfirmed === null) return receipt;
+    const receipt = receiptOf(outcome.reply, docId, verb, names);
+    if (outcome.unconfirmed === null) return receipt;
     throw new DurabilityError(
       receipt,
-      `${verb} of ${docId} is written, not confirmed: ${unconfirmed}`,
+      `${verb} of ${docId} is written, not confirmed: ${outcome.unconfirmed}`,
     );
   } catch (error) {
     throw explain(error, verb, docId);
@@ -265,8 +260,34 @@ async function send(
   }
 }
 
+/** Runs a script where its durability can be had. */
+async function run(
+  redis: RedisConnection,
+  script: Script,
+  keys: string[],
+  args: string[],
+  wait: Wait,
+): Promise<{ reply: unknown; unconfirmed: string | null }> {
+  if (wait.replicas > 0 || wait.fsync) {
+    const lane = await redis.durableLane();
+    const outcome = await lane.run(script, keys, args, wait);
+    if (outcome.error) throw outcome.error;
+    return outcome;
+  }
+  if (redis.status !== "ready") {
+    throw new ConnectionError("Not connected to Redis: nothing was sent");
+  }
+  return { reply: await runScript(redis, script, keys, args), unconfirmed: null };
+}
+
+/** What a verb answered: "ok" for a plain stream id. */
+function statusOf(reply: unknown): string {
+  return typeof reply === "string" ? "ok" : (reply as [string, string])[0];
+}
+
 function receiptOf(reply: unknown, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
-  const [status, detail] = reply as [string, string];
+  const status = statusOf(reply);
+  const detail = typeof reply === "string" ? reply : (reply as [string, string])[1];
   if (status !== "ok" && status !== "repeated") throw refusal(status, detail, docId, verb, keys);
   return {
     documentId: docId,
@@ -294,6 +315,7 @@ function refusal(code: string, detail: string, docId: string, verb: string, keys
     too_large: `the document would have ${detail} bytes, more than documents.max_bytes`,
     request_conflict: "its requestId was used for another call; use a new one",
     partitions: `${keys.stream} was first written with streams.partitions: ${detail}; use that`,
+    invalid: `RedisJSON refuses it (${detail})`,
     permission: `the Redis user may not run ${detail}; grant it by ACL SETUSER`,
   };
   return new DocumentError(code as DocumentErrorCode, `${cannot}: ${reasons[code] ?? code}`);

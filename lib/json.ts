@@ -40,22 +40,73 @@ const invalid = (what: string, path: string, advice: string) =>
  * @throws {DocumentError} `too_large`, or `invalid` with the path of the value and what to do
  */
 export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
-  const fromText = typeof document === "string";
-  if (!fromText) checkObject(document);
-  const text = fromText ? document : JSON.stringify(document);
+  if (typeof document !== "string") return encodeObject(document, maxBytes);
+  checkLength(document, maxBytes);
+  checkText(document);
+  return {
+    text: document,
+    spelled: LONG_NUMBER.test(document) ? spellNumbers(document) : document,
+  };
+}
+
+function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
+  const seen = { longNumber: false };
+  // Nearly every document is plain. What is not is walked again, to say where and why.
+  if (typeof document !== "object" || !isPlain(document, 0, seen)) checkObject(document);
+  const text = JSON.stringify(document);
+  // Both what PostgreSQL cannot hold and what is not Unicode is escaped by now.
+  if (text.includes("\\u")) checkObject(document);
+  checkLength(text, maxBytes);
+  return { text, spelled: seen.longNumber ? spellNumbers(text) : text };
+}
+
+function checkLength(text: string, maxBytes: number): void {
   // A UTF-16 unit is 1 to 3 bytes of UTF-8, so most texts need no counting.
-  if (text.length * 3 > maxBytes) {
-    const bytes = Buffer.byteLength(text);
-    if (bytes > maxBytes) {
-      throw new DocumentError(
-        "too_large",
-        `Cannot store the document: it has ${bytes} bytes and documents.max_bytes is ${maxBytes}; ` +
-          "split it, or raise the limit",
-      );
-    }
+  if (text.length * 3 <= maxBytes) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= maxBytes) return;
+  throw new DocumentError(
+    "too_large",
+    `Cannot store the document: it has ${bytes} bytes and documents.max_bytes is ${maxBytes}; ` +
+      "split it, or raise the limit",
+  );
+}
+
+/** Whether a value is surely JSON as it is, its strings aside. A quick look that may err to the safe side. */
+function isPlain(value: unknown, depth: number, seen: { longNumber: boolean }): boolean {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return true;
+    case "number":
+      if (Number.isSafeInteger(value)) return true;
+      if (!Number.isFinite(value)) return false;
+      seen.longNumber ||= LONG_NUMBER.test(String(value));
+      return true;
+    case "undefined":
+      // Absent as a property; as an item of an array it would become null.
+      return false;
+    case "object":
+      break;
+    default:
+      return false;
   }
-  if (fromText) checkText(text);
-  return { text, spelled: LONG_NUMBER.test(text) ? spellNumbers(text) : text };
+  if (value === null) return depth > 0;
+  if (depth >= MAX_DEPTH) return false;
+  if (Array.isArray(value)) {
+    if (depth === 0) return false;
+    for (let index = 0; index < value.length; index++) {
+      if (!isPlain(value[index], depth + 1, seen)) return false;
+    }
+    return true;
+  }
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  for (const key in value) {
+    if (key === "toJSON") return false;
+    if (!isPlain((value as Record<string, unknown>)[key], depth + 1, seen)) return false;
+  }
+  return true;
 }
 
 /** Checks a document that came as JavaScript. */

@@ -70,7 +70,11 @@ function lineOf(status: PartitionStatus): string {
     count === 0 ? "never" : `${count} times, last ${wentBackAt?.toISOString()}`;
   return [
     status.stream,
-    stuck.length > 0 ? `STUCK: ${oneLine(stuck.join("; "))}` : "ok",
+    stuck.length > 0
+      ? `STUCK: ${oneLine(stuck.join("; "))}`
+      : status.lagEvents === null
+      ? "unknown"
+      : "ok",
     `offset ${known(status.offset, String)}`,
     `lag ${known(status.lagEvents, String)} events, ${
       known(status.lagSeconds, (seconds) => seconds.toFixed(1))

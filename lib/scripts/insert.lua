@@ -1,12 +1,26 @@
 -- Stores a new document and appends its insert event.
--- KEYS, ARGV 1-8, returns: see common.lua
--- ARGV: 9 the document, spelled for RedisJSON  10 the payload where it differs from 9, else ""
---   11 "1" replaces an existing document, "0" refuses it
+-- KEYS, ARGV 1-3, returns: see common.lua
+-- ARGV: 4 the document, spelled for RedisJSON  5 "1" replaces an existing document, "0" refuses it
+--   6 the payload where it differs from 4, else ""
 -- Refuses with exists, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
-local kind = redis.call('TYPE', DOCUMENT).ok
-local answer, largest = check({'JSON.SET', DOCUMENT, '$', '{}'}, kind)
+local answer = check()
 if answer then return answer end
-if kind ~= 'none' and ARGV[11] ~= '1' then return {'exists', ''} end
-redis.call('JSON.SET', DOCUMENT, '$', ARGV[9])
-return append('insert', ARGV[10] ~= '' and ARGV[10] or ARGV[9], largest)
+local document = ARGV[4]
+if not redis.acl_check_cmd('JSON.SET', DOCUMENT, '$', '{}') then return {'permission', 'JSON.SET'} end
+local payload = ARGV[6] ~= '' and ARGV[6] or document
+if #payload > LARGEST and FORWARD and not may_note() then return {'permission', 'HSET'} end
+local stored
+if ARGV[5] == '1' then
+  stored = redis.pcall('JSON.SET', DOCUMENT, '$', document)
+else
+  stored = redis.pcall('JSON.SET', DOCUMENT, '$', document, 'NX')
+end
+if not stored then return {'exists', ''} end
+if stored.err then
+  -- RedisJSON looks at the key and at the text before it changes anything.
+  if string.find(stored.err, 'wrong Redis type', 1, true) then return {'wrong_type', DOCUMENT} end
+  if not string.find(stored.err, 'line %d+ column') then error(stored) end
+  return {'invalid', stored.err}
+end
+return append('insert', payload)

@@ -12,6 +12,7 @@ import insertVerb from "./insert.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
+import settingsVerb from "./settings.lua" with { type: "text" };
 import trimVerb from "./trim.lua" with { type: "text" };
 import updateVerb from "./update.lua" with { type: "text" };
 
@@ -29,6 +30,7 @@ function script(name: string, source: string): Script {
 export const insertScript: Script = script("insert", `${common}\n${insertVerb}`);
 export const updateScript: Script = script("update", `${common}\n${updateVerb}`);
 export const deleteScript: Script = script("delete", `${common}\n${deleteVerb}`);
+export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
 export const resendScript: Script = script("resend", resendVerb);

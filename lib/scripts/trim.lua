@@ -10,10 +10,12 @@ for _, witness in ipairs({offset, ARGV[4]}) do
   if witness ~= '0-0' and #redis.call('XRANGE', KEYS[1], witness, witness) == 0 then return -1 end
 end
 local removed = redis.call('XTRIM', KEYS[1], 'MINID', offset)
-redis.call('SET', KEYS[2], offset)
+-- The rest is refused where memory is full. Nothing depends on it, and it must not look as if nothing was
+-- trimmed: trimming is what makes room.
+redis.pcall('SET', KEYS[2], offset)
 -- With nothing but the witness left, no event of the stream is large.
 if redis.call('XLEN', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[3]) == 1 then
-  redis.call('HSET', KEYS[3], 'largest', 0)
+  redis.pcall('HSET', KEYS[3], 'largest', 0)
 end
 -- The group is for people's tools (lag, workers): losing it costs nothing.
 redis.pcall('XGROUP', 'SETID', KEYS[1], ARGV[2], offset, 'ENTRIESREAD', ARGV[3])

@@ -1,28 +1,36 @@
 -- Merges a patch (RFC 7386) into a document and appends its update event with the whole new document.
--- KEYS, ARGV 1-8, returns: see common.lua
--- ARGV: 9 the patch, spelled for RedisJSON  10 documents.max_bytes
+-- KEYS, ARGV 1-3, returns: see common.lua
+-- ARGV: 4 the patch, spelled for RedisJSON  5 documents.max_bytes
 -- Refuses with missing, too_large, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
-local kind = redis.call('TYPE', DOCUMENT).ok
-local answer, largest = check({'JSON.MERGE', DOCUMENT, '$', '{}'}, kind)
+local answer = check()
 if answer then return answer end
+local kind = redis.call('TYPE', DOCUMENT).ok
 if kind == 'none' then return {'missing', ''} end
-if not redis.acl_check_cmd('JSON.GET', DOCUMENT) then return {'permission', 'JSON.GET'} end
+if kind ~= 'ReJSON-RL' then return {'wrong_type', DOCUMENT} end
+for _, command in ipairs({'JSON.MERGE', 'JSON.GET'}) do
+  if not redis.acl_check_cmd(command, DOCUMENT, '$', '{}') then return {'permission', command} end
+end
+if FORWARD and not may_note() then return {'permission', 'HSET'} end
 
 -- Merging cannot be undone by another merge, so a document near the limit is kept as it was. A character
 -- takes six bytes of text at most (\u0001) where it takes one in memory.
-local limit = tonumber(ARGV[10])
+local limit = tonumber(ARGV[5])
 local before
-if (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[9]) * 6 > limit then
+if (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[4]) * 6 > limit then
   if not redis.acl_check_cmd('RESTORE', DOCUMENT, '0', '', 'REPLACE') then
     return {'permission', 'RESTORE'}
   end
   before = redis.call('DUMP', DOCUMENT)
 end
-redis.call('JSON.MERGE', DOCUMENT, '$', ARGV[9])
+local merged = redis.pcall('JSON.MERGE', DOCUMENT, '$', ARGV[4])
+if merged.err then
+  if not string.find(merged.err, 'line %d+ column') then error(merged) end
+  return {'invalid', merged.err}
+end
 local payload = redis.call('JSON.GET', DOCUMENT)
 if before and #payload > limit then
   redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE')
   return {'too_large', tostring(#payload)}
 end
-return append('update', payload, largest)
+return append('update', payload)

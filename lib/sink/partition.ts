@@ -182,12 +182,14 @@ export class PartitionSink {
     if (this.#witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
       await this.#recover(claim);
     }
+    // The group is for people's tools. Where Redis is full it takes none, and draining is what makes room.
+    const unlessDone = (error: unknown) => {
+      if (!/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
+    };
     await redis.xgroup("CREATE", stream, CONSUMER_GROUP, claim.offset, "MKSTREAM").catch(
-      (error) => {
-        if (!reasonOf(error).startsWith("BUSYGROUP")) throw error;
-      },
+      unlessDone,
     );
-    await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, this.#owner);
+    await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, this.#owner).catch(unlessDone);
     const info = pairsOf(await redis.xinfo("STREAM", stream));
     const passed = (await redis.xrange(stream, "-", claim.offset, "COUNT", 2)).length;
     this.#entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;

@@ -10,6 +10,7 @@ import {
   updateDocument,
   type WriteOptions,
 } from "../../lib/documents.ts";
+import type { Durability } from "../../lib/durability.ts";
 import {
   BackpressureError,
   ConnectionError,
@@ -38,6 +39,8 @@ export interface AuthorOptions {
   lanes?: number;
   /** pause after each call of a lane, in ms @default {5} */
   paceMs?: number;
+  /** what each call waits for @default {"memory"} */
+  durability?: Durability;
   /** how long one call may be tried again, in ms @default {60000} */
   patienceMs?: number;
 }
@@ -63,6 +66,7 @@ export class Author {
       prefix: "d",
       lanes: 4,
       paceMs: 5,
+      durability: "memory",
       patienceMs: 60_000,
       ...options,
     };
@@ -128,7 +132,8 @@ export class Author {
   }
 
   async #untilKnown(call: (options: WriteOptions) => Promise<Receipt>): Promise<Receipt> {
-    const options = { requestId: crypto.randomUUID() };
+    const { durability } = this.#options;
+    const options = { requestId: crypto.randomUUID(), durability };
     const deadline = Date.now() + this.#options.patienceMs;
     for (;;) {
       try {

@@ -1,0 +1,11 @@
+-- Writes a stream's settings where it has none: what all of its writers must agree on.
+-- KEYS: 1 settings of the stream
+-- ARGV: 1 partitions  2 max_events  3 max_bytes
+-- Returns 1 where they were written, 0 where they were there.
+
+if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'partitions') == 1 then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'partitions', ARGV[1], 'max_events', ARGV[2], 'max_bytes', ARGV[3])
+redis.call('HSETNX', KEYS[1], 'largest', 0)
+return 1
