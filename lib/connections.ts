@@ -118,16 +118,11 @@ function explainRedis(error: unknown): string {
 }
 
 /**
- * A connection for reads that wait: its time limits leave room for `blockMs`. Once lost it stays closed, so
- * that its owner notices and checks what stands behind the address now.
+ * A connection for a sink. Once lost it stays closed, so that its owner notices and checks what stands
+ * behind the address now.
  */
-export function openReader(config: Config, blockMs: number): Promise<RedisConnection> {
-  const timeout = config.redis.command_timeout_ms + blockMs;
-  return openRedis(config, {
-    commandTimeout: timeout,
-    socketTimeout: timeout,
-    retryStrategy: () => null,
-  });
+export function openReader(config: Config): Promise<RedisConnection> {
+  return openRedis(config, { retryStrategy: () => null });
 }
 
 /** The commands that the pipeline sends, with arguments of the right shape. */

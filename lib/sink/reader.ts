@@ -8,55 +8,74 @@ import { openReader, type RedisConnection } from "../connections.ts";
 import type { PartitionKeys } from "../events.ts";
 import { readScript } from "../scripts/mod.ts";
 import type { Entry } from "./batch.ts";
+import { RespConnection } from "./resp.ts";
 
 /** How long a read waits for events before it looks around again, in ms. */
 const BLOCK_MS = 1000;
+
+/** Entries that were read, and whether there may be more. */
+export interface Part {
+  entries: Entry[];
+  more: boolean;
+}
 
 /** Reads entries of one stream. A lost connection makes calls fail; the next call opens another. */
 export class StreamReader {
   #config: Config;
   #keys: PartitionKeys;
-  #connection: Promise<RedisConnection> | undefined;
+  #open: Promise<{ control: RedisConnection; bulk: RespConnection }> | undefined;
 
   constructor(config: Config, keys: PartitionKeys) {
     this.#config = config;
     this.#keys = keys;
   }
 
-  /** The connection, opened when first needed. */
-  connection(): Promise<RedisConnection> {
-    this.#connection ??= openReader(this.#config, BLOCK_MS).catch((error) => {
-      this.#connection = undefined;
+  /** The connection for all but reading. Opened, with the one for reading, when first needed. */
+  async connection(): Promise<RedisConnection> {
+    return (await this.#connections()).control;
+  }
+
+  #connections(): Promise<{ control: RedisConnection; bulk: RespConnection }> {
+    this.#open ??= this.#connect().catch((error) => {
+      this.#open = undefined;
       throw error;
     });
-    return this.#connection;
+    return this.#open;
+  }
+
+  async #connect() {
+    const control = await openReader(this.#config);
+    try {
+      return { control, bulk: await RespConnection.open(this.#config) };
+    } catch (error) {
+      control.disconnect();
+      throw error;
+    }
   }
 
   /**
    * Reads the entries after a position: at most `size` of them and `batch_bytes`, plus one.
    * @param position a stream id
    * @param wait whether to wait, about a second, for events where there are none
-   * @returns entries in order, none where there are none, and whether there may be more
    */
-  async read(
-    position: string,
-    size: number,
-    wait: boolean,
-  ): Promise<{ entries: Entry[]; more: boolean }> {
+  async read(position: string, size: number, wait: boolean): Promise<Part> {
     const { batch_bytes } = this.#config.write_behind;
-    const redis = await this.connection();
+    const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
     const entries: Entry[] = [];
     let bytes = 0;
     let after = position;
     let more = true;
+    let count = size;
     // XRANGE knows no limit of bytes. The writers note the longest payload of the stream, so that a
     // count can be chosen that fits whatever the entries are; small ones are then asked for again.
     while (more && entries.length < size && bytes < batch_bytes) {
-      const largest = Number(await redis.hget(settings, "largest") ?? 0);
+      const largest = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
       const fits = largest === 0 ? size : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
-      const count = Math.min(size - entries.length, fits);
-      const part = await redis.xrangeBuffer(stream, `(${after}`, "+", "COUNT", count) as Entry[];
+      count = Math.min(size - entries.length, fits);
+      const part = await bulk.call(
+        ["XRANGE", stream, `(${after}`, "+", "COUNT", String(count)],
+      ) as Entry[];
       for (const entry of part) {
         entries.push(entry);
         for (const field of entry[1]) bytes += field.length;
@@ -65,32 +84,34 @@ export class StreamReader {
       if (more) after = part.at(-1)![0].toString("latin1");
     }
     if (entries.length > 0 || !wait) return { entries, more };
-    const reply = await redis.callBuffer(
-      "XREAD",
-      ...["COUNT", "1", "BLOCK", String(BLOCK_MS), "STREAMS", stream, position],
-    );
-    // What woke us is read with all that came along by now, by the same rules as ever.
-    return reply === null ? { entries, more: false } : this.read(position, size, false);
+    // An XREAD that waits answers when the first write comes, with what that one write appended.
+    const reply = await bulk.call(
+      ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS), "STREAMS", stream, position],
+      BLOCK_MS,
+    ) as [stream: Buffer, entries: Entry[]][] | null;
+    return { entries: reply?.[0]?.[1] ?? [], more: false };
   }
 
   /** Reads the present state of documents; fewer than asked where they are more than `batch_bytes`. */
   async documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
-    const redis = await this.connection();
+    const { bulk } = await this.#connections();
     const prefix = Buffer.from(this.#keys.documentPrefix);
-    const keys = docIds.map((id) => Buffer.concat([prefix, id]));
-    const texts = await redis.callBuffer(
+    const texts = await bulk.call([
       "EVAL",
       readScript.source,
-      keys.length,
-      ...keys,
+      String(docIds.length),
+      ...docIds.map((id) => Buffer.concat([prefix, id])),
       String(this.#config.write_behind.batch_bytes),
-    ) as Buffer[];
+    ]) as Buffer[];
     return texts.map((text) => text.length === 0 ? null : text);
   }
 
-  /** Closes the connection; a read that waits fails at once. */
+  /** Closes the connections; a read that waits fails at once. */
   close(): void {
-    this.#connection?.then((redis) => redis.disconnect(), () => {});
-    this.#connection = undefined;
+    this.#open?.then(({ control, bulk }) => {
+      control.disconnect();
+      bulk.close();
+    }, () => {});
+    this.#open = undefined;
   }
 }

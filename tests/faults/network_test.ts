@@ -17,6 +17,7 @@ import { TcpProxy } from "../proxy.ts";
 import { waitFor } from "../servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
+import { NETWORK_FAULTS } from "./network_faults.ts";
 import { below, withSeed } from "./seed.ts";
 
 /** Short limits, so that a silent peer is given up soon. */
@@ -26,40 +27,12 @@ const LIMITS = {
   write_behind: { lease_seconds: 1, batch_size: 50, retry_max_ms: 100 },
 };
 
-type Fault = (proxy: TcpProxy, random: Random) => Promise<void>;
-
-/** Breaks a proxy, and heals it. */
-const FAULTS: Record<string, Fault> = {
-  reset: (proxy) => Promise.resolve(proxy.resetAll()),
-  refused: async (proxy, random) => {
-    await proxy.refuse();
-    await delay(300 * random());
-    await proxy.heal();
-  },
-  "half-open": async (proxy, random) => {
-    proxy.halfOpen();
-    await delay(1200 * random());
-    await proxy.heal();
-  },
-  vanished: (proxy) => Promise.resolve(proxy.vanish()),
-  delayed: async (proxy, random) => {
-    proxy.delay(500);
-    await delay(1000 * random());
-    await proxy.heal();
-  },
-  cut: async (proxy, random) => {
-    proxy.cutReplyAfter(1 + below(random, 400));
-    await delay(200);
-    await proxy.heal();
-  },
-};
-
 /** Faults one after the other, at random; every kind comes. */
 async function breakAtRandom(proxies: TcpProxy[], random: Random, ms: number): Promise<void> {
   const end = Date.now() + ms;
-  const kinds = Object.keys(FAULTS);
+  const kinds = Object.keys(NETWORK_FAULTS);
   for (let turn = 0; Date.now() < end || turn < 2 * kinds.length; turn++) {
-    const fault = FAULTS[kinds[turn % kinds.length]!]!;
+    const fault = NETWORK_FAULTS[kinds[turn % kinds.length]!]!;
     await fault(proxies[below(random, proxies.length)]!, random);
     await delay(150 * random());
   }

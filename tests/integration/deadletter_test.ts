@@ -284,7 +284,7 @@ Deno.test("dead letters", (t) =>
 
     "what is parked changes under a running sink, and nothing slips between": async (pipeline) => {
       const { redis, config, pool } = pipeline;
-      const sink = consumePeriodically(redis, pool, config, "session");
+      await using sink = consumePeriodically(redis, pool, config, "session");
       try {
         await insertDocument(redis, config, "session", { bad: 1, n: 0 }, "a");
         await waitFor(() => sink.status.parked === 1, { what: "the parked event" });

@@ -51,7 +51,7 @@ Deno.test("status", (t) =>
 
     "tells offset, lag and owner while a sink runs and after it": async (pipeline) => {
       const { redis, config, pool } = pipeline;
-      const sink = consumePeriodically(redis, pool, config, "session");
+      await using sink = consumePeriodically(redis, pool, config, "session");
       const { streamId } = await insertDocument(redis, config, "session", { n: 1 }, "a");
       await waitFor(() => sink.status.events === 1, { what: "the event" });
       await waitFor(async () => (await statusOf(pipeline)).state === "owner", {
@@ -85,7 +85,7 @@ Deno.test("status", (t) =>
       const { redis, config, pool } = pipeline;
       await drain(pipeline);
       await pool.query("ALTER TABLE sessions RENAME COLUMN payload TO away");
-      const sink = consumePeriodically(redis, pool, config, "session");
+      await using sink = consumePeriodically(redis, pool, config, "session");
       try {
         await insertDocument(redis, config, "session", { n: 1 }, "a");
         await waitFor(async () => (await statusOf(pipeline)).stuck.length > 0, { what: "stuck" });
@@ -105,7 +105,7 @@ Deno.test("status", (t) =>
 
     "a failure that is over is not the last word, though no event comes": async (pipeline) => {
       const { redis, config, pool } = pipeline;
-      const sink = consumePeriodically(redis, pool, config, "session");
+      await using sink = consumePeriodically(redis, pool, config, "session");
       await insertDocument(redis, config, "session", { n: 1 }, "a");
       await waitFor(() => sink.status.events === 1, { what: "the event" });
       // Its reading connection breaks again and again, while nothing is there to be applied.

@@ -1,0 +1,395 @@
+/**
+ * Traffic, faults and two sinks together, for as long as wanted, and a table of what became of it.
+ *
+ *     deno task soak --minutes 10 [--seed 7]
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { Command, InvalidArgumentError } from "commander";
+import { connectRedis } from "../../lib/connections.ts";
+import { startPostgres, startRedis } from "../../lib/services/embedded.ts";
+import { ensureSetup } from "../../lib/services/setup.ts";
+import { caughtUp, lastGeneratedId, pairsOf } from "../../lib/sink/progress.ts";
+import { offsetOf } from "../../lib/targets/schema.ts";
+import { type Random, seededRandom } from "../../lib/traffic.ts";
+import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../pipeline.ts";
+import type { RunningCommand } from "../processes.ts";
+import { TcpProxy } from "../proxy.ts";
+import { Author } from "./author.ts";
+import { judge, keepLedger, type Verdict, versionsOf } from "./ledger.ts";
+import { NETWORK_FAULTS } from "./network_faults.ts";
+import { below, chooseSeed } from "./seed.ts";
+import { killSink, startSink } from "./sinks.ts";
+
+const STREAM = "stream:session";
+const SINKS = 2;
+/** How long everything may take to be applied once nothing breaks any more, in ms. */
+const SETTLE_MS = 60_000;
+const SAMPLE_MS = 100;
+
+/** What a soak has seen. */
+export interface SoakReport extends Verdict {
+  seed: number;
+  seconds: number;
+  /** calls that made an event */
+  events: number;
+  /** faults by kind */
+  faults: Record<string, number>;
+  /** longest time in which events were waiting and none was applied, in seconds */
+  longestStall: number;
+  /** most that a sink's process has had in memory, in MB; 0 where the system does not say */
+  peakMemory: number;
+}
+
+export interface SoakOptions {
+  seconds: number;
+  seed: number;
+  /** ends it early; what was written is judged all the same */
+  signal?: AbortSignal;
+  /** called about once a second, with seconds since the begin */
+  onProgress?: (
+    report: { seconds: number; events: number; applied: number; faults: number },
+  ) => void;
+}
+
+/** Runs it, on servers of its own. */
+export async function soak(
+  { seconds, seed, signal, onProgress }: SoakOptions,
+): Promise<SoakReport> {
+  const random = seededRandom(seed);
+  await using stack = new AsyncDisposableStack();
+  // Last of all, since the pipeline needs them to clean up.
+  const stopping: { servers?: Servers } = {};
+  stack.defer(() => stopping.servers?.stop());
+  const pipeline = stack.use(
+    await testPipeline({ redis: { command_timeout_ms: 1000 } }, {
+      redis: { appendfsync: "always" },
+    }),
+  );
+  await keepLedger(pipeline);
+  const servers = stopping.servers = new Servers(pipeline);
+  const proxies = await Promise.all([
+    TcpProxy.start(pipeline.servers.redis),
+    TcpProxy.start(pipeline.servers.redis),
+    TcpProxy.start(pipeline.servers.postgres),
+  ]);
+  for (const proxy of proxies) stack.use(proxy);
+  const [forWriters, forSinks, toPostgres] = proxies as [TcpProxy, TcpProxy, TcpProxy];
+  const sinks = new Sinks(
+    pipeline.with({ redis: { port: forSinks.port }, postgresql: { port: toPostgres.port } }),
+  );
+  stack.defer(() => sinks.stop());
+  const distant = pipeline.with({ redis: { port: forWriters.port } });
+  const redis = stack.use(await connectRedis(distant));
+  const author = new Author(redis, distant, {
+    random: seededRandom(seed + 1),
+    documents: 400,
+    lanes: 16,
+    paceMs: 10,
+    patienceMs: SETTLE_MS,
+  });
+
+  const began = Date.now();
+  const end = new AbortController();
+  const finish = () => end.abort();
+  signal?.addEventListener("abort", finish, { once: true });
+  if (signal?.aborted) finish();
+  const timer = setTimeout(finish, 1000 * seconds);
+  const watch = new Watch(pipeline, sinks);
+  const faults: Record<string, number> = {};
+  const report = setInterval(() =>
+    onProgress?.({
+      seconds: (Date.now() - began) / 1000,
+      events: author.events,
+      applied: watch.applied,
+      faults: Object.values(faults).reduce((sum, count) => sum + count, 0),
+    }), 1000);
+  try {
+    const writing = author.write({ signal: end.signal });
+    const breaking = breakThings({ random, proxies, servers, sinks, faults, signal: end.signal });
+    // Whichever fails, the other ends as well.
+    for (const part of [writing, breaking]) part.catch(finish);
+    const settled = await Promise.allSettled([writing, breaking]);
+    for (const part of settled) if (part.status === "rejected") throw part.reason;
+    const { pool, config } = pipeline;
+    await untilUp(pipeline);
+    await caughtUp(pipeline.redis, pool, config, "session", { deadlineMs: SETTLE_MS }).catch(() => {
+      // What is missing is counted below.
+    });
+  } finally {
+    clearTimeout(timer);
+    clearInterval(report);
+    signal?.removeEventListener("abort", finish);
+    await watch.stop();
+  }
+  return {
+    seed,
+    seconds: (Date.now() - began) / 1000,
+    events: author.events,
+    faults,
+    ...await verdict(pipeline, author),
+    longestStall: watch.longestStallMs / 1000,
+    peakMemory: watch.peakMemory,
+  };
+}
+
+/** The connection of the pipeline comes back by itself. */
+async function untilUp({ redis }: Pipeline): Promise<void> {
+  const deadline = Date.now() + SETTLE_MS;
+  while (redis.status !== "ready" && Date.now() < deadline) await delay(SAMPLE_MS);
+}
+
+async function verdict(pipeline: Pipeline, author: Author): Promise<Verdict> {
+  const result = await judge(pipeline);
+  const info = pairsOf(await pipeline.redis.xinfo("STREAM", STREAM));
+  const surplus = Number(info.get("entries-added")) - author.events;
+  if (surplus > 0) result.twice += surplus;
+  else result.lost -= surplus;
+  const [documents, rows, versions] = [
+    await documentsOf(pipeline),
+    await rowsOf(pipeline),
+    await versionsOf(pipeline),
+  ];
+  const wanted = author.documents();
+  for (const [id, { version }] of author.written) {
+    const document = wanted.get(id);
+    const right = documents.get(id) === document && rows.get(id) === document &&
+      (document === undefined || versions.get(id) === version);
+    if (!right) result.lost++;
+  }
+  return result;
+}
+
+/** The servers, killed and started again on their folders and ports. */
+class Servers {
+  #redis: { kill(): Promise<void>; stop(): Promise<void> };
+  #postgres: { stop(mode?: "immediate"): Promise<void> };
+  #pipeline: Pipeline;
+
+  constructor(pipeline: Pipeline) {
+    this.#pipeline = pipeline;
+    this.#redis = pipeline.servers.redis;
+    this.#postgres = pipeline.servers.postgres;
+  }
+
+  async restartRedis(): Promise<void> {
+    const { dir, port } = this.#pipeline.servers.redis;
+    await this.#redis.kill();
+    this.#redis = await startRedis({ dir, port, appendfsync: "always" });
+  }
+
+  async restartPostgres(): Promise<void> {
+    const { dir, port } = this.#pipeline.servers.postgres;
+    await this.#postgres.stop("immediate");
+    this.#postgres = await startPostgres({ dir, port });
+  }
+
+  async stop(): Promise<void> {
+    await this.#redis.stop();
+    await this.#postgres.stop("immediate");
+  }
+}
+
+/** Sink processes; one that has ended, for whatever reason, is started again. */
+class Sinks {
+  #config: Pipeline["config"];
+  #running: (RunningCommand | undefined)[] = Array.from({ length: SINKS });
+  #stopped = new AbortController();
+  #keepers: Promise<void>[];
+
+  constructor(config: Pipeline["config"]) {
+    this.#config = config;
+    this.#keepers = this.#running.map((_, place) => this.#keep(place));
+  }
+
+  async #keep(place: number): Promise<void> {
+    while (!this.#stopped.signal.aborted) {
+      await using sink = await startSink(this.#config, { lease_seconds: 1, batch_size: 500 });
+      this.#running[place] = sink;
+      if (this.#stopped.signal.aborted) return;
+      await sink.status;
+      await delay(200);
+    }
+  }
+
+  get pids(): number[] {
+    return this.#running.flatMap((sink) => sink?.pid ?? []);
+  }
+
+  async killOne(random: Random): Promise<void> {
+    const sink = this.#running[below(random, SINKS)];
+    if (sink) await killSink(sink);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    for (const sink of this.#running) if (sink) await killSink(sink);
+    await Promise.all(this.#keepers);
+  }
+}
+
+/** Looks on: how far the target is, how long it stood still, how much memory sinks have. */
+class Watch {
+  applied = 0;
+  longestStallMs = 0;
+  peakMemory = 0;
+  #stopped = false;
+  #watching: Promise<void>;
+
+  constructor({ redis, pool }: Pipeline, sinks: Sinks) {
+    this.#watching = this.#watch(async () => {
+      const offset = await offsetOf(pool, STREAM);
+      const { rows: [row] } = await pool.query<{ events: string }>(
+        "SELECT events FROM writebehind_offset WHERE stream = $1",
+        [STREAM],
+      );
+      this.applied = Number(row?.events ?? 0);
+      return { offset, last: await lastGeneratedId(redis, STREAM) };
+    }, sinks);
+  }
+
+  async #watch(
+    look: () => Promise<{ offset: string; last: string }>,
+    sinks: Sinks,
+  ): Promise<void> {
+    let [before, movedAt] = ["0-0", Date.now()];
+    while (!this.#stopped) {
+      // While a server is away nothing moves, and that counts.
+      const seen = await look().catch(() => null);
+      const now = Date.now();
+      this.longestStallMs = Math.max(this.longestStallMs, now - movedAt);
+      if (seen !== null && (seen.offset !== before || seen.offset === seen.last)) {
+        [before, movedAt] = [seen.offset, now];
+      }
+      this.peakMemory = Math.max(this.peakMemory, ...await Promise.all(sinks.pids.map(memoryOf)));
+      await delay(SAMPLE_MS);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#watching;
+  }
+}
+
+/** The most that a process, or one that it has started, has had in memory, in MB. */
+async function memoryOf(pid: number): Promise<number> {
+  if (Deno.build.os !== "linux") return 0;
+  try {
+    const children = await Deno.readTextFile(`/proc/${pid}/task/${pid}/children`);
+    const status = await Deno.readTextFile(`/proc/${pid}/status`);
+    const own = Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
+    const below = children.trim().split(" ").filter(Boolean).map((child) =>
+      memoryOf(Number(child))
+    );
+    return Math.round(Math.max(own, ...await Promise.all(below)));
+  } catch {
+    return 0; // It has ended.
+  }
+}
+
+interface Breaking {
+  random: Random;
+  proxies: TcpProxy[];
+  servers: Servers;
+  sinks: Sinks;
+  faults: Record<string, number>;
+  signal: AbortSignal;
+}
+
+/** Faults one after the other, until the signal; at the end everything works again. */
+async function breakThings(
+  { random, proxies, servers, sinks, faults, signal }: Breaking,
+): Promise<void> {
+  const names = ["writers", "sinks", "PostgreSQL"];
+  while (!signal.aborted) {
+    await delay(100 + 900 * random());
+    const choice = random();
+    let kind: string;
+    if (choice < 0.3) {
+      kind = "sink killed";
+      await sinks.killOne(random);
+    } else if (choice < 0.4) {
+      kind = "PostgreSQL stopped (immediate), started";
+      await servers.restartPostgres();
+    } else if (choice < 0.5) {
+      kind = "Redis killed, started";
+      await servers.restartRedis();
+    } else {
+      const kinds = Object.keys(NETWORK_FAULTS);
+      const [name, place] = [kinds[below(random, kinds.length)]!, below(random, proxies.length)];
+      kind = `connections ${name}: ${names[place]}`;
+      await NETWORK_FAULTS[name]!(proxies[place]!, random);
+    }
+    faults[kind] = (faults[kind] ?? 0) + 1;
+  }
+}
+
+/** The report as a table. */
+export function tableOf(report: SoakReport): string {
+  const { seed, seconds, events, faults, lost, twice, outOfOrder } = report;
+  const lines: [string, string | number][] = [
+    ["seed", seed],
+    ["minutes", (seconds / 60).toFixed(1)],
+    ["events", events],
+    ["faults", Object.values(faults).reduce((sum, count) => sum + count, 0)],
+    ...Object.entries(faults).sort().map(([kind, count]): [string, number] => [`- ${kind}`, count]),
+    ["lost", lost],
+    ["twice", twice],
+    ["out of order", outOfOrder],
+    ["longest stall (s)", report.longestStall.toFixed(1)],
+    ["peak memory of a sink (MB)", report.peakMemory],
+  ];
+  const width = Math.max(...lines.map(([name]) => name.length));
+  const figures = Math.max(...lines.map(([, value]) => String(value).length), 2);
+  return [
+    `| ${"".padEnd(width)} | ${"".padEnd(figures)} |`,
+    `| ${"-".repeat(width)} | ${"-".repeat(figures - 1)}: |`,
+    ...lines.map(([name, value]) =>
+      `| ${name.padEnd(width)} | ${String(value).padStart(figures)} |`
+    ),
+  ].join("\n");
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!(value > 0)) throw new InvalidArgumentError("Expected a number above 0.");
+  return value;
+}
+
+if (import.meta.main) {
+  const { minutes, seed } = new Command("deno task soak")
+    .description(
+      "traffic, faults and two sinks together; status 1 if anything is lost, twice or out of order",
+    )
+    .requiredOption("--minutes <n>", "how long", positive)
+    .option("--seed <n>", "of the random generator", Number)
+    .parse(Deno.args, { from: "user" })
+    .opts<{ minutes: number; seed?: number }>();
+  await ensureSetup({ onProgress: console.log });
+  const stop = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, () => {
+      if (!stop.signal.aborted) {
+        console.log("\nstopping: what was written is still to be applied and judged");
+      }
+      stop.abort();
+    });
+  }
+  const live = Deno.stdout.isTerminal();
+  let told = 0;
+  const report = await soak({
+    seconds: 60 * minutes,
+    seed: seed ?? chooseSeed(),
+    signal: stop.signal,
+    onProgress: ({ seconds, events, applied, faults }) => {
+      if (!live && seconds - told < 10) return;
+      told = seconds;
+      const line =
+        `${Math.floor(seconds)} s of ${Math.round(60 * minutes)}: ${events} events written, ` +
+        `${applied} applied, ${faults} faults`;
+      Deno.stdout.writeSync(new TextEncoder().encode(live ? `\r\x1b[K${line}` : `${line}\n`));
+    },
+  });
+  console.log(`${live ? "\n" : ""}${tableOf(report)}`);
+  Deno.exit(report.lost + report.twice + report.outOfOrder > 0 ? 1 : 0);
+}

@@ -1,0 +1,14 @@
+import assert from "node:assert/strict";
+import { withSeed } from "./seed.ts";
+import { soak, tableOf } from "./soak.ts";
+
+Deno.test("twenty seconds of traffic, faults and two sinks: lost 0, twice 0, out of order 0", () =>
+  withSeed(async (_random, seed) => {
+    const report = await soak({ seconds: 20, seed });
+    const table = tableOf(report);
+    const { lost, twice, outOfOrder } = report;
+    assert.deepEqual({ lost, twice, outOfOrder }, { lost: 0, twice: 0, outOfOrder: 0 }, table);
+    assert(report.events > 500, table);
+    assert(Object.keys(report.faults).length >= 5, table);
+    assert.match(table, /\| lost +\| +0 \|/);
+  }));
