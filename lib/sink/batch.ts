@@ -34,7 +34,6 @@ export class UndecodableEventError extends Error {
 const MAX_ID_BYTES = 512;
 const MAX_SEQ = 2 ** 20 - 1;
 const MAX_MS = 2 ** 43 - 1;
-const TYPES: Record<string, EventType> = { insert: "insert", update: "update", delete: "delete" };
 
 /**
  * Reads an entry. The payload is not looked into.
@@ -44,52 +43,86 @@ export function decode(entry: Entry): Event {
   const [id, fields] = entry;
   const streamId = id.toString("latin1");
   const fail = (reason: string) => new UndecodableEventError(entry, streamId, reason);
-  const dash = streamId.indexOf("-");
-  const ms = Number(streamId.slice(0, dash));
-  const seq = Number(streamId.slice(dash + 1));
-  if (ms > MAX_MS || seq > MAX_SEQ) throw fail("its id does not fit a version");
+  const dash = id.indexOf(0x2d);
+  const ms = decimal(id, 0, dash);
+  const seq = decimal(id, dash + 1, id.length);
+  if (!(ms <= MAX_MS && seq <= MAX_SEQ)) throw fail("its id does not fit a version");
 
   let docId: Buffer | undefined, type: Buffer | undefined, ts: Buffer | undefined;
   let payload: Buffer | null = null;
   for (let index = 0; index + 1 < fields.length; index += 2) {
+    const name = fields[index]!;
     const value = fields[index + 1]!;
-    // Field names are told apart by their length first; other fields are other people's.
-    switch (fields[index]!.length) {
-      case 2:
-        if (fields[index]!.toString("latin1") === "ts") ts = value;
-        break;
-      case 6:
-        if (fields[index]!.toString("latin1") === "doc_id") docId = value;
-        break;
-      case 7:
-        if (fields[index]!.toString("latin1") === "payload") payload = value;
-        break;
-      case 10:
-        if (fields[index]!.toString("latin1") === "event_type") type = value;
-        break;
-    }
+    // Other fields are other people's.
+    if (same(name, TS)) ts = value;
+    else if (same(name, DOC_ID)) docId = value;
+    else if (same(name, EVENT_TYPE)) type = value;
+    else if (same(name, PAYLOAD)) payload = value;
   }
   if (docId === undefined) throw fail("it has no doc_id");
   if (type === undefined) throw fail("it has no event_type");
-  const known = type.length === 6 ? TYPES[type.toString("latin1")] : undefined;
+  const known = TYPES.find(([bytes]) => same(type, bytes))?.[1];
   if (known === undefined) {
     throw fail(`its event_type is ${JSON.stringify(type.toString("utf8", 0, 40))}`);
   }
   if (docId.length === 0 || docId.length > MAX_ID_BYTES) {
     throw fail(`its doc_id has ${docId.length} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
   }
-  if (!isUtf8(docId) || docId.includes(0)) throw fail("its doc_id is not UTF-8 without U+0000");
-  const time = ts === undefined ? ms : Number(ts.toString("latin1"));
-  if (!Number.isFinite(time) || Math.abs(time) > MAX_MS) throw fail("its ts is not a time in ms");
+  if (!isPlainText(docId)) throw fail("its doc_id is not UTF-8 without U+0000");
+  const time = ts === undefined ? ms : timeOf(ts);
+  if (!(Math.abs(time) <= MAX_MS)) throw fail("its ts is not a time in ms");
   return {
     streamId,
     ms,
     seq,
     docId,
     type: known,
-    ts: Math.trunc(time),
+    ts: time,
     payload: known === "delete" ? null : payload,
   };
+}
+
+// This runs for every event, so bytes are compared and counted in place: a string of each would cost more
+// than all the rest.
+
+const [TS, DOC_ID, EVENT_TYPE, PAYLOAD] = ["ts", "doc_id", "event_type", "payload"].map((name) =>
+  Buffer.from(name)
+) as [Buffer, Buffer, Buffer, Buffer];
+const TYPES = (["insert", "update", "delete"] as const).map((type) =>
+  [Buffer.from(type), type] as const
+);
+
+function same(a: Buffer, b: Buffer): boolean {
+  if (a.length !== b.length) return false;
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+  return true;
+}
+
+/** The number that digits make; NaN for anything else. Beyond 2^53 it is only near. */
+function decimal(bytes: Buffer, from: number, to: number): number {
+  if (from >= to) return NaN;
+  let value = 0;
+  for (let index = from; index < to; index++) {
+    const digit = bytes[index]! - 0x30;
+    if (digit < 0 || digit > 9) return NaN;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
+/** A time in ms; other producers may write it with a sign or a fraction. */
+function timeOf(text: Buffer): number {
+  const plain = decimal(text, 0, text.length);
+  return Number.isNaN(plain) ? Math.trunc(Number(text.toString("latin1") || "NaN")) : plain;
+}
+
+function isPlainText(text: Buffer): boolean {
+  for (let index = 0; index < text.length; index++) {
+    const byte = text[index]!;
+    if (byte === 0) return false;
+    if (byte > 0x7f) return isUtf8(text) && !text.includes(0);
+  }
+  return true;
 }
 
 /** A stream entry in its place: an event, or what is to be parked in its stead. */

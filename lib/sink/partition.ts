@@ -292,6 +292,7 @@ export class PartitionSink {
     if (entries.length === 0) return null;
     const items = decodeAll(entries);
     const batch = await this.#coalesce(items);
+    this.#target.prepare(batch);
     await failpoint?.("coalesced");
     return { items, batch, more };
   }

@@ -1,12 +1,12 @@
 /**
  * PostgreSQL's binary format of one-dimensional arrays. A parameter given as a Buffer goes out as it is,
  * so a whole column travels as one parameter, and payloads are copied, never parsed.
- * Layout: the PostgreSQL sources, `array_recv`, `jsonb_recv`, `timestamptz_recv`.
+ * Layout: the PostgreSQL sources, `array_recv`, `timestamptz_recv`.
  * @module
  */
 
 const HEADER_BYTES = 20;
-const OIDS = { text: 25, int8: 20, bytea: 17, jsonb: 3802, timestamptz: 1184 } as const;
+const OIDS = { text: 25, int8: 20, bytea: 17, timestamptz: 1184 } as const;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 function header(buffer: Buffer, oid: number, length: number, nulls: boolean): void {
@@ -24,13 +24,12 @@ const empty = (oid: number) => {
   return buffer;
 };
 
-/** An array of variable-length values; `null` is NULL. JSONB values get their version byte. */
-export function bytesArray(type: "text" | "bytea" | "jsonb", values: (Buffer | null)[]): Buffer {
+/** An array of texts or byte strings; `null` is NULL. */
+export function bytesArray(type: "text" | "bytea", values: (Buffer | null)[]): Buffer {
   const oid = OIDS[type];
   if (values.length === 0) return empty(oid);
-  const prefix = type === "jsonb" ? 1 : 0;
   let size = HEADER_BYTES;
-  for (const value of values) size += 4 + (value === null ? 0 : prefix + value.length);
+  for (const value of values) size += 4 + (value === null ? 0 : value.length);
   const buffer = Buffer.allocUnsafe(size);
   header(buffer, oid, values.length, values.includes(null));
   let at = HEADER_BYTES;
@@ -39,9 +38,9 @@ export function bytesArray(type: "text" | "bytea" | "jsonb", values: (Buffer | n
       at = buffer.writeInt32BE(-1, at);
       continue;
     }
-    at = buffer.writeInt32BE(prefix + value.length, at);
-    if (prefix) buffer[at++] = 1;
-    at += value.copy(buffer, at);
+    at = buffer.writeInt32BE(value.length, at);
+    buffer.set(value, at);
+    at += value.length;
   }
   return buffer;
 }

@@ -31,11 +31,11 @@ type DatabaseError = pg.DatabaseError;
 /** Writes rows; `only` is a condition that must hold. An older version never replaces a newer one. */
 const writeSql = (table: string, first: number, only: string) => `
   INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload,
+  SELECT e.id, e.payload::jsonb,
          -- An update does not know when its document was created: the row does.
          coalesce(e.created, (SELECT created_at FROM "${table}" WHERE id = e.id), e.updated),
          e.updated, e.version
-    FROM unnest($${first}::text[], $${first + 1}::jsonb[], $${first + 2}::int8[],
+    FROM unnest($${first}::text[], $${first + 1}::text[], $${first + 2}::int8[],
                 $${first + 3}::timestamptz[], $${first + 4}::timestamptz[])
          AS e (id, payload, version, created, updated)
    WHERE ${only}
@@ -98,7 +98,7 @@ SELECT 1, 2 + (SELECT count(*) FROM written) + (SELECT count(*) FROM removed)`;
 
 const rowValues = (upserts: Upsert[], removals: Removal[]) => [
   bytesArray("text", upserts.map(({ id }) => id)),
-  bytesArray("jsonb", upserts.map(({ payload }) => payload)),
+  bytesArray("text", upserts.map(({ payload }) => payload)),
   versionArray(upserts),
   timeArray(upserts.map(({ created }) => created)),
   timeArray(upserts.map(({ updated }) => updated)),
@@ -162,6 +162,8 @@ export class PostgresTarget implements Target {
   #table: string;
   /** one connection a partition for batches; leases go by the pool's other connections */
   #connections = new Map<string, PoolClient>();
+  /** parameters that were made while another batch was under way */
+  #prepared = new WeakMap<Batch, Buffer[]>();
   /** batches that wait for the server: since when (ms), and how to stop waiting */
   #underWay = new Map<string, { since: number; fail: (reason: Error) => void }>();
 
@@ -290,6 +292,10 @@ export class PostgresTarget implements Target {
     );
   }
 
+  prepare(batch: Batch): void {
+    this.#prepared.set(batch, rowValues(batch.upserts, batch.removals));
+  }
+
   async apply(claim: Claim, batch: Batch): Promise<void> {
     const { stream } = claim.keys;
     const { upserts, removals, parked } = batch;
@@ -304,7 +310,7 @@ export class PostgresTarget implements Target {
         claim.epoch,
         batch.lastId,
         batch.events,
-        ...rowValues(upserts, removals),
+        ...this.#prepared.get(batch) ?? rowValues(upserts, removals),
         claim.parkedVersion,
         ...(parking ? parkedValues(this.#entity, parked) : []),
       ],

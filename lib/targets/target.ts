@@ -109,6 +109,8 @@ export interface Target {
   abandon(claim: Claim, reason: Error): void;
   /** Gives the partition back, so that a successor need not wait for the lease to end. */
   release(claim: Claim): Promise<void>;
+  /** Does what can be done for a batch without the database, while the batch before commits. */
+  prepare(batch: Batch): void;
   /**
    * Applies a batch and moves the offset, in one transaction, and sets `claim.offset`. Where it fails,
    * the batch may still be in (the connection may have been lost after the commit): claim the partition

@@ -18,10 +18,10 @@ WITH moved AS (
   ON CONFLICT (stream) DO UPDATE SET last_id = excluded.last_id
 ), written AS (
   INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload,
+  SELECT e.id, e.payload::jsonb,
          coalesce(e.created, (SELECT created_at FROM "${table}" WHERE id = e.id), e.updated),
          e.updated, e.version
-    FROM unnest($3::text[], $4::jsonb[], $5::int8[], $6::timestamptz[], $7::timestamptz[])
+    FROM unnest($3::text[], $4::text[], $5::int8[], $6::timestamptz[], $7::timestamptz[])
          AS e (id, payload, version, created, updated)
   ON CONFLICT (id) DO UPDATE
      SET payload = excluded.payload, created_at = excluded.created_at,
@@ -57,7 +57,7 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
           keys.stream,
           batch.lastId,
           bytesArray("text", upserts.map(({ id }) => id)),
-          bytesArray("jsonb", upserts.map(({ payload }) => payload)),
+          bytesArray("text", upserts.map(({ payload }) => payload)),
           versionArray(upserts),
           timeArray(upserts.map(({ created }) => created)),
           timeArray(upserts.map(({ updated }) => updated)),
