@@ -310,28 +310,42 @@ Deno.test("dead letters", (t) =>
       assert.equal(BigInt(row.version) >> 20n, BigInt(newest.last_id.split("-")[0]));
     },
 
-    "a batch that was read before a replay does not go past it": async (pipeline) => {
+    "a batch that waits for a discard to end looks anew at what is parked": async (pipeline) => {
       const { redis, config, pool } = pipeline;
-      await parkThree(pipeline, "a");
+      await using sink = consumePeriodically(redis, pool, config, "session");
+      await insertDocument(redis, config, "session", { bad: 1 }, "a");
+      await waitFor(() => sink.status.parked === 1, { what: "the parked event" });
       await mend(pipeline);
-      // A replay that holds the partition: the sink's batch waits, then looks anew.
+      await pool.query(
+        `CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_advisory_xact_lock(42); RETURN new; END $$;
+         CREATE TRIGGER hold BEFORE UPDATE ON writebehind_dead_letter
+           FOR EACH ROW EXECUTE FUNCTION hold()`,
+      );
+      const waiting = (count: number) =>
+        waitFor(async () => {
+          const { rows } = await pool.query(
+            `SELECT FROM pg_stat_activity
+              WHERE wait_event_type = 'Lock' AND datname = current_database()`,
+          );
+          return rows.length === count;
+        }, { what: `${count} to wait for a lock` });
       const holder = await pool.connect();
-      await holder.query("BEGIN");
-      await holder.query("SELECT FROM writebehind_offset FOR UPDATE");
-      await updateDocument(redis, config, "session", "a", { n: 9 });
-      const draining = drain(pipeline);
-      await waitFor(async () => {
-        const { rows } = await pool.query(
-          "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
-        );
-        return rows.length > 0;
-      }, { what: "the sink to wait for the lock" });
-      await holder.query("UPDATE writebehind_dead_letter SET state = 'discarded'");
-      await holder.query("UPDATE writebehind_offset SET parked_version = parked_version + 1");
-      await holder.query("COMMIT");
-      holder.release();
-      const status = await draining;
-      assert.equal(status.parked, 0, "the event is not parked behind what was discarded meanwhile");
+      let discarding: Promise<number> | undefined;
+      try {
+        await holder.query("BEGIN; SELECT pg_advisory_xact_lock(42)");
+        discarding = discardDeadLetters(pool, config, "session", { docId: "a" });
+        await waiting(1);
+        await updateDocument(redis, config, "session", "a", { n: 2 });
+        await waiting(2);
+      } finally {
+        await holder.query("COMMIT");
+        holder.release();
+        await discarding;
+        await pool.query("DROP TRIGGER hold ON writebehind_dead_letter");
+      }
+      await waitFor(() => sink.status.events === 2, { what: "the second event" });
+      assert.equal(sink.status.parked, 1, "nothing is parked behind what was discarded");
       await assertEqual(pipeline);
     },
   }));
