@@ -24,6 +24,8 @@ from nbconvert import HTMLExporter
 
 # A result may come after the kernel has said that it is idle, where nbclient stops to listen.
 LATE_OUTPUT_SECONDS = 0.05
+# A display that moves faster than that never lets the channel fall silent.
+LATE_OUTPUT_DEADLINE_SECONDS = 1.0
 
 
 def say(event, **values):
@@ -32,7 +34,8 @@ def say(event, **values):
 
 async def take_late_outputs(client, cell, index, reply):
     """Adds to the cell what the kernel sends after "idle"."""
-    while True:
+    deadline = time.monotonic() + LATE_OUTPUT_DEADLINE_SECONDS
+    while time.monotonic() < deadline:
         try:
             message = await client.kc.iopub_channel.get_msg(timeout=LATE_OUTPUT_SECONDS)
         except queue.Empty:

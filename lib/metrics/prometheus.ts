@@ -1,0 +1,77 @@
+/**
+ * The pipeline's numbers for Prometheus, over HTTP.
+ * @module
+ */
+
+import prometheus from "prom-client";
+import type { RedisConnection } from "../connections.ts";
+import { loadMetrics } from "./counters.ts";
+import type { Sampler } from "./sampler.ts";
+
+/** An endpoint that runs. */
+export interface MetricsServer extends AsyncDisposable {
+  readonly url: string;
+}
+
+/**
+ * Serves `/metrics` on loopback.
+ * @param sampler takes a sample for each scrape
+ * @param port 0 takes a free one
+ * @throws where the port is taken
+ */
+export function serveMetrics(
+  redis: RedisConnection,
+  sampler: Sampler,
+  port: number,
+): MetricsServer {
+  const registry = new prometheus.Registry();
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new prometheus.Gauge({ name: `writebehind_${name}`, help, labelNames, registers: [registry] });
+  const lagEvents = gauge("lag_events", "Events that the target is behind.");
+  const lagSeconds = gauge("lag_seconds", "Age of the oldest event that the target does not have.");
+  const freshness = gauge(
+    "freshness_seconds",
+    "From the write call to the row being visible, of recent events.",
+    ["quantile"],
+  );
+  const events = new prometheus.Counter({
+    name: "writebehind_events_total",
+    help: "Events by side (redis: written, postgres: applied) and outcome.",
+    labelNames: ["side", "outcome"],
+    registers: [registry],
+  });
+
+  const scrape = async (): Promise<string> => {
+    const sample = await sampler.sample();
+    lagEvents.set(sample.lagEvents);
+    lagSeconds.set(sample.lagSeconds);
+    freshness.reset();
+    const { freshnessP50Ms, freshnessP99Ms } = sample;
+    if (freshnessP50Ms !== null) freshness.set({ quantile: "0.5" }, freshnessP50Ms / 1000);
+    if (freshnessP99Ms !== null) freshness.set({ quantile: "0.99" }, freshnessP99Ms / 1000);
+    // The counters live in Redis, for all processes: what Prometheus gets is their state.
+    events.reset();
+    for (const [key, value] of Object.entries(await loadMetrics(redis))) {
+      const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
+      events.inc({ side, outcome }, value);
+    }
+    return await registry.metrics();
+  };
+  const server = Deno.serve(
+    { hostname: "127.0.0.1", port, onListen: () => {} },
+    async (request) => {
+      if (new URL(request.url).pathname !== "/metrics") {
+        return new Response("see /metrics\n", { status: 404 });
+      }
+      try {
+        return new Response(await scrape(), { headers: { "content-type": registry.contentType } });
+      } catch {
+        return new Response("Redis does not answer\n", { status: 503 });
+      }
+    },
+  );
+  return {
+    url: `http://127.0.0.1:${server.addr.port}/metrics`,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+}
