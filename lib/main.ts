@@ -6,21 +6,29 @@
 import { Command } from "commander";
 import { CONFIG, configured, ENTITY, number, stopSignal } from "./commands/common.ts";
 import { addOperatorCommands } from "./commands/operator.ts";
-import { loadConfig } from "./config.ts";
-import { connectPostgres, connectRedis } from "./connections.ts";
+import { type Config, loadConfig } from "./config.ts";
+import { connectPostgres, connectRedis, type RedisConnection } from "./connections.ts";
 import { reasonOf, WriteBehindError } from "./errors.ts";
 import { describeServers } from "./services/registry.ts";
 
 /** Reports at most this often, in ms. */
 const REPORT_MS = 1000;
 
-async function runSink({ config: path, entity }: { config?: string; entity: string }) {
+interface SinkOptions {
+  config?: string;
+  entity: string;
+  metrics?: number;
+}
+
+async function runSink({ config: path, entity, metrics }: SinkOptions) {
   const { consumePeriodically } = await import("./sink/sink.ts");
   const signal = stopSignal();
   const config = await configured(path);
   await using redis = await connectRedis(config);
   const pool = await connectPostgres(config);
   const sink = consumePeriodically(redis, pool, config, entity);
+  await using served = metrics === undefined ? null : await serve(redis, config, metrics);
+  if (served) console.log(`metrics for Prometheus at ${served.url}`);
   console.log(`carrying ${entity} events on to PostgreSQL; Ctrl-C stops after the running batch`);
   let reported = "";
   const report = () => {
@@ -35,6 +43,14 @@ async function runSink({ config: path, entity }: { config?: string; entity: stri
   await sink.stop();
   report();
   await pool.end();
+}
+
+async function serve(redis: RedisConnection, config: Config, port: number) {
+  const [{ serveMetrics }, { Sampler }] = await Promise.all([
+    import("./metrics/prometheus.ts"),
+    import("./metrics/sampler.ts"),
+  ]);
+  return serveMetrics(redis, new Sampler(redis, config), port);
 }
 
 interface TrafficOptions {
@@ -127,6 +143,7 @@ function program(): Command {
     .description("carry events on to PostgreSQL, until Ctrl-C")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option("--metrics <port>", "serve /metrics for Prometheus on loopback", number)
     .action(runSink);
 
   command.command("traffic")

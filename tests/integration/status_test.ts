@@ -103,6 +103,19 @@ Deno.test("status", (t) =>
       await sink.stop();
     },
 
+    "a partition that cannot even be claimed is stuck": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      await pool.query("ALTER TABLE writebehind_lease RENAME COLUMN backend_pid TO away");
+      await using sink = consumePeriodically(redis, pool, config, "session");
+      try {
+        await waitFor(async () => (await statusOf(pipeline)).stuck.length > 0, { what: "stuck" });
+        assert.match((await statusOf(pipeline)).lastError!, /backend_pid/);
+      } finally {
+        await pool.query("ALTER TABLE writebehind_lease RENAME COLUMN away TO backend_pid");
+      }
+      await waitFor(() => sink.lastError === null, { what: "the sink to go on by itself" });
+    },
+
     "a failure that is over is not the last word, though no event comes": async (pipeline) => {
       const { redis, config, pool } = pipeline;
       await using sink = consumePeriodically(redis, pool, config, "session");
