@@ -20,7 +20,7 @@ import { readScript, runScript } from "./scripts/mod.ts";
 import { coalesce, decodeAll, type Event, type Item, keyOf } from "./sink/batch.ts";
 import { kindOf } from "./sink/retry.ts";
 import { bytesArray } from "./targets/binary.ts";
-import { writeRows } from "./targets/postgres.ts";
+import { writeRows } from "./targets/statements.ts";
 import type { Refusal, Removal, Upsert } from "./targets/target.ts";
 
 /** What became of a document, or of an entry that could not be decoded. */

@@ -11,13 +11,13 @@ import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
 import { failpoint } from "../sink/failpoints.ts";
 import { kindOf } from "../sink/retry.ts";
-import { bytesArray, timeArray, versionArray } from "./binary.ts";
+import { bytesArray } from "./binary.ts";
 import { createTable, offsetOf } from "./schema.ts";
+import { applySql, batchValues, parkedValues, probeSql, rowValues } from "./statements.ts";
 import {
   type Batch,
   type Claim,
   OwnershipLostError,
-  type Parked,
   ParkedChangedError,
   type Refusal,
   type Removal,
@@ -28,126 +28,9 @@ import {
 const { DatabaseError } = pg;
 type DatabaseError = pg.DatabaseError;
 
-/** Writes rows; `only` is a condition that must hold. An older version never replaces a newer one. */
-const writeSql = (table: string, first: number, only: string) => `
-  INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload::jsonb,
-         -- An update does not know when its document was created: the row does.
-         coalesce(e.created, (SELECT created_at FROM "${table}" WHERE id = e.id), e.updated),
-         e.updated, e.version
-    FROM unnest($${first}::text[], $${first + 1}::text[], $${first + 2}::int8[],
-                $${first + 3}::timestamptz[], $${first + 4}::timestamptz[])
-         AS e (id, payload, version, created, updated)
-   WHERE ${only}
-  ON CONFLICT (id) DO UPDATE
-     SET payload = excluded.payload, created_at = excluded.created_at,
-         updated_at = excluded.updated_at, version = excluded.version
-   WHERE t.version < excluded.version
-  RETURNING 1`;
-
-/** Removes rows. */
-const removeSql = (table: string, first: number, only: string) => `
-  DELETE FROM "${table}" AS t
-   USING unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version)
-   WHERE t.id = e.id AND t.version < e.version AND ${only}
-  RETURNING 1`;
-
-const PARK_SQL = `, parked AS (
-  INSERT INTO writebehind_dead_letter AS d
-         (entity, stream, stream_id, doc_id, event_type, ts, payload, fields, sqlstate, reason)
-  SELECT $14, $1, e.stream_id, e.doc_id, e.event_type, e.ts, e.payload,
-         -- A row may have any number of fields, which arrays of arrays cannot: one array, cut by its length.
-         CASE WHEN e.fields_to > e.fields_from
-              THEN ($23::bytea[])[e.fields_from + 1 : e.fields_to] END,
-         e.sqlstate, e.reason
-    FROM unnest($15::text[], $16::bytea[], $17::text[], $18::int8[], $19::bytea[],
-                $20::text[], $21::text[], $22::int4[], $24::int4[])
-         AS e (stream_id, doc_id, event_type, ts, payload, sqlstate, reason, fields_from, fields_to)
-   WHERE EXISTS (SELECT FROM moved)
-  ON CONFLICT (stream, stream_id) DO UPDATE
-     SET attempts = d.attempts + 1, last_at = now(), reason = excluded.reason, state = 'parked'
-)`;
-
-/**
- * The batch statement of a table. The offset moves only where it stands as expected, the epoch is ours and
- * nobody has changed what is parked; everything else happens only where it moved.
- */
-const applySql = (table: string, parking: boolean) => `
-WITH moved AS (
-  UPDATE writebehind_offset
-     SET last_id = $4, witness = $4, events = events + $5, updated_at = clock_timestamp()
-   WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $13
-  RETURNING 1
-), written AS (${writeSql(table, 6, "EXISTS (SELECT FROM moved)")}
-), removed AS (${removeSql(table, 11, "EXISTS (SELECT FROM moved)")}
-)${parking ? PARK_SQL : ""}
-SELECT (SELECT count(*) FROM moved)::int AS moved,
-       (SELECT epoch FROM writebehind_offset WHERE stream = $1) AS epoch`;
-
-/**
- * Does all that a batch does to rows, then fails on purpose: the foreign key is checked when the statement
- * ends, behind the table's own triggers and foreign keys. (Constraints that are deferred to the commit are
- * not tried.)
- */
-const probeSql = (table: string) => `
-WITH written AS (${writeSql(table, 1, "true")}
-), removed AS (${removeSql(table, 6, "true")}
-)
-INSERT INTO writebehind_probe (id, parent)
-SELECT 1, 2 + (SELECT count(*) FROM written) + (SELECT count(*) FROM removed)`;
-
-const rowValues = (upserts: Upsert[], removals: Removal[]) => [
-  bytesArray("text", upserts.map(({ id }) => id)),
-  bytesArray("text", upserts.map(({ payload }) => payload)),
-  versionArray(upserts),
-  timeArray(upserts.map(({ created }) => created)),
-  timeArray(upserts.map(({ updated }) => updated)),
-  bytesArray("text", removals.map(({ id }) => id)),
-  versionArray(removals),
-];
-
-/**
- * Writes and removes rows as a batch does, in a transaction of the caller's, which holds the partition's
- * offset row.
- */
-export async function writeRows(
-  connection: PoolClient,
-  table: string,
-  upserts: Upsert[],
-  removals: Removal[],
-): Promise<void> {
-  await connection.query(
-    `WITH written AS (${writeSql(table, 1, "true")}
-     ), removed AS (${removeSql(table, 6, "true")}
-     ) SELECT`,
-    rowValues(upserts, removals),
-  );
-}
-
-function parkedValues(entity: string, parked: Parked[]): unknown[] {
-  const fields: Buffer[] = [];
-  const from: number[] = [];
-  const to: number[] = [];
-  for (const { fields: own } of parked) {
-    from.push(fields.length);
-    fields.push(...own ?? []);
-    to.push(fields.length);
-  }
-  const clean = (text: string) => text.replaceAll("\0", "").toWellFormed();
-  return [
-    entity,
-    parked.map(({ streamId }) => streamId),
-    bytesArray("bytea", parked.map(({ id }) => id)),
-    parked.map(({ type }) => clean(type)),
-    parked.map(({ ts }) => ts),
-    bytesArray("bytea", parked.map(({ payload }) => payload)),
-    parked.map(({ sqlstate }) => sqlstate),
-    parked.map(({ reason }) => clean(reason)),
-    from,
-    bytesArray("bytea", fields),
-    to,
-  ];
-}
+const UNIQUE_VIOLATION = "23505";
+/** Batches that are applied carefully after one whose rows were not new. */
+const CAREFUL_BATCHES = 32;
 
 /** An error that PostgreSQL itself reported, with its five-character code. */
 function isPostgresError(error: unknown): error is DatabaseError {
@@ -162,6 +45,8 @@ export class PostgresTarget implements Target {
   #table: string;
   /** one connection a partition for batches; leases go by the pool's other connections */
   #connections = new Map<string, PoolClient>();
+  /** batches to come in which no row is expected to be new */
+  #carefulBatches = 0;
   /** parameters that were made while another batch was under way */
   #prepared = new WeakMap<Batch, Buffer[]>();
   /** batches that wait for the server: since when (ms), and how to stop waiting */
@@ -293,28 +178,38 @@ export class PostgresTarget implements Target {
   }
 
   prepare(batch: Batch): void {
-    this.#prepared.set(batch, rowValues(batch.upserts, batch.removals));
+    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0));
   }
 
   async apply(claim: Claim, batch: Batch): Promise<void> {
     const { stream } = claim.keys;
-    const { upserts, removals, parked } = batch;
+    const { parked } = batch;
     const parking = parked.length > 0;
-    const { rows: [row] } = await this.#query<{ moved: number; epoch: string }>(
-      stream,
-      `${parking ? "park" : "apply"} ${this.#entity}`,
-      applySql(this.#table, parking),
-      [
+    const run = (rows: Buffer[]) =>
+      this.#query<{ moved: number; epoch: string }>(
         stream,
-        claim.offset,
-        claim.epoch,
-        batch.lastId,
-        batch.events,
-        ...this.#prepared.get(batch) ?? rowValues(upserts, removals),
-        claim.parkedVersion,
-        ...(parking ? parkedValues(this.#entity, parked) : []),
-      ],
-    );
+        `${parking ? "park" : "apply"} ${this.#entity}`,
+        applySql(this.#table, parking),
+        [
+          stream,
+          claim.offset,
+          claim.epoch,
+          batch.lastId,
+          batch.events,
+          claim.parkedVersion,
+          ...rows,
+          ...(parking ? parkedValues(this.#entity, parked) : []),
+        ],
+      );
+    const careful = this.#carefulBatches > 0;
+    if (careful) this.#carefulBatches--;
+    const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, careful))
+      .catch((error) => {
+        if (error.code !== UNIQUE_VIOLATION) throw error;
+        // A row that should be new is there already. Nothing was done; it may be so for a while.
+        this.#carefulBatches = CAREFUL_BATCHES;
+        return run(batchValues(batch, true));
+      });
     if (row!.moved === 0) {
       if (row!.epoch !== claim.epoch) throw this.#lost(claim.keys);
       throw new ParkedChangedError(`what is parked of ${stream} has changed`);
