@@ -18,11 +18,12 @@ interface SinkOptions {
   config?: string;
   entity: string;
   metrics?: number;
+  untilEof?: boolean;
 }
 
-async function runSink({ config: path, entity, metrics }: SinkOptions) {
+async function runSink({ config: path, entity, metrics, untilEof }: SinkOptions) {
   const { consumePeriodically } = await import("./sink/sink.ts");
-  const signal = stopSignal();
+  const signal = untilEof ? AbortSignal.any([stopSignal(), endOfInput()]) : stopSignal();
   const config = await configured(path);
   await using redis = await connectRedis(config);
   const pool = await connectPostgres(config);
@@ -38,11 +39,20 @@ async function runSink({ config: path, entity, metrics }: SinkOptions) {
     if (line !== reported) console.log(reported = line);
   };
   const timer = setInterval(report, REPORT_MS);
-  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  if (!signal.aborted) {
+    await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  }
   clearInterval(timer);
   await sink.stop();
   report();
   await pool.end();
+}
+
+/** Raised when standard input closes, as it does when the process at its other end dies. */
+function endOfInput(): AbortSignal {
+  const controller = new AbortController();
+  Deno.stdin.readable.pipeTo(new WritableStream()).finally(() => controller.abort());
+  return controller.signal;
 }
 
 async function serve(redis: RedisConnection, config: Config, port: number) {
@@ -143,6 +153,7 @@ function program(): Command {
     .description("carry events on to PostgreSQL, until Ctrl-C")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option("--until-eof", "stop when standard input closes, too")
     .option("--metrics <port>", "serve /metrics for Prometheus on loopback", number)
     .action(runSink);
 

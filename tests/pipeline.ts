@@ -1,10 +1,12 @@
 /** A whole pipeline for tests: servers of their own, a configuration that names them, connections. */
+import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import type { Pool } from "pg";
 import { type Config, configWith, type DeepPartial, parseConfig } from "../lib/config.ts";
 import { connectPostgres, connectRedis, type RedisConnection } from "../lib/connections.ts";
 import { allPartitions } from "../lib/events.ts";
 import { canonicalJson } from "../lib/json.ts";
+import { RedisWriteBehind, type SinkStatus } from "../lib/sink/sink.ts";
 import { createTable } from "../lib/targets/schema.ts";
 import { testDatabase, type TestServers, testServers } from "./servers.ts";
 
@@ -61,6 +63,33 @@ export async function reset({ redis, pool }: Pipeline): Promise<void> {
   await pool.query(
     "TRUNCATE sessions; TRUNCATE writebehind_offset; TRUNCATE writebehind_lease; TRUNCATE writebehind_dead_letter",
   );
+}
+
+/** Runs the steps on one pipeline, each on an emptied one. */
+export async function withPipeline(
+  t: Deno.TestContext,
+  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
+  prepare: (pipeline: Pipeline) => Promise<unknown> = () => Promise.resolve(),
+): Promise<void> {
+  await using pipeline = await testPipeline();
+  for (const [name, step] of Object.entries(steps)) {
+    await reset(pipeline);
+    await prepare(pipeline);
+    await t.step(name, () => step(pipeline));
+  }
+}
+
+/** Applies all events that are there. */
+export async function drain(
+  { redis, pool, config }: Pick<Pipeline, "redis" | "pool" | "config">,
+): Promise<SinkStatus> {
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  return await sink.drain();
+}
+
+/** The rows are the documents. */
+export async function assertEqual(pipeline: Pipeline): Promise<void> {
+  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
 }
 
 /** Documents in Redis by id, as canonical JSON. */

@@ -16,9 +16,10 @@ export class SinkProcess implements AsyncDisposable {
   constructor(config: Config) {
     const { redisUrl, databaseUrl } = addressesOf(config);
     this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--allow-all", MAIN, "sink"],
+      // It ends with the kernel, however that ends.
+      args: ["run", "--allow-all", MAIN, "sink", "--until-eof"],
       env: { REDIS_URL: redisUrl, DATABASE_URL: databaseUrl },
-      stdin: "null",
+      stdin: "piped",
       stdout: "null",
       stderr: "null",
       // The stop button signals the kernel's whole group, and is not meant for the sink.

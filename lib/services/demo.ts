@@ -20,7 +20,7 @@ export interface DemoOptions {
   config?: ServerSettings;
 }
 
-const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb"].map((name) =>
+const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb", "speed.ipynb"].map((name) =>
   join(CHECKOUT, "notebooks", name)
 );
 

@@ -424,7 +424,7 @@ export class PartitionSink {
       else this.#trimmedTo = this.#witness = offset;
     } catch {
       // Nothing depends on it: the next batch trims further. Whether this one did is not known.
-      this.#trimmedTo = "0-0";
+      this.#trimmedTo = this.#witness = "0-0";
     }
     await failpoint?.("trimmed");
   }

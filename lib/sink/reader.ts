@@ -5,10 +5,11 @@
 
 import type { Config } from "../config.ts";
 import { openReader, type RedisConnection } from "../connections.ts";
+import { ConnectionError } from "../errors.ts";
 import type { PartitionKeys } from "../events.ts";
 import { readScript } from "../scripts/mod.ts";
 import type { Entry } from "./batch.ts";
-import { RespConnection } from "./resp.ts";
+import { type Reply, RespConnection } from "./resp.ts";
 
 /** How long a read waits for events before it looks around again, in ms. */
 const BLOCK_MS = 1000;
@@ -45,10 +46,19 @@ export class StreamReader {
 
   async #connect() {
     const control = await openReader(this.#config);
+    let bulk: RespConnection | undefined;
     try {
-      return { control, bulk: await RespConnection.open(this.#config) };
+      bulk = await RespConnection.open(this.#config);
+      // Reading goes on only as long as trimming can.
+      control.once("end", () => bulk?.close());
+      // What is checked on one must hold for what the other reads.
+      if (runIdOf(await control.info("server")) !== runIdOf(await bulk.call(["INFO", "server"]))) {
+        throw new ConnectionError("Connection to Redis lost: another server has taken its place");
+      }
+      return { control, bulk };
     } catch (error) {
       control.disconnect();
+      bulk?.close();
       throw error;
     }
   }
@@ -114,4 +124,9 @@ export class StreamReader {
     }, () => {});
     this.#open = undefined;
   }
+}
+
+/** A server's run has an id of its own. */
+function runIdOf(info: Reply | string): string | undefined {
+  return /run_id:(\w+)/.exec(String(info))?.[1];
 }

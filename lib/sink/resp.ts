@@ -33,6 +33,8 @@ export class RespConnection {
   /** bytes that the value at the start is known to need */
   #wanted = 0;
   #closed: Error | null = null;
+  /** the call before, which has to have its reply first */
+  #before: Promise<unknown> = Promise.resolve();
 
   private constructor(connection: Deno.Conn, timeoutMs: number) {
     this.#connection = connection;
@@ -86,7 +88,13 @@ export class RespConnection {
    * @param patienceMs how much longer than usual the reply may take, in ms
    * @throws {ReplyError} where Redis answers an error
    */
-  async call(command: (string | Uint8Array)[], patienceMs = 0): Promise<Reply> {
+  call(command: (string | Uint8Array)[], patienceMs = 0): Promise<Reply> {
+    const reply = this.#before.then(() => this.#call(command, patienceMs));
+    this.#before = reply.catch(() => {});
+    return reply;
+  }
+
+  async #call(command: (string | Uint8Array)[], patienceMs: number): Promise<Reply> {
     if (this.#closed) throw this.#closed;
     const timer = setTimeout(
       () => this.#fail(new ConnectionError("Connection to Redis lost: no reply in time")),

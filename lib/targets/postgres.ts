@@ -6,13 +6,13 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import pg, { type Pool, type PoolClient, type QueryConfig, type QueryResultRow } from "pg";
+import pg, { type Pool, type PoolClient, type QueryResultRow } from "pg";
 import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
 import { failpoint } from "../sink/failpoints.ts";
 import { kindOf } from "../sink/retry.ts";
 import { bytesArray } from "./binary.ts";
-import { createTable, offsetOf } from "./schema.ts";
+import { createTable, offsetOf, PATIENCE_MS, type TimedQuery } from "./schema.ts";
 import { applySql, batchValues, parkedValues, probeSql, rowValues } from "./statements.ts";
 import {
   type Batch,
@@ -67,6 +67,7 @@ export class PostgresTarget implements Target {
       "self",
       "SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()",
       [],
+      leaseSeconds,
     );
     const { rows: [lease] } = await this.#patiently<
       { epoch: string; old_pid: number | null; old_started: string | null }
@@ -100,6 +101,7 @@ export class PostgresTarget implements Target {
       "first offset",
       "INSERT INTO writebehind_offset (stream) VALUES ($1) ON CONFLICT DO NOTHING",
       [stream],
+      leaseSeconds,
     );
     const { rows: [row] } = await this.#query<
       { last_id: string; witness: string; parked_version: string }
@@ -109,6 +111,7 @@ export class PostgresTarget implements Target {
       `UPDATE writebehind_offset SET epoch = $2, owner = $3 WHERE stream = $1 AND epoch < $2
        RETURNING last_id, witness, parked_version`,
       [stream, lease.epoch, owner],
+      leaseSeconds,
     );
     if (row === undefined) return null;
     // Asked behind the update: by its snapshot, what the owner before has just parked would be missing.
@@ -118,6 +121,7 @@ export class PostgresTarget implements Target {
       `SELECT EXISTS (SELECT FROM writebehind_dead_letter
                        WHERE stream = $1 AND state = 'parked') AS parked`,
       [stream],
+      leaseSeconds,
     );
     return {
       keys,
@@ -160,17 +164,14 @@ export class PostgresTarget implements Target {
 
   /** A query on any connection, given up after the time of a lease: nobody may hang on a dead connection. */
   #patiently<Row extends QueryResultRow>(seconds: number, text: string, values: unknown[]) {
-    const query: QueryConfig & { query_timeout: number } = {
-      text,
-      values,
-      query_timeout: seconds * 1000,
-    };
+    const query: TimedQuery = { text, values, query_timeout: seconds * 1000 };
     return this.#pool.query<Row>(query);
   }
 
   async release({ keys, owner, epoch }: Claim): Promise<void> {
     this.#disconnect(keys.stream);
-    await this.#pool.query(
+    await this.#patiently(
+      PATIENCE_MS / 1000,
       `UPDATE writebehind_lease SET lease_until = '-infinity'
         WHERE stream = $1 AND owner = $2 AND epoch = $3`,
       [keys.stream, owner, epoch],
@@ -271,7 +272,8 @@ export class PostgresTarget implements Target {
   }
 
   async wentBack({ keys, owner, epoch }: Claim): Promise<void> {
-    await this.#pool.query(
+    await this.#patiently(
+      PATIENCE_MS / 1000,
       `UPDATE writebehind_offset
           SET witness = '0-0', went_back = went_back + 1, went_back_at = clock_timestamp()
         WHERE stream = $1 AND owner = $2 AND epoch = $3`,
@@ -279,17 +281,24 @@ export class PostgresTarget implements Target {
     );
   }
 
+  /**
+   * A query on the partition's own connection.
+   * @param seconds how long it may take; a batch may take as long as its lease is kept
+   */
   async #query<Row extends QueryResultRow>(
     stream: string,
     name: string,
     text: string,
     values: unknown[],
+    seconds?: number,
   ) {
     const connection = await this.#connect(stream);
     const abandoned = Promise.withResolvers<never>();
     this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
-      const reply = connection.query<Row>({ name, text, values });
+      const query: TimedQuery = { name, text, values };
+      if (seconds !== undefined) query.query_timeout = seconds * 1000;
+      const reply = connection.query<Row>(query);
       await failpoint?.(`sent ${name}`);
       return await Promise.race([reply, abandoned.promise]);
     } catch (error) {
@@ -311,7 +320,11 @@ export class PostgresTarget implements Target {
     const connection = await this.#pool.connect();
     try {
       // A plan made while the table was empty would scan the whole table for ever after.
-      await connection.query("SET enable_seqscan = off");
+      const query: TimedQuery = {
+        text: "SET enable_seqscan = off",
+        query_timeout: PATIENCE_MS,
+      };
+      await connection.query(query);
     } catch (error) {
       connection.release(true);
       throw error;

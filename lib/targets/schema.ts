@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool, QueryConfig } from "pg";
 import { type Config, entityConfig } from "../config.ts";
 
 /** Our own tables. The lease has a row of its own, so that renewing it never waits for a batch. */
@@ -60,6 +60,15 @@ CREATE INDEX IF NOT EXISTS writebehind_dead_letter_parked
     ON writebehind_dead_letter (stream, fingerprint) WHERE state = 'parked';
 `;
 
+/**
+ * A query with a time limit in ms, past which pg gives it up (its types do not know of it): on a connection
+ * that has silently died it would wait until the system gives up.
+ */
+export type TimedQuery = QueryConfig & { query_timeout?: number };
+
+/** How long a query may take that neither writes rows nor waits for anybody, in ms. */
+export const PATIENCE_MS = 5000;
+
 /** Any number will do, as long as all of our processes take the same one. */
 const DDL_LOCK = 7_305_115_611;
 
@@ -70,16 +79,18 @@ const DDL_LOCK = 7_305_115_611;
  */
 export async function createTable(pool: Pool, config: Config, entity: string): Promise<void> {
   const { table } = entityConfig(config, entity);
-  const { rows } = await pool.query<{ complete: boolean }>(
-    `SELECT to_regclass('writebehind_offset') IS NOT NULL
+  const query: TimedQuery = {
+    text: `SELECT to_regclass('writebehind_offset') IS NOT NULL
         AND to_regclass('writebehind_lease') IS NOT NULL
         AND to_regclass('writebehind_dead_letter') IS NOT NULL
         AND to_regclass('writebehind_probe') IS NOT NULL
         AND count(*) = 2 AS complete
        FROM pg_attribute
       WHERE attrelid = to_regclass($1) AND attname IN ('updated_at', 'version')`,
-    [`"${table}"`],
-  );
+    values: [`"${table}"`],
+    query_timeout: PATIENCE_MS,
+  };
+  const { rows } = await pool.query<{ complete: boolean }>(query);
   if (rows[0]?.complete) return;
   // Names come from the configuration, which allows only letters, digits and underscores.
   // Several statements in one simple query are one transaction.
@@ -101,9 +112,11 @@ export async function createTable(pool: Pool, config: Config, entity: string): P
 
 /** The last stream id that the target holds of a stream, whoever owns its partition; `0-0` for none. */
 export async function offsetOf(pool: Pool, stream: string): Promise<string> {
-  const { rows: [row] } = await pool.query<{ last_id: string }>(
-    "SELECT last_id FROM writebehind_offset WHERE stream = $1",
-    [stream],
-  );
+  const query: TimedQuery = {
+    text: "SELECT last_id FROM writebehind_offset WHERE stream = $1",
+    values: [stream],
+    query_timeout: PATIENCE_MS,
+  };
+  const { rows: [row] } = await pool.query<{ last_id: string }>(query);
   return row?.last_id ?? "0-0";
 }

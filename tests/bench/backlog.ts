@@ -17,20 +17,25 @@ const SMALL_DRAINS = 5;
 const LOOK_EVERY_MS = 100;
 
 export async function backlogRows(bench: Workbench): Promise<Row[]> {
-  const { largeBacklog, smallBacklog } = bench.sizes;
+  const { largeBacklog, mediumBacklog, smallBacklog } = bench.sizes;
   await bench.clear();
   const small = await fill(bench, smallBacklog);
+  const medium = await fill(bench, mediumBacklog);
   const large = await fill(bench, largeBacklog);
   bench.step("warm-up: drain");
   await drained(bench, small);
   const rates = await interleave(
     [
       [small.name, () => repeatedly(SMALL_DRAINS, () => drained(bench, small))],
+      [medium.name, () => drained(bench, medium)],
       [large.name, () => drained(bench, large)],
     ],
     Math.min(bench.rounds, MAX_ROUNDS),
     bench.step,
   );
+  for (const { name, events } of [small, medium, large]) {
+    bench.findings.backlogs.set(events, rates(name));
+  }
   bench.step(`memory of the sink's process, ${large.name}`);
   const memory = await memoryOf(bench, large);
   const [few, many] = [rates(small.name), rates(large.name)];

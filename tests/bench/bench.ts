@@ -10,11 +10,13 @@ import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
 import { drainRows } from "./drain.ts";
 import { freshnessRows } from "./freshness.ts";
+import { growthTable, measureGrowth } from "./growth.ts";
 import type { Row } from "./measure.ts";
+import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
-import { Workbench } from "./workbench.ts";
+import { BATCH_SIZE, Workbench } from "./workbench.ts";
 import { FULL, QUICK } from "./workload.ts";
 import { writeRows } from "./write.ts";
 
@@ -39,14 +41,16 @@ const ROUNDS = 5;
 interface Options {
   json?: true;
   quick?: true;
+  growth?: true;
   rows: number[];
   rounds?: number;
 }
 
 function rowNumbers(text: string): number[] {
+  if (text === "none") return [];
   const rows = text.split(",").map(Number);
   if (rows.every((row) => ALL_ROWS.includes(row))) return rows;
-  throw new InvalidArgumentError(`Expected numbers of ${ALL_ROWS.join(", ")}.`);
+  throw new InvalidArgumentError(`Expected numbers of ${ALL_ROWS.join(", ")}, or none.`);
 }
 
 function positive(text: string): number {
@@ -57,10 +61,17 @@ function positive(text: string): number {
 
 function options(): Options {
   return new Command("deno task bench")
-    .description("measure every speed claim, on servers of its own; about 10 minutes for all rows")
+    .description(
+      "measure every speed claim, on servers of its own; about 10 minutes for all rows. All of them " +
+        `run with write_behind.batch_size: ${BATCH_SIZE}. Writes out/bench.html.`,
+    )
     .option("--json", "print rows as JSON and nothing else")
     .option("--quick", "small sizes and one round: shows that it works, not how fast")
-    .option("--rows <list>", "the rows to measure, such as 1,3", rowNumbers, ALL_ROWS)
+    .option(
+      "--growth",
+      "drain with more partitions and sinks as well: what grows, and what is busy",
+    )
+    .option("--rows <list>", "the rows to measure, such as 1,3 or none", rowNumbers, ALL_ROWS)
     .option("--rounds <n>", `rounds of each measure (default: ${ROUNDS}, 1 with --quick)`, positive)
     .parse(Deno.args, { from: "user" })
     .opts<Options>();
@@ -68,11 +79,11 @@ function options(): Options {
 
 /** Measures the wanted rows, and prints them. */
 async function bench(
-  { json: asJson, quick, rows: wanted, rounds }: Options,
+  { json: asJson, quick, growth, rows: wanted, rounds }: Options,
   signal: AbortSignal,
 ): Promise<void> {
   const groups = GROUPS.filter(({ rows }) => rows.some((row) => wanted.includes(row)));
-  const progress = benchProgress(groups.length);
+  const progress = benchProgress(groups.length + (growth ? 1 : 0));
   await using workbench = await Workbench.open({
     sizes: quick ? QUICK : FULL,
     rounds: rounds ?? (quick ? 1 : ROUNDS),
@@ -85,13 +96,24 @@ async function bench(
       progress.group(index, group.name);
       rows.push(...await group.measure(workbench, new Set(wanted)));
     }
+    if (growth) {
+      progress.group(groups.length, "growth");
+      await measureGrowth(workbench);
+    }
   } finally {
     progress.end();
   }
   const order = ({ id }: Row) => Number.parseInt(id);
   rows.sort((a, b) => order(a) - order(b));
+  const { findings } = workbench;
+  const measuredOn = await machine(workbench);
+  const page = await writePage({ rows, findings, machine: measuredOn, quick: quick === true });
   if (asJson) return console.log(json(rows));
-  console.log(`${await machine(workbench)}\n\n${table(rows)}`);
+  const tables = [
+    ...(rows.length > 0 ? [table(rows)] : []),
+    ...(growth ? [growthTable(findings.growth)] : []),
+  ];
+  console.log([measuredOn, ...tables, `charts: ${page}`].join("\n\n"));
 }
 
 try {

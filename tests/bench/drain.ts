@@ -3,6 +3,7 @@
 import { RedisWriteBehind } from "../../lib/sink/sink.ts";
 import { consume, produce } from "../original.ts";
 import { bareDrain } from "./bare_drain.ts";
+import { cpuBetween, cpuTimes } from "./cpu.ts";
 import {
   type Figures,
   type Goal,
@@ -52,7 +53,7 @@ export async function drainRows(bench: Workbench, wanted: Set<number>): Promise<
 
   /** What each contender has to get ready; it returns its measurement. */
   const preparations: Record<Contender, () => Promise<() => Promise<number>>> = {
-    [DRAIN]: () => Promise.resolve(() => drained(bench, unique)),
+    [DRAIN]: () => Promise.resolve(() => drained(bench, unique, DRAIN)),
     [COPY]: async () => {
       const path = await copyOfTable(bench);
       return () => copied(bench, path, events);
@@ -73,19 +74,21 @@ export async function drainRows(bench: Workbench, wanted: Set<number>): Promise<
   for (const name of Object.keys(preparations) as Contender[]) {
     if (needed.has(name)) contenders.push([name, await preparations[name]()]);
   }
-  return rowsOf(await interleave(contenders, bench.rounds, bench.step), wanted, bench);
+  const rates = await interleave(contenders, bench.rounds, bench.step);
+  for (const [name] of contenders) bench.findings.rates.set(name, rates(name));
+  return rowsOf(rates, wanted, bench);
 }
 
 async function inPartitions(bench: Workbench, name: string, partitions: number) {
   const { events } = bench.sizes;
   const config = bench.with({ streams: { partitions } });
   const backlog = await bench.fill(name, config, uniqueInserts(events), events);
-  return () => drained(bench, backlog);
+  return () => drained(bench, backlog, name);
 }
 
 async function changed(bench: Workbench, name: string, changes: () => Iterable<DraftEvent>) {
   const backlog = await bench.fill(name, bench.config, changes(), rowsAfter(changes()));
-  return () => drained(bench, backlog);
+  return () => drained(bench, backlog, name);
 }
 
 function rowsOf(rates: Figures<Contender>, wanted: Set<number>, { sizes }: Workbench): Row[] {
@@ -136,12 +139,33 @@ function bestOf(rates: Figures<Contender>): Row {
   );
 }
 
+/**
+ * Runs `work` and returns how long it took, in seconds.
+ * @param cpuAs the name under which its CPU time is noted; a warm-up has none
+ */
+async function timed(
+  bench: Workbench,
+  events: number,
+  work: () => Promise<unknown>,
+  cpuAs?: string,
+): Promise<number> {
+  const before = cpuTimes(bench);
+  const took = await seconds(work);
+  const after = cpuTimes(bench);
+  if (cpuAs && before && after) bench.findings.addCpu(cpuAs, cpuBetween(before, after, events));
+  return took;
+}
+
 /** Drains a backlog, and returns events a second. */
-export async function drained(bench: Workbench, backlog: Backlog): Promise<number> {
+export async function drained(
+  bench: Workbench,
+  backlog: Backlog,
+  cpuAs?: string,
+): Promise<number> {
   const { config, events, rows } = backlog;
   await bench.restore(backlog);
   const sink = new RedisWriteBehind(bench.redis, bench.pool, config, ENTITY);
-  const took = await seconds(() => sink.drain());
+  const took = await timed(bench, events, () => sink.drain(), cpuAs);
   if (sink.status.events !== events) {
     throw new Error(`drained ${sink.status.events} events of ${events}`);
   }
@@ -152,7 +176,7 @@ export async function drained(bench: Workbench, backlog: Backlog): Promise<numbe
 async function barelyDrained(bench: Workbench, backlog: Backlog): Promise<number> {
   const { config, events, rows } = backlog;
   await bench.restore(backlog);
-  const took = await seconds(() => bareDrain(bench.pool, config, ENTITY));
+  const took = await timed(bench, events, () => bareDrain(bench.pool, config, ENTITY), BARE);
   await bench.checkRows(rows);
   return events / took;
 }
@@ -169,7 +193,12 @@ async function copyOfTable({ pool }: Workbench): Promise<string> {
 
 async function copied(bench: Workbench, path: string, rows: number): Promise<number> {
   await bench.settle();
-  const took = await seconds(() => bench.pool.query(`COPY sessions FROM '${path}'`));
+  const took = await timed(
+    bench,
+    rows,
+    () => bench.pool.query(`COPY sessions FROM '${path}'`),
+    COPY,
+  );
   await bench.checkRows(rows);
   return rows / took;
 }

@@ -47,7 +47,7 @@ export async function freshnessRows(bench: Workbench): Promise<Row[]> {
  * Writes at an even pace while a sink follows. A row counts as visible when PostgreSQL's answer to the
  * commit that moved the offset past its event has arrived: nothing is polled, so that measuring costs nothing.
  */
-async function freshness({ redis, config, sizes }: Workbench): Promise<Times> {
+async function freshness({ redis, config, sizes, findings }: Workbench): Promise<Times> {
   const commits: { lastId: string; at: number }[] = [];
   const pool = await connectPostgres(config);
   const watched = new WeakSet<PoolClient>();
@@ -80,7 +80,9 @@ async function freshness({ redis, config, sizes }: Workbench): Promise<Times> {
     await sink.stop();
     await pool.end();
   }
-  return timesOf(writes, commits);
+  const times = delaysOf(writes, commits);
+  findings.addLatencies("freshness", "from the write call to the visible row", times);
+  return timesOf(times);
 }
 
 /** Calls `onCommit` with the new offset whenever a sink's batch has been committed on a connection. */
@@ -117,13 +119,18 @@ async function paced<T>(items: T[], write: (item: T) => Promise<void>): Promise<
   await Promise.all(writes);
 }
 
-function timesOf(
+function timesOf(times: number[]): Times {
+  return { p50: median(times), p99: quantile(times, 0.99) };
+}
+
+/** How long after each write its row was visible, in ms. */
+function delaysOf(
   writes: { streamId: string; at: number }[],
   commits: { lastId: string; at: number }[],
-): Times {
+): number[] {
   writes.sort((a, b) => compareStreamIds(a.streamId, b.streamId));
   let commit = 0;
-  const times = writes.map(({ streamId, at }) => {
+  return writes.map(({ streamId, at }) => {
     while (commit < commits.length && compareStreamIds(commits[commit]!.lastId, streamId) < 0) {
       commit++;
     }
@@ -131,11 +138,10 @@ function timesOf(
     if (visible === undefined) throw new Error(`no commit was seen for the event ${streamId}`);
     return visible.at - at;
   });
-  return { p50: median(times), p99: quantile(times, 0.99) };
 }
 
 /** Autocommitted INSERTs of the same documents, one after the other. */
-async function singleInserts({ pool, sizes }: Workbench): Promise<Times> {
+async function singleInserts({ pool, sizes, findings }: Workbench): Promise<Times> {
   const connection = await pool.connect();
   try {
     const times: number[] = [];
@@ -149,7 +155,8 @@ async function singleInserts({ pool, sizes }: Workbench): Promise<Times> {
       });
       times.push(performance.now() - since);
     }
-    return { p50: median(times), p99: quantile(times, 0.99) };
+    findings.addLatencies("freshness", "one autocommitted INSERT", times);
+    return timesOf(times);
   } finally {
     connection.release();
   }

@@ -2,6 +2,8 @@
 
 import { join } from "node:path";
 import { CHECKOUT } from "../../lib/services/checkout.ts";
+import type { Config } from "../../lib/config.ts";
+import { testFolder } from "../servers.ts";
 import { offsetOf } from "../../lib/targets/schema.ts";
 import { delay } from "../../lib/services/waiting.ts";
 import type { Workbench } from "./workbench.ts";
@@ -34,8 +36,18 @@ export class SinkProcess implements AsyncDisposable {
     this.#output = new Response(this.#child.stderr).text();
   }
 
-  static async start(bench: Workbench): Promise<SinkProcess> {
-    return new SinkProcess(bench, await sinkCommand());
+  /** @param config the partitions and the batches that the process is to have */
+  static async start(bench: Workbench, config = bench.config): Promise<SinkProcess> {
+    return new SinkProcess(bench, [...await sinkCommand(), "--config", await configFile(config)]);
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Stops it where it stands, or lets it go on. */
+  signal(signal: "SIGSTOP" | "SIGCONT"): void {
+    this.#child.kill(signal);
   }
 
   /** Waits until the target's offset of a stream satisfies a condition. */
@@ -74,6 +86,8 @@ export class SinkProcess implements AsyncDisposable {
   async stop(): Promise<string> {
     try {
       this.#child.kill("SIGTERM");
+      // One that stands still hears it only when it goes on.
+      this.#child.kill("SIGCONT");
     } catch {
       // It has ended already.
     }
@@ -84,6 +98,18 @@ export class SinkProcess implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
+}
+
+/** Writes a file with what a sink must know besides the addresses. JSON is YAML. */
+async function configFile({ streams, write_behind }: Config): Promise<string> {
+  const path = testFolder("config.yaml");
+  const { partitions } = streams;
+  const { batch_size } = write_behind;
+  await Deno.writeTextFile(
+    path,
+    JSON.stringify({ streams: { partitions }, write_behind: { batch_size } }),
+  );
+  return path;
 }
 
 /** The command of `deno task sink`, with its permissions, without the task runner. */

@@ -7,10 +7,14 @@ import type { RedisConnection } from "../../lib/connections.ts";
 import { allPartitions, partitionOf } from "../../lib/events.ts";
 import { delay } from "../../lib/services/waiting.ts";
 import { type Pipeline, reset, testPipeline } from "../pipeline.ts";
+import { Findings } from "./findings.ts";
 import type { Step } from "./measure.ts";
 import type { DraftEvent, Sizes } from "./workload.ts";
 
 export const ENTITY = "session";
+
+/** Events in a batch, at most: a backlog is drained faster by batches larger than the default's. */
+export const BATCH_SIZE = 5000;
 
 /** Commands that travel in one pipeline while a backlog is filled. */
 const CHUNK = 1000;
@@ -43,6 +47,8 @@ export class Workbench implements AsyncDisposable {
   readonly step: Step;
   /** ends what runs beside the bench */
   readonly signal: AbortSignal;
+  /** what the page shows beside the rows */
+  readonly findings = new Findings();
   #pipeline: Pipeline;
 
   private constructor(pipeline: Pipeline, { sizes, rounds, step, signal }: WorkbenchOptions) {
@@ -56,7 +62,7 @@ export class Workbench implements AsyncDisposable {
   /** Starts a Redis with AOF everysec and no replica, and a PostgreSQL with its default settings. */
   static async open(options: WorkbenchOptions): Promise<Workbench> {
     options.step("starting Redis and PostgreSQL");
-    return new Workbench(await testPipeline(), options);
+    return new Workbench(await testPipeline({ write_behind: { batch_size: BATCH_SIZE } }), options);
   }
 
   get redis(): RedisConnection {
@@ -67,6 +73,13 @@ export class Workbench implements AsyncDisposable {
   }
   get config(): Config {
     return this.#pipeline.config;
+  }
+  get redisPid(): number {
+    return this.#pipeline.servers.redis.pid;
+  }
+  /** of the process that starts all others of PostgreSQL */
+  get postgresPid(): number {
+    return this.#pipeline.servers.postgres.pid;
   }
   /** The addresses, as a process takes them from its environment. */
   get environment(): { REDIS_URL: string; DATABASE_URL: string } {

@@ -17,6 +17,8 @@ export interface Sizes {
   benchmarkWrites: number;
   freshnessSeconds: number;
   largeBacklog: number;
+  /** only for the chart of the cost against the size */
+  mediumBacklog: number;
   smallBacklog: number;
   verified: number;
 }
@@ -30,6 +32,7 @@ export const FULL: Sizes = {
   benchmarkWrites: 60_000,
   freshnessSeconds: 3,
   largeBacklog: 1_000_000,
+  mediumBacklog: 100_000,
   smallBacklog: 10_000,
   verified: 100_000,
 };
@@ -43,6 +46,7 @@ export const QUICK: Sizes = {
   benchmarkWrites: 2_000,
   freshnessSeconds: 0.3,
   largeBacklog: 10_000,
+  mediumBacklog: 3_000,
   smallBacklog: 1_000,
   verified: 1_000,
 };

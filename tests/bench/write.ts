@@ -62,6 +62,12 @@ async function levels(bench: Workbench): Promise<Row[]> {
       }
     }
   }
+  for (const [verb, sides] of measured[0]!.verbs) {
+    for (const { ours, bare } of sides) {
+      bench.findings.addLatencies("write", verb, ours.latencies);
+      if (verb === "insert") bench.findings.addLatencies("write", "bare XADD", bare.latencies);
+    }
+  }
   for (const { inFlight, id, goal, verbs } of measured) {
     const compared = VERBS.map((verb) => {
       const sides = verbs.get(verb)!;

@@ -85,6 +85,19 @@ export class Author {
     await Promise.all(Array.from({ length: lanes }, (_, number) => lane(number)));
   }
 
+  /** Goes on writing until it is stopped; what went wrong meanwhile is thrown by `stop`. */
+  start(): { stop(): Promise<void> } {
+    const end = new AbortController();
+    const writing = this.write({ signal: end.signal });
+    writing.catch(() => {});
+    return {
+      stop: () => {
+        end.abort();
+        return writing;
+      },
+    };
+  }
+
   /** A lane has documents of its own, so the order of its calls is the order of their events. */
   async #step(lane: number): Promise<void> {
     const { random, documents, prefix, lanes } = this.#options;

@@ -72,11 +72,12 @@ Deno.test("network faults at random between writers, Redis, sink and PostgreSQL:
     await using redis = await connectRedis(distant);
     await using away = await distantSink(config, forSink.port, toPostgres.port);
     const author = new Author(redis, distant, { random });
-    const stop = new AbortController();
-    const writing = author.write({ signal: stop.signal });
-    await breakAtRandom([forWriters, forSink, toPostgres], random, 25_000);
-    stop.abort();
-    await writing;
+    const writing = author.start();
+    try {
+      await breakAtRandom([forWriters, forSink, toPostgres], random, 25_000);
+    } finally {
+      await writing.stop();
+    }
     await recovered(pipeline);
     await waitFor(() => away.sink.lastError === null, { what: "the sink to be well" });
     await assertExact(pipeline, author);
@@ -156,9 +157,37 @@ Deno.test("a statement whose connection vanishes does not hold the sink up for l
   }
   // Through other connections, for the one that it used never says anything again.
   await updateDocument(redis, config, "session", "a", { n: 3 });
-  await caughtUp(redis, pool, config, "session", { deadlineMs: 8000 });
+  try {
+    await caughtUp(redis, pool, config, "session", { deadlineMs: 8000 });
+  } finally {
+    toPostgres.resetAll(); // A sink that still waits would never stop.
+  }
   const { rows: [row] } = await pool.query("SELECT payload FROM sessions");
   assert.deepEqual(row.payload, { n: 3 });
+});
+
+Deno.test("all connections vanish: the sink claims its partition anew, by others", async () => {
+  await using pipeline = await testPipeline(LIMITS);
+  const { redis, config, servers, pool } = pipeline;
+  await using forSink = await proxyBefore(servers.redis);
+  await using toPostgres = await proxyBefore(servers.postgres);
+  await using away = await distantSink(config, forSink.port, toPostgres.port);
+  try {
+    for (let n = 1; n < 3; n++) {
+      await insertDocument(redis, config, "session", { n }, `d${n}`);
+      await waitFor(() => away.sink.status.events === n, {
+        what: `event ${n}`,
+        deadlineMs: 30_000,
+      });
+      toPostgres.vanish();
+      // Only Redis is heard to be lost.
+      forSink.resetAll();
+    }
+    await insertDocument(redis, config, "session", { n: 3 }, "d3");
+    await caughtUp(redis, pool, config, "session", { deadlineMs: 30_000 });
+  } finally {
+    toPostgres.resetAll();
+  }
 });
 
 Deno.test("a read whose connection vanishes does not hold the sink up", async () => {

@@ -1,28 +1,10 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import type { Pool } from "pg";
 import { connectPostgres } from "../../lib/connections.ts";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { type Pipeline, reset, rowsOf, testPipeline } from "../pipeline.ts";
+import { drain, type Pipeline, reset, rowsOf, withPipeline } from "../pipeline.ts";
 import { waitFor } from "../servers.ts";
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await pipeline.pool.query("ALTER TABLE sessions DROP CONSTRAINT IF EXISTS good");
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config }: Pipeline, pool: Pool) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
 
 /** A row whose payload says so cannot be stored. */
 const refuse = ({ pool }: Pipeline) =>
@@ -64,7 +46,7 @@ Deno.test("poison", (t) =>
           await insertDocument(redis, config, "session", document, `d${n}`);
         }
         const { pool, counted } = await countingPool(pipeline);
-        const status = await drain(pipeline, pool);
+        const status = await drain({ ...pipeline, pool });
         await pool.end();
         return { status, statements: counted.statements };
       };
@@ -91,7 +73,7 @@ Deno.test("poison", (t) =>
         await insertDocument(redis, config, "session", { n, bad: n % 5 > 0 || null }, `d${n}`);
       }
       const { pool, counted } = await countingPool(pipeline);
-      const status = await drain(pipeline, pool);
+      const status = await drain({ ...pipeline, pool });
       await pool.end();
       assert.equal(status.parked, 400);
       assert.equal((await rowsOf(pipeline)).size, 100);
@@ -110,7 +92,7 @@ Deno.test("poison", (t) =>
         );
       }
       const { pool, counted } = await countingPool(pipeline);
-      const status = await drain(pipeline, pool);
+      const status = await drain({ ...pipeline, pool });
       await pool.end();
       assert.equal(status.parked, 200);
       assert(counted.statements < 25, `${counted.statements} statements`);
@@ -122,7 +104,7 @@ Deno.test("poison", (t) =>
       await refuse(pipeline);
       await insertDocument(redis, config, "session", { n: 1 }, "a");
       await updateDocument(redis, config, "session", "a", { bad: 1 });
-      await drain(pipeline, pool);
+      await drain({ ...pipeline, pool });
       assert.deepEqual([...await rowsOf(pipeline)], [["a", '{"n":1e0}']]);
       assert.deepEqual((await parked(pipeline)).map(({ type }) => type), ["update"]);
     },
@@ -159,7 +141,7 @@ Deno.test("poison", (t) =>
       ];
       for (const fields of bad) await redis.xadd("stream:session", "*", ...fields);
       await insertDocument(redis, config, "session", { n: 2 }, "b");
-      const status = await drain(pipeline, pool);
+      const status = await drain({ ...pipeline, pool });
       assert.equal(status.parked, bad.length);
       assert.deepEqual([...(await rowsOf(pipeline)).keys()].sort(), ["a", "b"]);
       const { rows } = await pool.query<{ fields: Buffer[]; reason: string }>(
@@ -179,7 +161,7 @@ Deno.test("poison", (t) =>
       const fields = ["ts", "1", "doc_id", "x", "event_type", "insert", "payload", "{}"];
       await redis.xadd("stream:session", "5-1048576", ...fields);
       await redis.xadd("stream:session", "99999999999999-0", ...fields);
-      assert.equal((await drain(pipeline, pool)).parked, 2);
+      assert.equal((await drain({ ...pipeline, pool })).parked, 2);
       const { rows: [row] } = await pool.query("SELECT last_id FROM writebehind_offset");
       assert.equal(row.last_id, "99999999999999-0");
     },
@@ -189,12 +171,12 @@ Deno.test("poison", (t) =>
       await pool.query("CREATE TABLE IF NOT EXISTS child (id TEXT REFERENCES sessions)");
       await insertDocument(redis, config, "session", { n: 1 }, "a");
       await insertDocument(redis, config, "session", { n: 1 }, "b");
-      await drain(pipeline, pool);
+      await drain({ ...pipeline, pool });
       await pool.query("INSERT INTO child VALUES ('a')");
       await deleteDocument(redis, config, "session", "a");
       await deleteDocument(redis, config, "session", "b");
       try {
-        await drain(pipeline, pool);
+        await drain({ ...pipeline, pool });
         assert.deepEqual([...(await rowsOf(pipeline)).keys()], ["a"]);
         assert.deepEqual((await parked(pipeline)).map(({ type, sqlstate }) => [type, sqlstate]), [
           ["delete", "23503"],
@@ -214,7 +196,7 @@ Deno.test("poison", (t) =>
         for (let n = 0; n < 10; n++) {
           await insertDocument(redis, config, "session", n === 3 ? { bad: 1 } : { n }, `d${n}`);
         }
-        await drain(pipeline, pool);
+        await drain({ ...pipeline, pool });
         assert.equal((await rowsOf(pipeline)).size, 9);
         const [letter] = await parked(pipeline);
         assert.equal(letter!.id, "d3");
@@ -241,7 +223,7 @@ Deno.test("poison", (t) =>
       } finally {
         await pool.query("DROP VIEW sessions; ALTER TABLE away RENAME TO sessions");
       }
-      await drain(pipeline, pool);
+      await drain({ ...pipeline, pool });
       assert.equal((await rowsOf(pipeline)).size, 1);
     },
-  }));
+  }, ({ pool }) => pool.query("ALTER TABLE sessions DROP CONSTRAINT IF EXISTS good")));

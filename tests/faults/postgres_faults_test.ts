@@ -6,8 +6,9 @@ import { connectPostgres, connectRedis } from "../../lib/connections.ts";
 import { insertDocument, updateDocument } from "../../lib/documents.ts";
 import { caughtUp } from "../../lib/sink/progress.ts";
 import { consumePeriodically, type RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { startPostgres } from "../../lib/services/embedded.ts";
+import { type PostgresServer, startPostgres } from "../../lib/services/embedded.ts";
 import { seededRandom } from "../../lib/traffic.ts";
+import { produce } from "../original.ts";
 import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
 import { TcpProxy } from "../proxy.ts";
 import { waitFor } from "../servers.ts";
@@ -20,7 +21,12 @@ const pipeline = await testPipeline({
   write_behind: { lease_seconds: 1, batch_size: 50, retry_max_ms: 50 },
 });
 await keepLedger(pipeline);
-Deno.test.afterAll(async () => await pipeline[Symbol.asyncDispose]());
+/** The server that runs now, where it was started again. */
+let restarted: PostgresServer | undefined;
+Deno.test.afterAll(async () => {
+  await pipeline[Symbol.asyncDispose]();
+  await restarted?.stop("immediate");
+});
 
 const EXACT = { lost: 0, twice: 0, outOfOrder: 0 };
 
@@ -50,13 +56,11 @@ async function ownSink({ redis, config }: Pipeline) {
 /** Traffic while `faults` does its worst; then all of it has to be there, by the same sink. */
 async function underTraffic(author: Author, faults: () => Promise<void>): Promise<void> {
   await using own = await ownSink(pipeline);
-  const stop = new AbortController();
-  const writing = author.write({ signal: stop.signal });
+  const writing = author.start();
   try {
     await faults();
   } finally {
-    stop.abort();
-    await writing;
+    await writing.stop();
   }
   await caught(pipeline);
   await waitFor(() => own.sink.lastError === null, { what: "the sink to be well" });
@@ -97,24 +101,19 @@ Deno.test("PostgreSQL stopped in the middle (immediate) and started again, three
   withSeed(async (random) => {
     const author = await fresh(random);
     const { dir, port } = pipeline.servers.postgres;
-    let server = pipeline.servers.postgres;
+    let server: PostgresServer = pipeline.servers.postgres;
     await underTraffic(author, async () => {
       for (let round = 0; round < 3; round++) {
         await delay(300 + 500 * random());
         await server.stop("immediate");
         await delay(300 * random());
-        server = await startPostgres({ dir, port });
+        server = restarted = await startPostgres({ dir, port });
         assert.equal(server.port, port);
       }
       await delay(200);
     });
-    restarted = server;
     await assertExact(pipeline, author);
   }));
-
-/** The server that runs now, where it was started again. */
-let restarted: { stop(): Promise<void> } | undefined;
-Deno.test.afterAll(async () => await restarted?.stop());
 
 Deno.test("backends terminated at random", () =>
   withSeed(async (random) => {
@@ -168,11 +167,15 @@ Deno.test("a deadlock with an outside transaction: the batch is tried again", as
   );
   for (const id of ["a", "b"]) await updateDocument(redis, config, "session", id, { n: 1 });
   await using own = await ownSink(pipeline);
-  await batchWaits();
-  const waiting = other.query("UPDATE sessions SET payload = '{}' WHERE id = 'a'");
-  await failedWith(own.sink, /deadlock/, "retrying");
-  await waiting;
-  await other.query("COMMIT; RESET deadlock_timeout");
+  try {
+    await batchWaits();
+    const waiting = other.query("UPDATE sessions SET payload = '{}' WHERE id = 'a'");
+    await failedWith(own.sink, /deadlock/, "retrying");
+    await waiting;
+  } finally {
+    // A batch that waits cannot be stopped.
+    await other.query("COMMIT; RESET deadlock_timeout");
+  }
   await caught(pipeline);
   assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
   assert.deepEqual(await judge(pipeline), EXACT);
@@ -330,6 +333,28 @@ Deno.test("a successor that had to wait for its predecessor's parking knows what
   await predecessor.query("COMMIT");
   await draining;
   assert.deepEqual([...(await rowsOf(pipeline)).keys()], ["b"], "a is behind its parked event");
+});
+
+Deno.test("poison is looked for among events without payload while the next batch is read: no reply is mixed up", async () => {
+  await fresh();
+  const { redis, config, pool, servers } = pipeline;
+  await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->>'bad' IS NULL)");
+  try {
+    for (let n = 0; n < 150; n++) {
+      await produce(redis, `d${n}`, "insert", n === 20 ? { n, bad: 1 } : { n });
+    }
+    await using proxy = await TcpProxy.start(servers.redis);
+    // So slow that the batch's poison is found before the next batch is read.
+    proxy.delay(60);
+    const distant = configWith(config, { redis: { port: proxy.port } });
+    await drain({ ...pipeline, config: distant });
+  } finally {
+    await pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
+  }
+  const documents = await documentsOf(pipeline);
+  documents.delete("d20");
+  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(documents));
+  assert.deepEqual(await judge(pipeline), EXACT);
 });
 
 Deno.test("Redis is lost while a batch waits in PostgreSQL and the next is read: the sink lives on", async () => {

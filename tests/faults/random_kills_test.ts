@@ -17,8 +17,7 @@ Deno.test("50 sinks killed at random times under traffic: nothing is lost, nothi
     await keepLedger(pipeline);
     const author = new Author(redis, config, { random, documents: 60, paceMs: 2 });
     for (let run = 0; run < RUNS; run++) {
-      const stop = new AbortController();
-      const writing = author.write({ signal: stop.signal });
+      const writing = author.start();
       try {
         // Small batches, so that many are under way in a short life.
         const keys = { batch_size: 10 + Math.floor(40 * random()), lease_seconds: 0.2 };
@@ -30,8 +29,7 @@ Deno.test("50 sinks killed at random times under traffic: nothing is lost, nothi
         await delay(LONGEST_LIFE_MS * random());
         await killSink(sink);
       } finally {
-        stop.abort();
-        await writing;
+        await writing.stop();
       }
       await drain(pipeline, { batch_size: 100 });
       try {

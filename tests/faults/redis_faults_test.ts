@@ -40,13 +40,11 @@ async function underTraffic(
 ): Promise<RedisWriteBehind> {
   const { redis, pool, config } = pipeline;
   await using sink = consumePeriodically(redis, pool, config, "session");
-  const stop = new AbortController();
-  const writing = author.write({ signal: stop.signal });
+  const writing = author.start();
   try {
     await faults();
   } finally {
-    stop.abort();
-    await writing;
+    await writing.stop();
   }
   await waitFor(() => redis.status === "ready", { what: "the connection's return" });
   await caught(pipeline);
@@ -149,15 +147,51 @@ Deno.test("scripts flushed, clients killed, a server that sleeps: nothing is los
     assert(author.unknown > 0);
   }));
 
+Deno.test("a single connection of the sink is killed: it goes on reading and trimming", async (t) => {
+  await using pipeline = await testPipeline(LIMITS);
+  const { redis, config, pool } = pipeline;
+  const clients = async () => {
+    const list = await redis.client("LIST") as string;
+    return list.split("\n").flatMap((line) => /^id=(\d+)/.exec(line)?.[1] ?? []);
+  };
+  const others = new Set(await clients());
+  await using sink = consumePeriodically(redis, pool, config, "session");
+  let n = 0;
+  const written = async () => {
+    await insertDocument(redis, config, "session", { n }, `d${n++}`);
+    await insertDocument(redis, config, "session", { n }, `d${n++}`);
+    await caught(pipeline);
+    await waitFor(async () => await redis.xlen(STREAM) === 1, { what: "the trim" });
+  };
+  await written();
+  const count = (await clients()).filter((id) => !others.has(id)).length;
+  assert(count > 0);
+  for (let index = 0; index < count; index++) {
+    await t.step(`connection ${index + 1} of ${count}`, async () => {
+      const own = (await clients()).filter((id) => !others.has(id));
+      await redis.client("KILL", "ID", own[index]!);
+      await written();
+      await waitFor(
+        async () => (await clients()).filter((id) => !others.has(id)).length === count,
+        {
+          what: "all connections",
+        },
+      );
+    });
+  }
+  assert.equal(sink.status.wentBack, 0);
+});
+
 Deno.test("maxmemory: writers are refused with nothing half-written, a sink drains, and they go on", async () => {
   await using pipeline = await testPipeline(LIMITS);
   const { redis, config, pool } = pipeline;
   const [, used] = /used_memory:(\d+)/.exec(await redis.info("memory"))!;
-  await redis.config("SET", "maxmemory", Number(used) + 3 * 2 ** 20);
+  const limit = Number(used) + 3 * 2 ** 20;
+  await redis.config("SET", "maxmemory", limit);
   const insert = (n: number) =>
     insertDocument(redis, config, "session", { n, pad: "x".repeat(2000) }, `d${n}`);
-  const fill = async () => {
-    for (let n = 0;; n++) {
+  const fill = async (from: number) => {
+    for (let n = from;; n++) {
       try {
         await insert(n);
       } catch (error) {
@@ -167,7 +201,7 @@ Deno.test("maxmemory: writers are refused with nothing half-written, a sink drai
       }
     }
   };
-  const written = await fill();
+  const written = await fill(0);
   assert(written > 50);
   await assert.rejects(
     updateDocument(redis, config, "session", "d0", { n: -1 }),
@@ -183,6 +217,20 @@ Deno.test("maxmemory: writers are refused with nothing half-written, a sink drai
   assert.equal(sink.status.wentBack, 0);
   await waitFor(() => insert(written).then(() => true), { what: "room for a write" });
   await caught(pipeline);
+  // Trims that are refused in part do not look like a stream that has gone back.
+  const outside = await pool.connect();
+  await outside.query("BEGIN; LOCK TABLE sessions IN EXCLUSIVE MODE");
+  const more = await fill(written + 1).finally(async () => {
+    // So far below what is used that the first trims do not make room yet.
+    await redis.config("SET", "maxmemory", limit - 2 ** 18);
+    await outside.query("ROLLBACK");
+    outside.release();
+  });
+  await waitFor(() => sink.status.events === more, { what: "the later events" });
+  await waitFor(async () => await redis.xlen(STREAM) === 1, { what: "the later trim" });
+  await insertDocument(redis, config, "session", {}, "last");
+  await caught(pipeline);
+  assert.equal(sink.status.wentBack, 0);
   assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
 });
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { connectPostgres } from "../../lib/connections.ts";
 import { insertDocument, updateDocument } from "../../lib/documents.ts";
 import { consumePeriodically } from "../../lib/sink/sink.ts";
-import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { assertEqual, type Pipeline, rowsOf, testPipeline } from "../pipeline.ts";
 import { configFile, environmentOf, startTask } from "../processes.ts";
 import { waitFor } from "../servers.ts";
 
@@ -33,10 +33,6 @@ async function owner({ pool }: Pipeline): Promise<{ owner: string; epoch: string
     "SELECT owner, epoch FROM writebehind_lease WHERE lease_until > clock_timestamp()",
   );
   return row;
-}
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
 }
 
 Deno.test("a sink stopped for longer than its lease wakes up unable to commit anything", async () => {

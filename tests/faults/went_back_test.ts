@@ -1,28 +1,8 @@
 import assert from "node:assert/strict";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
+import { assertEqual, drain, type Pipeline, rowsOf, withPipeline } from "../pipeline.ts";
 import { waitFor } from "../servers.ts";
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
-}
 
 /** Entries of a day ago, as a replica with a slow clock, or an old snapshot, would hold them. */
 const PAST = Date.now() - 86_400_000;

@@ -9,25 +9,22 @@ import {
 } from "../../lib/deadletter.ts";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { replayDeadLetters, type ReplayOptions, type ReplayOutcome } from "../../lib/replay.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { produce } from "../original.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import {
+  assertEqual,
+  documentsOf,
+  drain,
+  type Pipeline,
+  rowsOf,
+  sorted,
+  testPipeline,
+  withPipeline,
+} from "../pipeline.ts";
 import { environmentOf, startTask } from "../processes.ts";
 import { waitFor } from "../servers.ts";
 
 const HOSTILE = `a'b"c\n:{}*[x]; DROP TABLE sessions; -- \\ $(id) 😀‮`;
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await refuseBad(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
 
 /** Documents with a key `bad` cannot be stored, until {@linkcode mend}. */
 async function refuseBad({ pool }: Pipeline) {
@@ -39,11 +36,6 @@ async function refuseBad({ pool }: Pipeline) {
 
 async function mend({ pool }: Pipeline) {
   await pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
 }
 
 async function list(
@@ -73,10 +65,6 @@ async function statesOf({ pool }: Pipeline): Promise<string[]> {
     "SELECT state FROM writebehind_dead_letter ORDER BY stream_id",
   );
   return rows.map(({ state }) => state);
-}
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
 }
 
 /** Parks an insert of `id` and two updates behind it. */
@@ -348,7 +336,7 @@ Deno.test("dead letters", (t) =>
       assert.equal(sink.status.parked, 1, "nothing is parked behind what was discarded");
       await assertEqual(pipeline);
     },
-  }));
+  }, refuseBad));
 
 Deno.test("deno task dead-letter", async (t) => {
   await using pipeline = await testPipeline();

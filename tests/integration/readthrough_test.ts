@@ -3,26 +3,9 @@ import { deleteDocument, insertDocument, readByIds, updateDocument } from "../..
 import { ConfigError } from "../../lib/errors.ts";
 import { restore, rowsAt } from "../../lib/restore.ts";
 import { partitionKeys } from "../../lib/events.ts";
-import { RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { documentsOf, type Pipeline, reset, testPipeline } from "../pipeline.ts";
+import { documentsOf, drain, type Pipeline, testPipeline, withPipeline } from "../pipeline.ts";
 
 const HOSTILE = `a'b"c\n:{}*[x]; DROP TABLE sessions; -- \\ $(id) 😀`;
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
 
 function read({ redis, config, pool }: Pipeline, ...ids: string[]) {
   return readByIds(redis, config, "session", ids, { through: pool });

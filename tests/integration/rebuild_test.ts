@@ -3,36 +3,24 @@ import { deleteDocument, insertDocument, updateDocument } from "../../lib/docume
 import { rebuild, RebuildRefusedError } from "../../lib/rebuild.ts";
 import { search } from "../../lib/search.ts";
 import { lastGeneratedId } from "../../lib/sink/progress.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { offsetOf } from "../../lib/targets/schema.ts";
 import { compareStreamIds } from "../../lib/events.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import {
+  assertEqual,
+  documentsOf,
+  drain,
+  type Pipeline,
+  rowsOf,
+  testPipeline,
+  withPipeline,
+} from "../pipeline.ts";
 import { environmentOf, startTask } from "../processes.ts";
 
 const HOSTILE = `a'b"c\n:{}*[x]; DROP TABLE sessions; -- \\ $(id) 😀`;
 
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
-
 function rebuilt({ redis, config, pool }: Pipeline) {
   return rebuild(redis, pool, config, "session");
-}
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await documentsOf(pipeline)), sorted(await rowsOf(pipeline)));
 }
 
 async function stored(pipeline: Pipeline, count: number) {

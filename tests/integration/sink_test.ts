@@ -3,32 +3,11 @@ import { connectPostgres } from "../../lib/connections.ts";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { streamIdOf, versionOf } from "../../lib/events.ts";
 import { loadMetrics } from "../../lib/metrics/counters.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { createTable } from "../../lib/targets/schema.ts";
 import { consume, produce } from "../original.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import { assertEqual, drain, rowsOf, sorted, testPipeline, withPipeline } from "../pipeline.ts";
 import { waitFor } from "../servers.ts";
-
-/** Runs the steps on one pipeline, each on an emptied one. */
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, pool, config }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
-}
 
 Deno.test("the sink", (t) =>
   withPipeline(t, {

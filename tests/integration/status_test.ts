@@ -1,26 +1,10 @@
 import assert from "node:assert/strict";
 import { insertDocument, updateDocument } from "../../lib/documents.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { type PartitionStatus, readStatus } from "../../lib/status.ts";
-import { type Pipeline, reset, testPipeline } from "../pipeline.ts";
+import { drain, type Pipeline, testPipeline, withPipeline } from "../pipeline.ts";
 import { environmentOf, startTask } from "../processes.ts";
 import { waitFor } from "../servers.ts";
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline({ metrics: { flush_interval_ms: 20 } });
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
 
 async function statusOf({ redis, pool, config }: Pipeline): Promise<PartitionStatus> {
   const [status, ...others] = await readStatus(redis, pool, config, "session");

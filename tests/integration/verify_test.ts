@@ -3,31 +3,25 @@ import { Buffer } from "node:buffer";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { partitionKeys } from "../../lib/events.ts";
 import { repairRedis, repairTarget } from "../../lib/repair.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
+import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { createTable } from "../../lib/targets/schema.ts";
 import { verify, type VerifyOptions } from "../../lib/verify.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import {
+  assertEqual,
+  documentsOf,
+  drain,
+  type Pipeline,
+  reset,
+  rowsOf,
+  sorted,
+  testPipeline,
+  withPipeline,
+} from "../pipeline.ts";
 import { environmentOf, startTask } from "../processes.ts";
 import { waitFor } from "../servers.ts";
 
 const HOSTILE = `a'b"c\n:{}*[x]; DROP TABLE sessions; -- \\ $(id) 😀`;
 const QUICK = { settleMs: 300 };
-
-async function withPipeline(
-  t: Deno.TestContext,
-  steps: Record<string, (pipeline: Pipeline) => Promise<void>>,
-) {
-  await using pipeline = await testPipeline();
-  for (const [name, step] of Object.entries(steps)) {
-    await reset(pipeline);
-    await t.step(name, () => step(pipeline));
-  }
-}
-
-async function drain({ redis, config, pool }: Pipeline) {
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  return await sink.drain();
-}
 
 function compare({ redis, config, pool }: Pipeline, options: VerifyOptions = QUICK) {
   return verify(redis, pool, config, "session", options);
@@ -50,10 +44,6 @@ async function spoil({ redis, pool }: Pipeline) {
 const differences = ({ mismatches }: Awaited<ReturnType<typeof verify>>) =>
   Object.fromEntries(mismatches.map(({ id, difference }) => [id, difference]));
 const SPOILT = { [HOSTILE]: "different", "only:redis": "missing", "only:target": "extra" };
-
-async function assertEqual(pipeline: Pipeline) {
-  assert.deepEqual(sorted(await rowsOf(pipeline)), sorted(await documentsOf(pipeline)));
-}
 
 Deno.test("verify", (t) =>
   withPipeline(t, {

@@ -1,0 +1,128 @@
+/** Growth: the same backlog against partitions and sink processes, and which part of it is busy. */
+
+import { allPartitions, compareStreamIds } from "../../lib/events.ts";
+import { lastGeneratedId } from "../../lib/sink/progress.ts";
+import { delay } from "../../lib/services/waiting.ts";
+import { cpuBetween, cpuTimes } from "./cpu.ts";
+import type { GrowthPoint } from "./findings.ts";
+import { median } from "./measure.ts";
+import { SinkProcess } from "./sink_process.ts";
+import { type Backlog, ENTITY, send, type Workbench } from "./workbench.ts";
+import { uniqueInserts } from "./workload.ts";
+
+/** A partition has one sink, so a second sink needs a second partition. */
+const DEPLOYMENTS = [
+  { partitions: 1, sinks: 1 },
+  { partitions: 2, sinks: 1 },
+  { partitions: 4, sinks: 1 },
+  { partitions: 2, sinks: 2 },
+  { partitions: 4, sinks: 2 },
+] as const;
+
+const MAX_ROUNDS = 3;
+const LOOK_EVERY_MS = 10;
+const OWNED_WITHIN_MS = 20_000;
+
+/** Measures each deployment, with sinks in processes of their own, and keeps what it finds for the page. */
+export async function measureGrowth(bench: Workbench): Promise<void> {
+  await bench.clear();
+  const { events } = bench.sizes;
+  const backlogs = new Map<number, Backlog>();
+  for (const partitions of new Set(DEPLOYMENTS.map(({ partitions }) => partitions))) {
+    const config = bench.with({ streams: { partitions } });
+    const name = `${partitions} partition${partitions === 1 ? "" : "s"}`;
+    backlogs.set(partitions, await bench.fill(name, config, uniqueInserts(events), events));
+  }
+  const points: GrowthPoint[] = DEPLOYMENTS.map((deployment) => ({
+    ...deployment,
+    rates: [],
+    cores: [],
+  }));
+  const rounds = Math.min(bench.rounds, MAX_ROUNDS);
+  for (let round = 1; round <= rounds; round++) {
+    for (const point of points) {
+      const { partitions, sinks } = point;
+      bench.step(`round ${round} of ${rounds}: partitions ${partitions}, sinks ${sinks}`);
+      await measure(bench, backlogs.get(partitions)!, point);
+    }
+  }
+  bench.findings.growth = points;
+}
+
+/** The sinks own their partitions before the backlog appears, so that no start is measured. */
+async function measure(bench: Workbench, backlog: Backlog, point: GrowthPoint): Promise<void> {
+  const { redis, pool } = bench;
+  const streams = allPartitions(backlog.config, ENTITY).map(({ stream }) => stream);
+  // Out of the sinks' sight, and back in one step: copying it takes Redis a while.
+  await bench.restore(backlog);
+  const aside = streams.map((stream) => [stream, `bench:aside:${stream}`] as const);
+  for (const [stream, away] of aside) await redis.rename(stream, away);
+  await using running = new AsyncDisposableStack();
+  const sinks: SinkProcess[] = [];
+  // Every sink takes all partitions that are free: a sink sees only its share of them as free.
+  await pool.query(
+    `INSERT INTO writebehind_lease (stream, owner, epoch, lease_until, backend_pid, backend_started)
+     SELECT unnest($1::text[]), 'bench', 0, 'infinity', 0, now()`,
+    [streams],
+  );
+  const share = streams.length / point.sinks;
+  for (let at = 0; at < streams.length; at += share) {
+    const mine = streams.slice(at, at + share);
+    // The ones before stand still meanwhile, far shorter than a lease lasts.
+    for (const sink of sinks) sink.signal("SIGSTOP");
+    const sink = running.use(await SinkProcess.start(bench, backlog.config));
+    await given(bench, mine, sink.pid);
+    for (const before of sinks) before.signal("SIGCONT");
+    sinks.push(sink);
+  }
+  const pids = sinks.map(({ pid }) => pid);
+  const before = cpuTimes(bench, pids);
+  const since = performance.now();
+  const appearing = redis.multi();
+  for (const [stream, away] of aside) appearing.rename(away, stream);
+  await send(appearing);
+  await Promise.all(streams.map(async (stream) => {
+    const goal = await lastGeneratedId(redis, stream);
+    const all = (offset: string) => compareStreamIds(offset, goal) >= 0;
+    await sinks[0]!.reaches(stream, all, { everyMs: LOOK_EVERY_MS });
+  }));
+  const seconds = (performance.now() - since) / 1000;
+  const after = cpuTimes(bench, pids);
+  await bench.checkRows(backlog.rows);
+  point.rates.push(backlog.events / seconds);
+  if (before && after) point.cores.push(cpuBetween(before, after, seconds));
+}
+
+/** One row a deployment, as text. */
+export function growthTable(points: readonly GrowthPoint[]): string {
+  const head = ["partitions", "sinks", "events/s", "cores: Deno", "PostgreSQL", "Redis"];
+  const lines = points.map(({ partitions, sinks, rates, cores }) => [
+    ...[partitions, sinks, Math.round(median(rates))].map((value) => value.toLocaleString("en")),
+    ...(["deno", "postgres", "redis"] as const).map((part) =>
+      cores.length === 0 ? "" : median(cores.map((core) => core[part])).toFixed(2)
+    ),
+  ]);
+  const all = [head, ...lines];
+  const widths = head.map((_, column) => Math.max(...all.map((line) => line[column]!.length)));
+  return all.map((line) => line.map((cell, column) => cell.padStart(widths[column]!)).join("  "))
+    .join("\n");
+}
+
+/**
+ * Gives partitions to one sink, and waits until it has them. It takes its leases by itself; one that
+ * another sink was asking for at the moment when it was stopped is freed again.
+ */
+async function given({ pool }: Workbench, streams: string[], pid: number): Promise<void> {
+  const deadline = Date.now() + OWNED_WITHIN_MS;
+  // An owner's name begins with its process.
+  const others = "stream = ANY ($1) AND owner NOT LIKE $2 || '-%'";
+  for (;;) {
+    const { rowCount } = await pool.query(
+      `UPDATE writebehind_lease SET lease_until = '-infinity' WHERE ${others}`,
+      [streams, String(pid)],
+    );
+    if (rowCount === 0) return;
+    if (Date.now() > deadline) throw new Error(`no sink took ${streams.join(", ")} in time`);
+    await delay(LOOK_EVERY_MS);
+  }
+}
