@@ -270,6 +270,9 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
   });
   // A connection that breaks while idle is replaced by the pool; without a listener it ends the process.
   pool.on("error", () => {});
+  // The pool does not listen for a connection that it hands out, and the taker only a moment later; queries
+  // report what is lost.
+  pool.on("connect", (client) => client.on("error", () => {}));
   try {
     const { rows } = await pool.query<{ version: string; number: number }>(
       "SELECT current_setting('server_version') AS version, " +

@@ -318,6 +318,10 @@ export class PostgresTarget implements Target {
     const known = this.#connections.get(stream);
     if (known) return known;
     const connection = await this.#pool.connect();
+    // At once: it may come with the first answer.
+    connection.on("error", () => {
+      if (this.#connections.get(stream) === connection) this.#disconnect(stream);
+    });
     try {
       // A plan made while the table was empty would scan the whole table for ever after.
       const query: TimedQuery = {
@@ -329,9 +333,6 @@ export class PostgresTarget implements Target {
       connection.release(true);
       throw error;
     }
-    connection.on("error", () => {
-      if (this.#connections.get(stream) === connection) this.#disconnect(stream);
-    });
     this.#connections.set(stream, connection);
     return connection;
   }
