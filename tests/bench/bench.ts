@@ -6,6 +6,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { reasonOf, WriteBehindError } from "../../lib/errors.ts";
 import { interruptible } from "../../lib/services/interrupt.ts";
+import { ensureSetup } from "../../lib/services/setup.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
 import { drainRows } from "./drain.ts";
@@ -118,6 +119,8 @@ async function bench(
 
 try {
   const wanted = options();
+  // What is said on the way goes to standard error: --json has standard output for itself.
+  await ensureSetup({ onProgress: (line) => console.error(line) });
   await interruptible((signal) =>
     new Promise<void>((resolve, reject) => {
       // The servers end with this process: see TestFolder in servers.ts.
