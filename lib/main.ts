@@ -106,7 +106,7 @@ function program(): Command {
     .showHelpAfterError();
 
   command.command("demo")
-    .description("run the notebook headless on embedded servers, and write a page under out/")
+    .description("run the notebooks headless on embedded servers, and write pages under out/")
     .action(async () => {
       const { runDemo } = await import("./services/demo.ts");
       await runDemo({ config: await loadConfig() });
