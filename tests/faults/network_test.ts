@@ -74,7 +74,7 @@ Deno.test("network faults at random between writers, Redis, sink and PostgreSQL:
     const author = new Author(redis, distant, { random });
     const writing = author.start();
     try {
-      await breakAtRandom([forWriters, forSink, toPostgres], random, 25_000);
+      await breakAtRandom([forWriters, forSink, toPostgres], random, 60_000);
     } finally {
       await writing.stop();
     }
