@@ -5,7 +5,7 @@
 
 import type { Redis } from "ioredis";
 import type { Config } from "./config.ts";
-import { reasonOf } from "./errors.ts";
+import { ConnectionError, reasonOf } from "./errors.ts";
 import { isNoScript, type Script } from "./scripts/mod.ts";
 
 /**
@@ -74,6 +74,10 @@ export class DurableLane {
 
   /** Runs a script and waits for what `wait` asks. Never rejects. */
   run(script: Script, keys: string[], args: string[], wait: Wait): Promise<DurableOutcome> {
+    if (this.#redis.status !== "ready") {
+      const error = new ConnectionError("Not connected to Redis: nothing was sent");
+      return Promise.resolve({ error, reply: null, unconfirmed: null });
+    }
     return new Promise((settle) => {
       this.#waiting.push({ script, keys, args, wait, settle });
       if (!this.#running) this.#drain();

@@ -116,6 +116,12 @@ Deno.test("no call is sent twice: an unknown outcome without requestId is one ev
       (_, n) => lane(`d${n}`, { durability: n % 2 ? "fsync" : "memory" }),
     );
     await breakAtRandom([proxy], random, 10_000);
+    const count = (outcome: string) => outcomes.filter((one) => one === outcome).length;
+    // A slow machine gets through the faults with fewer calls.
+    await waitFor(() => count(DONE!) > 500, {
+      what: "500 calls that went well",
+      deadlineMs: 30_000,
+    });
     stop.abort();
     await Promise.all(lanes);
 
@@ -124,12 +130,11 @@ Deno.test("no call is sent twice: an unknown outcome without requestId is one ev
       const { n } = JSON.parse(fields[fields.indexOf("payload") + 1]!);
       if (n !== undefined) events[n]!++;
     }
-    const count = (outcome: string) => outcomes.filter((one) => one === outcome).length;
     outcomes.forEach((outcome, n) => {
       const allowed = outcome === DONE ? [1] : outcome === UNKNOWN ? [0, 1] : [0];
       assert(allowed.includes(events[n]!), `call ${n}, ${outcome}, made ${events[n]} events`);
     });
-    assert(count(DONE!) > 500 && count(UNKNOWN!) > 5, `${count(DONE!)}, ${count(UNKNOWN!)}`);
+    assert(count(UNKNOWN!) > 5, `${count(UNKNOWN!)} outcomes were unknown`);
   }));
 
 Deno.test("a statement whose connection vanishes does not hold the sink up for longer than its lease", async () => {
