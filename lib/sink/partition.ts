@@ -246,6 +246,7 @@ export class PartitionSink {
       const work = await next;
       if (work === null) {
         await this.#trim(claim);
+        await this.#lookForWitness(claim);
         this.#check(claim);
         this.#idle();
         if (!follow) return;
@@ -276,6 +277,16 @@ export class PartitionSink {
     this.lastError = null;
     this.failuresInARow = 0;
     this.#tell();
+  }
+
+  /**
+   * With nothing to read there is nothing to trim either, so nothing else would notice a stream that went
+   * back under a connection that lives on: new events below the offset would never be read.
+   */
+  async #lookForWitness(claim: Claim): Promise<void> {
+    if (this.#claim !== claim) return;
+    const redis = await this.#reader.connection();
+    if (!await hasWitness(redis, this.keys, claim.witness)) this.#witnessMissing = true;
   }
 
   #check(claim: Claim): void {

@@ -67,6 +67,28 @@ Deno.test("a stream that has gone back", (t) =>
       assert.match(logged, /has gone back/);
     },
 
+    "a sink with nothing to do notices too, and reads what came below the offset": async (
+      pipeline,
+    ) => {
+      const { redis, config, pool } = pipeline;
+      const sink = consumePeriodically(redis, pool, config, "session");
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await waitFor(() => sink.status.events === 1, { what: "the first event" });
+      await redis
+        .multi()
+        .flushall()
+        .call("JSON.SET", "session:b", "$", '{"n":2}')
+        .xadd(
+          "stream:session",
+          `${PAST}-0`,
+          ...["ts", "1", "doc_id", "b", "event_type", "insert", "payload", '{"n":2}'],
+        )
+        .exec();
+      await waitFor(async () => (await rowsOf(pipeline)).has("b"), { what: "the row of b" });
+      assert.equal(sink.status.wentBack, 1);
+      await sink.stop();
+    },
+
     "new ids never fall behind the offset, whatever the clock does": async (pipeline) => {
       const { redis, config } = pipeline;
       const future = Date.now() + 3_600_000;
