@@ -17,7 +17,7 @@ import {
 import { reasonOf } from "./errors.ts";
 import { allPartitions, type EventType, type PartitionKeys } from "./events.ts";
 import { readScript, runScript } from "./scripts/mod.ts";
-import { coalesce, decodeAll, type Event, type Item, keyOf } from "./sink/batch.ts";
+import { coalesce, decodeEntry, type Event, isEvent } from "./sink/batch.ts";
 import { kindOf } from "./sink/retry.ts";
 import { bytesArray } from "./targets/binary.ts";
 import { writeRows } from "./targets/statements.ts";
@@ -181,12 +181,12 @@ class Replay {
     const decoded = raw.length === 0 ? [] : await this.#decode(connection, raw, notes);
     const docIds = new Map<string, Buffer>();
     for (const { doc_id } of chunk) if (doc_id) docIds.set(doc_id.toString("latin1"), doc_id);
-    for (const { event } of decoded) docIds.set(keyOf(event), event.docId);
+    for (const { event } of decoded) docIds.set(event.key, event.docId);
 
     const queues = new Map<string, Queue>();
     const parked = await this.#parkedOf(connection, [...docIds.values()]);
     for (const one of [...parked, ...decoded]) {
-      const key = keyOf(one.event);
+      const { key } = one.event;
       const queue = queues.get(key);
       if (queue) queue.push(one);
       else queues.set(key, [one]);
@@ -200,9 +200,7 @@ class Replay {
     // A coalesced batch ends early where the documents that it had to read would be too many bytes.
     let left = [...queues.values()];
     while (left.length > 0) {
-      const items = left.flatMap((queue): Item[] =>
-        queue.map(({ event }) => ({ streamId: event.streamId, event, parked: null }))
-      );
+      const items = left.flatMap((queue) => queue.map(({ event }) => event));
       const batch = await coalesce(items, (ids) => this.#documents(ids));
       const refused = new Map<string, Refusal>();
       await this.#write(connection, batch, refused);
@@ -210,7 +208,7 @@ class Replay {
       let covered = batch.events;
       const done = left.filter((queue) => (covered -= queue.length) >= 0);
       for (const queue of done) {
-        const key = keyOf(queue.at(-1)!.event);
+        const { key } = queue.at(-1)!.event;
         this.#settle(notes, queue, written.has(key) ? "applied" : "gone", refused.get(key));
       }
       left = left.slice(done.length);
@@ -232,15 +230,12 @@ class Replay {
         WHERE id = ANY($1::int8[]) AND state = 'parked'`,
       [ids],
     );
-    const items = decodeAll(
-      rows.map(({ stream_id, fields }) => [Buffer.from(stream_id), fields ?? []]),
-    );
     const decoded: ParkedEvent[] = [];
-    for (const [index, { streamId, event, parked }] of items.entries()) {
-      const { id } = rows[index]!;
-      if (event) decoded.push({ id, event, raw: true });
+    for (const { id, stream_id: streamId, fields } of rows) {
+      const item = decodeEntry([Buffer.from(streamId), fields ?? []]);
+      if (isEvent(item)) decoded.push({ id, event: item, raw: true });
       else {
-        const { sqlstate, reason } = parked!;
+        const { sqlstate, reason } = item;
         notes.refusals.push({ id, sqlstate, reason });
         const tried = { docId: null, streamId, superseded: 0 };
         notes.outcomes.push({ ...tried, outcome: "failed", sqlstate, reason });
@@ -262,7 +257,17 @@ class Replay {
     );
     return rows.map(({ id, stream_id: streamId, doc_id: docId, event_type: type, ts }) => {
       const [ms, seq] = streamId.split("-").map(Number);
-      const event = { streamId, ms: ms!, seq: seq!, docId, type, ts: Number(ts), payload: null };
+      const key = docId.toString("latin1");
+      const event = {
+        streamId,
+        ms: ms!,
+        seq: seq!,
+        docId,
+        key,
+        type,
+        ts: Number(ts),
+        payload: null,
+      };
       return { id, event, raw: false };
     });
   }

@@ -16,6 +16,8 @@ export interface Event {
   ms: number;
   seq: number;
   docId: Buffer;
+  /** the bytes of `docId` as text of one character a byte: the order of rows */
+  key: string;
   type: EventType;
   /** ms since 1970 */
   ts: number;
@@ -23,11 +25,49 @@ export interface Event {
   payload: Buffer | null;
 }
 
-/** Why an entry is no event of ours. */
-export class UndecodableEventError extends Error {
-  override name = "UndecodableEventError";
-  constructor(readonly entry: Entry, readonly streamId: string, reason: string) {
-    super(`the entry ${streamId} is not an event: ${reason}`);
+/** What an entry in its place comes to: an event, or what is to be parked in its stead. */
+export type Item = Event | Parked;
+
+/** Whether an item is an event. */
+export function isEvent(item: Item): item is Event {
+  return "docId" in item;
+}
+
+/**
+ * An event in the bytes of the reply that brought it. Of a hot document nearly all events are left out of a
+ * batch, so a view of a value is made when it is asked for.
+ */
+class ReceivedEvent implements Event {
+  #bytes: Buffer;
+  #id: number;
+  #payload: number;
+  #payloadEnd: number;
+
+  constructor(
+    readonly ms: number,
+    readonly seq: number,
+    readonly key: string,
+    readonly type: EventType,
+    readonly ts: number,
+    bytes: Buffer,
+    id: number,
+    payload: number,
+    payloadEnd: number,
+  ) {
+    this.#bytes = bytes;
+    this.#id = id;
+    this.#payload = payload;
+    this.#payloadEnd = payloadEnd;
+  }
+
+  get streamId(): string {
+    return `${this.ms}-${this.seq}`;
+  }
+  get docId(): Buffer {
+    return this.#bytes.subarray(this.#id, this.#id + this.key.length);
+  }
+  get payload(): Buffer | null {
+    return this.#payload < 0 ? null : this.#bytes.subarray(this.#payload, this.#payloadEnd);
   }
 }
 
@@ -36,55 +76,76 @@ const MAX_SEQ = 2 ** 20 - 1;
 const MAX_MS = 2 ** 43 - 1;
 
 /**
- * Reads an entry. The payload is not looked into.
- * @throws {UndecodableEventError} with what is missing or wrong
+ * Reads an entry where it lies. What is no event is to be parked as it came. The payload is not looked into.
+ * @param spans where its values begin and end in `bytes`, in turn: the id, then field names and values
  */
-export function decode(entry: Entry): Event {
-  const [id, fields] = entry;
-  const streamId = id.toString("latin1");
-  const fail = (reason: string) => new UndecodableEventError(entry, streamId, reason);
-  const dash = id.indexOf(0x2d);
-  const ms = decimal(id, 0, dash);
-  const seq = decimal(id, dash + 1, id.length);
-  if (!(ms <= MAX_MS && seq <= MAX_SEQ)) throw fail("its id does not fit a version");
-
-  let docId: Buffer | undefined, type: Buffer | undefined, ts: Buffer | undefined;
-  let payload: Buffer | null = null;
-  for (let index = 0; index + 1 < fields.length; index += 2) {
-    const name = fields[index]!;
-    const value = fields[index + 1]!;
+export function decode(bytes: Buffer, spans: readonly number[]): Item {
+  let dash = spans[0]!;
+  while (dash < spans[1]! && bytes[dash] !== DASH) dash++;
+  const ms = decimal(bytes, spans[0]!, dash);
+  const seq = decimal(bytes, dash + 1, spans[1]!);
+  let id = 0, idEnd = 0, type = -1, typeEnd = 0, ts = -1, tsEnd = 0, payload = -1, payloadEnd = 0;
+  for (let at = 2; at + 3 < spans.length; at += 4) {
+    const from = spans[at]!;
+    const to = spans[at + 1]!;
+    const value = spans[at + 2]!;
+    const valueEnd = spans[at + 3]!;
     // Other fields are other people's.
-    if (same(name, TS)) ts = value;
-    else if (same(name, DOC_ID)) docId = value;
-    else if (same(name, EVENT_TYPE)) type = value;
-    else if (same(name, PAYLOAD)) payload = value;
+    if (same(bytes, from, to, TS)) ts = value, tsEnd = valueEnd;
+    else if (same(bytes, from, to, DOC_ID)) id = value, idEnd = valueEnd;
+    else if (same(bytes, from, to, EVENT_TYPE)) type = value, typeEnd = valueEnd;
+    else if (same(bytes, from, to, PAYLOAD)) payload = value, payloadEnd = valueEnd;
   }
-  if (docId === undefined) throw fail("it has no doc_id");
-  if (type === undefined) throw fail("it has no event_type");
-  const known = TYPES.find(([bytes]) => same(type, bytes))?.[1];
+  const fail = (reason: string) => undecodable(bytes, spans, reason);
+  if (!(ms <= MAX_MS && seq <= MAX_SEQ)) return fail("its id does not fit a version");
+  if (id === 0) return fail("it has no doc_id");
+  if (type < 0) return fail("it has no event_type");
+  const known = TYPES.find(([name]) => same(bytes, type, typeEnd, name))?.[1];
   if (known === undefined) {
-    throw fail(`its event_type is ${JSON.stringify(type.toString("utf8", 0, 40))}`);
+    const shown = JSON.stringify(bytes.toString("utf8", type, Math.min(typeEnd, type + 40)));
+    return fail(`its event_type is ${shown}`);
   }
-  if (docId.length === 0 || docId.length > MAX_ID_BYTES) {
-    throw fail(`its doc_id has ${docId.length} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
+  if (idEnd === id || idEnd - id > MAX_ID_BYTES) {
+    return fail(`its doc_id has ${idEnd - id} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
   }
-  if (!isPlainText(docId)) throw fail("its doc_id is not UTF-8 without U+0000");
-  const time = ts === undefined ? ms : timeOf(ts);
-  if (!(Math.abs(time) <= MAX_MS)) throw fail("its ts is not a time in ms");
+  if (!isPlainText(bytes, id, idEnd)) return fail("its doc_id is not UTF-8 without U+0000");
+  const time = ts < 0 ? ms : timeOf(bytes, ts, tsEnd);
+  if (!(Math.abs(time) <= MAX_MS)) return fail("its ts is not a time in ms");
+  const key = bytes.toString("latin1", id, idEnd);
+  if (known === "delete") payload = -1;
+  return new ReceivedEvent(ms, seq, key, known, time, bytes, id, payload, payloadEnd);
+}
+
+/** Reads an entry whose values came one by one. */
+export function decodeEntry([id, fields]: Entry): Item {
+  const spans: number[] = [];
+  let end = 0;
+  for (const { length } of [id, ...fields]) spans.push(end, end += length);
+  return decode(Buffer.concat([id, ...fields]), spans);
+}
+
+function undecodable(bytes: Buffer, spans: readonly number[], reason: string): Parked {
+  const streamId = bytes.toString("latin1", spans[0], spans[1]);
+  const fields: Buffer[] = [];
+  for (let at = 2; at < spans.length; at += 2) {
+    fields.push(bytes.subarray(spans[at], spans[at + 1]));
+  }
   return {
     streamId,
-    ms,
-    seq,
-    docId,
-    type: known,
-    ts: time,
-    payload: known === "delete" ? null : payload,
+    id: null,
+    type: "",
+    ts: null,
+    payload: null,
+    fields,
+    sqlstate: "",
+    reason: `the entry ${streamId} is not an event: ${reason}`,
   };
 }
 
 // This runs for every event, so bytes are compared and counted in place: a string of each would cost more
 // than all the rest.
 
+const DASH = 0x2d;
 const [TS, DOC_ID, EVENT_TYPE, PAYLOAD] = ["ts", "doc_id", "event_type", "payload"].map((name) =>
   Buffer.from(name)
 ) as [Buffer, Buffer, Buffer, Buffer];
@@ -92,9 +153,11 @@ const TYPES = (["insert", "update", "delete"] as const).map((type) =>
   [Buffer.from(type), type] as const
 );
 
-function same(a: Buffer, b: Buffer): boolean {
-  if (a.length !== b.length) return false;
-  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+function same(bytes: Buffer, from: number, to: number, name: Buffer): boolean {
+  if (to - from !== name.length) return false;
+  for (let index = 0; index < name.length; index++) {
+    if (bytes[from + index] !== name[index]) return false;
+  }
   return true;
 }
 
@@ -111,72 +174,73 @@ function decimal(bytes: Buffer, from: number, to: number): number {
 }
 
 /** A time in ms; other producers may write it with a sign or a fraction. */
-function timeOf(text: Buffer): number {
-  const plain = decimal(text, 0, text.length);
-  return Number.isNaN(plain) ? Math.trunc(Number(text.toString("latin1") || "NaN")) : plain;
+function timeOf(bytes: Buffer, from: number, to: number): number {
+  const plain = decimal(bytes, from, to);
+  return Number.isNaN(plain)
+    ? Math.trunc(Number(bytes.toString("latin1", from, to) || "NaN"))
+    : plain;
 }
 
-function isPlainText(text: Buffer): boolean {
-  for (let index = 0; index < text.length; index++) {
-    const byte = text[index]!;
+function isPlainText(bytes: Buffer, from: number, to: number): boolean {
+  for (let index = from; index < to; index++) {
+    const byte = bytes[index]!;
     if (byte === 0) return false;
-    if (byte > 0x7f) return isUtf8(text) && !text.includes(0);
+    if (byte > 0x7f) {
+      const text = bytes.subarray(from, to);
+      return isUtf8(text) && !text.includes(0);
+    }
   }
   return true;
 }
-
-/** A stream entry in its place: an event, or what is to be parked in its stead. */
-export interface Item {
-  streamId: string;
-  event: Event | null;
-  parked: Parked | null;
-}
-
-/** Decodes entries; what is no event is to be parked as it came. */
-export function decodeAll(entries: Entry[]): Item[] {
-  return entries.map((entry) => {
-    try {
-      const event = decode(entry);
-      return { streamId: event.streamId, event, parked: null };
-    } catch (error) {
-      if (!(error instanceof UndecodableEventError)) throw error;
-      const { streamId, message: reason } = error;
-      const parked = { ...NOTHING, streamId, fields: entry[1], reason };
-      return { streamId, event: null, parked };
-    }
-  });
-}
-
-const NOTHING = {
-  id: null,
-  type: "",
-  ts: null,
-  payload: null,
-  fields: null,
-  sqlstate: "",
-} satisfies Omit<Parked, "streamId" | "reason">;
 
 /**
  * Turns an event into one to be parked.
  * @param payload where the event carries none, the document as it was read for it
  */
-export function park(event: Event, refusal: Refusal, payload = event.payload): Item {
+export function park(event: Event, refusal: Refusal, payload = event.payload): Parked {
   const { streamId, docId: id, type, ts } = event;
-  return {
-    streamId,
-    event: null,
-    parked: { streamId, id, type, ts, payload, fields: null, ...refusal },
-  };
+  return { streamId, id, type, ts, payload, fields: null, ...refusal };
 }
 
-/** The key of an event's row. */
-export function keyOf(event: Event): string {
-  return event.docId.toString("latin1");
-}
-
-interface Latest {
+/** The last event of a document: its row, if it is no delete. */
+class Latest implements Upsert {
   event: Event;
   created: number | null;
+  readonly fresh: boolean;
+  /** the document's text, where the event has none */
+  text: Buffer | null = null;
+
+  constructor(event: Event) {
+    this.event = event;
+    this.fresh = event.type === "insert";
+    this.created = this.fresh ? event.ts : null;
+  }
+
+  /** Takes a later event. */
+  take(event: Event): void {
+    this.event = event;
+    if (event.type === "insert") this.created = event.ts;
+    else if (event.type === "delete") this.created = null;
+  }
+
+  get key(): string {
+    return this.event.key;
+  }
+  get ms(): number {
+    return this.event.ms;
+  }
+  get seq(): number {
+    return this.event.seq;
+  }
+  get id(): Buffer {
+    return this.event.docId;
+  }
+  get payload(): Buffer {
+    return this.text ?? this.event.payload!;
+  }
+  get updated(): number {
+    return this.event.ts;
+  }
 }
 
 /** How many events of a batch are looked at for freshness. */
@@ -194,59 +258,43 @@ export async function coalesce(
   readDocuments: (docIds: Buffer[]) => Promise<(Buffer | null)[]>,
 ): Promise<Batch> {
   const latest = new Map<string, Latest>();
-  const parked: Parked[] = [];
-  for (const item of items) {
-    if (item.parked !== null) parked.push(item.parked);
-    if (item.event === null) continue;
-    const { event } = item;
-    const key = keyOf(event);
-    const known = latest.get(key);
-    const created = event.type === "insert"
-      ? event.ts
-      : event.type === "delete"
-      ? null
-      : known?.created ?? null;
-    if (known === undefined) latest.set(key, { event, created });
-    else {
-      known.event = event;
-      known.created = created;
-    }
-  }
   const batch: Batch = {
     lastId: items.at(-1)!.streamId,
     events: items.length,
-    bytes: 0,
     upserts: [],
     removals: [],
-    parked,
+    parked: [],
     noops: 0,
     times: sample(items),
   };
-  const unread: Upsert[] = [];
-  for (const [key, { event, created }] of latest) {
-    const { docId: id, ms, seq, payload, ts: updated } = event;
-    if (event.type === "delete") batch.removals.push({ id, key, ms, seq });
-    else {
-      const upsert = { id, key, payload: payload ?? EMPTY, ms, seq, updated, created };
-      if (payload === null) unread.push(upsert);
-      else {
-        batch.bytes += payload.length;
-        batch.upserts.push(upsert);
-      }
+  for (const item of items) {
+    if (!isEvent(item)) {
+      batch.parked.push(item);
+      continue;
     }
+    const known = latest.get(item.key);
+    if (known === undefined) latest.set(item.key, new Latest(item));
+    else known.take(item);
+  }
+  const unread: Latest[] = [];
+  for (const last of latest.values()) {
+    if (last.event.type === "delete") batch.removals.push(last);
+    else if (last.event.payload === null) unread.push(last);
+    else batch.upserts.push(last);
   }
   if (unread.length > 0) {
     const texts = await readDocuments(unread.map(({ id }) => id));
     const left = unread[texts.length];
     if (left !== undefined) {
-      const cut = items.findIndex(({ event }) => event?.docId.equals(left.id));
+      const cut = items.findIndex((item) => isEvent(item) && item.key === left.key);
       return coalesce(items.slice(0, cut), readDocuments);
     }
     texts.forEach((text, index) => {
       if (text === null) batch.noops++;
       else {
-        batch.bytes += text.length;
-        batch.upserts.push({ ...unread[index]!, payload: text });
+        const last = unread[index]!;
+        last.text = text;
+        batch.upserts.push(last);
       }
     });
   }
@@ -256,7 +304,6 @@ export async function coalesce(
   return batch;
 }
 
-const EMPTY = Buffer.alloc(0);
 const byKey = (a: { key: string }, b: { key: string }) =>
   a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
 
@@ -264,8 +311,8 @@ function sample(items: Item[]): number[] {
   const step = Math.max(1, Math.floor(items.length / TIMES_PER_BATCH));
   const times: number[] = [];
   for (let index = 0; index < items.length; index += step) {
-    const { event } = items[index]!;
-    if (event !== null) times.push(event.ts);
+    const item = items[index]!;
+    if (isEvent(item)) times.push(item.ts);
   }
   return times;
 }

@@ -15,7 +15,7 @@ import {
   ParkedChangedError,
   type Target,
 } from "../targets/target.ts";
-import { coalesce, decodeAll, type Item, keyOf, park } from "./batch.ts";
+import { coalesce, isEvent, type Item, park } from "./batch.ts";
 import { failpoint } from "./failpoints.ts";
 import { Freshness } from "./freshness.ts";
 import { parkPoison } from "./poison.ts";
@@ -265,7 +265,7 @@ export class PartitionSink {
       const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (!readAhead) {
         if (ahead) await next.catch(() => {});
-        next = this.#nextWork(claim.offset, false);
+        next = this.#nextWork(claim.offset, follow);
       }
     }
     next.catch(() => {});
@@ -298,12 +298,11 @@ export class PartitionSink {
 
   async #nextWork(position: string, wait: boolean): Promise<Work | null> {
     await failpoint?.("reading");
-    const { entries, more } = await this.#reader.read(position, this.#batchSize, wait);
+    const { items, more } = await this.#reader.read(position, this.#batchSize, wait);
     await failpoint?.("read");
-    if (entries.length === 0) return null;
-    const items = decodeAll(entries);
+    if (items.length === 0) return null;
     const batch = await this.#coalesce(items);
-    this.#target.prepare(batch);
+    this.#target.prepare(this.keys, batch);
     await failpoint?.("coalesced");
     return { items, batch, more };
   }
@@ -330,7 +329,7 @@ export class PartitionSink {
         const covered = items.slice(0, batch.events);
         await failpoint?.("probing");
         const parkedNow = await parkPoison(this.#target, claim, covered, batch);
-        const count = (list: Item[]) => list.filter(({ parked }) => parked !== null).length;
+        const count = (list: Item[]) => list.filter(isEvent).length;
         // Parking itself was refused, or nothing was found: somebody has to look at it.
         if (count(parkedNow) === count(covered)) throw new StuckError(reasonOf(error), error);
         items = parkedNow;
@@ -341,14 +340,12 @@ export class PartitionSink {
 
   async #parkBehind(claim: Claim, items: Item[]): Promise<Item[]> {
     const ids = new Map<string, Buffer>();
-    for (const { event } of items) if (event) ids.set(keyOf(event), event.docId);
+    for (const item of items) if (isEvent(item)) ids.set(item.key, item.docId);
     await failpoint?.("parking behind");
     const blocked = await this.#target.parkedAmong(claim, [...ids.values()]);
     if (blocked.size === 0) return items;
     const refusal = { sqlstate: "", reason: "an earlier event of this document is parked" };
-    return items.map((item) =>
-      item.event !== null && blocked.has(keyOf(item.event)) ? park(item.event, refusal) : item
-    );
+    return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
   }
 
   #applied(batch: Batch): void {

@@ -4,7 +4,7 @@
  */
 
 import type { Batch, Claim, Refusal, Removal, Target, Upsert } from "../targets/target.ts";
-import { type Item, keyOf, park } from "./batch.ts";
+import { isEvent, type Item, park } from "./batch.ts";
 
 /** Rows in the order of their keys. */
 interface Rows {
@@ -27,9 +27,9 @@ export async function parkPoison(
   const payloads = new Map(batch.upserts.map(({ key, payload }) => [key, payload]));
   const result = [...items];
   for (let index = result.length - 1; index >= 0 && refused.size > 0; index--) {
-    const { event } = result[index]!;
-    if (event === null) continue;
-    const key = keyOf(event);
+    const event = result[index]!;
+    if (!isEvent(event)) continue;
+    const { key } = event;
     const refusal = refused.get(key);
     if (refusal === undefined) continue;
     const payload = event.type === "delete" ? null : event.payload ?? payloads.get(key) ?? null;

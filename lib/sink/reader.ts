@@ -8,15 +8,15 @@ import { openReader, type RedisConnection } from "../connections.ts";
 import { ConnectionError } from "../errors.ts";
 import type { PartitionKeys } from "../events.ts";
 import { readScript } from "../scripts/mod.ts";
-import type { Entry } from "./batch.ts";
+import { decode, type Item } from "./batch.ts";
 import { type Reply, RespConnection } from "./resp.ts";
 
 /** How long a read waits for events before it looks around again, in ms. */
 const BLOCK_MS = 1000;
 
-/** Entries that were read, and whether there may be more. */
+/** Entries that were read and decoded, and whether there may be more. */
 export interface Part {
-  entries: Entry[];
+  items: Item[];
   more: boolean;
 }
 
@@ -65,41 +65,46 @@ export class StreamReader {
 
   /**
    * Reads the entries after a position: at most `size` of them and `batch_bytes`, plus one.
+   * What it gives lies in memory that the read after the next one writes over.
    * @param position a stream id
-   * @param wait whether to wait, about a second, for events where there are none
+   * @param wait whether to wait, about a second, for events where there are none; it may then give fewer
    */
   async read(position: string, size: number, wait: boolean): Promise<Part> {
     const { batch_bytes } = this.#config.write_behind;
     const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
-    const entries: Entry[] = [];
+    bulk.recycle();
+    const items: Item[] = [];
     let bytes = 0;
-    let after = position;
-    let more = true;
-    let count = size;
-    // XRANGE knows no limit of bytes. The writers note the longest payload of the stream, so that a
+    const take = (reply: Buffer, spans: readonly number[]) => {
+      bytes += spans.at(-1)! - spans[0]!;
+      return decode(reply, spans);
+    };
+    // Redis knows no limit of bytes here. The writers note the longest payload of the stream, so that a
     // count can be chosen that fits whatever the entries are; small ones are then asked for again.
-    while (more && entries.length < size && bytes < batch_bytes) {
+    const fitting = async () => {
       const largest = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
       const fits = largest === 0 ? size : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
-      count = Math.min(size - entries.length, fits);
-      const part = await bulk.call(
-        ["XRANGE", stream, `(${after}`, "+", "COUNT", String(count)],
-      ) as Entry[];
-      for (const entry of part) {
-        entries.push(entry);
-        for (const field of entry[1]) bytes += field.length;
-      }
-      more = part.length === count;
-      if (more) after = part.at(-1)![0].toString("latin1");
+      return Math.min(size - items.length, fits);
+    };
+    if (wait) {
+      // Where there are none, it answers when the first write comes, with what that one write appended.
+      const count = await fitting();
+      const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
+      const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
+      return { items: part, more: part.length === count };
     }
-    if (entries.length > 0 || !wait) return { entries, more };
-    // An XREAD that waits answers when the first write comes, with what that one write appended.
-    const reply = await bulk.call(
-      ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS), "STREAMS", stream, position],
-      BLOCK_MS,
-    ) as [stream: Buffer, entries: Entry[]][] | null;
-    return { entries: reply?.[0]?.[1] ?? [], more: false };
+    let after = position;
+    let more = true;
+    while (more && items.length < size && bytes < batch_bytes) {
+      const count = await fitting();
+      const range = ["XRANGE", stream, `(${after}`, "+", "COUNT", String(count)];
+      const part = await bulk.entries(range, take);
+      for (const item of part) items.push(item);
+      more = part.length === count;
+      if (more) after = part.at(-1)!.streamId;
+    }
+    return { items, more };
   }
 
   /** Reads the present state of documents; fewer than asked where they are more than `batch_bytes`. */

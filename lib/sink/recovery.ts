@@ -10,7 +10,7 @@
 import type { RedisConnection } from "../connections.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
 import { forwardScript, resendScript, runScript } from "../scripts/mod.ts";
-import { decodeAll, type Entry } from "./batch.ts";
+import { decodeEntry, type Entry, isEvent } from "./batch.ts";
 
 /** Entries looked through at a time. */
 const CHUNK = 500;
@@ -42,9 +42,7 @@ export async function sendAgain(
   for (;;) {
     const entries = await redis.xrangeBuffer(stream, after, offset, "COUNT", CHUNK) as Entry[];
     const ids = new Map<string, Buffer>();
-    for (const { event } of decodeAll(entries)) {
-      if (event) ids.set(event.docId.toString("latin1"), event.docId);
-    }
+    for (const event of entries.map(decodeEntry).filter(isEvent)) ids.set(event.key, event.docId);
     for (const id of ids.values()) await resend(redis, keys, id.toString());
     sent += ids.size;
     if (entries.length < CHUNK) return sent;

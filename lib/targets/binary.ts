@@ -5,6 +5,33 @@
  * @module
  */
 
+/** Gives memory for a value. */
+export type Allocate = (bytes: number) => Buffer;
+
+/** Memory of an arena that is kept, at most: a few large batches should not hold it for ever. */
+const KEPT_BYTES = 16 << 20;
+
+/** Memory that is used again for each batch: new memory would wait for the garbage collector. */
+export class Arena {
+  #buffer = Buffer.alloc(0);
+  #used = 0;
+
+  /** Takes all memory back. */
+  clear(): void {
+    this.#used = 0;
+    if (this.#buffer.length > KEPT_BYTES) this.#buffer = Buffer.alloc(0);
+  }
+
+  readonly allocate: Allocate = (bytes) => {
+    if (this.#used + bytes > this.#buffer.length) {
+      // What was given out keeps its memory; the next batch finds room for all of it.
+      this.#buffer = Buffer.allocUnsafeSlow(this.#buffer.length + bytes);
+      this.#used = 0;
+    }
+    return this.#buffer.subarray(this.#used, this.#used += bytes);
+  };
+}
+
 const HEADER_BYTES = 20;
 const OIDS = { text: 25, int8: 20, bytea: 17, timestamptz: 1184 } as const;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
@@ -24,13 +51,20 @@ const empty = (oid: number) => {
   return buffer;
 };
 
-/** An array of texts or byte strings; `null` is NULL. */
-export function bytesArray(type: "text" | "bytea", values: (Buffer | null)[]): Buffer {
+/**
+ * An array of texts or byte strings; `null` is NULL.
+ * @param allocate where the array is to be
+ */
+export function bytesArray(
+  type: "text" | "bytea",
+  values: (Buffer | null)[],
+  allocate: Allocate = Buffer.allocUnsafe,
+): Buffer {
   const oid = OIDS[type];
   if (values.length === 0) return empty(oid);
   let size = HEADER_BYTES;
   for (const value of values) size += 4 + (value === null ? 0 : value.length);
-  const buffer = Buffer.allocUnsafe(size);
+  const buffer = allocate(size);
   header(buffer, oid, values.length, values.includes(null));
   let at = HEADER_BYTES;
   for (const value of values) {
@@ -46,9 +80,12 @@ export function bytesArray(type: "text" | "bytea", values: (Buffer | null)[]): B
 }
 
 /** Versions: milliseconds · 2^20 + sequence, written as two halves, since doubles cannot hold them. */
-export function versionArray(values: { ms: number; seq: number }[]): Buffer {
+export function versionArray(
+  values: { ms: number; seq: number }[],
+  allocate: Allocate = Buffer.allocUnsafe,
+): Buffer {
   if (values.length === 0) return empty(OIDS.int8);
-  const buffer = Buffer.allocUnsafe(HEADER_BYTES + 12 * values.length);
+  const buffer = allocate(HEADER_BYTES + 12 * values.length);
   header(buffer, OIDS.int8, values.length, false);
   let at = HEADER_BYTES;
   for (const { ms, seq } of values) {
@@ -60,10 +97,13 @@ export function versionArray(values: { ms: number; seq: number }[]): Buffer {
 }
 
 /** Times in ms since 1970; `null` is NULL. */
-export function timeArray(values: (number | null)[]): Buffer {
+export function timeArray(
+  values: (number | null)[],
+  allocate: Allocate = Buffer.allocUnsafe,
+): Buffer {
   if (values.length === 0) return empty(OIDS.timestamptz);
   const nulls = values.reduce<number>((count, value) => value === null ? count + 1 : count, 0);
-  const buffer = Buffer.allocUnsafe(HEADER_BYTES + 12 * values.length - 8 * nulls);
+  const buffer = allocate(HEADER_BYTES + 12 * values.length - 8 * nulls);
   header(buffer, OIDS.timestamptz, values.length, nulls > 0);
   let at = HEADER_BYTES;
   for (const value of values) {

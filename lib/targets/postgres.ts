@@ -11,9 +11,16 @@ import { type Config, entityConfig } from "../config.ts";
 import type { PartitionKeys } from "../events.ts";
 import { failpoint } from "../sink/failpoints.ts";
 import { kindOf } from "../sink/retry.ts";
-import { bytesArray } from "./binary.ts";
+import { Arena, bytesArray } from "./binary.ts";
 import { createTable, offsetOf, PATIENCE_MS, type TimedQuery } from "./schema.ts";
-import { applySql, batchValues, parkedValues, probeSql, rowValues } from "./statements.ts";
+import {
+  applySql,
+  type BatchValues,
+  batchValues,
+  parkedValues,
+  probeSql,
+  rowValues,
+} from "./statements.ts";
 import {
   type Batch,
   type Claim,
@@ -48,7 +55,9 @@ export class PostgresTarget implements Target {
   /** batches to come in which no row is expected to be new */
   #carefulBatches = 0;
   /** parameters that were made while another batch was under way */
-  #prepared = new WeakMap<Batch, Buffer[]>();
+  #prepared = new WeakMap<Batch, BatchValues>();
+  /** where they are: of each partition one batch is under way while the next one is made */
+  #arenas = new Map<string, [Arena, Arena]>();
   /** batches that wait for the server: since when (ms), and how to stop waiting */
   #underWay = new Map<string, { since: number; fail: (reason: Error) => void }>();
 
@@ -67,7 +76,7 @@ export class PostgresTarget implements Target {
       "self",
       "SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()",
       [],
-      leaseSeconds,
+      { seconds: leaseSeconds },
     );
     const { rows: [lease] } = await this.#patiently<
       { epoch: string; old_pid: number | null; old_started: string | null }
@@ -101,7 +110,7 @@ export class PostgresTarget implements Target {
       "first offset",
       "INSERT INTO writebehind_offset (stream) VALUES ($1) ON CONFLICT DO NOTHING",
       [stream],
-      leaseSeconds,
+      { seconds: leaseSeconds },
     );
     const { rows: [row] } = await this.#query<
       { last_id: string; witness: string; parked_version: string }
@@ -111,7 +120,7 @@ export class PostgresTarget implements Target {
       `UPDATE writebehind_offset SET epoch = $2, owner = $3 WHERE stream = $1 AND epoch < $2
        RETURNING last_id, witness, parked_version`,
       [stream, lease.epoch, owner],
-      leaseSeconds,
+      { seconds: leaseSeconds },
     );
     if (row === undefined) return null;
     // Asked behind the update: by its snapshot, what the owner before has just parked would be missing.
@@ -121,7 +130,7 @@ export class PostgresTarget implements Target {
       `SELECT EXISTS (SELECT FROM writebehind_dead_letter
                        WHERE stream = $1 AND state = 'parked') AS parked`,
       [stream],
-      leaseSeconds,
+      { seconds: leaseSeconds },
     );
     return {
       keys,
@@ -178,19 +187,24 @@ export class PostgresTarget implements Target {
     );
   }
 
-  prepare(batch: Batch): void {
-    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0));
+  prepare({ stream }: PartitionKeys, batch: Batch): void {
+    const [arena, other] = this.#arenas.get(stream) ?? [new Arena(), new Arena()];
+    this.#arenas.set(stream, [other, arena]);
+    arena.clear();
+    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0, arena.allocate));
   }
 
   async apply(claim: Claim, batch: Batch): Promise<void> {
     const { stream } = claim.keys;
     const { parked } = batch;
     const parking = parked.length > 0;
-    const run = (rows: Buffer[]) =>
-      this.#query<{ moved: number; epoch: string }>(
+    const run = (values: BatchValues) => {
+      const { inserted, written, removed } = values;
+      const rows = [...inserted, ...written, ...removed];
+      return this.#query<{ moved: number }>(
         stream,
         `${parking ? "park" : "apply"} ${this.#entity}`,
-        applySql(this.#table, parking),
+        applySql(this.#table, values, parking),
         [
           stream,
           claim.offset,
@@ -201,7 +215,9 @@ export class PostgresTarget implements Target {
           ...rows,
           ...(parking ? parkedValues(this.#entity, parked) : []),
         ],
+        { variant: [inserted, written, removed].map(({ length }) => Math.sign(length)).join("") },
       );
+    };
     const careful = this.#carefulBatches > 0;
     if (careful) this.#carefulBatches--;
     const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, careful))
@@ -211,12 +227,22 @@ export class PostgresTarget implements Target {
         this.#carefulBatches = CAREFUL_BATCHES;
         return run(batchValues(batch, true));
       });
-    if (row!.moved === 0) {
-      if (row!.epoch !== claim.epoch) throw this.#lost(claim.keys);
-      throw new ParkedChangedError(`what is parked of ${stream} has changed`);
-    }
+    if (row!.moved === 0) await this.#explainStanding(claim);
     claim.offset = claim.witness = batch.lastId;
     if (parking) claim.hasParked = true;
+  }
+
+  /** Why the offset did not move: nothing was applied. */
+  async #explainStanding({ keys, epoch }: Claim): Promise<never> {
+    const { stream } = keys;
+    const { rows: [row] } = await this.#query<{ epoch: string }>(
+      stream,
+      "epoch",
+      "SELECT epoch FROM writebehind_offset WHERE stream = $1",
+      [stream],
+    );
+    if (row?.epoch !== epoch) throw this.#lost(keys);
+    throw new ParkedChangedError(`what is parked of ${stream} has changed`);
   }
 
   async parkedAmong({ keys: { stream } }: Claim, ids: Buffer[]): Promise<Set<string>> {
@@ -284,19 +310,21 @@ export class PostgresTarget implements Target {
   /**
    * A query on the partition's own connection.
    * @param seconds how long it may take; a batch may take as long as its lease is kept
+   * @param variant tells texts of one name apart, which PostgreSQL keeps prepared
    */
   async #query<Row extends QueryResultRow>(
     stream: string,
     name: string,
     text: string,
     values: unknown[],
-    seconds?: number,
+    { seconds, variant }: { seconds?: number; variant?: string } = {},
   ) {
     const connection = await this.#connect(stream);
     const abandoned = Promise.withResolvers<never>();
     this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
-      const query: TimedQuery = { name, text, values };
+      const prepared = variant === undefined ? name : `${name} ${variant}`;
+      const query: TimedQuery = { name: prepared, text, values };
       if (seconds !== undefined) query.query_timeout = seconds * 1000;
       const reply = connection.query<Row>(query);
       await failpoint?.(`sent ${name}`);

@@ -21,6 +21,8 @@ export interface Upsert {
   updated: number;
   /** `ts` of the last insert event in the batch, in ms; `null` where there was none */
   created: number | null;
+  /** whether its first event in the batch is an insert, so that no row of it is expected */
+  fresh: boolean;
 }
 
 /** A document to be removed: its last event in the batch is a delete. */
@@ -50,8 +52,6 @@ export interface Batch {
   lastId: string;
   /** events read, also those that coalescing left out */
   events: number;
-  /** bytes of the payloads held */
-  bytes: number;
   upserts: Upsert[];
   removals: Removal[];
   /** events for the dead-letter table, in stream order */
@@ -110,7 +110,7 @@ export interface Target {
   /** Gives the partition back, so that a successor need not wait for the lease to end. */
   release(claim: Claim): Promise<void>;
   /** Does what can be done for a batch without the database, while the batch before commits. */
-  prepare(batch: Batch): void;
+  prepare(keys: PartitionKeys, batch: Batch): void;
   /**
    * Applies a batch and moves the offset, in one transaction, and sets `claim.offset`. Where it fails,
    * the batch may still be in (the connection may have been lost after the commit): claim the partition

@@ -6,7 +6,7 @@
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../lib/config.ts";
 import { allPartitions, type PartitionKeys } from "../../lib/events.ts";
-import { coalesce, decodeAll } from "../../lib/sink/batch.ts";
+import { coalesce } from "../../lib/sink/batch.ts";
 import { StreamReader } from "../../lib/sink/reader.ts";
 import { bytesArray, timeArray, versionArray } from "../../lib/targets/binary.ts";
 import type { Batch } from "../../lib/targets/target.ts";
@@ -79,9 +79,9 @@ async function readBatch(
   position: string,
   size: number,
 ): Promise<Batch | null> {
-  const { entries } = await reader.read(position, size, false);
-  if (entries.length === 0) return null;
-  return coalesce(decodeAll(entries), (docIds) => reader.documents(docIds));
+  const { items } = await reader.read(position, size, false);
+  if (items.length === 0) return null;
+  return coalesce(items, (docIds) => reader.documents(docIds));
 }
 
 async function trim(

@@ -1,33 +1,29 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import {
-  coalesce,
-  decode,
-  type Entry,
-  type Event,
-  type Item,
-  UndecodableEventError,
-} from "../../lib/sink/batch.ts";
+import { coalesce, decodeEntry, type Entry, type Event, isEvent } from "../../lib/sink/batch.ts";
+import type { Parked } from "../../lib/targets/target.ts";
 import { backoff, kindOf } from "../../lib/sink/retry.ts";
 
 const entry = (id: string, fields: Record<string, string>): Entry => [
   Buffer.from(id),
   Object.entries(fields).flat().map((text) => Buffer.from(text)),
 ];
-const item = (event: Event): Item => ({ streamId: event.streamId, event, parked: null });
 const good = { ts: "1764000000000", doc_id: "a", event_type: "insert", payload: "{}" };
 
 Deno.test("decode reads an event, whatever the order of its fields", () => {
   const { payload, ...rest } = good;
-  const event = decode(entry("5-3", { payload, other: "x", ...rest }));
+  const event = decodeEntry(entry("5-3", { payload, other: "x", ...rest }));
+  assert(isEvent(event));
+  const { streamId, docId, key, type, ms, seq, ts } = event;
   assert.deepEqual(
-    { ...event, docId: event.docId.toString(), payload: event.payload?.toString() },
+    { streamId, ms, seq, key, type, ts, docId: String(docId), payload: String(event.payload) },
     {
       streamId: "5-3",
       ms: 5,
       seq: 3,
       docId: "a",
+      key: "a",
       type: "insert",
       ts: 1764000000000,
       payload: "{}",
@@ -51,18 +47,17 @@ for (
   ] as [string, string, Record<string, string>, RegExp][]
 ) {
   Deno.test(`decode refuses ${what}`, () => {
-    assert.throws(() => decode(entry(id, fields)), (error) => {
-      assert(error instanceof UndecodableEventError);
-      assert.match(error.message, reason);
-      return true;
-    });
+    const parked = decodeEntry(entry(id, fields)) as Parked;
+    assert.equal(parked.streamId, id);
+    assert.match(parked.reason, reason);
+    assert.deepEqual(parked.fields, entry(id, fields)[1]);
   });
 }
 
 Deno.test("decode refuses an id that is not UTF-8", () => {
   const [id, fields] = entry("1-0", good);
   fields[3] = Buffer.from([0xff, 0xfe]);
-  assert.throws(() => decode([id, fields]), /UTF-8/);
+  assert.match((decodeEntry([id, fields]) as Parked).reason, /UTF-8/);
 });
 
 const events = fc.array(
@@ -77,6 +72,7 @@ const events = fc.array(
     ms: index + 1,
     seq: 0,
     docId: Buffer.from(`d${doc}`),
+    key: `d${doc}`,
     type,
     ts: index + 1,
     payload: type === "delete" ? null : Buffer.from(`{"v":${index}}`),
@@ -86,7 +82,7 @@ const events = fc.array(
 Deno.test("coalescing keeps exactly the last event of each document, in the order of ids", async () => {
   await fc.assert(fc.asyncProperty(events, async (list) => {
     const batch = await coalesce(
-      list.map(item),
+      list,
       () => Promise.reject(new Error("no event lacks a payload")),
     );
     const model = new Map<string, Event>();
@@ -101,6 +97,10 @@ Deno.test("coalescing keeps exactly the last event of each document, in the orde
       batch.removals.map(({ id, ms }) => [id.toString(), ms]),
       expected.filter(([, event]) => event.type === "delete").map(([id, event]) => [id, event.ms]),
     );
+    const first = (key: string) => list.find((event) => event.key === key)!;
+    for (const { key, fresh } of batch.upserts) {
+      assert.equal(fresh, first(key).type === "insert", "only a first insert expects no row");
+    }
     assert.equal(batch.events, list.length);
     assert.equal(batch.lastId, list.at(-1)!.streamId);
   }));
@@ -112,12 +112,13 @@ Deno.test("a batch ends before the first document that did not fit", async () =>
     ms: index + 1,
     seq: 0,
     docId: Buffer.from(id),
+    key: id,
     type: "update",
     ts: 0,
     payload: null,
   }));
   const batch = await coalesce(
-    list.map(item),
+    list,
     (ids) => Promise.resolve(ids.slice(0, 2).map((id) => Buffer.from(`{"id":"${id}"}`))),
   );
   assert.equal(batch.lastId, "3-0");
