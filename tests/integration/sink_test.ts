@@ -50,6 +50,46 @@ Deno.test("the sink", (t) =>
       assert(after.updated_at >= before.updated_at);
     },
 
+    "created_at is that of the last insert, also where a batch has more events of it": async (
+      pipeline,
+    ) => {
+      const { redis, config, pool } = pipeline;
+      const add = (ts: number, type: string) =>
+        redis.xadd(
+          "stream:session",
+          "*",
+          ...["ts", ts, "doc_id", "a", "event_type", type, "payload", "{}"],
+        );
+      const times = async () => {
+        await drain(pipeline);
+        const { rows: [row] } = await pool.query("SELECT created_at, updated_at FROM sessions");
+        return [row.created_at.getTime(), row.updated_at.getTime()];
+      };
+      await insertDocument(redis, config, "session", {}, "a");
+      await deleteDocument(redis, config, "session", "a");
+      await add(1000, "insert");
+      await add(2000, "update");
+      assert.deepEqual(await times(), [1000, 2000], "a new row");
+      await add(3000, "delete");
+      await add(4000, "insert");
+      await add(5000, "update");
+      assert.deepEqual(await times(), [4000, 5000], "the row was there");
+    },
+
+    "a row with a newer version stays as it is": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      const { version } = await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await drain(pipeline);
+      await updateDocument(redis, config, "session", "a", { n: 2 });
+      const newer = String(version! * 2n);
+      await pool.query("UPDATE sessions SET version = $1", [newer]);
+      await drain(pipeline);
+      await deleteDocument(redis, config, "session", "a");
+      await drain(pipeline);
+      const { rows } = await pool.query("SELECT payload, version FROM sessions");
+      assert.deepEqual(rows, [{ payload: { n: 1 }, version: newer }]);
+    },
+
     "an insert after a delete in one batch is a new row": async (pipeline) => {
       const { redis, config } = pipeline;
       await insertDocument(redis, config, "session", { n: 1 }, "a");
