@@ -24,6 +24,9 @@ import { StreamReader } from "./reader.ts";
 import { hasWitness, sendAgain } from "./recovery.ts";
 import { backoff, delay, type ErrorKind, isTooLong, kindOf } from "./retry.ts";
 
+/** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
+const TRIM_MS = 100;
+
 /** How often a sink in waiting looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
 
@@ -73,6 +76,7 @@ export class PartitionSink {
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #entriesRead = 0;
   #trimmedTo = "0-0";
+  #trimmedAt = 0;
   /** the entry that the next trim must still find */
   #witness = "0-0";
   #trimming: Promise<void> | undefined;
@@ -261,7 +265,7 @@ export class PartitionSink {
       next.catch(() => {});
       const applied = await this.#apply(claim, work);
       this.#applied(applied);
-      void this.#trim(claim);
+      if (work.more || Date.now() - this.#trimmedAt >= TRIM_MS) void this.#trim(claim);
       const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (!readAhead) {
         if (ahead) await next.catch(() => {});
@@ -423,6 +427,7 @@ export class PartitionSink {
 
   async #trimNow(offset: string): Promise<void> {
     const { stream, lastId, settings } = this.keys;
+    this.#trimmedAt = Date.now();
     await failpoint?.("trimming");
     try {
       const redis = await this.#reader.connection();

@@ -71,6 +71,7 @@ export class StreamReader {
    */
   async read(position: string, size: number, wait: boolean): Promise<Part> {
     const { batch_bytes } = this.#config.write_behind;
+    const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
     bulk.recycle();
@@ -88,8 +89,9 @@ export class StreamReader {
       return Math.min(size - items.length, fits);
     };
     if (wait) {
-      // Where there are none, it answers when the first write comes, with what that one write appended.
-      const count = await fitting();
+      // Where there are none, it answers when the first write comes, with what that one write appended. So
+      // few are asked for that they fit whatever they are: asking for the longest would cost a round trip.
+      const count = Math.min(size, Math.max(1, Math.floor(batch_bytes / max_bytes)));
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
       return { items: part, more: part.length === count };
