@@ -1,12 +1,11 @@
 /**
- * What `verify` compares: documents of Redis with their rows, in bounded memory.
+ * The careful comparison of `verify`: what a difference is, when it was seen, and whether it is explained.
  * @module
  */
 
-import { isUtf8 } from "node:buffer";
 import { createHash } from "node:crypto";
 import type { Pool } from "pg";
-import { type Config, entityConfig } from "./config.ts";
+import type { Config } from "./config.ts";
 import type { RedisConnection } from "./connections.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "./events.ts";
 import { equalJson } from "./json.ts";
@@ -40,7 +39,6 @@ export interface Suspect extends Seen {
 
 /** Ids that are compared at a time. */
 export const CHUNK = 1000;
-const MAX_ID_BYTES = 512;
 
 /** The hash of a document's text, as {@linkcode Seen} has it. */
 export function hashOf(text: string): string {
@@ -63,93 +61,41 @@ export async function readDocuments(
   return texts.map((text) => text === "" ? null : text);
 }
 
-/** Compares an entity's documents with its rows. */
+/** Ids by the partition that they hash to. */
+export function byPartition(
+  partitions: PartitionKeys[],
+  ids: string[],
+): [PartitionKeys, string[]][] {
+  const groups = Map.groupBy(ids, (id) => partitionOf(id, partitions.length));
+  return [...groups].map(([partition, own]) => [partitions[partition]!, own]);
+}
+
+/** Compares documents with their rows, whichever are named to it. */
 export class Comparison {
   readonly partitions: PartitionKeys[];
-  /** keys under the entity's prefix that can be no document of it */
-  foreign = 0;
   #redis: RedisConnection;
   #pool: Pool;
   #config: Config;
-  #table: string;
 
   constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
     this.#redis = redis;
     this.#pool = pool;
     this.#config = config;
-    this.#table = entityConfig(config, entity).table;
     this.partitions = allPartitions(config, entity);
   }
 
-  /** About how many documents and rows there are, for showing progress. */
-  async size(): Promise<number> {
-    const { rows: [row] } = await this.#pool.query<{ rows: number }>(
-      "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
-      [`"${this.#table}"`],
-    );
-    return Math.max(await this.#redis.dbsize(), row?.rows ?? 0) + (row?.rows ?? 0);
-  }
-
-  /** The ids of all documents in Redis, in chunks. An id may come twice (SCAN's promise is at least once). */
-  async *documentIds(): AsyncGenerator<[PartitionKeys, string[]]> {
-    for (const keys of this.partitions) {
-      const { documentPrefix } = keys;
-      const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
-      const options = ["MATCH", match, "COUNT", String(CHUNK), "TYPE", "ReJSON-RL"];
-      let cursor = "0";
-      do {
-        const [next, names] = await this.#redis.callBuffer("SCAN", cursor, ...options) as [
-          Buffer,
-          Buffer[],
-        ];
-        cursor = next.toString();
-        const ids = names.map((name) => name.subarray(documentPrefix.length))
-          .filter((id) => this.#canBeId(id, keys)).map(String);
-        this.foreign += names.length - ids.length;
-        if (ids.length > 0) yield [keys, ids];
-      } while (cursor !== "0");
-    }
-  }
-
-  #canBeId(id: Buffer, { partition }: PartitionKeys): boolean {
-    return id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
-      partitionOf(id.toString(), this.partitions.length) === partition;
-  }
-
-  /** The ids of all rows, in chunks of one partition each. */
-  async *rowIds(): AsyncGenerator<[PartitionKeys, string[]]> {
-    let after = "";
-    for (;;) {
-      const { rows } = await this.#pool.query<[string]>({
-        text: `SELECT id FROM "${this.#table}" WHERE id > $1 ORDER BY id LIMIT ${CHUNK}`,
-        values: [after],
-        rowMode: "array",
-      });
-      if (rows.length === 0) return;
-      yield* this.#byPartition(rows.map(([id]) => id));
-      after = rows.at(-1)![0];
-    }
-  }
-
-  #byPartition(ids: string[]): [PartitionKeys, string[]][] {
-    const groups = Map.groupBy(ids, (id) => partitionOf(id, this.partitions.length));
-    return [...groups].map(([partition, own]) => [this.partitions[partition]!, own]);
-  }
-
-  /** Those of `ids` that Redis has no document of. */
-  async withoutDocument({ documentPrefix }: PartitionKeys, ids: string[]): Promise<string[]> {
-    const pipeline = this.#redis.pipeline();
-    for (const id of ids) pipeline.type(documentPrefix + id);
-    const replies = await pipeline.exec() ?? [];
-    return ids.filter((_, index) => {
-      const [error, type] = replies[index]!;
-      if (error) throw error;
-      return type !== "ReJSON-RL";
-    });
-  }
-
   /** The documents of `ids` that differ from their rows now. */
-  async compare(keys: PartitionKeys, ids: string[]): Promise<Suspect[]> {
+  async compare(ids: string[]): Promise<Suspect[]> {
+    const suspects: Suspect[] = [];
+    for (const [keys, own] of byPartition(this.partitions, ids)) {
+      for (let at = 0; at < own.length; at += CHUNK) {
+        suspects.push(...await this.#compare(keys, own.slice(at, at + CHUNK)));
+      }
+    }
+    return suspects;
+  }
+
+  async #compare(keys: PartitionKeys, ids: string[]): Promise<Suspect[]> {
     const suspects: Suspect[] = [];
     for (let left = ids; left.length > 0;) {
       const [documents, { rows }] = await Promise.all([
@@ -180,19 +126,6 @@ export class Comparison {
       for (const suspect of suspects) suspect.lastId = lastId;
     }
     return suspects;
-  }
-
-  /** Compares suspects again. */
-  async compareAgain(suspects: Suspect[]): Promise<Map<string, Suspect>> {
-    const again = new Map<string, Suspect>();
-    for (const [keys, ids] of this.#byPartition(suspects.map(({ id }) => id))) {
-      for (let at = 0; at < ids.length; at += CHUNK) {
-        for (const found of await this.compare(keys, ids.slice(at, at + CHUNK))) {
-          again.set(found.id, found);
-        }
-      }
-    }
-    return again;
   }
 
   /** Those of the suspects that have a parked event. */

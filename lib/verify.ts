@@ -9,6 +9,7 @@ import type { Config } from "./config.ts";
 import type { RedisConnection } from "./connections.ts";
 import { compareStreamIds } from "./events.ts";
 import { delay } from "./sink/retry.ts";
+import { Survey } from "./survey.ts";
 
 /**
  * What became of a comparison. A list holds at most {@linkcode MAX_LISTED} documents; `counts` are
@@ -18,6 +19,7 @@ export interface VerifyReport {
   /** documents in Redis (one that is read while others are written may count twice), rows in the target */
   documents: number;
   rows: number;
+  /** documents that are as their rows are */
   equal: number;
   /** differences that persist after the target has caught up: these are errors */
   mismatches: Seen[];
@@ -61,6 +63,7 @@ export async function verify(
   entity: string,
   { settleMs = 10_000, onProgress, signal = new AbortController().signal }: VerifyOptions = {},
 ): Promise<VerifyReport> {
+  const survey = new Survey(redis, pool, config, entity);
   const comparison = new Comparison(redis, pool, config, entity);
   const report: VerifyReport = {
     documents: 0,
@@ -73,31 +76,32 @@ export async function verify(
     counts: { mismatches: 0, behind: 0, parked: 0, notForwarded: 0 },
     foreign: 0,
   };
-  const about = onProgress ? await comparison.size() : 0;
+  const about = onProgress ? await survey.size() : 0;
   const settling = new Settling(comparison, config, report, settleMs, signal);
-  for await (const [keys, ids] of comparison.documentIds()) {
+  const progress = () => onProgress?.(report.documents + report.rows, about);
+  for await (const { count, suspected } of survey.rows()) {
     signal.throwIfAborted();
-    const found = await comparison.compare(keys, ids);
-    report.documents += ids.length;
-    report.equal += ids.length - found.length;
-    await settling.add(found);
-    onProgress?.(report.documents + report.rows, about);
+    report.rows += count;
+    await settling.add(await comparison.compare(suspected));
+    progress();
   }
-  for await (const [keys, ids] of comparison.rowIds()) {
+  for await (const { count, suspected } of survey.documents()) {
     signal.throwIfAborted();
-    report.rows += ids.length;
-    const extra = await comparison.withoutDocument(keys, ids);
-    await settling.add(extra.length > 0 ? await comparison.compare(keys, extra) : []);
-    onProgress?.(report.documents + report.rows, about);
+    report.documents += count;
+    report.equal += count;
+    const found = await comparison.compare(suspected);
+    await settling.add(found.filter((suspect) => !settling.mayHaveListed(suspect)));
+    progress();
   }
   await settling.settle();
-  report.foreign = comparison.foreign;
+  report.foreign = survey.foreign;
   return report;
 }
 
 /** Waits with what differs until the target has passed what was seen. */
 class Settling {
   #suspects = new Map<string, Suspect>();
+  #listed = new Set<string>();
   #comparison: Comparison;
   #config: Config;
   #report: VerifyReport;
@@ -118,6 +122,14 @@ class Settling {
     this.#signal = signal;
   }
 
+  /**
+   * Whether a document that was found by itself is in the report: its row may have led to it. Where the
+   * lists overflow this is not known, unless it has no row.
+   */
+  mayHaveListed({ id, difference }: Suspect): boolean {
+    return this.#listed.has(id) || this.#listed.size >= MAX_LISTED && difference !== "missing";
+  }
+
   async add(found: Suspect[]): Promise<void> {
     for (const suspect of found) this.#suspects.set(suspect.id, suspect);
     if (this.#suspects.size >= MAX_LISTED) await this.settle();
@@ -130,7 +142,7 @@ class Settling {
       await this.#look(late);
       if (this.#suspects.size === 0) return;
       if (late) {
-        for (const { id } of this.#suspects.values()) this.#list("behind", id);
+        for (const suspect of this.#suspects.values()) this.#list("behind", suspect);
         this.#suspects.clear();
         return;
       }
@@ -150,32 +162,31 @@ class Settling {
     if (settled.length === 0) return;
     // Asked before the rows are read: a replay in between makes a document equal, not a mismatch.
     const parked = await this.#comparison.parked(settled);
-    const again = await this.#comparison.compareAgain(settled);
+    const again = new Map(
+      (await this.#comparison.compare(settled.map(({ id }) => id))).map((now) => [now.id, now]),
+    );
     for (const before of settled) {
       const now = again.get(before.id);
-      if (now === undefined) {
-        if (before.difference !== "extra") this.#report.equal++;
-      } else if (parked.has(now.id)) this.#list("parked", now.id);
+      this.#suspects.delete(before.id);
+      if (now === undefined) continue;
+      if (parked.has(now.id)) this.#list("parked", now);
       else if (now.document !== before.document || now.row !== before.row) {
         this.#suspects.set(now.id, now);
-        continue;
       } else if (now.row === null && before.looks + 1 < LOOKS_FOR_MISSING && !late) {
         this.#suspects.set(now.id, { ...now, looks: before.looks + 1 });
-        continue;
-      } else if (isNotForwarded(this.#config, now.difference)) this.#list("notForwarded", now.id);
-      else {
-        const { id, difference, document, row } = now;
-        const { mismatches, counts } = this.#report;
-        counts.mismatches++;
-        if (mismatches.length < MAX_LISTED) mismatches.push({ id, difference, document, row });
-      }
-      this.#suspects.delete(before.id);
+      } else if (isNotForwarded(this.#config, now.difference)) this.#list("notForwarded", now);
+      else this.#list("mismatches", now);
     }
   }
 
-  #list(kind: "behind" | "parked" | "notForwarded", id: string): void {
+  #list(kind: keyof VerifyReport["counts"], suspect: Suspect): void {
+    const { id, difference, document, row } = suspect;
     this.#report.counts[kind]++;
-    if (this.#report[kind].length < MAX_LISTED) this.#report[kind].push(id);
+    if (document !== null) this.#report.equal--;
+    if (this.#listed.size < MAX_LISTED) this.#listed.add(id);
+    if (this.#report[kind].length === MAX_LISTED) return;
+    if (kind === "mismatches") this.#report.mismatches.push({ id, difference, document, row });
+    else this.#report[kind].push(id);
   }
 }
 

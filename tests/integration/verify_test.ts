@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
 import { partitionKeys } from "../../lib/events.ts";
+import { IdSums } from "../../lib/id_sums.ts";
 import { repairRedis, repairTarget } from "../../lib/repair.ts";
 import { consumePeriodically } from "../../lib/sink/sink.ts";
 import { createTable } from "../../lib/targets/schema.ts";
-import { verify, type VerifyOptions } from "../../lib/verify.ts";
+import { MAX_LISTED, verify, type VerifyOptions } from "../../lib/verify.ts";
 import {
   assertEqual,
   documentsOf,
@@ -264,6 +265,27 @@ Deno.test("verify with four partitions, and two entities of like names", async (
   assert.equal(report.foreign, 1);
   const other = await verify(redis, pool, config, "session_x", QUICK);
   assert.deepEqual(other.behind, ["d1"]);
+});
+
+Deno.test("verify lists a difference once, also where more differ than are held at a time", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool } = pipeline;
+  const extra = MAX_LISTED + 10;
+  await redis.call("JSON.SET", "session:a", "$", "{}");
+  await pool.query(
+    `INSERT INTO sessions (id, payload)
+     SELECT 'a', '{"n": 1}'::jsonb UNION ALL SELECT 'row-' || n, '{}' FROM generate_series(1, ${extra}) n`,
+  );
+  // A document without a row makes its neighbour in the sums be looked at as well.
+  const sums = new IdSums();
+  sums.add(Buffer.from("a"));
+  let missing = 0;
+  while (!sums.mayHold(Buffer.from(`document-${missing}`))) missing++;
+  await redis.call("JSON.SET", `session:document-${missing}`, "$", "{}");
+  const { counts, mismatches, equal, documents, rows } = await compare(pipeline);
+  assert.equal(counts.mismatches, extra + 2);
+  assert.equal(mismatches.length, MAX_LISTED);
+  assert.deepEqual({ equal, documents, rows }, { equal: 0, documents: 2, rows: extra + 1 });
 });
 
 Deno.test("deno task verify", async (t) => {
