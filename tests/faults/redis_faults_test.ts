@@ -353,7 +353,9 @@ Deno.test("a stopped replica under WAIT: no case of a call is confirmed", async 
   const durability = "replicas";
   const insert = (id: string, options = {}) =>
     insertDocument(redis, config, "session", { id }, id, { durability, ...options });
-  await insert("confirmed", { requestId: "r" });
+  // On a busy machine the replica may need longer than a WAIT: the same request may be made again.
+  const confirmed = () => insert("confirmed", { requestId: "r" }).then(() => true, () => false);
+  await waitFor(confirmed, { what: "the replica to confirm a write" });
   await replica.kill("SIGSTOP");
   const unconfirmed = (id: string, repeated = false) => (error: unknown) => {
     assert(error instanceof DurabilityError, `${error}`);
