@@ -277,7 +277,8 @@ async function run(
   if (redis.status !== "ready") {
     throw new ConnectionError("Not connected to Redis: nothing was sent");
   }
-  return { reply: await runScript(redis, script, keys, args), unconfirmed: null };
+  const evalsha = () => redis.evalshaTogether(script.sha, keys, args);
+  return { reply: await runScript(redis, script, keys, args, evalsha), unconfirmed: null };
 }
 
 /** What a verb answered: "ok" for a plain stream id. */

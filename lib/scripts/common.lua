@@ -1,4 +1,4 @@
--- What insert, update and delete share. It stands before each of them.
+-- What insert, update and delete share. It stands before each of them, and append.lua behind it.
 --
 -- Redis does not undo a script that fails half way, so everything that could fail is checked before the
 -- first write, and the event is appended last.
@@ -9,6 +9,8 @@
 -- All verbs return the event's stream id ("" where it is not forwarded), or an array:
 --   {"repeated", stream id} or {a DocumentErrorCode, a limit or "settings", detail}
 --   "settings": the stream has none yet, so call settings.lua and then again
+--
+-- Statements, and hardly a function: it would be made anew in every call, which costs more than a check.
 
 local DOCUMENT, STREAM, SETTINGS, REQUEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FORWARD = ARGV[3] ~= '0'
@@ -20,7 +22,7 @@ local function refused(reply, key)
   error(reply)
 end
 
-local function check_request()
+if REQUEST then
   local first = redis.pcall('HMGET', REQUEST, 'call', 'stream_id')
   if first.err then return refused(first, REQUEST) end
   if first[1] then
@@ -33,13 +35,7 @@ local function check_request()
   if not redis.acl_check_cmd('EXPIRE', REQUEST, '1') then return {'permission', 'EXPIRE'} end
 end
 
--- A refusal, a repeated receipt, or nil: the event can be appended.
-local function check()
-  if REQUEST then
-    local answer = check_request()
-    if answer then return answer end
-  end
-  if not FORWARD then return nil end
+if FORWARD then
   if not redis.acl_check_cmd('XADD', STREAM, '*', 'ts', '') then return {'permission', 'XADD'} end
   local events = redis.pcall('XLEN', STREAM)
   if type(events) == 'table' then return refused(events, STREAM) end
@@ -55,37 +51,4 @@ local function check()
     local bytes = redis.call('MEMORY', 'USAGE', STREAM)
     if bytes and bytes >= max_bytes then return {'max_bytes', tostring(bytes)} end
   end
-end
-
--- Whether the longest payload of the stream may be noted. It tells the sink how many events fit its memory.
-local function may_note()
-  return redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0')
-end
-
--- Appends the event and gives its stream id. `payload` is nil for a delete.
-local function append(event_type, payload)
-  local id = ''
-  if FORWARD then
-    if payload then
-      if #payload > LARGEST then redis.call('HSET', SETTINGS, 'largest', #payload) end
-      id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
-        'event_type', event_type, 'payload', payload)
-    else
-      id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
-        'event_type', event_type)
-    end
-    -- A version has 20 bits for the sequence, seven digits at most. That comes near only where the clock
-    -- was set back and stays there; the next event then takes the next millisecond.
-    if #id > 20 then
-      local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
-      if tonumber(seq) >= 1048574 then
-        redis.pcall('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
-      end
-    end
-  end
-  if REQUEST then
-    redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id)
-    redis.call('EXPIRE', REQUEST, ARGV[#ARGV])
-  end
-  return id
 end

@@ -4,12 +4,14 @@
 --   6 the payload where it differs from 4, else ""
 -- Refuses with exists, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
-local answer = check()
-if answer then return answer end
+local EVENT_TYPE = 'insert'
 local document = ARGV[4]
 if not redis.acl_check_cmd('JSON.SET', DOCUMENT, '$', '{}') then return {'permission', 'JSON.SET'} end
 local payload = ARGV[6] ~= '' and ARGV[6] or document
-if #payload > LARGEST and FORWARD and not may_note() then return {'permission', 'HSET'} end
+-- Whether the longest payload of the stream may be noted. It tells the sink how many events fit its memory.
+if #payload > LARGEST and FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
+  return {'permission', 'HSET'}
+end
 local stored
 if ARGV[5] == '1' then
   stored = redis.pcall('JSON.SET', DOCUMENT, '$', document)
@@ -23,4 +25,3 @@ if stored.err then
   if not string.find(stored.err, 'line %d+ column') then error(stored) end
   return {'invalid', stored.err}
 end
-return append('insert', payload)

@@ -5,6 +5,7 @@
 
 import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
+import append from "./append.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
@@ -27,9 +28,12 @@ function script(name: string, source: string): Script {
   return { name, source, sha: createHash("sha1").update(source).digest("hex") };
 }
 
-export const insertScript: Script = script("insert", `${common}\n${insertVerb}`);
-export const updateScript: Script = script("update", `${common}\n${updateVerb}`);
-export const deleteScript: Script = script("delete", `${common}\n${deleteVerb}`);
+/** A verb stands between the checks that all of them make, and the event that all of them append. */
+const verbScript = (name: string, verb: string) => script(name, `${common}\n${verb}\n${append}`);
+
+export const insertScript: Script = verbScript("insert", insertVerb);
+export const updateScript: Script = verbScript("update", updateVerb);
+export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
@@ -42,18 +46,22 @@ export function isNoScript(error: unknown): boolean {
   return error instanceof Error && error.message.startsWith("NOSCRIPT");
 }
 
-/** Runs a script by its hash; sends its source where Redis does not know it. */
+/**
+ * Runs a script by its hash; sends its source where Redis does not know it.
+ * @param evalsha sends the hash; by default like any other command of the connection
+ */
 export async function runScript(
   redis: Redis,
-  script: Script,
+  { source, sha }: Script,
   keys: string[],
   args: string[],
+  evalsha: () => Promise<unknown> = () => redis.evalsha(sha, keys.length, ...keys, ...args),
 ): Promise<unknown> {
   try {
-    return await redis.evalsha(script.sha, keys.length, ...keys, ...args);
+    return await evalsha();
   } catch (error) {
     if (!isNoScript(error)) throw error;
     // Nothing ran yet, so this is the first time.
-    return await redis.eval(script.source, keys.length, ...keys, ...args);
+    return await redis.eval(source, keys.length, ...keys, ...args);
   }
 }

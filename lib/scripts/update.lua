@@ -3,15 +3,18 @@
 -- ARGV: 4 the patch, spelled for RedisJSON  5 documents.max_bytes
 -- Refuses with missing, too_large, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
-local answer = check()
-if answer then return answer end
+local EVENT_TYPE = 'update'
 local kind = redis.call('TYPE', DOCUMENT).ok
 if kind == 'none' then return {'missing', ''} end
 if kind ~= 'ReJSON-RL' then return {'wrong_type', DOCUMENT} end
-for _, command in ipairs({'JSON.MERGE', 'JSON.GET'}) do
-  if not redis.acl_check_cmd(command, DOCUMENT, '$', '{}') then return {'permission', command} end
+if not redis.acl_check_cmd('JSON.MERGE', DOCUMENT, '$', '{}') then
+  return {'permission', 'JSON.MERGE'}
 end
-if FORWARD and not may_note() then return {'permission', 'HSET'} end
+if not redis.acl_check_cmd('JSON.GET', DOCUMENT, '$') then return {'permission', 'JSON.GET'} end
+-- How long the payload will be, and whether it has to be noted, is known only after the merge.
+if FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
+  return {'permission', 'HSET'}
+end
 
 -- Merging cannot be undone by another merge, so a document near the limit is kept as it was. A character
 -- takes six bytes of text at most (\u0001) where it takes one in memory.
@@ -33,4 +36,3 @@ if before and #payload > limit then
   redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE')
   return {'too_large', tostring(#payload)}
 end
-return append('update', payload)

@@ -1,0 +1,27 @@
+-- Appends the event and returns its stream id. It stands behind insert, update and delete.
+-- The verb has set EVENT_TYPE, and payload, which is nil for a delete.
+
+local id = ''
+if FORWARD then
+  if payload then
+    if #payload > LARGEST then redis.call('HSET', SETTINGS, 'largest', #payload) end
+    id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
+      'event_type', EVENT_TYPE, 'payload', payload)
+  else
+    id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
+      'event_type', EVENT_TYPE)
+  end
+  -- A version has 20 bits for the sequence, seven digits at most. That comes near only where the clock
+  -- was set back and stays there; the next event then takes the next millisecond.
+  if #id > 20 then
+    local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+    if tonumber(seq) >= 1048574 then
+      redis.pcall('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
+    end
+  end
+end
+if REQUEST then
+  redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id)
+  redis.call('EXPIRE', REQUEST, ARGV[#ARGV])
+end
+return id
