@@ -84,7 +84,7 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
   while (dash < spans[1]! && bytes[dash] !== DASH) dash++;
   const ms = decimal(bytes, spans[0]!, dash);
   const seq = decimal(bytes, dash + 1, spans[1]!);
-  let id = 0, idEnd = 0, type = -1, typeEnd = 0, ts = -1, tsEnd = 0, payload = -1, payloadEnd = 0;
+  let id = -1, idEnd = 0, type = -1, typeEnd = 0, ts = -1, tsEnd = 0, payload = -1, payloadEnd = 0;
   for (let at = 2; at + 3 < spans.length; at += 4) {
     const from = spans[at]!;
     const to = spans[at + 1]!;
@@ -98,7 +98,7 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
   }
   const fail = (reason: string) => undecodable(bytes, spans, reason);
   if (!(ms <= MAX_MS && seq <= MAX_SEQ)) return fail("its id does not fit a version");
-  if (id === 0) return fail("it has no doc_id");
+  if (id < 0) return fail("it has no doc_id");
   if (type < 0) return fail("it has no event_type");
   const known = TYPES.find(([name]) => same(bytes, type, typeEnd, name))?.[1];
   if (known === undefined) {

@@ -20,6 +20,8 @@ import {
   parkedValues,
   probeSql,
   rowValues,
+  valuesOf,
+  variantOf,
 } from "./statements.ts";
 import {
   type Batch,
@@ -198,10 +200,8 @@ export class PostgresTarget implements Target {
     const { stream } = claim.keys;
     const { parked } = batch;
     const parking = parked.length > 0;
-    const run = (values: BatchValues) => {
-      const { inserted, written, removed } = values;
-      const rows = [...inserted, ...written, ...removed];
-      return this.#query<{ moved: number }>(
+    const run = (values: BatchValues) =>
+      this.#query<{ moved: number }>(
         stream,
         `${parking ? "park" : "apply"} ${this.#entity}`,
         applySql(this.#table, values, parking),
@@ -212,12 +212,11 @@ export class PostgresTarget implements Target {
           batch.lastId,
           batch.events,
           claim.parkedVersion,
-          ...rows,
+          ...valuesOf(values),
           ...(parking ? parkedValues(this.#entity, parked) : []),
         ],
-        { variant: [inserted, written, removed].map(({ length }) => Math.sign(length)).join("") },
+        { variant: variantOf(values) },
       );
-    };
     const careful = this.#carefulBatches > 0;
     if (careful) this.#carefulBatches--;
     const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, careful))

@@ -8,32 +8,28 @@ import { type Config, entityConfig } from "../../lib/config.ts";
 import { allPartitions, type PartitionKeys } from "../../lib/events.ts";
 import { coalesce } from "../../lib/sink/batch.ts";
 import { StreamReader } from "../../lib/sink/reader.ts";
-import { bytesArray, timeArray, versionArray } from "../../lib/targets/binary.ts";
+import {
+  type BatchValues,
+  batchValues,
+  partsSql,
+  valuesOf,
+  variantOf,
+} from "../../lib/targets/statements.ts";
 import type { Batch } from "../../lib/targets/target.ts";
 
-function bareSql(table: string): string {
+function bareSql(table: string, values: BatchValues): string {
   return `
 WITH moved AS (
   INSERT INTO writebehind_offset (stream, last_id) VALUES ($1, $2)
   ON CONFLICT (stream) DO UPDATE SET last_id = excluded.last_id
-), written AS (
-  INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload::jsonb,
-         coalesce(e.created, (SELECT created_at FROM "${table}" WHERE id = e.id), e.updated),
-         e.updated, e.version
-    FROM unnest($3::text[], $4::text[], $5::int8[], $6::timestamptz[], $7::timestamptz[])
-         AS e (id, payload, version, created, updated)
-  ON CONFLICT (id) DO UPDATE
-     SET payload = excluded.payload, created_at = excluded.created_at,
-         updated_at = excluded.updated_at, version = excluded.version
-)
-DELETE FROM "${table}" AS t USING unnest($8::text[]) AS e (id) WHERE t.id = e.id`;
+)${partsSql(table, values, 3, "true").map((part) => `, ${part}`).join("")}
+SELECT`;
 }
 
 /** Drains the first partition of an entity, and returns the events applied. */
 export async function bareDrain(pool: Pool, config: Config, entity: string): Promise<number> {
   const keys = allPartitions(config, entity)[0]!;
-  const sql = bareSql(entityConfig(config, entity).table);
+  const { table } = entityConfig(config, entity);
   const { batch_size } = config.write_behind;
   const reader = new StreamReader(config, keys);
   const connection = await pool.connect();
@@ -43,26 +39,17 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
     let trimming = Promise.resolve();
     let next = readBatch(reader, "0-0", batch_size);
     for (;;) {
-      const batch = await next;
-      if (batch === null) {
+      const work = await next;
+      if (work === null) {
         await trimming;
         return events;
       }
+      const { batch, values } = work;
       next = readBatch(reader, batch.lastId, batch_size);
-      const { upserts, removals } = batch;
       await connection.query({
-        name: "bare drain",
-        text: sql,
-        values: [
-          keys.stream,
-          batch.lastId,
-          bytesArray("text", upserts.map(({ id }) => id)),
-          bytesArray("text", upserts.map(({ payload }) => payload)),
-          versionArray(upserts),
-          timeArray(upserts.map(({ created }) => created)),
-          timeArray(upserts.map(({ updated }) => updated)),
-          bytesArray("text", removals.map(({ id }) => id)),
-        ],
+        name: `bare drain ${variantOf(values)}`,
+        text: bareSql(table, values),
+        values: [keys.stream, batch.lastId, ...valuesOf(values)],
       });
       events += batch.events;
       // As in the drain itself, nobody waits for it while there is more to do.
@@ -78,10 +65,11 @@ async function readBatch(
   reader: StreamReader,
   position: string,
   size: number,
-): Promise<Batch | null> {
+): Promise<{ batch: Batch; values: BatchValues } | null> {
   const { items } = await reader.read(position, size, false);
   if (items.length === 0) return null;
-  return coalesce(items, (docIds) => reader.documents(docIds));
+  const batch = await coalesce(items, (docIds) => reader.documents(docIds));
+  return { batch, values: batchValues(batch, false) };
 }
 
 async function trim(
