@@ -139,7 +139,7 @@ export class Comparison {
            JOIN writebehind_dead_letter d
              ON d.stream = ANY($1::text[]) AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
           WHERE d.state = 'parked'`,
-        [this.partitions.map(({ stream }) => stream), bytesArray("bytea", ids)],
+        [this.partitions.map(({ stream }) => stream), bytesArray("bytea", ids, (id) => id)],
       );
       for (const { doc_id } of rows) parked.add(doc_id.toString());
     }

@@ -253,7 +253,7 @@ class Replay {
          JOIN writebehind_dead_letter d
            ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
         WHERE d.state = 'parked'`,
-      [this.#keys.stream, bytesArray("bytea", docIds)],
+      [this.#keys.stream, bytesArray("bytea", docIds, (id) => id)],
     );
     return rows.map(({ id, stream_id: streamId, doc_id: docId, event_type: type, ts }) => {
       const [ms, seq] = streamId.split("-").map(Number);

@@ -143,7 +143,7 @@ export class Survey {
                  LEFT JOIN (SELECT id, payload FROM "${this.#table}" WHERE id = ANY($1)) t
                    ON t.id = e.id
                 WHERE e.text IS NULL OR t.payload IS DISTINCT FROM e.text::jsonb`,
-        values: [bytesArray("text", ids), bytesArray("text", texts)],
+        values: [ids, texts].map((column) => bytesArray("text", column, (bytes) => bytes)),
         rowMode: "array",
       });
       return rows.map(([id]) => id);

@@ -5,117 +5,130 @@
  * @module
  */
 
-/** Gives memory for a value. */
-export type Allocate = (bytes: number) => Buffer;
+import { Buffer } from "node:buffer";
 
 /** Memory of an arena that is kept, at most: a few large batches should not hold it for ever. */
 const KEPT_BYTES = 16 << 20;
+const FIRST_BYTES = 1 << 10;
 
-/** Memory that is used again for each batch: new memory would wait for the garbage collector. */
+/**
+ * Memory in which arrays are written, one after the other. It is used again for each batch: new memory
+ * would wait for the garbage collector.
+ */
 export class Arena {
   #buffer = Buffer.alloc(0);
-  #used = 0;
+  /** where the array that is being written begins, and where its next value goes */
+  #begin = 0;
+  #end = 0;
 
   /** Takes all memory back. */
   clear(): void {
-    this.#used = 0;
+    this.#begin = this.#end = 0;
     if (this.#buffer.length > KEPT_BYTES) this.#buffer = Buffer.alloc(0);
   }
 
-  readonly allocate: Allocate = (bytes) => {
-    if (this.#used + bytes > this.#buffer.length) {
-      // What was given out keeps its memory; the next batch finds room for all of it.
-      this.#buffer = Buffer.allocUnsafeSlow(this.#buffer.length + bytes);
-      this.#used = 0;
-    }
-    return this.#buffer.subarray(this.#used, this.#used += bytes);
-  };
+  int32(value: number): void {
+    this.#reserve(4);
+    this.#end = this.#buffer.writeInt32BE(value, this.#end);
+  }
+
+  uint32(value: number): void {
+    this.#reserve(4);
+    this.#end = this.#buffer.writeUInt32BE(value, this.#end);
+  }
+
+  bytes(value: Buffer): void {
+    this.#reserve(value.length);
+    this.#buffer.set(value, this.#end);
+    this.#end += value.length;
+  }
+
+  /** Ends an array, and gives what was written since the last one. */
+  end(): Buffer {
+    const array = this.#buffer.subarray(this.#begin, this.#end);
+    this.#begin = this.#end;
+    return array;
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#end + bytes <= this.#buffer.length) return;
+    // Arrays that were given out keep the memory before; the next batch finds room for all of them here.
+    const larger = Buffer.allocUnsafeSlow(2 * this.#buffer.length + FIRST_BYTES + bytes);
+    this.#buffer.copy(larger, 0, this.#begin, this.#end);
+    this.#end -= this.#begin;
+    this.#begin = 0;
+    this.#buffer = larger;
+  }
 }
 
-const HEADER_BYTES = 20;
 const OIDS = { text: 25, int8: 20, bytea: 17, timestamptz: 1184 } as const;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
-function header(buffer: Buffer, oid: number, length: number, nulls: boolean): void {
-  buffer.writeInt32BE(length === 0 ? 0 : 1, 0);
-  buffer.writeInt32BE(nulls ? 1 : 0, 4);
-  buffer.writeInt32BE(oid, 8);
-  if (length === 0) return;
-  buffer.writeInt32BE(length, 12);
-  buffer.writeInt32BE(1, 16);
-}
-
-const empty = (oid: number) => {
-  const buffer = Buffer.alloc(12);
-  header(buffer, oid, 0, false);
-  return buffer;
-};
-
 /**
- * An array of texts or byte strings; `null` is NULL.
- * @param allocate where the array is to be
+ * An array of texts or byte strings.
+ * @param bytesOf gives the bytes of one of `values`; `null` is NULL
+ * @param arena where the array is to be
  */
-export function bytesArray(
+export function bytesArray<T>(
   type: "text" | "bytea",
-  values: (Buffer | null)[],
-  allocate: Allocate = Buffer.allocUnsafe,
+  values: readonly T[],
+  bytesOf: (value: T) => Buffer | null,
+  arena = new Arena(),
 ): Buffer {
-  const oid = OIDS[type];
-  if (values.length === 0) return empty(oid);
-  let size = HEADER_BYTES;
-  for (const value of values) size += 4 + (value === null ? 0 : value.length);
-  const buffer = allocate(size);
-  header(buffer, oid, values.length, values.includes(null));
-  let at = HEADER_BYTES;
-  for (const value of values) {
-    if (value === null) {
-      at = buffer.writeInt32BE(-1, at);
-      continue;
-    }
-    at = buffer.writeInt32BE(value.length, at);
-    buffer.set(value, at);
-    at += value.length;
-  }
-  return buffer;
+  return array(OIDS[type], values, arena, (value) => {
+    // Asked for one by one: views of all values at once would be most of a sink's memory.
+    const bytes = bytesOf(value);
+    arena.int32(bytes === null ? -1 : bytes.length);
+    if (bytes !== null) arena.bytes(bytes);
+  });
 }
 
 /** Versions: milliseconds · 2^20 + sequence, written as two halves, since doubles cannot hold them. */
 export function versionArray(
-  values: { ms: number; seq: number }[],
-  allocate: Allocate = Buffer.allocUnsafe,
+  values: readonly { ms: number; seq: number }[],
+  arena = new Arena(),
 ): Buffer {
-  if (values.length === 0) return empty(OIDS.int8);
-  const buffer = allocate(HEADER_BYTES + 12 * values.length);
-  header(buffer, OIDS.int8, values.length, false);
-  let at = HEADER_BYTES;
-  for (const { ms, seq } of values) {
-    at = buffer.writeInt32BE(8, at);
-    at = buffer.writeUInt32BE(Math.floor(ms / 4096), at);
-    at = buffer.writeUInt32BE((ms % 4096) * 2 ** 20 + seq, at);
-  }
-  return buffer;
+  return array(OIDS.int8, values, arena, ({ ms, seq }) => {
+    arena.int32(8);
+    arena.uint32(Math.floor(ms / 4096));
+    arena.uint32((ms % 4096) * 2 ** 20 + seq);
+  });
 }
 
-/** Times in ms since 1970; `null` is NULL. */
-export function timeArray(
-  values: (number | null)[],
-  allocate: Allocate = Buffer.allocUnsafe,
+/**
+ * An array of times.
+ * @param timeOf gives the time of one of `values`, in ms since 1970; `null` is NULL
+ */
+export function timeArray<T>(
+  values: readonly T[],
+  timeOf: (value: T) => number | null,
+  arena = new Arena(),
 ): Buffer {
-  if (values.length === 0) return empty(OIDS.timestamptz);
-  const nulls = values.reduce<number>((count, value) => value === null ? count + 1 : count, 0);
-  const buffer = allocate(HEADER_BYTES + 12 * values.length - 8 * nulls);
-  header(buffer, OIDS.timestamptz, values.length, nulls > 0);
-  let at = HEADER_BYTES;
-  for (const value of values) {
-    if (value === null) {
-      at = buffer.writeInt32BE(-1, at);
-      continue;
-    }
-    const microseconds = (value - POSTGRES_EPOCH_MS) * 1000;
+  return array(OIDS.timestamptz, values, arena, (value) => {
+    const time = timeOf(value);
+    if (time === null) return arena.int32(-1);
+    const microseconds = (time - POSTGRES_EPOCH_MS) * 1000;
     const high = Math.floor(microseconds / 2 ** 32);
-    at = buffer.writeInt32BE(8, at);
-    at = buffer.writeInt32BE(high, at);
-    at = buffer.writeUInt32BE(microseconds - high * 2 ** 32, at);
+    arena.int32(8);
+    arena.int32(high);
+    arena.uint32(microseconds - high * 2 ** 32);
+  });
+}
+
+function array<T>(
+  oid: number,
+  values: readonly T[],
+  arena: Arena,
+  write: (value: T) => void,
+): Buffer {
+  arena.int32(values.length === 0 ? 0 : 1);
+  // That there may be NULLs: PostgreSQL finds out by itself whether there are.
+  arena.int32(1);
+  arena.int32(oid);
+  if (values.length > 0) {
+    arena.int32(values.length);
+    arena.int32(1);
+    for (const value of values) write(value);
   }
-  return buffer;
+  return arena.end();
 }

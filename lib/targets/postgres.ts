@@ -193,7 +193,7 @@ export class PostgresTarget implements Target {
     const [arena, other] = this.#arenas.get(stream) ?? [new Arena(), new Arena()];
     this.#arenas.set(stream, [other, arena]);
     arena.clear();
-    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0, arena.allocate));
+    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0, arena));
   }
 
   async apply(claim: Claim, batch: Batch): Promise<void> {
@@ -253,7 +253,7 @@ export class PostgresTarget implements Target {
          JOIN writebehind_dead_letter d
            ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
         WHERE d.state = 'parked'`,
-      [stream, bytesArray("bytea", ids)],
+      [stream, bytesArray("bytea", ids, (id) => id)],
     );
     return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));
   }
@@ -273,7 +273,7 @@ export class PostgresTarget implements Target {
          FROM unnest($1::text[]) WITH ORDINALITY AS e (payload, index),
               pg_input_error_info(e.payload, 'jsonb') AS i
         WHERE NOT pg_input_is_valid(e.payload, 'jsonb')`,
-      [bytesArray("text", texts.map(({ payload }) => payload))],
+      [bytesArray("text", texts, ({ payload }) => payload)],
     );
     for (const { index, ...refusal } of rows) refused.set(texts[index - 1]!.key, refusal);
     return refused;

@@ -4,7 +4,7 @@
  */
 
 import type { PoolClient } from "pg";
-import { type Allocate, bytesArray, timeArray, versionArray } from "./binary.ts";
+import { type Arena, bytesArray, timeArray, versionArray } from "./binary.ts";
 import type { Batch, Parked, Removal, Upsert } from "./target.ts";
 
 /**
@@ -153,17 +153,17 @@ INSERT INTO writebehind_probe (id, parent)
 SELECT 1, 2 + (SELECT count(*) FROM updated) + (SELECT count(*) FROM added)
             + (SELECT count(*) FROM removed)`;
 
-const upsertValues = (upserts: Upsert[], allocate?: Allocate) => [
-  bytesArray("text", upserts.map(({ id }) => id), allocate),
-  versionArray(upserts, allocate),
-  timeArray(upserts.map(({ created }) => created), allocate),
-  timeArray(upserts.map(({ updated }) => updated), allocate),
-  bytesArray("text", upserts.map(({ payload }) => payload), allocate),
+const upsertValues = (upserts: Upsert[], arena?: Arena) => [
+  bytesArray("text", upserts, ({ id }) => id, arena),
+  versionArray(upserts, arena),
+  timeArray(upserts, ({ created }) => created, arena),
+  timeArray(upserts, ({ updated }) => updated, arena),
+  bytesArray("text", upserts, ({ payload }) => payload, arena),
 ];
 
-const removalValues = (removals: Removal[], allocate?: Allocate) => [
-  bytesArray("text", removals.map(({ id }) => id), allocate),
-  versionArray(removals, allocate),
+const removalValues = (removals: Removal[], arena?: Arena) => [
+  bytesArray("text", removals, ({ id }) => id, arena),
+  versionArray(removals, arena),
 ];
 
 /** The parameters of {@linkcode probeSql}. */
@@ -179,14 +179,14 @@ export const rowValues = (upserts: Upsert[], removals: Removal[]): Buffer[] => [
 export function batchValues(
   { upserts, removals }: Batch,
   careful: boolean,
-  allocate?: Allocate,
+  arena?: Arena,
 ): BatchValues {
   const [expectedNew, others]: [Upsert[], Upsert[]] = [[], []];
   for (const upsert of upserts) (upsert.fresh && !careful ? expectedNew : others).push(upsert);
   return {
-    inserted: expectedNew.length > 0 ? upsertValues(expectedNew, allocate) : [],
-    written: others.length > 0 ? upsertValues(others, allocate) : [],
-    removed: removals.length > 0 ? removalValues(removals, allocate) : [],
+    inserted: expectedNew.length > 0 ? upsertValues(expectedNew, arena) : [],
+    written: others.length > 0 ? upsertValues(others, arena) : [],
+    removed: removals.length > 0 ? removalValues(removals, arena) : [],
   };
 }
 
@@ -220,14 +220,14 @@ export function parkedValues(entity: string, parked: Parked[]): unknown[] {
   return [
     entity,
     parked.map(({ streamId }) => streamId),
-    bytesArray("bytea", parked.map(({ id }) => id)),
+    bytesArray("bytea", parked, ({ id }) => id),
     parked.map(({ type }) => clean(type)),
     parked.map(({ ts }) => ts),
-    bytesArray("bytea", parked.map(({ payload }) => payload)),
+    bytesArray("bytea", parked, ({ payload }) => payload),
     parked.map(({ sqlstate }) => sqlstate),
     parked.map(({ reason }) => clean(reason)),
     from,
-    bytesArray("bytea", fields),
+    bytesArray("bytea", fields, (field) => field),
     to,
   ];
 }

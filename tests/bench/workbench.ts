@@ -14,7 +14,7 @@ import type { DraftEvent, Sizes } from "./workload.ts";
 export const ENTITY = "session";
 
 /** Events in a batch, at most: a backlog is drained faster by batches larger than the default's. */
-export const BATCH_SIZE = 5000;
+export const BATCH_SIZE = 10_000;
 
 /** Commands that travel in one pipeline while a backlog is filled. */
 const CHUNK = 1000;
