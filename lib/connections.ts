@@ -15,8 +15,8 @@ import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
 export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 
-/** Redis reads 16 KiB at a time; what gathers beyond that would only let it wait. */
-const GATHERED_LENGTH = 16 * 1024;
+/** Calls that go out together: with more of them, Redis would wait for the last while it could do the first. */
+const TOGETHER = 4;
 
 /** A connection to Redis: an ioredis client with what belongs to the connection. */
 export class RedisConnection extends Redis {
@@ -26,7 +26,8 @@ export class RedisConnection extends Redis {
   callsInFlight = 0;
   #config: Config;
   #timeouts: ReplyTimeouts;
-  #gathering = false;
+  /** calls gathered in this turn of the event loop */
+  #gathered = 0;
   #lane: Promise<DurableLane> | undefined;
 
   constructor(config: Config, options: ConnectionOptions = {}) {
@@ -40,8 +41,8 @@ export class RedisConnection extends Redis {
   }
 
   /**
-   * Runs a document call's script by its hash, as `evalsha` does at twice the cost: here the calls of one
-   * turn of the event loop go out together, and one timer watches over all of them.
+   * Runs a document call's script by its hash, as `evalsha` does at twice the cost: here calls of one turn
+   * of the event loop go out together, and one timer watches over all of them.
    */
   evalshaTogether(sha: string, keys: string[], args: string[]): Promise<unknown> {
     this.#gather();
@@ -62,19 +63,19 @@ export class RedisConnection extends Redis {
    */
   #gather(): void {
     const { stream } = this;
-    if (this.#gathering) {
-      if (stream.writableLength < GATHERED_LENGTH) return;
-      stream.uncork();
-      stream.cork();
-    } else if (this.callsInFlight > 1) {
-      this.#gathering = true;
+    if (this.#gathered === 0) {
+      if (this.callsInFlight < 2) return;
       stream.cork();
       // Behind all that the replies of this turn set off.
       nextTick(() => {
-        this.#gathering = false;
+        this.#gathered = 0;
         stream.uncork();
       });
+    } else if (this.#gathered % TOGETHER === 0) {
+      stream.uncork();
+      stream.cork();
     }
+    this.#gathered++;
   }
 
   /** The connection for writes that wait for durability, made when first needed: WAIT holds up all behind it. */
