@@ -15,9 +15,6 @@ import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
 export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 
-/** Calls that go out together: with more of them, Redis would wait for the last while it could do the first. */
-const TOGETHER = 4;
-
 /** A connection to Redis: an ioredis client with what belongs to the connection. */
 export class RedisConnection extends Redis {
   /** What this connection counts, sent about once a second. */
@@ -26,8 +23,9 @@ export class RedisConnection extends Redis {
   callsInFlight = 0;
   #config: Config;
   #timeouts: ReplyTimeouts;
-  /** calls gathered in this turn of the event loop */
+  /** calls gathered in this turn of the event loop, and how many of them go out before the turn ends */
   #gathered = 0;
+  #sendAt = 2;
   #lane: Promise<DurableLane> | undefined;
 
   constructor(config: Config, options: ConnectionOptions = {}) {
@@ -59,19 +57,22 @@ export class RedisConnection extends Redis {
   /**
    * Holds back what follows in this turn of the event loop, since a write to the socket costs more than all
    * else that a command does. It is the socket itself that holds it, so that it is lost with the socket, and
-   * never sent over another. A call that is alone goes out at once.
+   * never sent over another. A call that is alone goes out at once, and so do the first of many: Redis works
+   * on them while the next ones are made, always as many as all before.
    */
   #gather(): void {
     const { stream } = this;
     if (this.#gathered === 0) {
       if (this.callsInFlight < 2) return;
+      this.#sendAt = 2;
       stream.cork();
       // Behind all that the replies of this turn set off.
       nextTick(() => {
         this.#gathered = 0;
         stream.uncork();
       });
-    } else if (this.#gathered % TOGETHER === 0) {
+    } else if (this.#gathered === this.#sendAt) {
+      this.#sendAt *= 2;
       stream.uncork();
       stream.cork();
     }
