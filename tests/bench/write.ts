@@ -38,7 +38,7 @@ interface Side {
 export async function writeRows(bench: Workbench, wanted: Set<number>): Promise<Row[]> {
   const rows: Row[] = [];
   if (wanted.has(6)) rows.push(...await levels(bench));
-  if (wanted.has(7)) rows.push(await againstBenchmark(bench));
+  if (wanted.has(7)) rows.push(...await againstBenchmark(bench));
   return rows;
 }
 
@@ -167,7 +167,16 @@ async function run(
   return (performance.now() - since) / 1000;
 }
 
-async function againstBenchmark(bench: Workbench): Promise<Row> {
+/**
+ * redis-benchmark's connections, each with 16 calls in flight: 4 have as many as ours; 50, its default, keep
+ * 800 in flight, so that Redis finds more to do each time that it looks.
+ */
+const CONNECTIONS = [
+  { connections: 4, id: "7", goal: { atLeast: 0.85 } },
+  { connections: 50, id: "7a", goal: null },
+] as const;
+
+async function againstBenchmark(bench: Workbench): Promise<Row[]> {
   const { sizes, rounds, step } = bench;
   const events = [...uniqueInserts(sizes.benchmarkWrites / 2)];
   // redis-benchmark has one payload for all its requests, and RedisJSON keeps equal strings once.
@@ -178,7 +187,7 @@ async function againstBenchmark(bench: Workbench): Promise<Row> {
   }));
   const warmUp = Math.floor(cases.length / 10);
   const ours: number[] = [];
-  const theirs: number[] = [];
+  const theirs = CONNECTIONS.map((): number[] => []);
   for (let round = 1; round <= rounds; round++) {
     step(`round ${round} of ${rounds}: inserts, 64 in flight, and redis-benchmark`);
     await bench.clear();
@@ -186,18 +195,27 @@ async function againstBenchmark(bench: Workbench): Promise<Row> {
     const measured = cases.slice(warmUp);
     const size = Math.ceil(measured.length / TURNS);
     const requests = Math.ceil(sizes.benchmarkWrites / TURNS);
-    let [ourSeconds, theirSeconds] = [0, 0];
+    let ourSeconds = 0;
+    const theirSeconds = CONNECTIONS.map(() => 0);
     for (let turn = 0; turn < TURNS; turn++) {
       const part = measured.slice(turn * size, (turn + 1) * size);
       ourSeconds += await run(part, 64, insertOf(bench), []);
-      theirSeconds += requests / await redisBenchmark(bench, payload, requests);
+      for (const [index, { connections }] of CONNECTIONS.entries()) {
+        const rate = await redisBenchmark(bench, payload, requests, connections);
+        theirSeconds[index]! += requests / rate;
+      }
     }
     ours.push(measured.length / ourSeconds);
-    theirs.push(TURNS * requests / theirSeconds);
+    theirs.forEach((rates, index) => rates.push(TURNS * requests / theirSeconds[index]!));
   }
-  const name = "inserts at 64 in flight / redis-benchmark -P 16 of the same EVALSHA";
-  const note = `${perSecond(ours)} / ${perSecond(theirs)}`;
-  return row("7", name, ratios(ours, theirs), { atLeast: 0.85 }, note);
+  return CONNECTIONS.map(({ connections, id, goal }, index) => {
+    const rates = theirs[index]!;
+    const name = `inserts, 64 in flight / redis-benchmark -P 16 of the same, ${
+      16 * connections
+    } in flight`;
+    const note = `${perSecond(ours)} / ${perSecond(rates)}`;
+    return row(id, name, ratios(ours, rates), goal, note);
+  });
 }
 
 const insertOf = ({ redis, config }: Workbench) => ({ event, document }: Case) =>
@@ -211,6 +229,7 @@ async function redisBenchmark(
   { redis, config }: Workbench,
   payload: string,
   requests: number,
+  connections: number,
 ): Promise<number> {
   const { documentPrefix, stream, settings } = partitionKeys(config, ENTITY, 0);
   const { server, libraries } = await findRedis();
@@ -225,7 +244,17 @@ async function redisBenchmark(
     {
       args: [
         ...["-h", config.redis.host, "-p", String(config.redis.port)],
-        ...["-n", String(requests), "-P", "16", "-r", String(RANDOM_IDS), "--csv"],
+        ...[
+          "-n",
+          String(requests),
+          "-c",
+          String(connections),
+          "-P",
+          "16",
+          "-r",
+          String(RANDOM_IDS),
+          "--csv",
+        ],
         ...["EVALSHA", insertScript.sha, String(keys.length), ...keys, ...args],
       ],
       env: libraries ? { LD_LIBRARY_PATH: libraries } : {},
