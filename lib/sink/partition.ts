@@ -6,8 +6,7 @@
 import type { Config } from "../config.ts";
 import type { RedisConnection } from "../connections.ts";
 import { reasonOf, WriteBehindError } from "../errors.ts";
-import { compareStreamIds, CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
-import { runScript, trimScript } from "../scripts/mod.ts";
+import { compareStreamIds, type PartitionKeys } from "../events.ts";
 import {
   type Batch,
   type Claim,
@@ -19,13 +18,11 @@ import { coalesce, isEvent, type Item, park } from "./batch.ts";
 import { failpoint } from "./failpoints.ts";
 import { Freshness } from "./freshness.ts";
 import { parkPoison } from "./poison.ts";
-import { lastGeneratedId, pairsOf } from "./progress.ts";
+import { lastGeneratedId } from "./progress.ts";
 import { StreamReader } from "./reader.ts";
 import { hasWitness, sendAgain } from "./recovery.ts";
 import { backoff, delay, type ErrorKind, isTooLong, kindOf } from "./retry.ts";
-
-/** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
-const TRIM_MS = 100;
+import { Trimmer } from "./trimmer.ts";
 
 /** How often a sink in waiting looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
@@ -74,14 +71,8 @@ export class PartitionSink {
   #lease: Claim | null = null;
   #renewedAt = 0;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
-  #entriesRead = 0;
-  #trimmedTo = "0-0";
-  #trimmedAt = 0;
-  /** the entry that the next trim must still find */
-  #witness = "0-0";
-  #trimming: Promise<void> | undefined;
-  /** set by a trim that found the stream gone back */
-  #witnessMissing = false;
+  /** of the newest claim that was begun */
+  #trimmer: Trimmer | null = null;
   /** lowered when a batch takes the database too long */
   #batchSize: number;
 
@@ -132,7 +123,7 @@ export class PartitionSink {
   /** Gives the partition back and closes the connections. */
   async close(): Promise<void> {
     clearInterval(this.#heartbeat);
-    await this.#trimming;
+    await this.#trimmer?.stop();
     this.#reader.close();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
@@ -156,7 +147,7 @@ export class PartitionSink {
       }
       this.state = "standby";
       // The stream is its owner's business now, who also trims it.
-      this.#witnessMissing = false;
+      this.#trimmer = null;
       if (!follow) {
         const offset = await this.#target.offset(this.keys);
         const last = await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
@@ -173,7 +164,6 @@ export class PartitionSink {
 
   /** Starts on a partition that was claimed: the stream must hold what the target has applied last. */
   async #begin(claim: Claim): Promise<void> {
-    const { stream } = this.keys;
     // Every begin has a connection of its own, so no other server can slip in behind the check.
     this.#reader.close();
     const redis = await this.#reader.connection();
@@ -183,24 +173,10 @@ export class PartitionSink {
     this.#claim = claim;
     this.#renewedAt = Date.now();
     // A trim may have missed an older witness than the one that the target names by now.
-    if (this.#witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
+    if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
       await this.#recover(claim);
     }
-    // The group is for people's tools. Where Redis is full it takes none, and draining is what makes room.
-    const unlessDone = (error: unknown) => {
-      if (!/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
-    };
-    await redis.xgroup("CREATE", stream, CONSUMER_GROUP, claim.offset, "MKSTREAM").catch(
-      unlessDone,
-    );
-    await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, this.#owner).catch(unlessDone);
-    const info = pairsOf(await redis.xinfo("STREAM", stream));
-    const passed = (await redis.xrange(stream, "-", claim.offset, "COUNT", 2)).length;
-    this.#entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
-    this.#witness = claim.witness;
-    // Without a witness there is nothing at the offset to trim to: the next batch brings one.
-    this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
-    this.#witnessMissing = false;
+    this.#trimmer = await Trimmer.begin(this.#reader, claim);
     this.state = "owner";
     this.#tell();
     await failpoint?.("begun");
@@ -234,7 +210,11 @@ export class PartitionSink {
     } catch (error) {
       if (this.#claim !== claim) return;
       const lost = error instanceof OwnershipLostError;
-      if (lost) this.#claim = null;
+      if (lost) {
+        this.#claim = null;
+        // What is missing from now on, a successor has trimmed.
+        void this.#trimmer?.stop();
+      }
       // A statement whose connection has silently died would be waited for until the system gives up.
       if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
         this.#target.abandon(claim, error as Error);
@@ -244,13 +224,14 @@ export class PartitionSink {
 
   async #pump(follow: boolean, signal: AbortSignal): Promise<void> {
     const claim = this.#claim!;
+    const trimmer = this.#trimmer!;
     let next = this.#nextWork(claim.offset, false);
     while (!signal.aborted) {
       this.#check(claim);
       const work = await next;
       if (work === null) {
-        await this.#trim(claim);
-        await this.#lookForWitness(claim);
+        await trimmer.trim();
+        await trimmer.lookForWitness();
         this.#check(claim);
         this.#idle();
         if (!follow) return;
@@ -265,7 +246,7 @@ export class PartitionSink {
       next.catch(() => {});
       const applied = await this.#apply(claim, work);
       this.#applied(applied);
-      if (work.more || Date.now() - this.#trimmedAt >= TRIM_MS) void this.#trim(claim);
+      trimmer.applied(applied.events, work.more);
       const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (!readAhead) {
         if (ahead) await next.catch(() => {});
@@ -283,19 +264,9 @@ export class PartitionSink {
     this.#tell();
   }
 
-  /**
-   * With nothing to read there is nothing to trim either, so nothing else would notice a stream that went
-   * back under a connection that lives on: new events below the offset would never be read.
-   */
-  async #lookForWitness(claim: Claim): Promise<void> {
-    if (this.#claim !== claim) return;
-    const redis = await this.#reader.connection();
-    if (!await hasWitness(redis, this.keys, claim.witness)) this.#witnessMissing = true;
-  }
-
   #check(claim: Claim): void {
     if (this.#claim !== claim) throw new OwnershipLostError(`${this.keys.stream} was taken`);
-    if (this.#witnessMissing) {
+    if (this.#trimmer?.witnessMissing) {
       throw new WentBackError(`${this.keys.stream} has gone back: what was applied last is gone`);
     }
   }
@@ -360,7 +331,6 @@ export class PartitionSink {
     this.noops += batch.noops;
     this.parked += batch.parked.length;
     this.rows += batch.upserts.length + batch.removals.length;
-    this.#entriesRead += batch.events;
     this.#batchSize = Math.min(this.#config.write_behind.batch_size, this.#batchSize * 2);
     this.#freshness.add(batch.times, Date.now());
     const { counters } = this.#redis;
@@ -393,6 +363,7 @@ export class PartitionSink {
   /** Notes a failure. The partition is claimed anew before the next attempt, which tells the true offset. */
   #failed(error: Error): ErrorKind {
     this.#claim = null;
+    void this.#trimmer?.stop();
     clearInterval(this.#heartbeat);
     this.#reader.close();
     // These are turns of events, not failures: claiming again deals with them.
@@ -415,31 +386,6 @@ export class PartitionSink {
     counters.count("redis_retry", 1, reason);
     this.#tell();
     return kind;
-  }
-
-  /** Trims to the newest offset; one at a time, and only after the commit. */
-  async #trim(claim: Claim): Promise<void> {
-    while (this.#trimming) await this.#trimming;
-    if (claim.offset === this.#trimmedTo || this.#claim !== claim) return;
-    this.#trimming = this.#trimNow(claim.offset).finally(() => this.#trimming = undefined);
-    await this.#trimming;
-  }
-
-  async #trimNow(offset: string): Promise<void> {
-    const { stream, lastId, settings } = this.keys;
-    this.#trimmedAt = Date.now();
-    await failpoint?.("trimming");
-    try {
-      const redis = await this.#reader.connection();
-      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#witness];
-      const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
-      if (removed === -1) this.#witnessMissing = true;
-      else this.#trimmedTo = this.#witness = offset;
-    } catch {
-      // Nothing depends on it: the next batch trims further. Whether this one did is not known.
-      this.#trimmedTo = this.#witness = "0-0";
-    }
-    await failpoint?.("trimmed");
   }
 }
 

@@ -1,0 +1,118 @@
+/**
+ * Trimming: what the target holds is removed from the stream. It is also what notices that a stream has gone
+ * back, since the entry that the target has applied last must still be there: the witness.
+ * @module
+ */
+
+import type { RedisConnection } from "../connections.ts";
+import { reasonOf } from "../errors.ts";
+import { CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
+import { runScript, trimScript } from "../scripts/mod.ts";
+import type { Claim } from "../targets/target.ts";
+import { failpoint } from "./failpoints.ts";
+import { pairsOf } from "./progress.ts";
+import type { StreamReader } from "./reader.ts";
+import { hasWitness } from "./recovery.ts";
+
+/** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
+const TRIM_MS = 100;
+
+/** Trims the stream of one claim. */
+export class Trimmer {
+  /** the stream does not hold what the target has applied last */
+  witnessMissing = false;
+  #reader: StreamReader;
+  #claim: Claim;
+  /** events of the stream ever read, up to the offset */
+  #entriesRead: number;
+  #trimmedTo: string;
+  #trimmedAt = 0;
+  /** the entry that the next trim must still find */
+  #witness: string;
+  #trimming: Promise<void> | undefined;
+  #stopped = false;
+
+  private constructor(reader: StreamReader, claim: Claim, entriesRead: number) {
+    this.#reader = reader;
+    this.#claim = claim;
+    this.#entriesRead = entriesRead;
+    this.#witness = claim.witness;
+    // Without a witness there is nothing at the offset to trim to: the next batch brings one.
+    this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
+  }
+
+  /** Makes the stream's consumer group, which shows people how far the target is, and a trimmer. */
+  static async begin(reader: StreamReader, claim: Claim): Promise<Trimmer> {
+    const { keys, offset, owner } = claim;
+    const redis = await reader.connection();
+    await showGroup(redis, keys, offset, owner);
+    const info = pairsOf(await redis.xinfo("STREAM", keys.stream));
+    const passed = (await redis.xrange(keys.stream, "-", offset, "COUNT", 2)).length;
+    const entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
+    return new Trimmer(reader, claim, entriesRead);
+  }
+
+  /** Notes that a batch was applied. Nobody waits for the trim, and small ones are trimmed together. */
+  applied(events: number, more: boolean): void {
+    this.#entriesRead += events;
+    if (more || Date.now() - this.#trimmedAt >= TRIM_MS) void this.trim();
+  }
+
+  /** Trims to the newest offset; one at a time, and only after the commit. */
+  async trim(): Promise<void> {
+    while (this.#trimming) await this.#trimming;
+    const { offset } = this.#claim;
+    if (offset === this.#trimmedTo || this.#stopped) return;
+    this.#trimming = this.#trimTo(offset).finally(() => this.#trimming = undefined);
+    await this.#trimming;
+  }
+
+  async #trimTo(offset: string): Promise<void> {
+    const { stream, lastId, settings } = this.#claim.keys;
+    this.#trimmedAt = Date.now();
+    await failpoint?.("trimming");
+    try {
+      const redis = await this.#reader.connection();
+      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#witness];
+      const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
+      if (removed === -1) this.witnessMissing = true;
+      else this.#trimmedTo = this.#witness = offset;
+    } catch {
+      // Nothing depends on it: the next batch trims further. Whether this one did is not known.
+      this.#trimmedTo = this.#witness = "0-0";
+    }
+    await failpoint?.("trimmed");
+  }
+
+  /**
+   * Looks whether the stream has gone back. With nothing to read there is nothing to trim either, so nothing
+   * else would notice it under a connection that lives on: new events below the offset would never be read.
+   */
+  async lookForWitness(): Promise<void> {
+    if (this.#stopped) return;
+    const { keys, witness } = this.#claim;
+    if (!await hasWitness(await this.#reader.connection(), keys, witness)) {
+      this.witnessMissing = true;
+    }
+  }
+
+  /** Begins no further trim, and waits for the one under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#trimming;
+  }
+}
+
+/** The group is for people's tools. Where Redis is full it takes none, and draining is what makes room. */
+async function showGroup(
+  redis: RedisConnection,
+  { stream }: PartitionKeys,
+  offset: string,
+  owner: string,
+): Promise<void> {
+  const unlessDone = (error: unknown) => {
+    if (!/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
+  };
+  await redis.xgroup("CREATE", stream, CONSUMER_GROUP, offset, "MKSTREAM").catch(unlessDone);
+  await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, owner).catch(unlessDone);
+}
