@@ -329,8 +329,9 @@ export class PostgresTarget implements Target {
       await failpoint?.(`sent ${name}`);
       return await Promise.race([reply, abandoned.promise]);
     } catch (error) {
-      // A connection that failed otherwise than by an answer is not used again.
-      if (!isPostgresError(error)) this.#disconnect(stream);
+      // A connection that failed otherwise than by an answer is not used again. Nor is one whose session may be
+      // to blame: a primary that was demoted, or a role whose settings have changed, is only left by a new one.
+      if (!isPostgresError(error) || kindOf(error) === "systemic") this.#disconnect(stream);
       throw error;
     } finally {
       this.#underWay.delete(stream);
