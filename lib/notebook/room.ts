@@ -33,7 +33,7 @@ export async function openRoom(config: Config): Promise<Room> {
     redis: { db: REDIS_DB },
     postgresql: { database: DATABASE },
     search_index: { create_index: false },
-    write_behind: { batch_size: 5000 },
+    write_behind: { batch_size: 10_000 },
   });
   await using stack = new AsyncDisposableStack();
   const redis = stack.use(await connectRedis(inside));
