@@ -64,7 +64,7 @@ function options(): Options {
   return new Command("deno task bench")
     .description(
       "measure every speed claim, on servers of its own; about 10 minutes for all rows. All of them " +
-        `run with write_behind.batch_size: ${BATCH_SIZE}. Writes out/bench.html.`,
+        `run with write_behind.batch_size: ${BATCH_SIZE}, shared by partitions. Writes out/bench.html.`,
     )
     .option("--json", "print rows as JSON and nothing else")
     .option("--quick", "small sizes and one round: shows that it works, not how fast")

@@ -13,7 +13,7 @@ import type { DraftEvent, Sizes } from "./workload.ts";
 
 export const ENTITY = "session";
 
-/** Events in a batch, at most: a backlog is drained faster by batches larger than the default's. */
+/** Events in a batch of one partition, at most: a backlog is drained faster by batches larger than the default's. */
 export const BATCH_SIZE = 10_000;
 
 /** Commands that travel in one pipeline while a backlog is filled. */
@@ -92,6 +92,12 @@ export class Workbench implements AsyncDisposable {
 
   with(overrides: DeepPartial<Config>): Config {
     return this.#pipeline.with(overrides);
+  }
+
+  /** A configuration with more partitions, whose batches together are as large as one partition's. */
+  inPartitions(partitions: number): Config {
+    const batch_size = BATCH_SIZE / partitions;
+    return this.with({ streams: { partitions }, write_behind: { batch_size } });
   }
 
   /** Empties Redis and the tables. */
