@@ -57,14 +57,14 @@ export class RedisConnection extends Redis {
   /**
    * Holds back what follows in this turn of the event loop, since a write to the socket costs more than all
    * else that a command does. It is the socket itself that holds it, so that it is lost with the socket, and
-   * never sent over another. A call that is alone goes out at once, and so do the first of many: Redis works
-   * on them while the next ones are made, always as many as all before.
+   * never sent over another. A call that is alone goes out at once, and so does the first quarter of many: Redis
+   * works on it while the next ones are made, always as many as all before.
    */
   #gather(): void {
     const { stream } = this;
     if (this.#gathered === 0) {
       if (this.callsInFlight < 2) return;
-      this.#sendAt = 2;
+      this.#sendAt = Math.max(2, this.callsInFlight >> 2);
       stream.cork();
       // Behind all that the replies of this turn set off.
       nextTick(() => {
