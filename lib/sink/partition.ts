@@ -177,7 +177,8 @@ export class PartitionSink {
       await this.#recover(claim);
     }
     this.#trimmer = await Trimmer.begin(this.#reader, claim);
-    this.state = "owner";
+    // What failed is not over by claiming again: a batch has to go well.
+    if (this.failuresInARow === 0 || this.state === "standby") this.state = "owner";
     this.#tell();
     await failpoint?.("begun");
   }
@@ -259,6 +260,7 @@ export class PartitionSink {
   /** With nothing left to apply, a failure that is over must not go on standing there as the last word. */
   #idle(): void {
     if (this.failuresInARow === 0) return;
+    this.state = "owner";
     this.lastError = null;
     this.failuresInARow = 0;
     this.#tell();
