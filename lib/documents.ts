@@ -22,6 +22,7 @@ import {
 import {
   documentKey,
   type EventType,
+  MAX_ID_BYTES,
   type PartitionKeys,
   partitionKeys,
   partitionOf,
@@ -363,8 +364,6 @@ function explain(error: unknown, verb: string, docId: string): unknown {
 
 const hashOf = (parts: string[]) =>
   createHash("sha256").update(JSON.stringify(parts)).digest("base64url");
-
-const MAX_ID_BYTES = 512;
 
 function checkId(docId: string): void {
   const why = typeof docId !== "string"

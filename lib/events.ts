@@ -10,6 +10,9 @@ import type { Config } from "./config.ts";
 /** What happened to a document. */
 export type EventType = "insert" | "update" | "delete";
 
+/** A document id has 1 to so many bytes of UTF-8. */
+export const MAX_ID_BYTES = 512;
+
 const SEQUENCE_BITS = 20n;
 const MAX_SEQUENCE = (1n << SEQUENCE_BITS) - 1n;
 const MAX_MILLISECONDS = (1n << 43n) - 1n;

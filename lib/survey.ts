@@ -13,14 +13,13 @@ import { ahead } from "./ahead.ts";
 import { byPartition, CHUNK } from "./comparison.ts";
 import { type Config, entityConfig } from "./config.ts";
 import type { RedisConnection } from "./connections.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "./events.ts";
+import { allPartitions, MAX_ID_BYTES, type PartitionKeys, partitionOf } from "./events.ts";
 import { IdSums } from "./id_sums.ts";
 import { READ_BYTES } from "./restore.ts";
 import { readScript } from "./scripts/mod.ts";
 import { kindOf } from "./sink/retry.ts";
 import { bytesArray } from "./targets/binary.ts";
 
-const MAX_ID_BYTES = 512;
 /** Keeps Redis, PostgreSQL and this process busy together. Each holds `READ_BYTES`, plus one document. */
 const PAGES_AT_A_TIME = 3;
 

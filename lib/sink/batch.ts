@@ -4,7 +4,7 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import type { EventType } from "../events.ts";
+import { type EventType, MAX_ID_BYTES } from "../events.ts";
 import type { Batch, Parked, Refusal, Upsert } from "../targets/target.ts";
 
 /** A stream entry as it came: id, then field names and values in turn. */
@@ -71,7 +71,6 @@ class ReceivedEvent implements Event {
   }
 }
 
-const MAX_ID_BYTES = 512;
 const MAX_SEQ = 2 ** 20 - 1;
 const MAX_MS = 2 ** 43 - 1;
 

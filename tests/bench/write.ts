@@ -248,17 +248,8 @@ async function redisBenchmark(
     {
       args: [
         ...["-h", config.redis.host, "-p", String(config.redis.port)],
-        ...[
-          "-n",
-          String(requests),
-          "-c",
-          String(connections),
-          "-P",
-          "16",
-          "-r",
-          String(RANDOM_IDS),
-          "--csv",
-        ],
+        ...["-n", String(requests), "-c", String(connections), "-P", "16"],
+        ...["-r", String(RANDOM_IDS), "--csv"],
         ...["EVALSHA", insertScript.sha, String(keys.length), ...keys, ...args],
       ],
       env: libraries ? { LD_LIBRARY_PATH: libraries } : {},

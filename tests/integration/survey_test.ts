@@ -3,26 +3,17 @@ import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { documentKey, partitionKeys } from "../../lib/events.ts";
 import { equalJson } from "../../lib/json.ts";
-import { Survey } from "../../lib/survey.ts";
+import { Survey, type Surveyed } from "../../lib/survey.ts";
 import { verify } from "../../lib/verify.ts";
 import { type Pipeline, testPipeline, withPipeline } from "../pipeline.ts";
 
 const surveyOf = ({ redis, pool, config }: Pipeline) => new Survey(redis, pool, config, "session");
 
-async function rowsOf(survey: Survey) {
+/** All that a walk of a survey gives. */
+async function all(chunks: AsyncGenerator<Surveyed>): Promise<Surveyed> {
   const suspected: string[] = [];
   let count = 0;
-  for await (const chunk of survey.rows()) {
-    count += chunk.count;
-    suspected.push(...chunk.suspected);
-  }
-  return { count, suspected: suspected.sort() };
-}
-
-async function documentsOf(survey: Survey) {
-  const suspected: string[] = [];
-  let count = 0;
-  for await (const chunk of survey.documents()) {
+  for await (const chunk of chunks) {
     count += chunk.count;
     suspected.push(...chunk.suspected);
   }
@@ -82,11 +73,11 @@ Deno.test("survey", (t) =>
         Object.fromEntries(pairs.map(([id, [, row]]) => [id, row])),
       );
       const survey = surveyOf(pipeline);
-      assert.deepEqual(await rowsOf(survey), {
+      assert.deepEqual(await all(survey.rows()), {
         count: pairs.length,
         suspected: pairs.filter(([, [, , equal]]) => !equal).map(([id]) => id).sort(),
       });
-      assert.deepEqual(await documentsOf(survey), { count: pairs.length, suspected: [] });
+      assert.deepEqual(await all(survey.documents()), { count: pairs.length, suspected: [] });
     },
 
     "suspects every document that the careful comparison tells from its row": async (pipeline) => {
@@ -118,7 +109,7 @@ Deno.test("survey", (t) =>
         if (!equalJson(document, row)) different.push(id);
       }
       assert(different.length > 100 && named.length - different.length > 100);
-      assert.deepEqual((await rowsOf(surveyOf(pipeline))).suspected, different.sort());
+      assert.deepEqual((await all(surveyOf(pipeline).rows())).suspected, different.sort());
     },
 
     "a text that is no JSONB leads to the careful comparison, which tells it": async (pipeline) => {
@@ -128,7 +119,7 @@ Deno.test("survey", (t) =>
         { bad: '{"s":"a\\u0000b"}', good: '{"n":1}', other: '{"n":1}' },
         { bad: '{"s": "ab"}', good: '{"n": 1}', other: '{"n": 2}' },
       );
-      assert.deepEqual((await rowsOf(surveyOf(pipeline))).suspected, ["bad", "good", "other"]);
+      assert.deepEqual((await all(surveyOf(pipeline).rows())).suspected, ["bad", "good", "other"]);
       const { mismatches, equal } = await verify(redis, pool, config, "session");
       assert.deepEqual(mismatches.map(({ id }) => id).sort(), ["bad", "other"]);
       assert.equal(equal, 1);
@@ -138,9 +129,9 @@ Deno.test("survey", (t) =>
       await store(pipeline, { a: "{}" }, { a: "{}", none: "{}", empty: null, list: "{}" });
       await pipeline.redis.lpush("session:list", "x");
       const survey = surveyOf(pipeline);
-      assert.deepEqual((await rowsOf(survey)).suspected, ["empty", "list", "none"]);
+      assert.deepEqual((await all(survey.rows())).suspected, ["empty", "list", "none"]);
       await pipeline.redis.config("RESETSTAT");
-      assert.deepEqual(await documentsOf(survey), { count: 1, suspected: [] });
+      assert.deepEqual(await all(survey.documents()), { count: 1, suspected: [] });
       assert.equal(await callsOf(pipeline, "scan"), 1);
     },
 
@@ -148,11 +139,11 @@ Deno.test("survey", (t) =>
       await store(pipeline, { a: "{}", none: "{}" }, { a: "{}" });
       await pipeline.redis.call("JSON.SET", "session:", "$", "{}");
       const survey = surveyOf(pipeline);
-      assert.deepEqual(await rowsOf(survey), { count: 1, suspected: [] });
+      assert.deepEqual(await all(survey.rows()), { count: 1, suspected: [] });
       await store(pipeline, { late: "{}" }, { late: '{"other": 1}' });
       // What went meanwhile does not make up for what came.
       await pipeline.redis.del("session:a");
-      assert.deepEqual(await documentsOf(survey), { count: 2, suspected: ["late", "none"] });
+      assert.deepEqual(await all(survey.documents()), { count: 2, suspected: ["late", "none"] });
       assert.equal(survey.foreign, 1);
     },
 
@@ -170,7 +161,7 @@ Deno.test("survey", (t) =>
       await other.connect();
       other.disconnect();
       const cut = new Survey(other as typeof redis, pool, config, "session");
-      await assert.rejects(rowsOf(cut), /closed|Stream isn't writeable/);
+      await assert.rejects(all(cut.rows()), /closed|Stream isn't writeable/);
       assert.equal(pool.waitingCount, 0);
       assert.equal(pool.idleCount, pool.totalCount);
     },
@@ -210,9 +201,9 @@ Deno.test("survey of four partitions, with documents of many bytes", async () =>
   await redis.call("JSON.SET", Buffer.from(`${documentPrefix}\xff`, "latin1"), "$", "{}");
   await redis.config("RESETSTAT");
   const survey = surveyOf(pipeline);
-  assert.deepEqual(await rowsOf(survey), { count: 40, suspected: ["d6"] });
+  assert.deepEqual(await all(survey.rows()), { count: 40, suspected: ["d6"] });
   // One for each partition, and two more since 8 MB is the most that is read at a time.
   assert.equal(await callsOf(pipeline, "eval"), 6);
-  assert.deepEqual(await documentsOf(survey), { count: 40, suspected: [] });
+  assert.deepEqual(await all(survey.documents()), { count: 40, suspected: [] });
   assert.equal(survey.foreign, 1);
 });
