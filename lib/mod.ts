@@ -14,13 +14,9 @@ export {
   loadConfig,
   parseConfig,
   type SearchFieldConfig,
-} from "./config.ts";
-export {
-  type ConnectionOptions,
-  connectPostgres,
-  connectRedis,
-  RedisConnection,
-} from "./connections.ts";
+} from "./config/load.ts";
+export { type ConnectionOptions, connectRedis, RedisConnection } from "./redis/connection.ts";
+export { connectPostgres } from "./targets/postgres/connect.ts";
 export {
   type DeadLetter,
   type DeadLetterEvent,
@@ -29,19 +25,18 @@ export {
   discardDeadLetters,
   listDeadLetters,
   readDeadLetter,
-} from "./deadletter.ts";
+} from "./targets/postgres/dead_letters.ts";
 export {
   deleteDocument,
-  generateDocId,
   insertDocument,
   type InsertOptions,
-  readByIds,
-  type ReadOptions,
-  type Receipt,
   updateDocument,
   type WriteOptions,
-} from "./documents.ts";
-export type { Durability } from "./durability.ts";
+} from "./documents/write.ts";
+export { generateDocId } from "./documents/ids.ts";
+export { readByIds, type ReadOptions } from "./documents/read.ts";
+export { type Receipt } from "./core/receipt.ts";
+export { type Durability } from "./redis/durability.ts";
 export {
   BackpressureError,
   ConfigError,
@@ -52,20 +47,27 @@ export {
   RedisRefusedError,
   UnknownOutcomeError,
   WriteBehindError,
-} from "./errors.ts";
-export { documentKey, type EventType, streamIdOf, versionOf } from "./events.ts";
-export type { Json, JsonObject } from "./json.ts";
-export { main } from "./main.ts";
-export { type CounterName, loadMetrics, type Metrics } from "./metrics/counters.ts";
+} from "./core/errors.ts";
+export { documentKey } from "./redis/keys.ts";
+export { type EventType, streamIdOf, versionOf } from "./core/stream_ids.ts";
+export { type Json, type JsonObject } from "./core/json/encode.ts";
+export { main } from "./cli/main.ts";
+export { type CounterName } from "./redis/counters.ts";
+export { loadMetrics, type Metrics } from "./metrics/counters.ts";
 export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
-export { describeServers, resolveServers, serverOverrides } from "./services/registry.ts";
-export { rebuild, RebuildRefusedError, type RebuildReport } from "./rebuild.ts";
-export { repairRedis, type RepairReport, repairTarget } from "./repair.ts";
-export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./replay.ts";
-export { createSearchIndex, randomSearchQueries, search, searchRaw } from "./search.ts";
-export { caughtUp } from "./sink/progress.ts";
+export { describeServers, serverOverrides } from "./config/servers.ts";
+export { resolveServers } from "./dev/servers/registry.ts";
+export { rebuild, RebuildRefusedError, type RebuildReport } from "./operate/rebuild.ts";
+export { repairRedis, type RepairReport, repairTarget } from "./operate/verify/repair.ts";
+export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./operate/replay.ts";
+export { createSearchIndex } from "./search/index.ts";
+export { randomSearchQueries } from "./demo/random_queries.ts";
+export { search, searchRaw } from "./search/search.ts";
+export { caughtUp } from "./operate/caught_up.ts";
 export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
-export { type PartitionStatus, readStatus } from "./status.ts";
-export { createTable } from "./targets/schema.ts";
-export { dummyDataWorker, generateDummySession, seededRandom } from "./traffic.ts";
-export { verify, type VerifyOptions, type VerifyReport } from "./verify.ts";
+export { type PartitionStatus, readStatus } from "./operate/status.ts";
+export { createTable } from "./targets/postgres/migrate.ts";
+export { dummyDataWorker } from "./demo/traffic.ts";
+export { generateDummySession } from "./demo/dummy_session.ts";
+export { seededRandom } from "./core/random.ts";
+export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";

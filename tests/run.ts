@@ -4,8 +4,9 @@
  *
  *     deno task test [path …]
  */
+
 import { join } from "node:path";
-import { ensureSetup } from "../lib/services/setup.ts";
+import { ensureSetup } from "writebehind/dev/setup.ts";
 
 const CHECKOUT = join(import.meta.dirname!, "..");
 const paths = Deno.args.length > 0 ? Deno.args : ["tests"];

@@ -4,7 +4,7 @@
  */
 
 import prometheus from "prom-client";
-import type { RedisConnection } from "../connections.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { loadMetrics } from "./counters.ts";
 import type { Sampler } from "./sampler.ts";
 

@@ -4,11 +4,11 @@
  * @module
  */
 
-import { type Config, entityConfig } from "../config.ts";
-import type { RedisConnection } from "../connections.ts";
-import { reasonOf, WriteBehindError } from "../errors.ts";
-import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
-import { COUNTER_NAMES, type CounterName } from "./counters.ts";
+import { type Config, entityConfig } from "../config/load.ts";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
+import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 
 /** One moment of the pipeline. Rates are per second since the sample before. */
 export interface Sample extends Record<CounterName, number> {

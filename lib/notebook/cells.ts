@@ -1,6 +1,6 @@
 /** The cells of a table: a value as short, safe text. */
 
-import { escapeHtml } from "./theme.ts";
+import { escapeHtml } from "./charts/theme.ts";
 
 /** Characters of a cell that are shown; more of them, up to {@linkcode MAX_TITLE}, when it is pointed at. */
 const MAX_CELL = 60;

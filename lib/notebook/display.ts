@@ -4,12 +4,11 @@
  * @module
  */
 
-import { reasonOf } from "../errors.ts";
+import { reasonOf } from "../core/errors.ts";
+import { escapeHtml, STYLE } from "./charts/theme.ts";
 import type { DataFrame } from "./frames.ts";
-import { escapeHtml, STYLE } from "./theme.ts";
 
-export { writeSummary } from "../services/summary.ts";
-
+export { writeSummary } from "../dev/jupyter/summary.ts";
 /** The part of `Deno.jupyter` that is used here. */
 interface Kernel {
   display(

@@ -7,13 +7,13 @@
 import type { Redis } from "ioredis";
 import pl from "nodejs-polars";
 import type pg from "pg";
-import { WriteBehindError } from "../errors.ts";
+import { WriteBehindError } from "../core/errors.ts";
 import type { Metrics } from "../metrics/counters.ts";
 import { cellHtml } from "./cells.ts";
+import { full } from "./charts/scales.ts";
+import { escapeHtml, STYLE } from "./charts/theme.ts";
 import { show } from "./display.ts";
 import { columnOf } from "./postgres_columns.ts";
-import { full } from "./scales.ts";
-import { escapeHtml, STYLE } from "./theme.ts";
 
 /** A DataFrame of polars. */
 export type DataFrame = pl.DataFrame;

@@ -3,10 +3,10 @@
  * @module
  */
 
-import type { Config } from "../config.ts";
-import { addressesOf } from "../services/registry.ts";
+import type { Config } from "../config/load.ts";
+import { addressesOf } from "../config/servers.ts";
 
-const MAIN = new URL("../main.ts", import.meta.url).href;
+const MAIN = new URL("../cli/main.ts", import.meta.url).href;
 
 /** A running `deno task sink`. */
 export class SinkProcess implements AsyncDisposable {

@@ -3,9 +3,9 @@
  * @module
  */
 
-import type { Config } from "../config.ts";
-import type { RedisConnection } from "../connections.ts";
-import { dummyDataWorker, type TrafficReport } from "../traffic.ts";
+import type { Config } from "../config/load.ts";
+import { dummyDataWorker, type TrafficReport } from "../demo/traffic.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 
 /** Longer than any presentation, in seconds. */
 const A_DAY = 86_400;

@@ -3,10 +3,15 @@
  * @module
  */
 
-import type { Config } from "../config.ts";
-import type { RedisConnection } from "../connections.ts";
-import { reasonOf, WriteBehindError } from "../errors.ts";
-import { compareStreamIds, type PartitionKeys } from "../events.ts";
+import type { Config } from "../config/load.ts";
+import { backoff, delay } from "../core/delay.ts";
+import { type ErrorKind, isTooLong, kindOf } from "../core/error_kinds.ts";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { failpoint } from "../core/failpoints.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
 import {
   type Batch,
   type Claim,
@@ -14,14 +19,12 @@ import {
   ParkedChangedError,
   type Target,
 } from "../targets/target.ts";
-import { coalesce, isEvent, type Item, park } from "./batch.ts";
-import { failpoint } from "./failpoints.ts";
+import { coalesce } from "./coalesce.ts";
+import { isEvent, type Item, park } from "./decode.ts";
 import { Freshness } from "./freshness.ts";
 import { parkPoison } from "./poison.ts";
-import { lastGeneratedId } from "./progress.ts";
 import { StreamReader } from "./reader.ts";
-import { hasWitness, sendAgain } from "./recovery.ts";
-import { backoff, delay, type ErrorKind, isTooLong, kindOf } from "./retry.ts";
+import { hasWitness, sendAgain } from "./rewind.ts";
 import { Trimmer } from "./trimmer.ts";
 
 /** How often a sink in waiting looks whether its partition is free, in ms. */

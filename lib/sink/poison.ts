@@ -4,7 +4,7 @@
  */
 
 import type { Batch, Claim, Refusal, Removal, Target, Upsert } from "../targets/target.ts";
-import { isEvent, type Item, park } from "./batch.ts";
+import { isEvent, type Item, park } from "./decode.ts";
 
 /** Rows in the order of their keys. */
 interface Rows {

@@ -3,13 +3,13 @@
  * @module
  */
 
-import type { Config } from "../config.ts";
-import { openReader, type RedisConnection } from "../connections.ts";
-import { ConnectionError } from "../errors.ts";
-import type { PartitionKeys } from "../events.ts";
-import { readScript } from "../scripts/mod.ts";
-import { decode, type Item } from "./batch.ts";
-import { type Reply, RespConnection } from "./resp.ts";
+import type { Config } from "../config/load.ts";
+import { ConnectionError } from "../core/errors.ts";
+import { openReader, type RedisConnection } from "../redis/connection.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
+import { type Reply, RespConnection } from "../redis/resp.ts";
+import { readScript } from "../redis/scripts/mod.ts";
+import { decode, type Item } from "./decode.ts";
 
 /** How long a read waits for events before it looks around again, in ms. */
 const BLOCK_MS = 1000;

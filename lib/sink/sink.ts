@@ -5,11 +5,11 @@
 
 import { randomBytes } from "node:crypto";
 import type { Pool } from "pg";
-import type { Config } from "../config.ts";
-import type { RedisConnection } from "../connections.ts";
-import { allPartitions } from "../events.ts";
-import { PostgresTarget } from "../targets/postgres.ts";
-import { delay } from "./retry.ts";
+import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions } from "../redis/keys.ts";
+import { PostgresTarget } from "../targets/postgres/target.ts";
 import { PartitionSink, type PartitionState } from "./partition.ts";
 
 /** What a sink has done so far, and how it is. */

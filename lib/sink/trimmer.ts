@@ -4,15 +4,15 @@
  * @module
  */
 
-import type { RedisConnection } from "../connections.ts";
-import { reasonOf } from "../errors.ts";
-import { CONSUMER_GROUP, type PartitionKeys } from "../events.ts";
-import { runScript, trimScript } from "../scripts/mod.ts";
+import { reasonOf } from "../core/errors.ts";
+import { failpoint } from "../core/failpoints.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { runScript, trimScript } from "../redis/scripts/mod.ts";
+import { pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
-import { failpoint } from "./failpoints.ts";
-import { pairsOf } from "./progress.ts";
 import type { StreamReader } from "./reader.ts";
-import { hasWitness } from "./recovery.ts";
+import { hasWitness } from "./rewind.ts";
 
 /** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
 const TRIM_MS = 100;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { PartitionKeys } from "../events.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
 
 /** A document to be written: its last event in the batch. */
 export interface Upsert {

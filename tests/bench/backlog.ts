@@ -1,7 +1,8 @@
 /** Row 9: whether the size of the backlog matters, to the rate or to the sink's memory. */
 
-import { compareStreamIds, partitionKeys } from "../../lib/events.ts";
-import { lastGeneratedId } from "../../lib/sink/progress.ts";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { drained } from "./drain.ts";
 import { interleave, median, perSecond, ratios, type Row, row } from "./measure.ts";
 import { SinkProcess } from "./sink_process.ts";

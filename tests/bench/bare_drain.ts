@@ -4,18 +4,18 @@
  */
 
 import type { Pool } from "pg";
-import { type Config, entityConfig } from "../../lib/config.ts";
-import { allPartitions, type PartitionKeys } from "../../lib/events.ts";
-import { coalesce } from "../../lib/sink/batch.ts";
-import { StreamReader } from "../../lib/sink/reader.ts";
+import { type Config, entityConfig } from "writebehind";
+import { allPartitions, type PartitionKeys } from "writebehind/redis/keys.ts";
+import { coalesce } from "writebehind/sink/coalesce.ts";
+import { StreamReader } from "writebehind/sink/reader.ts";
 import {
   type BatchValues,
   batchValues,
   partsSql,
   valuesOf,
   variantOf,
-} from "../../lib/targets/statements.ts";
-import type { Batch } from "../../lib/targets/target.ts";
+} from "writebehind/targets/postgres/batch.ts";
+import type { Batch } from "writebehind/targets/target.ts";
 
 function bareSql(table: string, values: BatchValues): string {
   return `

@@ -4,9 +4,10 @@
  */
 
 import { Command, InvalidArgumentError } from "commander";
-import { reasonOf, WriteBehindError } from "../../lib/errors.ts";
-import { interruptible } from "../../lib/services/interrupt.ts";
-import { ensureSetup } from "../../lib/services/setup.ts";
+import { WriteBehindError } from "writebehind";
+import { reasonOf } from "writebehind/core/errors.ts";
+import { interruptible } from "writebehind/dev/interrupt.ts";
+import { ensureSetup } from "writebehind/dev/setup.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
 import { drainRows } from "./drain.ts";

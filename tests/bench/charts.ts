@@ -1,10 +1,10 @@
 /** The page's charts, in the look of the notebook's. */
 
 import * as Plot from "@observablehq/plot";
-import { sideLabels } from "../../lib/notebook/bars.ts";
-import { figure, picture } from "../../lib/notebook/figure.ts";
-import { compact, countTicks, full } from "../../lib/notebook/scales.ts";
-import { COLOUR, type Colour } from "../../lib/notebook/theme.ts";
+import { sideLabels } from "writebehind/notebook/charts/bars.ts";
+import { figure, picture } from "writebehind/notebook/charts/figure.ts";
+import { compact, countTicks, full } from "writebehind/notebook/charts/scales.ts";
+import { COLOUR, type Colour } from "writebehind/notebook/charts/theme.ts";
 import type { CpuTimes } from "./cpu.ts";
 import { median, passes, type Row } from "./measure.ts";
 import { figure as digits, goalOf } from "./table.ts";

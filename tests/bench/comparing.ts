@@ -1,7 +1,6 @@
 /** Row 11: comparing all documents with their rows. */
 
-import { documentKey } from "../../lib/events.ts";
-import { verify } from "../../lib/verify.ts";
+import { documentKey, verify } from "writebehind";
 import { drained } from "./drain.ts";
 import { interleave, perSecond, ratios, type Row, row, seconds } from "./measure.ts";
 import { ENTITY, send, type Workbench } from "./workbench.ts";

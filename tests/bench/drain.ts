@@ -1,7 +1,7 @@
 /** Rows 1 to 5 and 10: how fast a backlog is drained. */
 
-import { RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { consume, produce } from "../original.ts";
+import { RedisWriteBehind } from "writebehind";
+import { consume, produce } from "writebehind/demo/original.ts";
 import { bareDrain } from "./bare_drain.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
 import {
@@ -15,8 +15,8 @@ import {
   row,
   seconds,
 } from "./measure.ts";
-import { type DraftEvent, hotUpdates, mixedChanges, rowsAfter, uniqueInserts } from "./workload.ts";
 import { type Backlog, ENTITY, type Workbench } from "./workbench.ts";
+import { type DraftEvent, hotUpdates, mixedChanges, rowsAfter, uniqueInserts } from "./workload.ts";
 
 const DRAIN = "drain";
 const COPY = "COPY";

@@ -1,13 +1,15 @@
 /** Row 8: how long after a write call its row is visible, while the sink follows. */
 
 import type { PoolClient } from "pg";
-import { insertDocument } from "../../lib/documents.ts";
-import { compareStreamIds } from "../../lib/events.ts";
-import type { JsonObject } from "../../lib/json.ts";
-import { RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { caughtUp } from "../../lib/sink/progress.ts";
-import { delay } from "../../lib/services/waiting.ts";
-import { connectPostgres } from "../../lib/connections.ts";
+import {
+  caughtUp,
+  connectPostgres,
+  insertDocument,
+  type JsonObject,
+  RedisWriteBehind,
+} from "writebehind";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { delay } from "writebehind/dev/servers/waiting.ts";
 import { type Goal, median, quantile, ratios, type Row, row } from "./measure.ts";
 import { ENTITY, type Workbench } from "./workbench.ts";
 import { type DraftEvent, uniqueInserts } from "./workload.ts";

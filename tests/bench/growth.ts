@@ -1,8 +1,9 @@
 /** Growth: the same backlog against partitions and sink processes, and which part of it is busy. */
 
-import { allPartitions, compareStreamIds } from "../../lib/events.ts";
-import { lastGeneratedId } from "../../lib/sink/progress.ts";
-import { delay } from "../../lib/services/waiting.ts";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { delay } from "writebehind/dev/servers/waiting.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
 import type { GrowthPoint } from "./findings.ts";
 import { median } from "./measure.ts";

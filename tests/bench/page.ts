@@ -1,10 +1,10 @@
 /** `out/bench.html`: a run's rows as charts and as a table. */
 
 import { join, relative } from "node:path";
-import { comparisonChart } from "../../lib/notebook/charts.ts";
-import { escapeHtml, STYLE } from "../../lib/notebook/theme.ts";
-import { CHECKOUT } from "../../lib/services/checkout.ts";
-import { distributionChart } from "../../lib/notebook/distribution.ts";
+import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { comparisonChart } from "writebehind/notebook/charts/charts.ts";
+import { distributionChart } from "writebehind/notebook/charts/distribution.ts";
+import { escapeHtml, STYLE } from "writebehind/notebook/charts/theme.ts";
 import { backlogChart, cpuChart, goalsChart } from "./charts.ts";
 import type { CpuTimes } from "./cpu.ts";
 import type { Findings, GrowthPoint, Sample } from "./findings.ts";

@@ -1,11 +1,11 @@
 /** The sink as its users run it: a process of its own, started as `deno task sink` does. */
 
 import { join } from "node:path";
-import { CHECKOUT } from "../../lib/services/checkout.ts";
-import type { Config } from "../../lib/config.ts";
-import { testFolder } from "../servers.ts";
-import { offsetOf } from "../../lib/targets/schema.ts";
-import { delay } from "../../lib/services/waiting.ts";
+import type { Config } from "writebehind";
+import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { delay } from "writebehind/dev/servers/waiting.ts";
+import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { testFolder } from "../support/servers.ts";
 import type { Workbench } from "./workbench.ts";
 
 const MIB = 1024;

@@ -2,9 +2,9 @@
 
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { partitionKeys } from "../../lib/events.ts";
-import { CHECKOUT } from "../../lib/services/checkout.ts";
-import { testFolder } from "../servers.ts";
+import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { testFolder } from "../support/servers.ts";
 import { interleave, median, type Row, row, seconds } from "./measure.ts";
 import { SinkProcess } from "./sink_process.ts";
 import { ENTITY, type Workbench } from "./workbench.ts";

@@ -2,11 +2,10 @@
 
 import type { ChainableCommander } from "ioredis";
 import type { Pool } from "pg";
-import type { Config, DeepPartial } from "../../lib/config.ts";
-import type { RedisConnection } from "../../lib/connections.ts";
-import { allPartitions, partitionOf } from "../../lib/events.ts";
-import { delay } from "../../lib/services/waiting.ts";
-import { type Pipeline, reset, testPipeline } from "../pipeline.ts";
+import type { Config, DeepPartial, RedisConnection } from "writebehind";
+import { delay } from "writebehind/dev/servers/waiting.ts";
+import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
+import { type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
 import { Findings } from "./findings.ts";
 import type { Step } from "./measure.ts";
 import type { DraftEvent, Sizes } from "./workload.ts";

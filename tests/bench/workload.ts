@@ -1,7 +1,7 @@
 /** What is measured with: sizes, and the events of each workload, the same in every run. */
 
-import type { EventType } from "../../lib/events.ts";
-import { generateDummySession, type Random, seededRandom } from "../../lib/traffic.ts";
+import { type EventType, generateDummySession, seededRandom } from "writebehind";
+import type { Random } from "writebehind/core/random.ts";
 
 /** How much each row measures. */
 export interface Sizes {

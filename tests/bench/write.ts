@@ -1,11 +1,16 @@
 /** Rows 6 and 7: what a write costs, with all its checks. */
 
 import { dirname, join } from "node:path";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { type EventType, partitionKeys } from "../../lib/events.ts";
-import type { JsonObject } from "../../lib/json.ts";
-import { insertScript } from "../../lib/scripts/mod.ts";
-import { findRedis } from "../../lib/services/binaries.ts";
+import {
+  deleteDocument,
+  type EventType,
+  insertDocument,
+  type JsonObject,
+  updateDocument,
+} from "writebehind";
+import { findRedis } from "writebehind/dev/servers/binaries.ts";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { insertScript } from "writebehind/redis/scripts/mod.ts";
 import { median, perSecond, quantile, ratios, type Row, row } from "./measure.ts";
 import { ENTITY, fieldsOf, type Workbench } from "./workbench.ts";
 import { type DraftEvent, uniqueInserts } from "./workload.ts";

@@ -1,25 +1,25 @@
 /** A writer that knows what it has written: every document's last state and version, whatever broke meanwhile. */
+
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Config } from "../../lib/config.ts";
-import type { RedisConnection } from "../../lib/connections.ts";
-import {
-  deleteDocument,
-  insertDocument,
-  type Receipt,
-  updateDocument,
-  type WriteOptions,
-} from "../../lib/documents.ts";
-import type { Durability } from "../../lib/durability.ts";
 import {
   BackpressureError,
+  type Config,
   ConnectionError,
+  deleteDocument,
+  type Durability,
   DurabilityError,
+  insertDocument,
+  type JsonObject,
+  type Receipt,
+  type RedisConnection,
   RedisRefusedError,
   UnknownOutcomeError,
-} from "../../lib/errors.ts";
-import { canonicalJson, type JsonObject } from "../../lib/json.ts";
-import type { Random } from "../../lib/traffic.ts";
+  updateDocument,
+  type WriteOptions,
+} from "writebehind";
+import { canonicalJson } from "writebehind/core/json/equality.ts";
+import type { Random } from "writebehind/core/random.ts";
 import { below } from "./seed.ts";
 
 /** What became of a document by its last event. */

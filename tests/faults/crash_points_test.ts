@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { offsetOf } from "../../lib/targets/schema.ts";
-import { seededRandom } from "../../lib/traffic.ts";
-import { produce } from "../original.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
-import type { RunningCommand } from "../processes.ts";
-import { waitFor } from "../servers.ts";
+import { deleteDocument, insertDocument, seededRandom, updateDocument } from "writebehind";
+import { produce } from "writebehind/demo/original.ts";
+import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import {
+  documentsOf,
+  type Pipeline,
+  reset,
+  rowsOf,
+  sorted,
+  testPipeline,
+} from "../support/pipeline.ts";
+import type { RunningCommand } from "../support/processes.ts";
+import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, clearLedger, judge, keepLedger } from "./ledger.ts";
 import { drain, killAt, killSink, startSink } from "./sinks.ts";

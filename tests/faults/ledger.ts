@@ -2,11 +2,13 @@
  * What PostgreSQL itself saw of the sink: triggers note every row that a batch brings, also one that the
  * version guard then leaves alone, and every move of an offset.
  */
+
 import assert from "node:assert/strict";
 import type { Pool } from "pg";
-import { allPartitions, compareStreamIds } from "../../lib/events.ts";
-import { lastGeneratedId, pairsOf } from "../../lib/sink/progress.ts";
-import { documentsOf, type Pipeline, rowsOf, sorted } from "../pipeline.ts";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { lastGeneratedId, pairsOf } from "writebehind/redis/streams.ts";
+import { documentsOf, type Pipeline, rowsOf, sorted } from "../support/pipeline.ts";
 import type { Author } from "./author.ts";
 
 /** Begins to note; call it once for a database. */

@@ -2,13 +2,26 @@
  * Random calls, drains, crashes of the sink, refusals and replays against a plain Map. A failing run prints its seed;
  * WRITEBEHIND_SEED=<seed> makes it again, and then looks for the shortest run that fails.
  */
-import assert from "node:assert/strict";
+
 import fc from "fast-check";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { DocumentError } from "../../lib/errors.ts";
-import { replayDeadLetters } from "../../lib/replay.ts";
-import { canonicalJson, type JsonObject } from "../../lib/json.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
+import assert from "node:assert/strict";
+import {
+  deleteDocument,
+  DocumentError,
+  insertDocument,
+  type JsonObject,
+  replayDeadLetters,
+  updateDocument,
+} from "writebehind";
+import { canonicalJson } from "writebehind/core/json/equality.ts";
+import {
+  documentsOf,
+  type Pipeline,
+  reset,
+  rowsOf,
+  sorted,
+  testPipeline,
+} from "../support/pipeline.ts";
 import { clearLedger, judge, keepLedger, versionsOf } from "./ledger.ts";
 import { chooseSeed, SEED_VARIABLE } from "./seed.ts";
 import { drain, killAt } from "./sinks.ts";

@@ -1,7 +1,8 @@
 /** What a network does to those who rely on it. */
+
 import { setTimeout as delay } from "node:timers/promises";
-import type { Random } from "../../lib/traffic.ts";
-import type { TcpProxy } from "../proxy.ts";
+import type { Random } from "writebehind/core/random.ts";
+import type { TcpProxy } from "../support/proxy.ts";
 import { below } from "./seed.ts";
 
 /** Breaks a proxy for a while, at most a second or so. */

@@ -1,20 +1,23 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Config, configWith } from "../../lib/config.ts";
-import { connectPostgres, connectRedis } from "../../lib/connections.ts";
-import { insertDocument, updateDocument } from "../../lib/documents.ts";
 import {
+  caughtUp,
+  type Config,
+  configWith,
   ConnectionError,
+  connectPostgres,
+  connectRedis,
+  consumePeriodically,
   DurabilityError,
+  insertDocument,
   RedisRefusedError,
   UnknownOutcomeError,
-} from "../../lib/errors.ts";
-import { caughtUp } from "../../lib/sink/progress.ts";
-import { consumePeriodically } from "../../lib/sink/sink.ts";
-import type { Random } from "../../lib/traffic.ts";
-import { type Pipeline, testPipeline } from "../pipeline.ts";
-import { TcpProxy } from "../proxy.ts";
-import { waitFor } from "../servers.ts";
+  updateDocument,
+} from "writebehind";
+import type { Random } from "writebehind/core/random.ts";
+import { type Pipeline, testPipeline } from "../support/pipeline.ts";
+import { TcpProxy } from "../support/proxy.ts";
+import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";

@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { connectPostgres } from "../../lib/connections.ts";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { consumePeriodically, RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { drain, type Pipeline, reset, rowsOf, withPipeline } from "../pipeline.ts";
-import { waitFor } from "../servers.ts";
+import {
+  connectPostgres,
+  consumePeriodically,
+  deleteDocument,
+  insertDocument,
+  RedisWriteBehind,
+  updateDocument,
+} from "writebehind";
+import { drain, type Pipeline, reset, rowsOf, withPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 
 /** A row whose payload says so cannot be stored. */
 const refuse = ({ pool }: Pipeline) =>

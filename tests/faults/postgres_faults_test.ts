@@ -1,17 +1,29 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import type { PoolClient } from "pg";
-import { configWith } from "../../lib/config.ts";
-import { connectPostgres, connectRedis } from "../../lib/connections.ts";
-import { insertDocument, updateDocument } from "../../lib/documents.ts";
-import { caughtUp } from "../../lib/sink/progress.ts";
-import { consumePeriodically, type RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { type PostgresServer, startPostgres } from "../../lib/services/embedded.ts";
-import { seededRandom } from "../../lib/traffic.ts";
-import { produce } from "../original.ts";
-import { documentsOf, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../pipeline.ts";
-import { TcpProxy } from "../proxy.ts";
-import { waitFor } from "../servers.ts";
+import {
+  caughtUp,
+  configWith,
+  connectPostgres,
+  connectRedis,
+  consumePeriodically,
+  insertDocument,
+  type RedisWriteBehind,
+  seededRandom,
+  updateDocument,
+} from "writebehind";
+import { produce } from "writebehind/demo/original.ts";
+import { type PostgresServer, startPostgres } from "writebehind/dev/servers/embedded.ts";
+import {
+  documentsOf,
+  type Pipeline,
+  reset,
+  rowsOf,
+  sorted,
+  testPipeline,
+} from "../support/pipeline.ts";
+import { TcpProxy } from "../support/proxy.ts";
+import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, clearLedger, judge, keepLedger } from "./ledger.ts";
 import { below, withSeed } from "./seed.ts";

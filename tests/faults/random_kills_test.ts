@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { testPipeline } from "../pipeline.ts";
-import { waitFor } from "../servers.ts";
+import { testPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
 import { withSeed } from "./seed.ts";

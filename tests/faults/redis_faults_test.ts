@@ -1,20 +1,31 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Config, configWith, type DeepPartial } from "../../lib/config.ts";
-import { connectRedis } from "../../lib/connections.ts";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { DocumentError, DurabilityError, RedisRefusedError } from "../../lib/errors.ts";
-import { startRedis } from "../../lib/services/embedded.ts";
-import { caughtUp, lastGeneratedId } from "../../lib/sink/progress.ts";
-import { resend } from "../../lib/sink/recovery.ts";
-import { consumePeriodically, type RedisWriteBehind } from "../../lib/sink/sink.ts";
-import { allPartitions, compareStreamIds } from "../../lib/events.ts";
-import { offsetOf } from "../../lib/targets/schema.ts";
-import { seededRandom } from "../../lib/traffic.ts";
-import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../pipeline.ts";
-import { TcpProxy } from "../proxy.ts";
-import { testRedis, type TestServers, waitFor } from "../servers.ts";
+import {
+  caughtUp,
+  type Config,
+  configWith,
+  connectRedis,
+  consumePeriodically,
+  type DeepPartial,
+  deleteDocument,
+  DocumentError,
+  DurabilityError,
+  insertDocument,
+  RedisRefusedError,
+  type RedisWriteBehind,
+  seededRandom,
+  updateDocument,
+} from "writebehind";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { startRedis } from "writebehind/dev/servers/embedded.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
+import { resend } from "writebehind/sink/rewind.ts";
+import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
+import { TcpProxy } from "../support/proxy.ts";
+import { testRedis, type TestServers, waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
 import { withSeed } from "./seed.ts";

@@ -1,5 +1,7 @@
 /** Seeds of random tests: chosen anew each run, told where a run fails, and given again by the environment. */
-import { type Random, seededRandom } from "../../lib/traffic.ts";
+
+import { seededRandom } from "writebehind";
+import type { Random } from "writebehind/core/random.ts";
 
 /** Names the seed that a run is to use, so that one that failed can be run again. */
 export const SEED_VARIABLE = "WRITEBEHIND_SEED";

@@ -1,9 +1,9 @@
 /** Sink processes for fault tests: started, killed where or when it is told, started again. */
-import { type Config, configWith } from "../../lib/config.ts";
-import { RedisWriteBehind } from "../../lib/sink/sink.ts";
-import type { Pipeline } from "../pipeline.ts";
-import { configFile, environmentOf, type RunningCommand, startTask } from "../processes.ts";
-import { waitFor } from "../servers.ts";
+
+import { type Config, configWith, RedisWriteBehind } from "writebehind";
+import type { Pipeline } from "../support/pipeline.ts";
+import { configFile, environmentOf, type RunningCommand, startTask } from "../support/processes.ts";
+import { waitFor } from "../support/servers.ts";
 
 /** The keys that tests of processes set; a short lease makes a successor come soon. */
 export type WriteBehindKeys = Partial<Config["write_behind"]>;

@@ -3,17 +3,18 @@
  *
  *     deno task soak --minutes 10 [--seed 7]
  */
-import { setTimeout as delay } from "node:timers/promises";
+
 import { Command, InvalidArgumentError } from "commander";
-import { connectRedis } from "../../lib/connections.ts";
-import { startPostgres, startRedis } from "../../lib/services/embedded.ts";
-import { ensureSetup } from "../../lib/services/setup.ts";
-import { caughtUp, lastGeneratedId, pairsOf } from "../../lib/sink/progress.ts";
-import { offsetOf } from "../../lib/targets/schema.ts";
-import { type Random, seededRandom } from "../../lib/traffic.ts";
-import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../pipeline.ts";
-import type { RunningCommand } from "../processes.ts";
-import { TcpProxy } from "../proxy.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { caughtUp, connectRedis, seededRandom } from "writebehind";
+import type { Random } from "writebehind/core/random.ts";
+import { startPostgres, startRedis } from "writebehind/dev/servers/embedded.ts";
+import { ensureSetup } from "writebehind/dev/setup.ts";
+import { lastGeneratedId, pairsOf } from "writebehind/redis/streams.ts";
+import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
+import type { RunningCommand } from "../support/processes.ts";
+import { TcpProxy } from "../support/proxy.ts";
 import { Author } from "./author.ts";
 import { judge, keepLedger, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";

@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
-import { connectPostgres } from "../../lib/connections.ts";
-import { insertDocument, updateDocument } from "../../lib/documents.ts";
-import { consumePeriodically } from "../../lib/sink/sink.ts";
-import { assertEqual, type Pipeline, rowsOf, testPipeline } from "../pipeline.ts";
-import { configFile, environmentOf, startTask } from "../processes.ts";
-import { waitFor } from "../servers.ts";
+import { connectPostgres, consumePeriodically, insertDocument, updateDocument } from "writebehind";
+import { assertEqual, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
+import { configFile, environmentOf, startTask } from "../support/processes.ts";
+import { waitFor } from "../support/servers.ts";
 
 const LEASE_SECONDS = 1;
 

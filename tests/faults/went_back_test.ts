@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { deleteDocument, insertDocument, updateDocument } from "../../lib/documents.ts";
-import { consumePeriodically } from "../../lib/sink/sink.ts";
-import { assertEqual, drain, type Pipeline, rowsOf, withPipeline } from "../pipeline.ts";
-import { waitFor } from "../servers.ts";
+import { consumePeriodically, deleteDocument, insertDocument, updateDocument } from "writebehind";
+import { assertEqual, drain, type Pipeline, rowsOf, withPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 
 /** Entries of a day ago, as a replica with a slow clock, or an old snapshot, would hold them. */
 const PAST = Date.now() - 86_400_000;

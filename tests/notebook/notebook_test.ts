@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { runNotebook } from "../../lib/services/notebook.ts";
-import { documentsOf, rowsOf, sorted, testPipeline } from "../pipeline.ts";
-import { environmentOf } from "../processes.ts";
-import { testFolder } from "../servers.ts";
+import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
+import { documentsOf, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
+import { environmentOf } from "../support/processes.ts";
+import { testFolder } from "../support/servers.ts";
 
 const CHECKOUT = join(import.meta.dirname!, "..", "..");
 

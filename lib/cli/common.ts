@@ -1,0 +1,91 @@
+/** What the commands share. */
+
+import { InvalidArgumentError } from "commander";
+import { type Config, configWith, loadConfig } from "../config/load.ts";
+import { describeServers, serverOverrides } from "../config/servers.ts";
+import { resolveServers } from "../dev/servers/registry.ts";
+
+/** Loads the configuration with the servers that this command is to use, and says which they are. */
+export async function configured(
+  path: string | undefined,
+  say: (line: string) => void = console.log,
+): Promise<Config> {
+  const config = await loadConfig(path);
+  const servers = await resolveServers(config);
+  say(describeServers(servers));
+  return configWith(config, serverOverrides(servers));
+}
+
+/** Where a command with `--json` says everything but its JSON. */
+export function sayFor({ json }: { json?: boolean }): (line: string) => void {
+  return json ? console.error : console.log;
+}
+
+/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, in ms of each other. */
+const SAME_CTRL_C_MS = 1000;
+
+/** Raised by the first Ctrl-C or SIGTERM; a later one ends the process at once. */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  let stoppedAt = 0;
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(name, () => {
+      if (controller.signal.aborted && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
+      if (!controller.signal.aborted) stoppedAt = Date.now();
+      controller.abort();
+    });
+  }
+  return controller.signal;
+}
+
+/**
+ * Runs work that Ctrl-C ends between two steps.
+ * @returns `undefined` where it was ended; the process then ends with status 130
+ */
+export async function stoppable<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T | undefined> {
+  const signal = stopSignal();
+  try {
+    return await work(signal);
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error;
+    console.error("stopped");
+    Deno.exitCode = 130;
+  }
+}
+
+/** Reads an option's number. */
+export function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
+    throw new InvalidArgumentError("Expected a number that is not negative.");
+  }
+  return value;
+}
+
+export const CONFIG = [
+  "--config <file>",
+  "the configuration file (default: config/config.yaml)",
+] as const;
+export const ENTITY = ["--entity <name>", "the entity", "session"] as const;
+export const JSON_OUTPUT = ["--json", "print JSON instead of lines for people"] as const;
+
+// What a terminal obeys, or shows in another order than it stands.
+const UNPRINTABLE = /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const escaped = (character: string) =>
+  `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** Any text as one line in quotes that a terminal shows as it is, whatever stands in it. */
+export function quoted(text: string): string {
+  return JSON.stringify(text).replace(UNPRINTABLE, escaped);
+}
+
+/** A message as one line that a terminal shows as it is. */
+export function oneLine(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/\s*[\r\n]+\s*/g, "; ").replace(/[\u0000-\u001f]/g, escaped).replace(
+    UNPRINTABLE,
+    escaped,
+  );
+}

@@ -1,0 +1,93 @@
+/** The commands of an operator: status, verify, dead-letter, rebuild. Each loads only what it needs. */
+
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { CONFIG, ENTITY, JSON_OUTPUT, number } from "./common.ts";
+import type { SelectionOptions } from "./dead_letter.ts";
+import type { RebuildCommandOptions } from "./rebuild.ts";
+import type { StatusOptions } from "./status.ts";
+import type { VerifyCommandOptions } from "./verify.ts";
+
+const SETTLE_SECONDS = 10;
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("Expected a number from `list`.");
+  return Number(text);
+}
+
+/** Adds them to the command line. */
+export function addOperatorCommands(program: Command): void {
+  program.command("status")
+    .description("a line a partition: offset, lag, owner, last error; exit status 1 when stuck")
+    .option(...CONFIG)
+    .option("--entity <name>", "only this entity")
+    .option(...JSON_OUTPUT)
+    .action(async (options: StatusOptions) => (await import("./status.ts")).runStatus(options));
+
+  program.command("verify")
+    .description("compare Redis with the target; exit status 1 when they differ for good")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option(
+      "--settle <seconds>",
+      "how long the target may take to catch up with what was seen",
+      number,
+      SETTLE_SECONDS,
+    )
+    .addOption(
+      new Option("--repair <side>", "mend this side; prints the plan").choices(["target", "redis"]),
+    )
+    .option("--yes", "do what the plan says")
+    .option(...JSON_OUTPUT)
+    .action(async (options: VerifyCommandOptions) =>
+      (await import("./verify.ts")).runVerify(options)
+    );
+
+  program.command("rebuild")
+    .description("fill an empty Redis from the target: documents and search index")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option(...JSON_OUTPUT)
+    .action(async (options: RebuildCommandOptions) =>
+      (await import("./rebuild.ts")).runRebuild(options)
+    );
+
+  addDeadLetter(program);
+}
+
+function addDeadLetter(program: Command): void {
+  const letters = program.command("dead-letter")
+    .description("events that could not be stored, and those behind them");
+  const load = () => import("./dead_letter.ts");
+  letters.command("list")
+    .description("list them, a line a document")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .addOption(
+      new Option("--state <state>", "which ones")
+        .choices(["parked", "replayed", "superseded", "discarded", "all"]).default("parked"),
+    )
+    .option(...JSON_OUTPUT)
+    .action(async (options) => (await load()).runList(options));
+  letters.command("show").argument("<number>", "from list", wholeNumber)
+    .description("show an event as it came")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option(...JSON_OUTPUT)
+    .action(async (id: number, options) => (await load()).runShow(id, options));
+  const selecting = (command: Command) =>
+    command
+      .option(...CONFIG)
+      .option(...ENTITY)
+      .option("--all", "all that are parked")
+      .option("--doc <id>", "those of this document")
+      .option("--stream-id <id>", "the one with this stream id")
+      .option("--dry-run", "show what would happen, and change nothing")
+      .option(...JSON_OUTPUT);
+  selecting(letters.command("replay"))
+    .description("apply the newest event of each document; the older ones are superseded")
+    .action(async (options: SelectionOptions) => (await load()).runReplay(options));
+  selecting(letters.command("discard"))
+    .description("give them up; they stay in the table")
+    .option("--yes", "do it")
+    .action(async (options: SelectionOptions) => (await load()).runDiscard(options));
+}

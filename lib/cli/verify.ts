@@ -1,0 +1,112 @@
+/** `deno task verify`: Redis against the target, and mending what differs. */
+
+import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
+import { MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
+import { connectRedis } from "../redis/connection.ts";
+import { connectPostgres } from "../targets/postgres/connect.ts";
+import { createTable } from "../targets/postgres/migrate.ts";
+import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
+import { progressOf } from "./progress.ts";
+
+export interface VerifyCommandOptions {
+  config?: string;
+  entity: string;
+  /** seconds */
+  settle: number;
+  repair?: "target" | "redis";
+  yes?: boolean;
+  json?: boolean;
+}
+
+/** Lines of a kind that are printed; `--json` gives all. */
+const SHOWN = 20;
+
+/** Compares, and repairs where asked. The process's exit status is 1 where mismatches are left. */
+export async function runVerify(options: VerifyCommandOptions): Promise<void> {
+  const { entity, settle, repair } = options;
+  const say = sayFor(options);
+  const config = await configured(options.config, say);
+  await using redis = await connectRedis(config);
+  await using pool = await connectPostgres(config);
+  await createTable(pool, config, entity);
+  await stoppable(async (signal) => {
+    const progress = progressOf("documents and rows compared");
+    let report: VerifyReport;
+    try {
+      report = await verify(redis, pool, config, entity, {
+        settleMs: settle * 1000,
+        onProgress: progress.update,
+        signal,
+      });
+    } finally {
+      progress.end();
+    }
+    if (!options.json) print(report, repair);
+    let repaired: RepairReport | undefined;
+    const { mismatches, counts } = report;
+    if (repair && options.yes && mismatches.length > 0) {
+      const mending = progressOf("documents mended");
+      try {
+        const how = { onProgress: mending.update, signal };
+        repaired = repair === "target"
+          ? await repairTarget(redis, config, entity, mismatches, how)
+          : await repairRedis(redis, pool, config, entity, mismatches, how);
+      } finally {
+        mending.end();
+      }
+      if (!options.json) printRepair(repaired, repair);
+    } else if (repair && mismatches.length > 0) say("nothing was changed; --yes does it");
+    if (options.json) {
+      console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
+    }
+    const left = counts.mismatches - (repaired?.mended ?? 0);
+    if (left > 0) Deno.exitCode = 1;
+  });
+}
+
+const PLANS = {
+  target: {
+    missing: "would be sent again, as it is in Redis",
+    different: "would be sent again, as it is in Redis",
+    extra: "would be removed from the target: Redis does not have it",
+  },
+  redis: {
+    missing: "would be removed from Redis: the target does not have it",
+    different: "would be replaced in Redis by what the target holds",
+    extra: "would be written into Redis, as the target holds it",
+  },
+};
+
+function print(report: VerifyReport, repair: "target" | "redis" | undefined): void {
+  const { counts } = report;
+  console.log(
+    `${report.documents} documents, ${report.rows} rows, ${report.equal} equal, ` +
+      `${counts.mismatches} mismatches, ${counts.behind} behind, ${counts.parked} parked, ` +
+      `${counts.notForwarded} not forwarded`,
+  );
+  if (report.foreign > 0) {
+    console.log(
+      `${report.foreign} keys under the prefix are no documents: their ids cannot be any`,
+    );
+  }
+  shown(
+    report.mismatches,
+    counts.mismatches,
+    ({ id, difference }) =>
+      `${difference}: ${quoted(id)}${repair ? ` ${PLANS[repair][difference]}` : ""}`,
+  );
+  shown(report.behind, counts.behind, (id) => `behind: ${quoted(id)}`);
+  shown(report.parked, counts.parked, (id) => `parked: ${quoted(id)}`);
+  shown(report.notForwarded, counts.notForwarded, (id) => `not forwarded: ${quoted(id)}`);
+}
+
+function shown<T>(list: T[], count: number, line: (item: T) => string): void {
+  for (const item of list.slice(0, SHOWN)) console.log(`  ${line(item)}`);
+  if (count > SHOWN) console.log(`  … and ${count - SHOWN} more; --json lists up to ${MAX_LISTED}`);
+}
+
+function printRepair({ mended, changed, refused }: RepairReport, repair: "target" | "redis"): void {
+  const done = repair === "target" ? "sent again, a sink applies them" : "brought to their rows";
+  console.log(`${mended} ${done}; ${changed} had changed meanwhile and were left alone`);
+  shown(refused, refused.length, ({ id, reason }) => `refused: ${quoted(id)}: ${oneLine(reason)}`);
+}

@@ -1,0 +1,120 @@
+/**
+ * Server addresses: from the environment, from a configuration, and as they may be shown.
+ * @module
+ */
+
+import { ConfigError } from "../core/errors.ts";
+import type { Config } from "./load.ts";
+
+/** The part of the configuration that says where the servers are. */
+export type ServerSettings = Pick<Config, "redis" | "postgresql">;
+
+/** Where an address comes from. */
+export type ServerSource = "environment" | "embedded" | "config";
+
+/** The two servers that a command uses. */
+export interface ResolvedServers {
+  /** With its password. */
+  readonly redisUrl: string;
+  /** With its password. */
+  readonly databaseUrl: string;
+  readonly source: { readonly redis: ServerSource; readonly database: ServerSource };
+}
+
+/**
+ * Returns the addresses that REDIS_URL and DATABASE_URL name.
+ *
+ * @throws {ConfigError} when one of them holds no address
+ */
+export function serversFromEnvironment(
+  env: (name: string) => string | undefined,
+): { redis?: string; database?: string } {
+  return {
+    redis: urlFrom("REDIS_URL", env("REDIS_URL"), ["redis:", "rediss:"]),
+    database: urlFrom("DATABASE_URL", env("DATABASE_URL"), ["postgresql:", "postgres:"]),
+  };
+}
+
+/** One line with the addresses, without their passwords, and where they come from. */
+export function describeServers({ redisUrl, databaseUrl, source }: ResolvedServers): string {
+  const origin = (from: ServerSource, variable: string) =>
+    ({ environment: variable, embedded: "embedded", config: "config file" })[from];
+  return `Redis ${redacted(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ` +
+    `PostgreSQL ${redacted(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`;
+}
+
+/** The addresses of a configuration, with their passwords: what REDIS_URL and DATABASE_URL would be. */
+export function addressesOf(
+  config: ServerSettings,
+): Pick<ResolvedServers, "redisUrl" | "databaseUrl"> {
+  return { redisUrl: redisUrlOf(config), databaseUrl: databaseUrlOf(config) };
+}
+
+/** What to lay over a configuration (`configWith`) so that it names the resolved servers. */
+export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
+  redis: Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">;
+  postgresql: Config["postgresql"];
+} {
+  const redis = new URL(redisUrl);
+  const database = new URL(databaseUrl);
+  const text = (part: string) => part === "" ? null : decodeURIComponent(part);
+  const host = (url: URL) => url.hostname.replace(/^\[|\]$/g, "") || "localhost";
+  const sslmode = database.searchParams.get("sslmode") ?? "disable";
+  return {
+    redis: {
+      host: host(redis),
+      port: Number(redis.port || 6379),
+      db: Number(redis.pathname.slice(1) || 0),
+      username: text(redis.username),
+      password: text(redis.password),
+      tls: redis.protocol === "rediss:",
+    },
+    postgresql: {
+      host: host(database),
+      port: Number(database.port || 5432),
+      database: text(database.pathname.slice(1)) ?? text(database.username) ?? "postgres",
+      user: text(database.username) ?? "postgres",
+      password: text(database.password),
+      ssl: !["disable", "allow", "prefer"].includes(sslmode),
+    },
+  };
+}
+
+function urlFrom(name: string, text: string | undefined, schemes: string[]): string | undefined {
+  if (!text) return undefined;
+  // The text itself is not shown: it may hold a password.
+  if (!URL.canParse(text) || !schemes.includes(new URL(text).protocol)) {
+    throw new ConfigError(
+      `${name} holds no address: expected ${schemes[0]}//user:password@host:port/…`,
+    );
+  }
+  return text;
+}
+
+export function redisUrlOf({ redis }: ServerSettings): string {
+  const url = new URL(`${redis.tls ? "rediss" : "redis"}://${bracketed(redis.host)}:${redis.port}`);
+  if (redis.username !== null) url.username = encodeURIComponent(redis.username);
+  if (redis.password !== null) url.password = encodeURIComponent(redis.password);
+  if (redis.db !== 0) url.pathname = `/${redis.db}`;
+  return url.href;
+}
+
+export function databaseUrlOf({ postgresql }: ServerSettings): string {
+  const { host, port, database, user, password, ssl } = postgresql;
+  const url = new URL(`postgresql://${bracketed(host)}:${port}/${encodeURIComponent(database)}`);
+  url.username = encodeURIComponent(user);
+  if (password !== null) url.password = encodeURIComponent(password);
+  if (ssl) url.searchParams.set("sslmode", "require");
+  return url.href;
+}
+
+function bracketed(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+function redacted(address: string): string {
+  const url = new URL(address);
+  if (url.password) url.password = "***";
+  url.search = ""; // May hold a password as well.
+  return url.href;
+}

@@ -1,0 +1,89 @@
+/**
+ * Every error that this library throws on purpose. Callers decide by class and by `code`; the message
+ * is for people and holds the cause's text too, since some displays drop `cause`.
+ * @module
+ */
+
+import type { Receipt } from "./receipt.ts";
+
+/** The base class: catches everything thrown on purpose by this library. */
+export class WriteBehindError extends Error {
+  override name = this.constructor.name;
+}
+
+/** The configuration file is unusable; the message lists every problem with its file, line and key. */
+export class ConfigError extends WriteBehindError {}
+
+/** A server could not be reached, refused us, or cannot do what the pipeline needs. */
+export class ConnectionError extends WriteBehindError {}
+
+/** Why a document call was refused. */
+export type DocumentErrorCode =
+  /** insert of an id that exists, without `overwrite` */
+  | "exists"
+  /** update or delete of an id that does not exist */
+  | "missing"
+  /** the key of the document, or of its stream, holds another type of value */
+  | "wrong_type"
+  /** an id or a document that Redis or the target cannot hold without changing it */
+  | "invalid"
+  /** the document is larger than `documents.max_bytes` */
+  | "too_large"
+  /** the same `requestId` came with another call */
+  | "request_conflict"
+  /** the stream was first written with another number of partitions */
+  | "partitions"
+  /** the Redis user may not run a command that the call needs */
+  | "permission";
+
+/** A document call was refused: neither the document nor an event was written. */
+export class DocumentError extends WriteBehindError {
+  constructor(readonly code: DocumentErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/** Too much is waiting already: nothing was written, calling again later is safe. */
+export class BackpressureError extends WriteBehindError {
+  /**
+   * @param limit which limit was reached: `max_events`, `max_bytes` or `max_in_flight`
+   * @param current how much there is now, in events, bytes or calls
+   */
+  constructor(
+    readonly limit: "max_events" | "max_bytes" | "max_in_flight",
+    readonly current: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Redis refuses writes in its present state (OOM, MISCONF, LOADING, READONLY …): nothing was written. */
+export class RedisRefusedError extends WriteBehindError {
+  /** @param code the first word of Redis's error, such as `OOM` */
+  constructor(readonly code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/**
+ * The connection was lost, or timed out, before the reply came: the write may or may not have
+ * happened. Calling again is safe only with a `requestId`.
+ */
+export class UnknownOutcomeError extends WriteBehindError {}
+
+/** Written, but the durability that was asked for was not confirmed. */
+export class DurabilityError extends WriteBehindError {
+  /** @param receipt what was written */
+  constructor(readonly receipt: Receipt, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/** The text of anything thrown, for messages, counters and log streams. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof AggregateError && error.message === "") {
+    return error.errors.map(reasonOf).join("; ");
+  }
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,240 @@
+/**
+ * What may be stored: JSON that neither RedisJSON nor PostgreSQL changes. Everything else is refused
+ * before it is sent.
+ * @module
+ */
+
+import { DocumentError } from "../errors.ts";
+import { LONG_NUMBER, spellNumbers, TOKEN } from "./exact_numbers.ts";
+import { invalid } from "./invalid.ts";
+
+/** A JSON value. */
+export type Json = null | boolean | number | string | Json[] | JsonObject;
+/** A JSON object: what a document is. */
+export interface JsonObject {
+  [key: string]: Json | undefined;
+}
+
+/** A document, ready to be sent. */
+export interface EncodedJson {
+  /** the document as the caller wrote it: what the event carries */
+  text: string;
+  /** the same document, with numbers spelled so that RedisJSON reads them exactly */
+  spelled: string;
+}
+
+/** Containers that RedisJSON 2.x nests at most (its parser's recursion limit). */
+export const MAX_DEPTH = 127;
+const BAD_STRING = /\0|\\u/;
+
+/**
+ * Checks a document and turns it into JSON text.
+ * @param document an object, or the text of one. Text keeps its spelling, such as integers above 2^53.
+ * @param maxBytes the largest text allowed, in bytes of UTF-8
+ * @throws {DocumentError} `too_large`, or `invalid` with the path of the value and what to do
+ */
+export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
+  if (typeof document !== "string") return encodeObject(document, maxBytes);
+  checkLength(document, maxBytes);
+  checkText(document);
+  return {
+    text: document,
+    spelled: LONG_NUMBER.test(document) ? spellNumbers(document) : document,
+  };
+}
+
+function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
+  const seen = { longNumber: false };
+  // Nearly every document is plain. What is not is walked again, to say where and why.
+  if (typeof document !== "object" || !isPlain(document, 0, seen)) checkObject(document);
+  const text = JSON.stringify(document);
+  // Both what PostgreSQL cannot hold and what is not Unicode is escaped by now.
+  if (text.includes("\\u")) checkObject(document);
+  checkLength(text, maxBytes);
+  return { text, spelled: seen.longNumber ? spellNumbers(text) : text };
+}
+
+function checkLength(text: string, maxBytes: number): void {
+  // A UTF-16 unit is 1 to 3 bytes of UTF-8, so most texts need no counting.
+  if (text.length * 3 <= maxBytes) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= maxBytes) return;
+  throw new DocumentError(
+    "too_large",
+    `Cannot store the document: it has ${bytes} bytes and documents.max_bytes is ${maxBytes}; ` +
+      "split it, or raise the limit",
+  );
+}
+
+/** Whether a value is surely JSON as it is, its strings aside. A quick look that may err to the safe side. */
+function isPlain(value: unknown, depth: number, seen: { longNumber: boolean }): boolean {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return true;
+    case "number":
+      if (Number.isSafeInteger(value)) return true;
+      if (!Number.isFinite(value)) return false;
+      seen.longNumber ||= LONG_NUMBER.test(String(value));
+      return true;
+    case "undefined":
+      // Absent as a property; as an item of an array it would become null.
+      return false;
+    case "object":
+      break;
+    default:
+      return false;
+  }
+  if (value === null) return depth > 0;
+  if (depth >= MAX_DEPTH) return false;
+  if (Array.isArray(value)) {
+    if (depth === 0) return false;
+    for (let index = 0; index < value.length; index++) {
+      if (!isPlain(value[index], depth + 1, seen)) return false;
+    }
+    return true;
+  }
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  for (const key in value) {
+    if (key === "toJSON") return false;
+    if (!isPlain((value as Record<string, unknown>)[key], depth + 1, seen)) return false;
+  }
+  return true;
+}
+
+/** Checks a document that came as JavaScript. */
+function checkObject(document: unknown): void {
+  if (typeof document !== "object" || document === null || Array.isArray(document)) {
+    throw notAnObject(
+      document === null ? "null" : Array.isArray(document) ? "array" : typeof document,
+    );
+  }
+  const path: (string | number)[] = [];
+  try {
+    checkValue(document, path);
+  } catch (error) {
+    if (!(error instanceof NotStorable)) throw error;
+    const where = path.map((step) => typeof step === "number" ? `[${step}]` : `.${step}`).join("");
+    if (path.length === 0 && error.what.startsWith("a ")) throw notAnObject(error.what.slice(2));
+    throw invalid(error.what, `$${where.slice(0, 200)}`, error.advice);
+  }
+}
+
+/** Why a value cannot be stored; whoever knows the path makes it an error for the caller. */
+class NotStorable {
+  constructor(readonly what: string, readonly advice: string) {}
+}
+
+/** Walks a value once. `path` leads to where it is, also when this throws. */
+function checkValue(value: unknown, path: (string | number)[]): void {
+  switch (typeof value) {
+    case "string":
+      return checkString(value);
+    case "number":
+      if (Number.isFinite(value)) return;
+      throw new NotStorable(`${value} is not a JSON number`, "use null or a string");
+    case "boolean":
+      return;
+    case "object":
+      break;
+    default:
+      throw new NotStorable(`${typeof value} is not JSON`, "convert it first");
+  }
+  if (value === null) return;
+  if (path.length >= MAX_DEPTH) throw TOO_DEEP;
+  if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      path.push(index);
+      checkValue(value[index], path);
+      path.pop();
+    }
+    return;
+  }
+  const prototype = Object.getPrototypeOf(value);
+  const plain = prototype === null || Object.getPrototypeOf(prototype) === null;
+  if (!plain || "toJSON" in value) {
+    throw new NotStorable(
+      `a ${value.constructor?.name ?? "object"} is not JSON`,
+      "convert it first, such as a Date by toISOString()",
+    );
+  }
+  for (const key in value) {
+    path.push(key);
+    checkString(key);
+    const item = (value as Record<string, unknown>)[key];
+    // As in JSON.stringify, a property that is undefined is absent.
+    if (item !== undefined) checkValue(item, path);
+    path.pop();
+  }
+}
+
+function checkString(text: string): void {
+  if (text.includes("\0")) throw new NotStorable("U+0000", "PostgreSQL cannot hold it: remove it");
+  if (!text.isWellFormed()) throw LONE_SURROGATE;
+}
+
+const LONE_SURROGATE = new NotStorable(
+  "a lone surrogate",
+  "it is not Unicode text: use toWellFormed()",
+);
+const TOO_DEEP = new NotStorable(`more than ${MAX_DEPTH} nested levels`, "flatten it");
+const notAnObject = (what: string) =>
+  new DocumentError("invalid", `Cannot store the document: expected a JSON object, got ${what}`);
+
+/** Checks a document that came as text: syntax, and all that parsing would hide. */
+function checkText(text: string): void {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (cause) {
+    throw new DocumentError("invalid", `Cannot store the document: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw notAnObject(Array.isArray(parsed) ? "array" : parsed === null ? "null" : typeof parsed);
+  }
+  if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
+  // The syntax is known to be right here, so tokens are enough to find keys and levels.
+  const keysOfLevels: (Set<string> | null)[] = [];
+  let keyNext = false;
+  for (const [token] of text.matchAll(TOKEN)) {
+    switch (token) {
+      case "{":
+      case "[":
+        keysOfLevels.push(token === "{" ? new Set() : null);
+        if (keysOfLevels.length > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
+        keyNext = token === "{";
+        continue;
+      case "}":
+      case "]":
+        keysOfLevels.pop();
+        keyNext = false;
+        continue;
+      case ",":
+        keyNext = keysOfLevels.at(-1) != null;
+        continue;
+      case ":":
+        keyNext = false;
+        continue;
+    }
+    if (!token.startsWith('"')) continue;
+    if (BAD_STRING.test(token)) checkToken(token);
+    if (!keyNext) continue;
+    const key = token.includes("\\") ? JSON.parse(token) as string : token.slice(1, -1);
+    const keys = keysOfLevels.at(-1)!;
+    if (keys.has(key)) throw invalid("a duplicate key", token.slice(0, 40), "keep one of them");
+    keys.add(key);
+  }
+}
+
+/** Checks a string of a text that may hold what its escapes hide. */
+function checkToken(token: string): void {
+  try {
+    checkString(JSON.parse(token));
+  } catch (error) {
+    if (!(error instanceof NotStorable)) throw error;
+    throw invalid(error.what, `the string ${token.slice(0, 40)}`, error.advice);
+  }
+}

@@ -1,0 +1,26 @@
+/**
+ * A seeded random generator: the same seed gives the same run.
+ * @module
+ */
+
+/** Gives the next pseudo-random number, from 0 up to but not 1. */
+export type Random = () => number;
+
+/** A random generator (sfc32): the same seed gives the same numbers. */
+export function seededRandom(seed: number): Random {
+  let a = seed | 0;
+  let b = Math.floor(seed / 2 ** 32) | 0;
+  let c = 0x9e3779b9 | 0;
+  let counter = 1;
+  const next = () => {
+    const sum = (((a + b) | 0) + counter) | 0;
+    counter = (counter + 1) | 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) | 0;
+    c = (((c << 21) | (c >>> 11)) + sum) | 0;
+    return (sum >>> 0) / 2 ** 32;
+  };
+  // Seeds that are near each other need some rounds to part.
+  for (let round = 0; round < 15; round++) next();
+  return next;
+}

@@ -1,0 +1,15 @@
+/**
+ * What a write returns.
+ * @module
+ */
+
+/** What a write returns: what was written, and where its event is. */
+export interface Receipt {
+  documentId: string;
+  /** the event's id in the stream; `null` where `perform_write_behind` forwards no such event */
+  streamId: string | null;
+  /** the stream id as one integer, as the target's `version` column holds it */
+  version: bigint | null;
+  /** true where the same `requestId` was already done, and this is its first receipt */
+  repeated: boolean;
+}

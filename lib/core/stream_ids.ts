@@ -1,0 +1,49 @@
+/**
+ * The wire format: the names of keys, the fields of an event, and versions.
+ * Field and key names are those of the original Python project, so that either side's producer works with
+ * the other's consumer; `payload` is ours.
+ * @module
+ */
+
+/** What happened to a document. */
+export type EventType = "insert" | "update" | "delete";
+
+/** A document id has 1 to so many bytes of UTF-8. */
+export const MAX_ID_BYTES = 512;
+
+const SEQUENCE_BITS = 20n;
+const MAX_SEQUENCE = (1n << SEQUENCE_BITS) - 1n;
+const MAX_MILLISECONDS = (1n << 43n) - 1n;
+
+/**
+ * A stream id in one signed 64-bit integer: milliseconds · 2^20 + sequence, so that versions compare as
+ * stream ids do.
+ * @param streamId such as `1764000000000-0`
+ * @returns the version, or `null` where the id does not fit: a sequence of 2^20 or more, or a time past
+ * the year 2248.
+ */
+export function versionOf(streamId: string): bigint | null {
+  const dash = streamId.indexOf("-");
+  if (dash < 1) return null;
+  const milliseconds = BigInt(streamId.slice(0, dash));
+  const sequence = BigInt(streamId.slice(dash + 1));
+  if (sequence > MAX_SEQUENCE || milliseconds > MAX_MILLISECONDS) return null;
+  return (milliseconds << SEQUENCE_BITS) | sequence;
+}
+
+/** The stream id that a version was made from. */
+export function streamIdOf(version: bigint): string {
+  return `${version >> SEQUENCE_BITS}-${version & MAX_SEQUENCE}`;
+}
+
+/** Orders two stream ids as Redis does: negative where `a` comes first, 0 where they are equal. */
+export function compareStreamIds(a: string, b: string): number {
+  const [aMs = "0", aSeq = "0"] = a.split("-");
+  const [bMs = "0", bSeq = "0"] = b.split("-");
+  return compareDecimals(aMs, bMs) || compareDecimals(aSeq, bSeq);
+}
+
+/** Without leading zeros the longer one is the larger, and equal lengths compare as text. */
+function compareDecimals(a: string, b: string): number {
+  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
+}

@@ -1,0 +1,354 @@
+/**
+ * Dummy traffic: session documents from a seed, and a worker that creates, updates and deletes them.
+ * @module
+ */
+
+import { createHistogram } from "node:perf_hooks";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Config, configWith, type DeepPartial, entityConfig } from "../config/load.ts";
+import {
+  BackpressureError,
+  ConnectionError,
+  DocumentError,
+  DurabilityError,
+  reasonOf,
+  RedisRefusedError,
+  UnknownOutcomeError,
+} from "../core/errors.ts";
+import { type Random, seededRandom } from "../core/random.ts";
+import type { EventType } from "../core/stream_ids.ts";
+import { generateDocId } from "../documents/ids.ts";
+import {
+  deleteDocument,
+  insertDocument,
+  updateDocument,
+  type WriteOptions,
+} from "../documents/write.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { below, generateDummySession } from "./dummy_session.ts";
+
+/** What traffic has done. */
+export interface TrafficReport {
+  /** documents written, by verb */
+  inserted: number;
+  updated: number;
+  deleted: number;
+  /** of these, the ones whose durability was not confirmed */
+  unconfirmed: number;
+  /** calls that failed; for `UnknownOutcomeError`, the document may be written all the same */
+  failed: number;
+  /** times that a call was told to come later, and did */
+  backpressure: number;
+  seconds: number;
+  /** documents written per second */
+  perSecond: number;
+  /** of the calls that succeeded, without waiting for their turn, in ms */
+  latencyMs: { p50: number; p99: number };
+  /** why calls failed or were told to come later, and how often */
+  reasons: Record<string, number>;
+  /** documents that this traffic created and did not delete */
+  live: number;
+}
+
+/** Options of {@linkcode dummyDataWorker}; the others are those of `dummy_data` in the configuration. */
+export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
+  /** stops the traffic: calls in flight finish */
+  signal?: AbortSignal;
+  /** called with the report so far, at most four times a second, and at the end */
+  onProgress?: (report: TrafficReport) => void;
+  /** repeat a call with the same `requestId` while its outcome is unknown; costs a key in Redis a write */
+  requestIds?: boolean;
+}
+
+/**
+ * Writes dummy sessions: creates, updates and deletes in the shares that `dummy_data` says, until
+ * `num_records` calls are made or, where `duration_seconds` is not 0, for that long.
+ *
+ * Updates and deletes take documents that this traffic has created; while there are none, it creates.
+ * Being told that too much is waiting slows it down, for as long as that lasts; other failures are
+ * counted with their reasons, and it goes on.
+ * @returns what was done, also after `signal`
+ * @throws {ConfigError} for an unknown entity or options that do not fit
+ */
+export async function dummyDataWorker(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  options: TrafficOptions = {},
+): Promise<TrafficReport> {
+  const { signal, onProgress, requestIds = false, ...overrides } = options;
+  entityConfig(config, entity);
+  const merged = configWith(config, { dummy_data: overrides });
+  return await new Traffic(redis, merged, entity, requestIds, onProgress).run(signal);
+}
+
+/** Among so many documents, updates and deletes choose: memory stays bounded. */
+const MAX_CHOICES = 100_000;
+/** Different reasons in a report; more of them are counted under one line. */
+const MAX_REASONS = 20;
+const PROGRESS_MS = 250;
+/** Pauses after a refusal, in ms, doubled each time in a row. */
+const FIRST_PAUSE_MS = 10;
+const LONGEST_PAUSE_MS = 1000;
+
+/** One call to make. */
+interface Call {
+  verb: EventType;
+  docId: string;
+  write: (options: WriteOptions) => Promise<unknown>;
+}
+
+/** The same text for the same cause: without the id, and without how much there is at the moment. */
+function shortReason(error: unknown, docId: string): string {
+  if (error instanceof BackpressureError) return `${error.limit} is reached`;
+  return reasonOf(error).replaceAll(docId, "<id>");
+}
+
+/** Whether Redis, or the way to it, is the reason, which may pass; not the call. */
+function isPassing(error: unknown): boolean {
+  return error instanceof ConnectionError || error instanceof RedisRefusedError ||
+    error instanceof UnknownOutcomeError;
+}
+
+class Traffic {
+  readonly #redis: RedisConnection;
+  readonly #config: Config;
+  readonly #entity: string;
+  readonly #requestIds: boolean;
+  readonly #onProgress: TrafficOptions["onProgress"];
+  readonly #stop = new AbortController();
+  readonly #began = performance.now();
+  /** Two generators, so that the n-th document does not depend on which calls were made meanwhile. */
+  readonly #documents: Random;
+  readonly #choices: Random;
+  /** Documents that updates and deletes may take; one that a call has taken is not in it. */
+  readonly #free: string[] = [];
+  readonly #written = { insert: 0, update: 0, delete: 0 };
+  readonly #latency = createHistogram();
+  readonly #reasons = new Map<string, number>();
+  #unconfirmed = 0;
+  #failed = 0;
+  #backpressure = 0;
+  #calls = 0;
+  #nextStart = this.#began;
+  #refusalsInARow = 0;
+  #lastProgress = this.#began;
+
+  constructor(
+    redis: RedisConnection,
+    config: Config,
+    entity: string,
+    requestIds: boolean,
+    onProgress: TrafficOptions["onProgress"],
+  ) {
+    this.#redis = redis;
+    this.#config = config;
+    this.#entity = entity;
+    this.#requestIds = requestIds;
+    this.#onProgress = onProgress;
+    const { seed } = config.dummy_data;
+    this.#documents = seededRandom(seed);
+    this.#choices = seededRandom(seed + 1);
+  }
+
+  async run(signal: AbortSignal | undefined): Promise<TrafficReport> {
+    const { concurrency, duration_seconds } = this.#config.dummy_data;
+    const stop = () => this.#stop.abort();
+    if (signal?.aborted) stop();
+    signal?.addEventListener("abort", stop, { once: true });
+    const timer = duration_seconds > 0 ? setTimeout(stop, 1000 * duration_seconds) : undefined;
+    try {
+      const lanes = Array.from({ length: concurrency }, () => this.#lane());
+      // A listener that throws stops all lanes; none is left running behind the caller's back.
+      const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
+      if (failed?.status === "rejected") throw failed.reason;
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+    const report = this.#report();
+    this.#onProgress?.(report);
+    return report;
+  }
+
+  async #lane(): Promise<void> {
+    try {
+      while (this.#takeTurn()) {
+        await this.#waitForStart();
+        if (this.#stop.signal.aborted) return;
+        await this.#make(this.#nextCall());
+        this.#tellProgress();
+      }
+    } catch (error) {
+      this.#stop.abort();
+      throw error;
+    }
+  }
+
+  #tellProgress(): void {
+    const now = performance.now();
+    if (this.#onProgress === undefined || now - this.#lastProgress < PROGRESS_MS) return;
+    this.#lastProgress = now;
+    this.#onProgress(this.#report());
+  }
+
+  #takeTurn(): boolean {
+    const { num_records, duration_seconds } = this.#config.dummy_data;
+    if (this.#stop.signal.aborted) return false;
+    return this.#calls++ < num_records || duration_seconds > 0;
+  }
+
+  /** Starts are counted from the one before, not from its end, so the rate does not drift. */
+  async #waitForStart(): Promise<void> {
+    const { rate } = this.#config.dummy_data;
+    if (rate === 0) return;
+    // What a stall held up is made good for one second's worth at most.
+    const start = Math.max(this.#nextStart, performance.now() - 1000);
+    this.#nextStart = start + 1000 / rate;
+    await this.#sleep(start - performance.now());
+  }
+
+  /** Ends early where the traffic is stopped. */
+  async #sleep(ms: number): Promise<void> {
+    if (ms <= 0 || this.#stop.signal.aborted) return;
+    await delay(ms, undefined, { signal: this.#stop.signal }).catch(() => {});
+  }
+
+  #nextCall(): Call {
+    const { create_pct, update_pct } = this.#config.dummy_data;
+    const choice = this.#choices();
+    const place = below(this.#choices, this.#free.length);
+    if (choice < create_pct || this.#free.length === 0) {
+      const document = generateDummySession(this.#documents);
+      const docId = generateDocId(this.#entity);
+      return {
+        verb: "insert",
+        docId,
+        write: (options) =>
+          insertDocument(this.#redis, this.#config, this.#entity, document, docId, options),
+      };
+    }
+    const docId = this.#take(place);
+    if (choice < create_pct + update_pct) {
+      const patch = {
+        duration_seconds: 30 + below(this.#choices, 3570),
+        app_version: `${1 + below(this.#choices, 5)}.0.0`,
+      };
+      return {
+        verb: "update",
+        docId,
+        write: (options) =>
+          updateDocument(this.#redis, this.#config, this.#entity, docId, patch, options),
+      };
+    }
+    return {
+      verb: "delete",
+      docId,
+      write: (options) => deleteDocument(this.#redis, this.#config, this.#entity, docId, options),
+    };
+  }
+
+  #take(place: number): string {
+    const docId = this.#free[place]!;
+    this.#free[place] = this.#free.at(-1)!;
+    this.#free.pop();
+    return docId;
+  }
+
+  #giveBack(docId: string): void {
+    if (this.#free.length < MAX_CHOICES) this.#free.push(docId);
+    else this.#free[below(this.#choices, MAX_CHOICES)] = docId;
+  }
+
+  /** Makes the call, as often as that is safe and of use. */
+  async #make(call: Call): Promise<void> {
+    const options = this.#requestIds ? { requestId: crypto.randomUUID() } : {};
+    let unknownSince: number | undefined;
+    for (;;) {
+      const began = performance.now();
+      try {
+        await call.write(options);
+        this.#latency.record(Math.max(1, Math.round(1000 * (performance.now() - began))));
+        return this.#succeed(call);
+      } catch (error) {
+        const reason = shortReason(error, call.docId);
+        this.#addReason(reason);
+        if (error instanceof DurabilityError) {
+          this.#unconfirmed++;
+          return this.#succeed(call);
+        }
+        if (error instanceof UnknownOutcomeError) unknownSince ??= performance.now();
+        const told = error instanceof BackpressureError;
+        if (told) this.#backpressure++;
+        if (!(told || this.#mayRepeat(error, unknownSince)) || this.#stop.signal.aborted) {
+          return await this.#fail(call, error, told && unknownSince === undefined);
+        }
+        this.#redis.counters.count("redis_retry", 1, `${call.verb} ${this.#entity}: ${reason}`);
+        this.#tellProgress();
+        await this.#pause();
+      }
+    }
+  }
+
+  /** A request whose outcome is unknown is repeated, for as long as Redis knows its requestId. */
+  #mayRepeat(error: unknown, unknownSince: number | undefined): boolean {
+    if (!this.#requestIds || unknownSince === undefined || !isPassing(error)) return false;
+    const seconds = (performance.now() - unknownSince) / 1000;
+    return seconds < this.#config.documents.request_id_ttl_seconds;
+  }
+
+  #succeed({ verb, docId }: Call): void {
+    this.#refusalsInARow = 0;
+    this.#written[verb]++;
+    if (verb !== "delete") this.#giveBack(docId);
+  }
+
+  /** @param stopped the traffic ended while the call was told to come later: nobody's failure */
+  async #fail({ verb, docId }: Call, error: unknown, stopped: boolean): Promise<void> {
+    if (!stopped) this.#failed++;
+    const unknown = error instanceof UnknownOutcomeError;
+    const missing = error instanceof DocumentError && error.code === "missing";
+    // A document that may be gone, or may never have been there, is left alone.
+    if (verb === "update" ? !missing : verb === "delete" && !missing && !unknown) {
+      this.#giveBack(docId);
+    }
+    // While Redis is away every call fails at once: no need to make thousands a second.
+    if (isPassing(error)) await this.#pause();
+  }
+
+  /** Waits longer with each refusal in a row, with jitter, so that lanes do not come back together. */
+  async #pause(): Promise<void> {
+    const doubled = FIRST_PAUSE_MS * 2 ** Math.min(10, this.#refusalsInARow++ / this.#lanes);
+    await this.#sleep(Math.min(LONGEST_PAUSE_MS, doubled) * (0.5 + Math.random()));
+  }
+
+  get #lanes(): number {
+    return this.#config.dummy_data.concurrency;
+  }
+
+  #addReason(reason: string): void {
+    const known = this.#reasons.has(reason) || this.#reasons.size < MAX_REASONS;
+    const key = known ? reason : "(other reasons)";
+    this.#reasons.set(key, (this.#reasons.get(key) ?? 0) + 1);
+  }
+
+  #report(): TrafficReport {
+    const { insert, update, delete: deleted } = this.#written;
+    const seconds = (performance.now() - this.#began) / 1000;
+    const latency = (percent: number) =>
+      this.#latency.count === 0 ? 0 : this.#latency.percentile(percent) / 1000;
+    return {
+      inserted: insert,
+      updated: update,
+      deleted,
+      unconfirmed: this.#unconfirmed,
+      failed: this.#failed,
+      backpressure: this.#backpressure,
+      seconds,
+      perSecond: (insert + update + deleted) / seconds,
+      latencyMs: { p50: latency(50), p99: latency(99) },
+      reasons: Object.fromEntries(this.#reasons),
+      live: insert - deleted,
+    };
+  }
+}

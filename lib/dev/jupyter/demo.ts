@@ -1,0 +1,87 @@
+/**
+ * The demo: the notebook, headless, on embedded servers, to a page.
+ * @module
+ */
+
+import { join, relative } from "node:path";
+import { describeServers, type ServerSettings } from "../../config/servers.ts";
+import { interruptible } from "../interrupt.ts";
+import { CHECKOUT } from "../servers/checkout.ts";
+import { releaseServices, startServices } from "../servers/services.ts";
+import { ensureSetup } from "../setup.ts";
+import { cellDisplay } from "./cell_progress.ts";
+import { NotebookError, type NotebookRun, runNotebook } from "./notebook.ts";
+import { takeSummary } from "./summary.ts";
+
+/** What the demo may be told. */
+export interface DemoOptions {
+  /** Paths. @default {the notebooks of this checkout, the main one first} */
+  notebooks?: string[];
+  /** Names the ports to prefer, and the addresses to use where no embedded server exists. */
+  config?: ServerSettings;
+}
+
+const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb", "speed.ipynb"].map((name) =>
+  join(CHECKOUT, "notebooks", name)
+);
+
+/**
+ * Sets up what is missing, starts the servers, runs the notebooks, prints their summaries, and stops the servers
+ * that nobody else uses, whatever happened.
+ *
+ * @throws {NotebookError} naming the cell that failed, after printing its traceback
+ * @throws {InterruptedError} on Ctrl-C
+ */
+export function runDemo(options: DemoOptions = {}): Promise<void> {
+  const { notebooks = NOTEBOOKS, config } = options;
+  return interruptible(async (signal) => {
+    await ensureSetup({ onProgress: console.log, signal });
+    try {
+      const services = await startServices({ config, onProgress: console.log });
+      console.log(describeServers(services));
+      for (const notebook of notebooks) {
+        console.log(`\n${relative(Deno.cwd(), notebook)}`);
+        await takeSummary(); // One that an earlier run left must not be taken for this one's.
+        await printSummary(await execute(notebook, signal));
+      }
+    } finally {
+      await leaveServices();
+    }
+  });
+}
+
+/** Lets go of the servers and says what became of them. */
+export async function leaveServices(): Promise<void> {
+  const { stopped, heldBy } = await releaseServices({ onProgress: console.log });
+  if (heldBy.length > 0) {
+    console.log(
+      `the servers are left running: process ${heldBy.join(", ")} uses them ` +
+        "(`deno task services stop` stops them)",
+    );
+  } else if (stopped.length > 0) console.log("servers stopped");
+}
+
+async function execute(notebook: string, signal: AbortSignal): Promise<NotebookRun> {
+  const display = cellDisplay();
+  try {
+    return await runNotebook(notebook, {
+      outDir: join(CHECKOUT, "out"),
+      onCell: (progress) => display.onCell(progress),
+      signal,
+    });
+  } catch (error) {
+    display.end();
+    if (error instanceof NotebookError && error.traceback) console.error(error.traceback);
+    throw error;
+  } finally {
+    display.end();
+  }
+}
+
+async function printSummary({ cells, seconds, html }: NotebookRun): Promise<void> {
+  console.log(`\n${cells} cells in ${seconds.toFixed(1)} s`);
+  for (const [name, value] of Object.entries(await takeSummary() ?? {})) {
+    console.log(`  ${name.padEnd(24)} ${value}`);
+  }
+  console.log(`  ${"page".padEnd(24)} ${relative(Deno.cwd(), html)}`);
+}

@@ -1,0 +1,53 @@
+/** The checkout's own Jupyter: its folders and its Deno kernel, all in `.venv`. */
+
+import { join } from "node:path";
+import { CHECKOUT } from "../servers/checkout.ts";
+
+/** Jupyter's folders, so that it neither reads nor writes anything in the user's home. */
+export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {
+  const venv = join(root, ".venv");
+  return {
+    JUPYTER_DATA_DIR: join(venv, "share", "jupyter"),
+    JUPYTER_CONFIG_DIR: join(venv, "etc", "jupyter"),
+    JUPYTER_RUNTIME_DIR: join(venv, "var", "jupyter"),
+    JUPYTERLAB_SETTINGS_DIR: join(venv, "var", "lab", "settings"),
+    JUPYTERLAB_WORKSPACES_DIR: join(venv, "var", "lab", "workspaces"),
+    IPYTHONDIR: join(venv, "var", "ipython"),
+    JUPYTER_PATH: "",
+    JUPYTER_CONFIG_PATH: "",
+    PYTHONNOUSERSITE: "1",
+  };
+}
+
+/**
+ * Writes the kernelspec of the Deno that runs now. Its path may lie in a cache folder and change, so this is
+ * done each time Jupyter is started.
+ */
+export async function writeKernelspec(root = CHECKOUT): Promise<void> {
+  const folder = join(root, ".venv", "share", "jupyter", "kernels", "deno");
+  await Deno.mkdir(folder, { recursive: true });
+  const draft = join(folder, `kernel.json.${crypto.randomUUID()}`);
+  await Deno.writeTextFile(
+    draft,
+    JSON.stringify({
+      argv: [Deno.execPath(), "jupyter", "--kernel", "--conn", "{connection_file}"],
+      display_name: "Deno",
+      language: "typescript",
+    }),
+  );
+  await Deno.rename(draft, join(folder, "kernel.json"));
+}
+
+/**
+ * Answers the question about news that JupyterLab asks on its first start, and keeps cells that are scrolled
+ * out of sight in the page, so that live charts go on there.
+ */
+export async function writeLabSettings(root = CHECKOUT): Promise<void> {
+  const folder = join(root, ".venv", "share", "jupyter", "lab", "settings");
+  await Deno.mkdir(folder, { recursive: true });
+  const settings = {
+    "@jupyterlab/apputils-extension:notification": { checkForUpdates: false, fetchNews: "false" },
+    "@jupyterlab/notebook-extension:tracker": { windowingMode: "contentVisibility" },
+  };
+  await Deno.writeTextFile(join(folder, "overrides.json"), JSON.stringify(settings, null, 2));
+}

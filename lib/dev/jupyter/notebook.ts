@@ -1,0 +1,160 @@
+/**
+ * Runs a notebook headless on the Deno kernel.
+ * @module
+ */
+
+import { join, resolve } from "node:path";
+import { WriteBehindError } from "../../core/errors.ts";
+import { CHECKOUT } from "../servers/checkout.ts";
+import { venvPython } from "../setup.ts";
+import { jupyterEnvironment, writeKernelspec } from "./jupyter.ts";
+
+/** A code cell, counted from 1. */
+export interface Cell {
+  readonly index: number;
+  /** How many code cells the notebook has. */
+  readonly total: number;
+  /** Its first line. */
+  readonly title: string;
+}
+
+/** A cell that begins, or that has ended well after `seconds`. */
+export interface CellProgress extends Cell {
+  readonly state: "running" | "done";
+  readonly seconds: number;
+}
+
+/** What is left of a run in which every cell went well. */
+export interface NotebookRun {
+  /** The executed notebook. */
+  readonly notebook: string;
+  /** The page with its outputs. */
+  readonly html: string;
+  readonly cells: number;
+  readonly seconds: number;
+}
+
+/** What a run may be told. */
+export interface NotebookOptions {
+  /** Where the executed notebook and the page go. */
+  outDir: string;
+  /** The kernel's working folder. @default {this checkout} */
+  cwd?: string;
+  /** Variables that the kernel gets beside those of this process, such as REDIS_URL. */
+  env?: Record<string, string>;
+  onCell?: (progress: CellProgress) => void;
+  /** How long one cell may take, in seconds. @default {300} */
+  cellTimeoutSeconds?: number;
+  /** Breaks the run off and ends the kernel. */
+  signal?: AbortSignal;
+}
+
+/** A cell failed; both files were written up to it. */
+export class NotebookError extends WriteBehindError {
+  /**
+   * @param cell the one that failed
+   * @param traceback as the kernel gave it, with its colours
+   */
+  constructor(message: string, readonly cell: Cell, readonly traceback: string) {
+    super(message);
+  }
+}
+
+/** A line of run_notebook.py. */
+type RunnerEvent =
+  | { event: "start"; total: number }
+  | { event: "cell" } & Cell
+  | { event: "done"; seconds: number } & Cell
+  | { event: "error"; name: string; value: string; traceback: string } & Cell
+  | { event: "written"; notebook: string; html: string };
+
+/** How long the runner may take to end its kernel after a break, in milliseconds. */
+const END_MS = 15_000;
+
+/**
+ * Runs a notebook from its first cell to its last.
+ *
+ * @throws {NotebookError} naming the first cell that failed
+ * @throws the signal's reason when it is raised
+ */
+export async function runNotebook(path: string, options: NotebookOptions): Promise<NotebookRun> {
+  const { outDir, cwd = CHECKOUT, onCell, cellTimeoutSeconds = 300, signal } = options;
+  signal?.throwIfAborted();
+  await Deno.stat(path);
+  await writeKernelspec();
+  const since = performance.now();
+  const runner = new Deno.Command(venvPython(), {
+    args: [
+      join(import.meta.dirname ?? ".", "run_notebook.py"),
+      ...[resolve(path), resolve(outDir), resolve(cwd), String(cellTimeoutSeconds)],
+    ],
+    env: { ...jupyterEnvironment(), ...options.env },
+    // Ctrl-C is ours to pass on, in order: by closing the runner's standard input, as our end does too.
+    detached: true,
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const errors = new Response(runner.stderr).text();
+  let deadline: ReturnType<typeof setTimeout> | undefined;
+  const end = () => {
+    runner.stdin.close().catch(() => {});
+    deadline = setTimeout(() => runner.kill("SIGKILL"), END_MS);
+  };
+  signal?.addEventListener("abort", end, { once: true });
+  let failure: NotebookError | undefined;
+  let written: { notebook: string; html: string } | undefined;
+  let cells = 0;
+  try {
+    for await (const line of linesOf(runner.stdout)) {
+      const event = JSON.parse(line) as RunnerEvent;
+      if (event.event === "start") cells = event.total;
+      else if (event.event === "cell") onCell?.({ ...cellOf(event), state: "running", seconds: 0 });
+      else if (event.event === "done") {
+        onCell?.({ ...cellOf(event), state: "done", seconds: event.seconds });
+      } else if (event.event === "error") failure = notebookError(path, event);
+      else written = event;
+    }
+    const { code } = await runner.status;
+    signal?.throwIfAborted();
+    if (failure) throw failure;
+    if (code !== 0 || !written) {
+      throw new WriteBehindError(
+        `running ${path} failed: ${(await errors).trim().split("\n").slice(-5).join("\n")}`,
+      );
+    }
+    const { notebook, html } = written;
+    return { notebook, html, cells, seconds: (performance.now() - since) / 1000 };
+  } finally {
+    signal?.removeEventListener("abort", end);
+    clearTimeout(deadline);
+    if (!signal?.aborted) await runner.stdin.close().catch(() => {});
+    await Promise.all([runner.status, errors]);
+  }
+}
+
+function cellOf({ index, total, title }: Cell): Cell {
+  return { index, total, title };
+}
+
+function notebookError(
+  path: string,
+  event: Extract<RunnerEvent, { event: "error" }>,
+): NotebookError {
+  const { index, total, title, name, value, traceback } = event;
+  return new NotebookError(
+    `${path}: cell ${index} of ${total} failed (${title}): ${name}: ${value}`,
+    cellOf(event),
+    traceback,
+  );
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest) yield rest;
+}

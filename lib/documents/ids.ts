@@ -1,0 +1,35 @@
+/**
+ * Document ids: making them, and refusing those that cannot be one.
+ * @module
+ */
+
+import { randomBytes } from "node:crypto";
+import { DocumentError } from "../core/errors.ts";
+import { MAX_ID_BYTES } from "../core/stream_ids.ts";
+
+/**
+ * A new document id: readable, ordered by time, unique without asking anyone.
+ * @param appId what writes the document, such as `app`
+ * @param machineId where; by default this machine's host name is not told
+ * @returns such as `app-m1-1764000000000-9f2c4a1be07d`
+ */
+export function generateDocId(appId = "app", machineId = "m1"): string {
+  return `${appId}-${machineId}-${Date.now()}-${randomBytes(6).toString("hex")}`;
+}
+
+export function checkId(docId: string): void {
+  const why = typeof docId !== "string"
+    ? `expected text, got ${typeof docId}`
+    : docId === ""
+    ? "it is empty"
+    : docId.length * 3 > MAX_ID_BYTES && Buffer.byteLength(docId) > MAX_ID_BYTES
+    ? `it has ${Buffer.byteLength(docId)} bytes, more than ${MAX_ID_BYTES}`
+    : docId.includes("\0")
+    ? "it has U+0000"
+    : docId.isWellFormed()
+    ? null
+    : "it has a lone surrogate";
+  if (why === null) return;
+  const shown = typeof docId === "string" ? JSON.stringify(docId.slice(0, 60)) : String(docId);
+  throw new DocumentError("invalid", `Cannot use the document id ${shown}: ${why}`);
+}

@@ -1,0 +1,48 @@
+/**
+ * Reading documents by their ids.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { type Config, entityConfig } from "../config/load.ts";
+import type { JsonObject } from "../core/json/encode.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { documentKey } from "../redis/keys.ts";
+import { checkId } from "./ids.ts";
+import { readThrough } from "./read_through.ts";
+
+/** Options of {@linkcode readByIds}. */
+export interface ReadOptions {
+  /**
+   * The target, to read documents from that Redis does not have. They are put back into Redis, but never an
+   * older document than one written meanwhile, nor one whose delete the target has not applied yet. With
+   * more than 1,000 events that it has not applied, such a document stays missing.
+   */
+  through?: Pool;
+}
+
+/**
+ * Reads documents in one round trip.
+ * @returns the documents in the order of `docIds`, `null` for one that is missing
+ * @throws {DocumentError} `invalid` for an id that cannot be one
+ * @throws {ConfigError} with `through`, where not all changes are forwarded to the target
+ */
+export async function readByIds(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docIds: string[],
+  { through }: ReadOptions = {},
+): Promise<(JsonObject | null)[]> {
+  entityConfig(config, entity);
+  if (docIds.length === 0) return [];
+  docIds.forEach(checkId);
+  const keys = docIds.map((docId) => documentKey(config, entity, docId));
+  const texts = await redis.call("JSON.MGET", ...keys, ".") as (string | null)[];
+  if (through) {
+    const missing = docIds.filter((_, index) => texts[index] === null);
+    const found = await readThrough(redis, through, config, entity, missing);
+    docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
+  }
+  return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
+}

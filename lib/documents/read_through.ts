@@ -1,0 +1,84 @@
+/**
+ * Reading through to the target: a document that Redis does not have is put back from its row.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import type { Config } from "../config/load.ts";
+import { ConfigError, DocumentError } from "../core/errors.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
+import { encoded, restore, type Restored, rowsAt } from "./restore.ts";
+
+/** A trim between reading the rows and asking the stream makes it worth looking again. */
+const ATTEMPTS = 3;
+
+/**
+ * Reads documents that Redis does not have from their rows, and puts them back. Not where an event that the
+ * target has not applied names the document, or is parked: it may be the delete. Nor where there are more of those events
+ * than can be looked through: the document then stays missing.
+ * @returns JSON texts by id; an id without a document has none
+ * @throws {ConfigError} where changes are not forwarded, so that the row may hold what was deleted
+ */
+export async function readThrough(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  docIds: string[],
+): Promise<Map<string, string>> {
+  const { perform_write_behind: forward } = config.dummy_data;
+  if (!forward.insert || !forward.update || !forward.delete) {
+    throw new ConfigError(
+      "Cannot read through to the target: with a dummy_data.perform_write_behind that is false, a row may " +
+        "hold what was changed or deleted in Redis; set all three to true, or read without it",
+    );
+  }
+  const found = new Map<string, string>();
+  const { partitions } = config.streams;
+  const byPartition = Map.groupBy(new Set(docIds), (id) => partitionOf(id, partitions));
+  for (const [partition, ids] of byPartition) {
+    const keys = partitionKeys(config, entity, partition);
+    let left = ids;
+    for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
+      left = await readPartition(redis, pool, config, keys, left, found);
+    }
+  }
+  return found;
+}
+
+/** @returns the ids of which the stream could not tell whether they may be put back */
+async function readPartition(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  keys: PartitionKeys,
+  docIds: string[],
+  found: Map<string, string>,
+): Promise<string[]> {
+  const unknown: string[] = [];
+  let left = docIds;
+  while (left.length > 0) {
+    const { offset, rows, parked } = await rowsAt(pool, config, keys, left);
+    const there = rows.flatMap((row, index) =>
+      row === null || !row.text.startsWith("{") || parked[index] ? [] : [{ id: left[index]!, row }]
+    );
+    const wanted = there.map(({ id, row }) => {
+      const text = encoded(row, config);
+      // A row of other writers may hold what Redis cannot; it can be read all the same.
+      return { id, expected: null, text: text instanceof DocumentError ? undefined : text };
+    });
+    const answers = await restore(redis, keys, offset, wanted);
+    there.forEach(({ id, row }, index) => {
+      const text = textOf(answers[index]!, row.text);
+      if (text !== null) found.set(id, text);
+      else if (answers[index]!.outcome === "unknown") unknown.push(id);
+    });
+    left = left.slice(rows.length);
+  }
+  return unknown;
+}
+
+function textOf({ outcome, text }: Restored, row: string): string | null {
+  return text ?? (outcome === "restored" ? row : null);
+}

@@ -1,0 +1,84 @@
+/**
+ * What a script's or Redis's answer means to the caller: typed errors that say what to do.
+ * @module
+ */
+
+import {
+  BackpressureError,
+  DocumentError,
+  type DocumentErrorCode,
+  reasonOf,
+  RedisRefusedError,
+  UnknownOutcomeError,
+  WriteBehindError,
+} from "../core/errors.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
+
+export function refusal(
+  code: string,
+  detail: string,
+  docId: string,
+  verb: string,
+  keys: PartitionKeys,
+) {
+  const cannot = `Cannot ${verb} ${docId}`;
+  if (code === "max_events" || code === "max_bytes") {
+    const unit = code === "max_events" ? "events" : "bytes";
+    return new BackpressureError(
+      code,
+      Number(detail),
+      `${cannot}: ${keys.stream} holds ${detail} ${unit}, its ${code}; the sink is behind: ` +
+        "see that it runs, write slower, or raise the limit",
+    );
+  }
+  const reasons: Record<string, string> = {
+    exists: "the id exists; use overwrite, or updateDocument",
+    missing: "there is no such document; insert it first",
+    wrong_type: `the key ${detail} holds another type of value; it is not ours`,
+    too_large: `the document would have ${detail} bytes, more than documents.max_bytes`,
+    request_conflict: "its requestId was used for another call; use a new one",
+    partitions: `${keys.stream} was first written with streams.partitions: ${detail}; use that`,
+    invalid: `RedisJSON refuses it (${detail})`,
+    permission: `the Redis user may not run ${detail}; grant it by ACL SETUSER`,
+  };
+  return new DocumentError(code as DocumentErrorCode, `${cannot}: ${reasons[code] ?? code}`);
+}
+
+/** Errors of Redis that say that it did nothing, and may do it later. */
+const REFUSALS = new Map([
+  ["OOM", "its memory is full"],
+  ["MISCONF", "it cannot save to disk"],
+  ["LOADING", "it is still loading its data"],
+  ["READONLY", "it is a replica, which takes no writes"],
+  ["NOREPLICAS", "too few replicas are connected"],
+  ["BUSY", "a script keeps it busy"],
+  ["CLUSTERDOWN", "its cluster is down"],
+  ["MASTERDOWN", "its master is down"],
+  ["TRYAGAIN", "its cluster is moving keys"],
+]);
+
+export function explain(error: unknown, verb: string, docId: string): unknown {
+  if (error instanceof WriteBehindError) return error;
+  const reason = reasonOf(error);
+  const cannot = `Cannot ${verb} ${docId}`;
+  const code = reason.replace(/^-/, "").split(" ", 1)[0]!;
+  const refused = REFUSALS.get(code);
+  if (refused !== undefined) {
+    return new RedisRefusedError(code, `${cannot}: Redis refuses, ${refused} (${reason})`, {
+      cause: error,
+    });
+  }
+  // Within a script, what may be written is asked for first, so only a read can have been refused.
+  if (code === "NOPERM" || /ACL failure in script/.test(reason)) {
+    return new DocumentError("permission", `${cannot}: ${reason}`, { cause: error });
+  }
+  // RedisJSON refuses a text before it changes anything; of any other answer we do not know.
+  if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {
+    return new DocumentError("invalid", `${cannot}: ${reason}`, { cause: error });
+  }
+  return new UnknownOutcomeError(
+    `${verb} of ${docId}: the outcome is unknown, it may be written or not (${reason}); ` +
+      "call again with the same requestId, or read the document",
+    { cause: error },
+  );
+}

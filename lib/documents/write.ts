@@ -1,0 +1,230 @@
+/**
+ * Documents in Redis, and the events of their changes: each call is one atomic script.
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { type Config, entityConfig } from "../config/load.ts";
+import { BackpressureError, ConnectionError, DurabilityError, reasonOf } from "../core/errors.ts";
+import { encodeJson, type JsonObject } from "../core/json/encode.ts";
+import type { Receipt } from "../core/receipt.ts";
+import { type EventType, versionOf } from "../core/stream_ids.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { type Durability, durabilityOf, type Wait } from "../redis/durability.ts";
+import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
+import {
+  deleteScript,
+  insertScript,
+  runScript,
+  type Script,
+  settingsScript,
+  updateScript,
+} from "../redis/scripts/mod.ts";
+import { checkId, generateDocId } from "./ids.ts";
+import { explain, refusal } from "./refusals.ts";
+
+/** What every write may ask for. */
+export interface WriteOptions {
+  /** what to wait for; by default what `zero_data_loss` asks */
+  durability?: Durability;
+  /**
+   * A name for this one request. Calling again with it, such as after an {@linkcode UnknownOutcomeError},
+   * returns the first receipt and writes no second event, for `documents.request_id_ttl_seconds`.
+   */
+  requestId?: string;
+}
+
+/** Options of {@linkcode insertDocument}. */
+export interface InsertOptions extends WriteOptions {
+  /** replace a document that exists instead of refusing */
+  overwrite?: boolean;
+}
+
+/**
+ * Stores a new document and appends its `insert` event, in one step.
+ * @param entity an entity's name from the configuration, such as `session`
+ * @param document an object, or its JSON text (which keeps integers above 2^53 as they are)
+ * @param docId 1 to 512 bytes of UTF-8
+ * @returns the receipt
+ * @throws {DocumentError} nothing was written: `exists`, `invalid`, `too_large`, `wrong_type` …
+ * @throws {BackpressureError} nothing was written: too much is waiting
+ * @throws {RedisRefusedError} nothing was written: Redis takes no writes now
+ * @throws {UnknownOutcomeError} the reply was lost
+ * @throws {DurabilityError} written, but not confirmed as asked
+ */
+export function insertDocument(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  document: JsonObject | string,
+  docId: string = generateDocId(entity),
+  options: InsertOptions = {},
+): Promise<Receipt> {
+  return write(redis, config, { verb: "insert", entity, docId, options }, () => {
+    const { text, spelled } = encodeJson(document, config.documents.max_bytes);
+    return [spelled, options.overwrite ? "1" : "0", spelled === text ? "" : text];
+  });
+}
+
+/**
+ * Merges a patch into a document by RFC 7386 (`null` removes a key) and appends its `update` event,
+ * which carries the whole document after the change.
+ * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
+ */
+export function updateDocument(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docId: string,
+  patch: JsonObject | string,
+  options: WriteOptions = {},
+): Promise<Receipt> {
+  return write(redis, config, { verb: "update", entity, docId, options }, () => [
+    encodeJson(patch, config.documents.max_bytes).spelled,
+    String(config.documents.max_bytes),
+  ]);
+}
+
+/**
+ * Removes a document and appends its `delete` event.
+ * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
+ */
+export function deleteDocument(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docId: string,
+  options: WriteOptions = {},
+): Promise<Receipt> {
+  return write(redis, config, { verb: "delete", entity, docId, options }, () => []);
+}
+
+interface Call {
+  verb: EventType;
+  entity: string;
+  docId: string;
+  options: WriteOptions;
+}
+
+const SCRIPTS: Record<EventType, Script> = {
+  insert: insertScript,
+  update: updateScript,
+  delete: deleteScript,
+};
+
+async function write(
+  redis: RedisConnection,
+  config: Config,
+  call: Call,
+  verbArgs: () => string[],
+): Promise<Receipt> {
+  const { verb, entity, docId } = call;
+  try {
+    entityConfig(config, entity);
+    checkId(docId);
+    const receipt = await send(redis, config, call, verbArgs());
+    redis.counters.count("redis_success", 1, `${verb} ${entity}`);
+    return receipt;
+  } catch (error) {
+    const unconfirmed = error instanceof DurabilityError;
+    // An id in the reason would make each failure a line of its own in the log stream.
+    const reason = reasonOf(error).replaceAll(docId, "<id>");
+    redis.counters.count(
+      unconfirmed ? "redis_success" : "redis_fail",
+      1,
+      `${verb} ${entity}: ${reason}`,
+    );
+    throw error;
+  }
+}
+
+async function send(
+  redis: RedisConnection,
+  config: Config,
+  { verb, entity, docId, options }: Call,
+  verbArgs: string[],
+): Promise<Receipt> {
+  const { partitions } = config.streams;
+  const names = partitionKeys(config, entity, partitionOf(docId, partitions));
+  const forward = config.dummy_data.perform_write_behind[verb];
+  const keys = [names.documentPrefix + docId, names.stream, names.settings];
+  const args = [docId, String(Date.now()), forward ? String(partitions) : "0", ...verbArgs];
+  const { requestId } = options;
+  if (requestId !== undefined) {
+    keys.push(names.requestPrefix + requestId);
+    args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
+  }
+
+  const { max_in_flight } = config.redis;
+  if (redis.callsInFlight >= max_in_flight) {
+    throw new BackpressureError(
+      "max_in_flight",
+      redis.callsInFlight,
+      `Cannot ${verb} ${docId}: ${max_in_flight} calls are in flight already; ` +
+        "wait for some of them, or raise redis.max_in_flight",
+    );
+  }
+  const wait = durabilityOf(config, options.durability);
+  redis.callsInFlight++;
+  try {
+    const script = SCRIPTS[verb];
+    let outcome = await run(redis, script, keys, args, wait);
+    if (statusOf(outcome.reply) === "settings") {
+      const { max_events, max_bytes } = config.streams;
+      const settings = [partitions, max_events, max_bytes].map(String);
+      await runScript(redis, settingsScript, [names.settings], settings);
+      outcome = await run(redis, script, keys, args, wait);
+    }
+    const receipt = receiptOf(outcome.reply, docId, verb, names);
+    if (outcome.unconfirmed === null) return receipt;
+    throw new DurabilityError(
+      receipt,
+      `${verb} of ${docId} is written, not confirmed: ${outcome.unconfirmed}`,
+    );
+  } catch (error) {
+    throw explain(error, verb, docId);
+  } finally {
+    redis.callsInFlight--;
+  }
+}
+
+/** Runs a script where its durability can be had. */
+async function run(
+  redis: RedisConnection,
+  script: Script,
+  keys: string[],
+  args: string[],
+  wait: Wait,
+): Promise<{ reply: unknown; unconfirmed: string | null }> {
+  if (wait.replicas > 0 || wait.fsync) {
+    const lane = await redis.durableLane();
+    const outcome = await lane.run(script, keys, args, wait);
+    if (outcome.error) throw outcome.error;
+    return outcome;
+  }
+  if (redis.status !== "ready") {
+    throw new ConnectionError("Not connected to Redis: nothing was sent");
+  }
+  const evalsha = () => redis.evalshaTogether(script.sha, keys, args);
+  return { reply: await runScript(redis, script, keys, args, evalsha), unconfirmed: null };
+}
+
+/** What a verb answered: "ok" for a plain stream id. */
+function statusOf(reply: unknown): string {
+  return typeof reply === "string" ? "ok" : (reply as [string, string])[0];
+}
+
+function receiptOf(reply: unknown, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
+  const status = statusOf(reply);
+  const detail = typeof reply === "string" ? reply : (reply as [string, string])[1];
+  if (status !== "ok" && status !== "repeated") throw refusal(status, detail, docId, verb, keys);
+  return {
+    documentId: docId,
+    streamId: detail === "" ? null : detail,
+    version: detail === "" ? null : versionOf(detail),
+    repeated: status === "repeated",
+  };
+}
+
+const hashOf = (parts: string[]) =>
+  createHash("sha256").update(JSON.stringify(parts)).digest("base64url");

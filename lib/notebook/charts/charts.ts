@@ -1,0 +1,295 @@
+/**
+ * The charts. Each function returns one HTML figure, for any theme; without data it shows empty axes.
+ * @module
+ */
+
+import * as Plot from "@observablehq/plot";
+import type { Sample } from "../../metrics/sampler.ts";
+import { horizontalBars, shortened, sideLabels } from "./bars.ts";
+import { figure, picture, waiting } from "./figure.ts";
+import { clock, compact, countTicks, duration, full, logTicks, timeStep } from "./scales.ts";
+import { COLOUR } from "./theme.ts";
+import { overTime } from "./timeline.ts";
+
+/** What succeeded and what failed, in events since sampling began. */
+export function outcomesChart(samples: readonly Sample[]): string {
+  return overTime(
+    {
+      title: "Outcomes",
+      subtitle: "events since sampling began; the gap between the lines is the lag",
+    },
+    samples,
+    full,
+    {
+      height: 165,
+      unit: "succeeded",
+      fill: "lag",
+      lines: [
+        { colour: "written", label: "in Redis", value: (at) => at.redis_success },
+        { colour: "stored", label: "in PostgreSQL", value: (at) => at.postgres_success },
+      ],
+    },
+    {
+      height: 100,
+      unit: "failed and retried",
+      lines: [
+        { colour: "retried", label: "retried", value: (at) => at.redis_retry },
+        { colour: "failed", label: "Redis failed", value: (at) => at.redis_fail, dashed: true },
+        { colour: "failed", label: "PostgreSQL failed", value: (at) => at.postgres_fail },
+      ],
+    },
+  );
+}
+
+/** Events written and drained each second, and below them the lag, in events. */
+export function flowChart(samples: readonly Sample[]): string {
+  const seconds = samples.at(-1)?.lagSeconds;
+  const behind = !seconds ? "" : `; now ${duration(1000 * seconds)} behind`;
+  return overTime(
+    { title: "Flow and lag", subtitle: `events per second, and events behind${behind}` },
+    samples,
+    compact,
+    {
+      height: 135,
+      unit: "events per second",
+      lines: [
+        { colour: "written", label: "written/s", value: (at) => at.writtenPerSecond },
+        { colour: "stored", label: "drained/s", value: (at) => at.drainedPerSecond },
+      ],
+    },
+    {
+      height: 115,
+      unit: "events behind",
+      fill: "lag",
+      lines: [{ colour: "lag", label: "lag", value: (at) => at.lagEvents }],
+    },
+  );
+}
+
+/** How long after the write call a row is visible: the median and the slowest of a hundred. */
+export function freshnessChart(samples: readonly Sample[]): string {
+  return overTime(
+    { title: "Freshness", subtitle: "from the write call to the row being visible (log scale)" },
+    samples,
+    duration,
+    {
+      height: 150,
+      unit: "delay",
+      scale: { type: "log", format: duration },
+      lines: [
+        { colour: "retried", label: "p99", value: (at) => at.freshnessP99Ms },
+        { colour: "stored", label: "p50", value: (at) => at.freshnessP50Ms },
+      ],
+    },
+  );
+}
+
+/** Outcomes, flow and freshness under each other: what a live display shows. */
+export function dashboard(samples: readonly Sample[]): string {
+  return outcomesChart(samples) + flowChart(samples) + freshnessChart(samples);
+}
+
+/** The latencies that were measured at one durability level, in ms. */
+export interface Latencies {
+  level: string;
+  ms: readonly number[];
+}
+
+/** Dots that are drawn for one level; more measurements are thinned out evenly. */
+const MAX_DOTS = 150;
+const ROW = 52;
+
+/** What each durability level costs: every call a dot, the middle half a box, the median a line. */
+export function latencyChart(points: readonly Latencies[]): string {
+  const levels = points.filter(({ ms }) => ms.length > 0).map(({ level, ms }, row) => {
+    const sorted = ms.toSorted((a, b) => a - b);
+    const at = (part: number) => sorted[Math.floor(part * (sorted.length - 1))] ?? NaN;
+    const dots = Math.min(sorted.length, MAX_DOTS);
+    return {
+      level,
+      row,
+      quarter: at(0.25),
+      p50: at(0.5),
+      threeQuarters: at(0.75),
+      p99: at(0.99),
+      calls: sorted.length,
+      // Scattered over the row, the same way each time.
+      dots: Array.from({ length: dots }, (_, index) => ({
+        ms: at(dots > 1 ? index / (dots - 1) : 0),
+        row: row + 0.5 * (Math.abs(1e4 * Math.sin(index + 1)) % 1 - 0.5),
+      })),
+    };
+  });
+  const all = levels.flatMap(({ dots }) => dots.map(({ ms }) => ms));
+  const least = 0.001;
+  const scale = all.length === 0
+    ? logTicks(0.1, 100)
+    : logTicks(Math.max(least, Math.min(...all)), Math.max(2 * least, ...all));
+  const rows = Math.max(levels.length, 2);
+  const svg = picture(
+    `Latency by durability. ${
+      levels.map(({ level, p50, p99 }) => `${level}: p50 ${duration(p50)}, p99 ${duration(p99)}`)
+        .join("; ")
+    }`,
+    {
+      height: rows * ROW + 50,
+      ...sideLabels(levels.map(({ level }) => level)),
+      marginRight: 170,
+      marginTop: 8,
+      marginBottom: 40,
+      x: {
+        type: "log",
+        ...scale,
+        tickFormat: duration,
+        label: "time of one call (log scale)",
+        labelArrow: "none",
+        labelAnchor: "center",
+        grid: true,
+      },
+      y: {
+        domain: [rows - 0.5, -0.5],
+        ticks: levels.map(({ row }) => row),
+        tickFormat: (row: number) => shortened(levels[row]?.level ?? ""),
+        tickSize: 0,
+        label: null,
+      },
+      marks: [
+        Plot.rect(levels, {
+          x1: ({ quarter }) => Math.max(least, quarter),
+          x2: ({ threeQuarters }) => Math.max(least, threeQuarters),
+          y1: ({ row }) => row - 0.32,
+          y2: ({ row }) => row + 0.32,
+          fill: COLOUR.written,
+          fillOpacity: 0.16,
+          stroke: COLOUR.written,
+          strokeOpacity: 0.6,
+        }),
+        Plot.dot(levels.flatMap(({ dots }) => dots), {
+          x: ({ ms }) => Math.max(least, ms),
+          y: "row",
+          r: 2.2,
+          fill: COLOUR.written,
+          fillOpacity: 0.5,
+        }),
+        Plot.ruleX(levels, {
+          x: ({ p50 }) => Math.max(least, p50),
+          y1: ({ row }) => row - 0.38,
+          y2: ({ row }) => row + 0.38,
+          stroke: COLOUR.retried,
+          strokeWidth: 3,
+        }),
+        Plot.text(levels, {
+          y: "row",
+          frameAnchor: "right",
+          textAnchor: "start",
+          dx: 12,
+          text: ({ p50, p99 }) => `p50 ${duration(p50)}\np99 ${duration(p99)}`,
+          fontSize: 13,
+          fontWeight: 600,
+        }),
+        ...waiting(levels.length === 0),
+      ],
+    },
+  );
+  const calls = full(levels.reduce((sum, level) => sum + level.calls, 0));
+  return figure({
+    title: "What durability costs",
+    subtitle: `${calls} calls; each dot one call, box the middle half`,
+    legend: [{ colour: "written", label: "calls" }, { colour: "retried", label: "median (p50)" }],
+  }, svg);
+}
+
+/** Documents by the type of their device, the most frequent first. */
+export function devicesChart(rows: readonly { device_type: string; count: number }[]): string {
+  const bars = rows.map(({ device_type, count }) => ({ name: device_type, value: count }))
+    .sort((a, b) => b.value - a.value);
+  return figure(
+    { title: "Devices", subtitle: "documents by device type" },
+    horizontalBars("Devices", bars.map((bar) => ({ ...bar, label: full(bar.value) })), "stored"),
+  );
+}
+
+/** A named figure to compare with others of its unit. */
+export interface Bar {
+  name: string;
+  value: number;
+  unit: string;
+}
+
+/**
+ * Figures side by side, the first one emphasised; each unit has an axis of its own.
+ * @param title what is compared
+ */
+export function comparisonChart(bars: readonly Bar[], title = "Side by side"): string {
+  const units = Map.groupBy(bars, ({ unit }) => unit);
+  if (units.size === 0) units.set("", []);
+  const pictures = [...units].map(([unit, group]) =>
+    horizontalBars(
+      `${title}, ${unit}`,
+      group.map(({ name, value }) => ({ name, value, label: `${full(value)} ${unit}` })),
+      "written",
+      bars[0],
+    )
+  );
+  return figure(
+    { title, subtitle: [...units.keys()].join(", ") },
+    ...pictures,
+  );
+}
+
+/** Documents by the minute in which they were created, on this machine's clock. */
+export function perMinuteChart(rows: readonly { minute: Date; count: number }[]): string {
+  const minutes = rows.map(({ minute, count }) => ({ start: minute.getTime(), count }))
+    .sort((a, b) => a.start - b.start);
+  const first = minutes[0]?.start ?? 0;
+  const end = Math.max(first + 5 * 60_000, (minutes.at(-1)?.start ?? 0) + 60_000);
+  const step = 1000 * Math.max(60, timeStep((end - first) / 1000, 9));
+  const ticks = Array.from(
+    { length: Math.floor((end - first) / step) + 1 },
+    (_, index) => first + index * step,
+  );
+  const total = full(minutes.reduce((sum, { count }) => sum + count, 0));
+  const svg = picture(`Documents per minute. ${minutes.length} minutes, ${total} documents`, {
+    height: 210,
+    marginLeft: 52,
+    marginTop: 24,
+    marginBottom: 30,
+    x: {
+      domain: [first, end],
+      ticks: minutes.length > 0 ? ticks : [],
+      tickFormat: (time: number) => clock(new Date(time)).slice(0, 5),
+      label: null,
+    },
+    y: {
+      ...countTicks(minutes.reduce((max, { count }) => Math.max(max, count), 0), 4),
+      tickFormat: compact,
+      label: "documents",
+      labelArrow: "none",
+      grid: true,
+    },
+    marks: [
+      Plot.rectY(minutes, {
+        x1: "start",
+        x2: ({ start }) => start + 60_000,
+        y: "count",
+        fill: COLOUR.stored,
+        inset: 1,
+      }),
+      ...(minutes.length <= 15
+        ? [Plot.text(minutes, {
+          x: ({ start }) => start + 30_000,
+          y: "count",
+          text: ({ count }) => compact(count),
+          dy: -8,
+          fontWeight: 600,
+        })]
+        : []),
+      Plot.ruleY([0], { strokeOpacity: 0.5 }),
+      ...waiting(minutes.length === 0),
+    ],
+  });
+  return figure(
+    { title: "Documents per minute", subtitle: `${total} documents by creation time` },
+    svg,
+  );
+}

@@ -1,0 +1,70 @@
+/**
+ * A room of its own on the servers that a notebook uses: what is measured there disturbs no data.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { type Config, configWith } from "../config/load.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { connectRedis, type RedisConnection } from "../redis/connection.ts";
+import { connectPostgres } from "../targets/postgres/connect.ts";
+import { createTable } from "../targets/postgres/migrate.ts";
+
+/** Redis's database, and PostgreSQL's. */
+const REDIS_DB = 1;
+const DATABASE = "writebehind_speed";
+
+/** Tells our leftovers in the Redis database from anybody's data. */
+const MARK = "writebehind:speed";
+
+/** Connections to empty databases, with an empty table of the entity `session`. */
+export interface Room extends AsyncDisposable {
+  readonly config: Config;
+  readonly redis: RedisConnection;
+  readonly postgres: Pool;
+}
+
+/**
+ * Makes a PostgreSQL database and takes an empty Redis database; both are emptied again on disposal.
+ * @param config names the servers, and a PostgreSQL user that may create databases
+ * @throws {WriteBehindError} where the Redis database holds data of others
+ */
+export async function openRoom(config: Config): Promise<Room> {
+  const inside = configWith(config, {
+    redis: { db: REDIS_DB },
+    postgresql: { database: DATABASE },
+    search_index: { create_index: false },
+    write_behind: { batch_size: 10_000 },
+  });
+  await using stack = new AsyncDisposableStack();
+  const redis = stack.use(await connectRedis(inside));
+  if (await redis.dbsize() > 0 && !await redis.exists(MARK)) {
+    throw new WriteBehindError(
+      `Redis database ${REDIS_DB} is not empty: measuring needs one that is, so nothing was touched`,
+    );
+  }
+  stack.defer(async () => {
+    // Or closing the connection would send them afterwards.
+    await redis.counters.flush();
+    await redis.flushdb();
+  });
+  await redis.flushdb();
+  await redis.set(MARK, "may be emptied at any time");
+  await administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`);
+  await administer(config, `CREATE DATABASE ${DATABASE}`);
+  stack.defer(() => administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`));
+  const postgres = await connectPostgres(inside);
+  stack.defer(() => postgres.end());
+  await createTable(postgres, inside, "session");
+  const owned = stack.move();
+  return { config: inside, redis, postgres, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+async function administer(config: Config, statement: string): Promise<void> {
+  const pool = await connectPostgres(config);
+  try {
+    await pool.query(statement);
+  } finally {
+    await pool.end();
+  }
+}

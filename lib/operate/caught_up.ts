@@ -1,0 +1,51 @@
+/**
+ * Waiting until the target holds every event.
+ * @module
+ */
+
+import type { Redis } from "ioredis";
+import type { Pool } from "pg";
+import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
+import { allPartitions } from "../redis/keys.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
+import { offsetOf } from "../targets/postgres/migrate.ts";
+
+const LOOK_AGAIN_MS = 20;
+
+/**
+ * Waits until the target holds every event that is in the streams now.
+ * @param deadlineMs how long to wait, in ms
+ * @throws {WriteBehindError} after the deadline, with how far it got
+ */
+export async function caughtUp(
+  redis: Redis,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  { deadlineMs = 60_000, signal = new AbortController().signal }: {
+    deadlineMs?: number;
+    signal?: AbortSignal;
+  } = {},
+): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
+  for (const { stream } of allPartitions(config, entity)) {
+    const goal = await lastGeneratedId(redis, stream);
+    for (;;) {
+      signal.throwIfAborted();
+      const offset = await offsetOf(pool, stream);
+      // An offset past the last id tells of a stream that has gone back: there is something to mend first.
+      const reached = compareStreamIds(offset, goal) >= 0;
+      if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
+      if (Date.now() >= deadline) {
+        throw new WriteBehindError(
+          `the target is behind after ${deadlineMs} ms: ${stream} is at ${offset}, not at ${goal}; ` +
+            "see whether a sink runs, and its last error",
+        );
+      }
+      await delay(LOOK_AGAIN_MS, signal);
+    }
+  }
+}

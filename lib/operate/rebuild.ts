@@ -1,0 +1,196 @@
+/**
+ * Fills an empty Redis from the target: documents and search index.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { type Config, entityConfig } from "../config/load.ts";
+import { DocumentError, WriteBehindError } from "../core/errors.ts";
+import { encoded, IS_PARKED, READ_BYTES, restore, type Row } from "../documents/restore.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions, CONSUMER_GROUP, type PartitionKeys, partitionOf } from "../redis/keys.ts";
+import { forwardScript, runScript } from "../redis/scripts/mod.ts";
+import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
+import { hasWitness } from "../sink/rewind.ts";
+import { CHUNK } from "./verify/compare.ts";
+
+/** What a rebuild did, in documents. */
+export interface RebuildReport {
+  /** rows that were looked at */
+  rows: number;
+  /** documents that were written */
+  restored: number;
+  /** documents that were there already, or that a newer event names */
+  kept: number;
+  /** rows that Redis cannot hold, with the reason; at most 1,000 of them */
+  refused: { id: string; reason: string }[];
+  refusedRows: number;
+  /** what became of the search index */
+  index: SearchIndexResult["status"];
+}
+
+/** Options of {@linkcode rebuild}. */
+export interface RebuildOptions {
+  /** called after each chunk, with rows done so far, and about how many there are */
+  onProgress?: (done: number, about: number) => void;
+  signal?: AbortSignal;
+}
+
+/** Why a rebuild does not begin, or breaks off. */
+export class RebuildRefusedError extends WriteBehindError {}
+
+const MAX_REFUSED = 1000;
+/** A sink that trims between reading rows and writing documents makes it worth looking again. */
+const ATTEMPTS = 10;
+
+/**
+ * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index.
+ * Appends no events. Writers and sinks may run: no document is overwritten, and none is brought back that
+ * was deleted meanwhile. Can be broken off and run again.
+ * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
+ * documents would be older than what Redis held
+ */
+export async function rebuild(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  { onProgress, signal }: RebuildOptions = {},
+): Promise<RebuildReport> {
+  const { table } = entityConfig(config, entity);
+  const partitions = allPartitions(config, entity);
+  for (const keys of partitions) await prepare(redis, pool, keys);
+  const report: RebuildReport = {
+    rows: 0,
+    restored: 0,
+    kept: 0,
+    refused: [],
+    refusedRows: 0,
+    index: "off",
+  };
+  const { rows: [size] } = await pool.query<{ rows: number }>(
+    "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
+    [`"${table}"`],
+  );
+  let after = "";
+  let attempt = 1;
+  for (;;) {
+    signal?.throwIfAborted();
+    const page = await readPage(pool, table, partitions, after);
+    if (page.length === 0) break;
+    const groups = Map.groupBy(page, ({ id }) => partitionOf(id, partitions.length));
+    const outcomes = await Promise.all(
+      [...groups].map(([partition, rows]) =>
+        restorePage(redis, config, partitions[partition]!, rows)
+      ),
+    );
+    if (outcomes.some(({ unknown }) => unknown)) {
+      if (attempt++ === ATTEMPTS) {
+        throw new RebuildRefusedError(
+          "Cannot go on: more events wait than can be looked through; wait until the sink has caught " +
+            "up, then run it again",
+        );
+      }
+      continue;
+    }
+    attempt = 1;
+    for (const { restored, kept, refused } of outcomes) {
+      report.restored += restored;
+      report.kept += kept;
+      report.refusedRows += refused.length;
+      report.refused.push(...refused.slice(0, MAX_REFUSED - report.refused.length));
+    }
+    report.rows += page.length;
+    after = page.at(-1)!.id;
+    onProgress?.(report.rows, Math.max(report.rows, size?.rows ?? 0));
+  }
+  report.index = (await createSearchIndex(redis, config, entity)).status;
+  return report;
+}
+
+/** Sees that the rows of a partition are the newest there is, and that new events get ids past the offset. */
+async function prepare(redis: RedisConnection, pool: Pool, keys: PartitionKeys): Promise<void> {
+  const { stream } = keys;
+  const { rows: [row] } = await pool.query<{ offset: string; witness: string; parked: boolean }>(
+    `SELECT coalesce(o.last_id, '0-0') AS "offset", coalesce(o.witness, '0-0') AS witness,
+            EXISTS (SELECT FROM writebehind_dead_letter d
+                     WHERE d.stream = s.stream AND d.state = 'parked') AS parked
+       FROM (SELECT $1::text AS stream) s LEFT JOIN writebehind_offset o USING (stream)`,
+    [stream],
+  );
+  const { offset, witness, parked } = row!;
+  const refuse = (reason: string) => new RebuildRefusedError(`Cannot rebuild ${stream}: ${reason}`);
+  if (parked) {
+    throw refuse(
+      "events are parked that are newer than their rows; replay or discard them first, see dead-letter",
+    );
+  }
+  const [waiting] = await redis.xrange(stream, `(${offset}`, "+", "COUNT", 1);
+  if (waiting) {
+    throw refuse("events wait that the target does not have; let a sink apply them first");
+  }
+  if (await redis.xlen(stream) > 0 && !await hasWitness(redis, keys, witness)) {
+    throw refuse("the stream has gone back; start a sink, which mends it, and run this again");
+  }
+  if (offset !== "0-0") await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+}
+
+interface PageRow extends Row {
+  id: string;
+  offset: string;
+  parked: boolean;
+}
+
+/** Reads rows in the order of their ids, with the offset that they are at: both in one statement. */
+async function readPage(
+  pool: Pool,
+  table: string,
+  partitions: PartitionKeys[],
+  after: string,
+): Promise<PageRow[]> {
+  const { rows } = await pool.query<
+    { id: string; text: string; version: string; parked: boolean; offsets: Record<string, string> }
+  >(
+    `WITH page AS MATERIALIZED (
+       SELECT id, version::text AS version, coalesce(payload::text, 'null') AS text
+         FROM "${table}" WHERE id > $1 ORDER BY id LIMIT ${CHUNK}
+     ), measured AS (
+       SELECT *, sum(octet_length(text)) OVER (ORDER BY id) AS bytes FROM page
+     )
+     SELECT id, text, version, ${IS_PARKED("measured.id", "$2::text[]")} AS parked,
+            (SELECT coalesce(json_object_agg(stream, last_id), '{}')
+               FROM writebehind_offset WHERE stream = ANY($2::text[])) AS offsets
+       FROM measured WHERE bytes - octet_length(text) < $3 ORDER BY id`,
+    [after, partitions.map(({ stream }) => stream), READ_BYTES],
+  );
+  return rows.map(({ offsets, ...row }) => {
+    const { stream } = partitions[partitionOf(row.id, partitions.length)]!;
+    return { ...row, offset: offsets[stream] ?? "0-0" };
+  });
+}
+
+async function restorePage(
+  redis: RedisConnection,
+  config: Config,
+  keys: PartitionKeys,
+  rows: PageRow[],
+): Promise<
+  { restored: number; kept: number; refused: RebuildReport["refused"]; unknown: boolean }
+> {
+  const refused: RebuildReport["refused"] = [];
+  const wanted = rows.flatMap((row) => {
+    if (row.parked) return [];
+    const text = encoded(row, config);
+    if (!(text instanceof DocumentError)) return [{ id: row.id, expected: null, text }];
+    refused.push({ id: row.id, reason: text.message });
+    return [];
+  });
+  const outcomes = await restore(redis, keys, rows[0]!.offset, wanted);
+  const restored = outcomes.filter(({ outcome }) => outcome === "restored").length;
+  return {
+    restored,
+    kept: rows.length - refused.length - restored,
+    refused,
+    unknown: outcomes.some(({ outcome }) => outcome === "unknown"),
+  };
+}

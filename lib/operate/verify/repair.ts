@@ -1,0 +1,119 @@
+/**
+ * Mending what `verify` found, on either side, where it still stands as it was seen.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import type { Config } from "../../config/load.ts";
+import { DocumentError } from "../../core/errors.ts";
+import { encoded, type Restoration, restore, rowsAt } from "../../documents/restore.ts";
+import type { RedisConnection } from "../../redis/connection.ts";
+import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { resend } from "../../sink/rewind.ts";
+import { CHUNK, hashOf, hashOfRow, readDocuments, type Seen } from "./compare.ts";
+
+/** What a repair did, in documents. */
+export interface RepairReport {
+  mended: number;
+  /** documents or rows that are not as they were seen any more: left alone */
+  changed: number;
+  /** documents that Redis cannot hold as their rows are, with the reason */
+  refused: { id: string; reason: string }[];
+}
+
+/** Options of {@linkcode repairTarget} and {@linkcode repairRedis}. */
+export interface RepairOptions {
+  onProgress?: (done: number) => void;
+  signal?: AbortSignal;
+}
+
+/**
+ * Sends the present state of documents to the target once more, by new events that a sink applies. Only of
+ * documents that still are as they were seen.
+ * @param mismatches from a report of `verify`
+ */
+export async function repairTarget(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  mismatches: Seen[],
+  { onProgress, signal }: RepairOptions = {},
+): Promise<RepairReport> {
+  const report: RepairReport = { mended: 0, changed: 0, refused: [] };
+  for (const [keys, chunk] of chunks(config, entity, mismatches)) {
+    for (let left = chunk; left.length > 0;) {
+      signal?.throwIfAborted();
+      const texts = await readDocuments(redis, keys, left.map(({ id }) => id));
+      for (const [index, text] of texts.entries()) {
+        const { id, document } = left[index]!;
+        const asSeen = (text === null ? null : hashOf(text)) === document;
+        const sent = asSeen && await resend(redis, keys, id, text) !== null;
+        report[sent ? "mended" : "changed"]++;
+      }
+      left = left.slice(texts.length);
+      onProgress?.(report.mended + report.changed);
+    }
+  }
+  return report;
+}
+
+/**
+ * Brings documents in Redis to what their rows hold: writes, replaces or removes them, without events. Only
+ * where document and row still are as they were seen and no event is under way to the row.
+ * @param mismatches from a report of `verify`
+ */
+export async function repairRedis(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  mismatches: Seen[],
+  { onProgress, signal }: RepairOptions = {},
+): Promise<RepairReport> {
+  const report: RepairReport = { mended: 0, changed: 0, refused: [] };
+  for (const [keys, chunk] of chunks(config, entity, mismatches)) {
+    for (let left = chunk; left.length > 0;) {
+      signal?.throwIfAborted();
+      const ids = left.map(({ id }) => id);
+      const [texts, { offset, rows, parked }] = await Promise.all([
+        readDocuments(redis, keys, ids),
+        rowsAt(pool, config, keys, ids),
+      ]);
+      const both = Math.min(texts.length, rows.length);
+      const wanted: Restoration[] = [];
+      for (let index = 0; index < both; index++) {
+        const { id, document, row: seenRow } = left[index]!;
+        const expected = texts[index]!;
+        const row = rows[index]!;
+        const asSeen = !parked[index] &&
+          (expected === null ? null : hashOf(expected)) === document &&
+          (row === null ? null : hashOfRow(row)) === seenRow;
+        if (!asSeen) report.changed++;
+        else {
+          const text = encoded(row, config);
+          if (text instanceof DocumentError) report.refused.push({ id, reason: text.message });
+          else wanted.push({ id, expected, text });
+        }
+      }
+      for (const { outcome } of await restore(redis, keys, offset, wanted)) {
+        report[outcome === "restored" ? "mended" : "changed"]++;
+      }
+      left = left.slice(both);
+      onProgress?.(report.mended + report.changed + report.refused.length);
+    }
+  }
+  return report;
+}
+
+function* chunks(
+  config: Config,
+  entity: string,
+  mismatches: Seen[],
+): Generator<[PartitionKeys, Seen[]]> {
+  const { partitions } = config.streams;
+  const groups = Map.groupBy(mismatches, ({ id }) => partitionOf(id, partitions));
+  for (const keys of allPartitions(config, entity)) {
+    const own = groups.get(keys.partition) ?? [];
+    for (let at = 0; at < own.length; at += CHUNK) yield [keys, own.slice(at, at + CHUNK)];
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Compares Redis with the target, document by document, on a live system and in bounded memory.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import type { Config } from "../../config/load.ts";
+import { delay } from "../../core/delay.ts";
+import { compareStreamIds } from "../../core/stream_ids.ts";
+import type { RedisConnection } from "../../redis/connection.ts";
+import { Comparison, type Difference, type Seen, type Suspect } from "./compare.ts";
+import { Scan } from "./scan.ts";
+
+/**
+ * What became of a comparison. A list holds at most {@linkcode MAX_LISTED} documents; `counts` are
+ * complete.
+ */
+export interface VerifyReport {
+  /** documents in Redis (one that is read while others are written may count twice), rows in the target */
+  documents: number;
+  rows: number;
+  /** documents that are as their rows are */
+  equal: number;
+  /** differences that persist after the target has caught up: these are errors */
+  mismatches: Seen[];
+  /** documents whose events the target has not reached in time */
+  behind: string[];
+  /** documents with an event in the dead-letter table */
+  parked: string[];
+  /** differences that `perform_write_behind` explains */
+  notForwarded: string[];
+  /** how long the lists would be */
+  counts: { mismatches: number; behind: number; parked: number; notForwarded: number };
+  /** JSON values under the entity's prefix that can be no document: their ids are none, or of another partition */
+  foreign: number;
+}
+
+/** What a list of a report holds at most, and how many differences are looked at again at a time. */
+export const MAX_LISTED = 100_000;
+const LOOK_AGAIN_MS = 50;
+/** A missing row has no version, so one that comes and goes is told from one that stays by looking often. */
+const LOOKS_FOR_MISSING = 3;
+
+/** Options of {@linkcode verify}. */
+export interface VerifyOptions {
+  /** how long the target may take to catch up with what was seen, in ms. @default {10000} */
+  settleMs?: number;
+  /** called after each chunk, with documents and rows compared so far, and about how many there are */
+  onProgress?: (compared: number, about: number) => void;
+  signal?: AbortSignal;
+}
+
+/**
+ * Compares every document of an entity with its row. Documents are equal as JSON values: numbers as
+ * decimals, whatever the order of keys. Writers need not stop: a difference counts only where it is still
+ * there, unchanged, after the target's offset has passed the last event that was in the stream when it was
+ * seen.
+ */
+export async function verify(
+  redis: RedisConnection,
+  pool: Pool,
+  config: Config,
+  entity: string,
+  { settleMs = 10_000, onProgress, signal = new AbortController().signal }: VerifyOptions = {},
+): Promise<VerifyReport> {
+  const scan = new Scan(redis, pool, config, entity);
+  const comparison = new Comparison(redis, pool, config, entity);
+  const report: VerifyReport = {
+    documents: 0,
+    rows: 0,
+    equal: 0,
+    mismatches: [],
+    behind: [],
+    parked: [],
+    notForwarded: [],
+    counts: { mismatches: 0, behind: 0, parked: 0, notForwarded: 0 },
+    foreign: 0,
+  };
+  const about = onProgress ? await scan.size() : 0;
+  const settling = new Settling(comparison, config, report, settleMs, signal);
+  const progress = () => onProgress?.(report.documents + report.rows, about);
+  for await (const { count, suspected } of scan.rows()) {
+    signal.throwIfAborted();
+    report.rows += count;
+    await settling.add(await comparison.compare(suspected));
+    progress();
+  }
+  for await (const { count, suspected } of scan.documents()) {
+    signal.throwIfAborted();
+    report.documents += count;
+    report.equal += count;
+    const found = await comparison.compare(suspected);
+    await settling.add(found.filter((suspect) => !settling.mayHaveListed(suspect)));
+    progress();
+  }
+  await settling.settle();
+  report.foreign = scan.foreign;
+  return report;
+}
+
+/** Waits with what differs until the target has passed what was seen. */
+class Settling {
+  #suspects = new Map<string, Suspect>();
+  #listed = new Set<string>();
+  #comparison: Comparison;
+  #config: Config;
+  #report: VerifyReport;
+  #settleMs: number;
+  #signal: AbortSignal;
+
+  constructor(
+    comparison: Comparison,
+    config: Config,
+    report: VerifyReport,
+    settleMs: number,
+    signal: AbortSignal,
+  ) {
+    this.#comparison = comparison;
+    this.#config = config;
+    this.#report = report;
+    this.#settleMs = settleMs;
+    this.#signal = signal;
+  }
+
+  /**
+   * Whether a document that was found by itself is in the report: its row may have led to it. Where the
+   * lists overflow this is not known, unless it has no row.
+   */
+  mayHaveListed({ id, difference }: Suspect): boolean {
+    return this.#listed.has(id) || this.#listed.size >= MAX_LISTED && difference !== "missing";
+  }
+
+  async add(found: Suspect[]): Promise<void> {
+    for (const suspect of found) this.#suspects.set(suspect.id, suspect);
+    if (this.#suspects.size >= MAX_LISTED) await this.settle();
+  }
+
+  async settle(): Promise<void> {
+    const deadline = Date.now() + this.#settleMs;
+    while (this.#suspects.size > 0) {
+      const late = Date.now() >= deadline;
+      await this.#look(late);
+      if (this.#suspects.size === 0) return;
+      if (late) {
+        for (const suspect of this.#suspects.values()) this.#list("behind", suspect);
+        this.#suspects.clear();
+        return;
+      }
+      await delay(LOOK_AGAIN_MS, this.#signal);
+      this.#signal.throwIfAborted();
+    }
+  }
+
+  /** Looks again at what the target has passed. */
+  async #look(late: boolean): Promise<void> {
+    const progress = await this.#comparison.progress();
+    const settled = [...this.#suspects.values()].filter(({ partition, lastId: seen }) => {
+      const { offset, lastId } = progress[partition]!;
+      // An offset past the last event tells of a stream that has gone back: a sink may be mending it.
+      return compareStreamIds(offset, seen) >= 0 && (late || compareStreamIds(lastId, offset) >= 0);
+    });
+    if (settled.length === 0) return;
+    // Asked before the rows are read: a replay in between makes a document equal, not a mismatch.
+    const parked = await this.#comparison.parked(settled);
+    const again = new Map(
+      (await this.#comparison.compare(settled.map(({ id }) => id))).map((now) => [now.id, now]),
+    );
+    for (const before of settled) {
+      const now = again.get(before.id);
+      this.#suspects.delete(before.id);
+      if (now === undefined) continue;
+      if (parked.has(now.id)) this.#list("parked", now);
+      else if (now.document !== before.document || now.row !== before.row) {
+        this.#suspects.set(now.id, now);
+      } else if (now.row === null && before.looks + 1 < LOOKS_FOR_MISSING && !late) {
+        this.#suspects.set(now.id, { ...now, looks: before.looks + 1 });
+      } else if (isNotForwarded(this.#config, now.difference)) this.#list("notForwarded", now);
+      else this.#list("mismatches", now);
+    }
+  }
+
+  #list(kind: keyof VerifyReport["counts"], suspect: Suspect): void {
+    const { id, difference, document, row } = suspect;
+    this.#report.counts[kind]++;
+    if (document !== null) this.#report.equal--;
+    if (this.#listed.size < MAX_LISTED) this.#listed.add(id);
+    if (this.#report[kind].length === MAX_LISTED) return;
+    if (kind === "mismatches") this.#report.mismatches.push({ id, difference, document, row });
+    else this.#report[kind].push(id);
+  }
+}
+
+/** Whether a difference is what the configuration asks for. */
+function isNotForwarded(config: Config, difference: Difference): boolean {
+  const { insert, update, delete: remove } = config.dummy_data.perform_write_behind;
+  switch (difference) {
+    case "missing":
+      return !insert;
+    // An insert may overwrite a document as well.
+    case "different":
+      return !update || !insert;
+    case "extra":
+      return !remove;
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Connections that fail fast: to a server that is there, new enough and able to do the job, or not at all.
+ * @module
+ */
+
+import { Redis, type RedisOptions } from "ioredis";
+import { nextTick } from "node:process";
+import type { Config } from "../config/load.ts";
+import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { Counters } from "./counters.ts";
+import { DurableLane } from "./durability.ts";
+import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
+import { checkRedis } from "./requirements.ts";
+
+/** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
+export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
+
+/** A connection to Redis: an ioredis client with what belongs to the connection. */
+export class RedisConnection extends Redis {
+  /** What this connection counts, sent about once a second. */
+  readonly counters: Counters;
+  /** Document calls that wait for their reply. */
+  callsInFlight = 0;
+  #config: Config;
+  #timeouts: ReplyTimeouts;
+  /** calls gathered in this turn of the event loop, and how many of them go out before the turn ends */
+  #gathered = 0;
+  #sendAt = 2;
+  #lane: Promise<DurableLane> | undefined;
+
+  constructor(config: Config, options: ConnectionOptions = {}) {
+    super({ ...redisOptions(config), ...options });
+    this.#config = config;
+    const { commandTimeout = config.redis.command_timeout_ms } = this.options;
+    this.#timeouts = new ReplyTimeouts(commandTimeout);
+    this.counters = new Counters(config, this);
+    // Without a listener ioredis prints to the console; commands report the failure themselves.
+    this.on("error", () => {});
+  }
+
+  /**
+   * Runs a document call's script by its hash, as `evalsha` does at twice the cost: here calls of one turn
+   * of the event loop go out together, and one timer watches over all of them.
+   */
+  evalshaTogether(sha: string, keys: string[], args: string[]): Promise<unknown> {
+    this.#gather();
+    const command = new WatchedCommand(
+      "evalsha",
+      [sha, String(keys.length), ...keys, ...args],
+      { replyEncoding: "utf8", keyPrefix: this.options.keyPrefix },
+    );
+    this.sendCommand(command);
+    this.#timeouts.add(command);
+    return command.promise;
+  }
+
+  /**
+   * Holds back what follows in this turn of the event loop, since a write to the socket costs more than all
+   * else that a command does. It is the socket itself that holds it, so that it is lost with the socket, and
+   * never sent over another. A call that is alone goes out at once, and so does the first quarter of many: Redis
+   * works on it while the next ones are made, always as many as all before.
+   */
+  #gather(): void {
+    const { stream } = this;
+    if (this.#gathered === 0) {
+      if (this.callsInFlight < 2) return;
+      this.#sendAt = Math.max(2, this.callsInFlight >> 2);
+      stream.cork();
+      // Behind all that the replies of this turn set off.
+      nextTick(() => {
+        this.#gathered = 0;
+        stream.uncork();
+      });
+    } else if (this.#gathered === this.#sendAt) {
+      this.#sendAt *= 2;
+      stream.uncork();
+      stream.cork();
+    }
+    this.#gathered++;
+  }
+
+  /** The connection for writes that wait for durability, made when first needed: WAIT holds up all behind it. */
+  durableLane(): Promise<DurableLane> {
+    const { wait_timeout_ms, aof_rewrite_timeout_secs } = this.#config.zero_data_loss;
+    const timeout = this.#config.redis.command_timeout_ms + wait_timeout_ms +
+      1000 * aof_rewrite_timeout_secs;
+    const options = { commandTimeout: timeout, socketTimeout: timeout };
+    this.#lane ??= openRedis(this.#config, options).then(
+      (redis) => new DurableLane(redis, this.#config),
+      (error) => {
+        this.#lane = undefined;
+        throw error;
+      },
+    );
+    return this.#lane;
+  }
+
+  /** Sends the counters, then closes. */
+  async close(): Promise<void> {
+    await this.counters.close();
+    const lane = await this.#lane?.catch(() => undefined);
+    lane?.close();
+    this.disconnect();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+function redisOptions(config: Config): ConnectionOptions {
+  const { host, port, db, username, password, tls, command_timeout_ms } = config.redis;
+  return {
+    host,
+    port,
+    db,
+    ...(username === null ? {} : { username }),
+    ...(password === null ? {} : { password }),
+    ...(tls ? { tls: {} } : {}),
+    lazyConnect: true,
+    connectTimeout: Math.min(command_timeout_ms, 10_000),
+    commandTimeout: command_timeout_ms,
+    // A connection that went silent is closed, or it would hold up every later call.
+    socketTimeout: command_timeout_ms,
+    // A write is sent once, or its caller is told: never again by itself, never from a queue.
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+    enableOfflineQueue: false,
+    retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 6), 2000),
+    connectionName: "writebehind",
+  };
+}
+
+export const addressOf = (config: Config) => `${config.redis.host}:${config.redis.port}`;
+
+/** Connects and waits until Redis takes commands. */
+async function openRedis(config: Config, options: ConnectionOptions): Promise<RedisConnection> {
+  const redis = new RedisConnection(config, options);
+  let reason: unknown;
+  const remember = (error: unknown) => reason = error;
+  redis.on("error", remember);
+  try {
+    await redis.connect();
+    await redis.ping();
+  } catch (cause) {
+    redis.disconnect();
+    throw new ConnectionError(
+      `Cannot connect to Redis at ${addressOf(config)}: ${explainRedis(reason ?? cause)}`,
+      { cause },
+    );
+  }
+  redis.off("error", remember);
+  return redis;
+}
+
+export function explainRedis(error: unknown): string {
+  const reason = reasonOf(error);
+  if (/ECONNREFUSED|refused/.test(reason)) {
+    return "connection refused: nothing listens there; start Redis, or set redis.host and redis.port";
+  }
+  if (/WRONGPASS|NOAUTH|AUTH/.test(reason)) {
+    return "authentication failed: check redis.username and redis.password";
+  }
+  if (/loading/i.test(reason)) return "Redis is still loading its data: try again in a moment";
+  if (/DB index/.test(reason)) return `${reason}: check redis.db`;
+  return reason;
+}
+
+/**
+ * A connection for a sink. Once lost it stays closed, so that its owner notices and checks what stands
+ * behind the address now.
+ */
+export function openReader(config: Config): Promise<RedisConnection> {
+  return openRedis(config, { retryStrategy: () => null });
+}
+
+/**
+ * Connects to Redis and checks that it can do what the configuration asks.
+ * @param options more options of ioredis; they win over ours
+ * @throws {ConnectionError} with the address and the reason: refused, authentication, older than 7.2,
+ * no RedisJSON or RediSearch, commands that the user may not run, a `maxmemory-policy` that may evict a stream
+ * @throws {ConfigError} where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
+ */
+export async function connectRedis(
+  config: Config,
+  options: ConnectionOptions = {},
+): Promise<RedisConnection> {
+  const redis = await openRedis(config, options);
+  try {
+    await checkRedis(redis, config);
+    return redis;
+  } catch (error) {
+    redis.disconnect();
+    if (error instanceof ConfigError || error instanceof ConnectionError) throw error;
+    throw new ConnectionError(
+      `Cannot use Redis at ${addressOf(config)}: ${reasonOf(error)}`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * The original's five counters and its log streams. They are gathered in memory and sent together, so
+ * that they add no round trip to a write; they are for people, and no check relies on them.
+ * @module
+ */
+
+import type { ChainableCommander, Redis } from "ioredis";
+import type { Config } from "../config/load.ts";
+
+/** The counters, without their `metrics:` prefix: each counts events. */
+export const COUNTER_NAMES = [
+  "redis_success",
+  "redis_fail",
+  "redis_retry",
+  "postgres_success",
+  "postgres_fail",
+] as const;
+/** One of the five counters; each has a log stream of the same name. */
+export type CounterName = typeof COUNTER_NAMES[number];
+
+/** Gives the fields of a hash. */
+export type Gauge = () => Record<string, string | number>;
+
+/** Different messages that one sending keeps; more of them are counted under one line. */
+const MAX_MESSAGES = 100;
+
+/** A line for a log stream. */
+interface Message {
+  name: CounterName;
+  message: string;
+  /** events that it is about */
+  count: number;
+}
+
+/** What one connection has counted and not yet sent. */
+export class Counters {
+  #config: Config;
+  #send: Redis;
+  #counts = new Map<CounterName, number>();
+  #messages = new Map<string, Message>();
+  #gauges = new Map<string, Gauge>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #sending: Promise<void> = Promise.resolve();
+
+  /** @param send the connection that the counts are sent on */
+  constructor(config: Config, send: Redis) {
+    this.#config = config;
+    this.#send = send;
+  }
+
+  /**
+   * Counts events under a name; their log stream gets one entry for equal messages.
+   * @param message what happened, such as the reason of a failure
+   */
+  count(name: CounterName, events: number, message: string): void {
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+    this.#log(name, message, events);
+    this.#schedule();
+  }
+
+  /**
+   * Sets fields of a hash for people, such as a sink's freshness.
+   * @param key a Redis key
+   * @param fields asked for their values when they are sent
+   */
+  gauge(key: string, fields: Gauge): void {
+    this.#gauges.set(key, fields);
+    this.#schedule();
+  }
+
+  #log(name: CounterName, message: string, count: number): void {
+    const key = `${name} ${message}`;
+    const known = this.#messages.get(key);
+    if (known) known.count += count;
+    else if (this.#messages.size < MAX_MESSAGES) this.#messages.set(key, { name, message, count });
+    else this.#log(name, "(more messages of other kinds)", count);
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined) return;
+    const timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.flush();
+    }, this.#config.metrics.flush_interval_ms);
+    Deno.unrefTimer(timer);
+    this.#timer = timer;
+  }
+
+  /** Sends what was counted. Never rejects: what could not be sent is kept for the next time. */
+  flush(): Promise<void> {
+    return this.#sending = this.#sending.then(() => this.#flush());
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#counts.size + this.#gauges.size === 0) return;
+    if (this.#send.status !== "ready") return this.#schedule();
+    const counts = this.#counts;
+    const messages = this.#messages;
+    const gauges = this.#gauges;
+    this.#counts = new Map();
+    this.#messages = new Map();
+    this.#gauges = new Map();
+    try {
+      await this.#transaction(counts, messages, gauges).exec();
+    } catch {
+      for (const [name, events] of counts) {
+        this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+      }
+      for (const { name, message, count } of messages.values()) this.#log(name, message, count);
+      for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
+      this.#schedule();
+    }
+  }
+
+  /** Either all of it is sent or nothing: trying again counts twice only where the reply itself was lost. */
+  #transaction(
+    counts: Map<CounterName, number>,
+    messages: Map<string, Message>,
+    gauges: Map<string, Gauge>,
+  ): ChainableCommander {
+    const { log_streams, log_max_entries } = this.#config.streams;
+    const transaction = this.#send.multi();
+    for (const [name, events] of counts) transaction.incrby(`metrics:${name}`, events);
+    const ts = Date.now();
+    for (const { name, message, count } of messages.values()) {
+      transaction.xadd(
+        log_streams[name],
+        "MAXLEN",
+        "~",
+        log_max_entries,
+        "*",
+        ...["ts", ts, "count", count, "message", message],
+      );
+    }
+    for (const [key, fields] of gauges) transaction.hset(key, fields());
+    return transaction;
+  }
+
+  /** Sends what is left and stops the timer. */
+  async close(): Promise<void> {
+    await this.flush();
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}

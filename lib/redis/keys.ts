@@ -1,0 +1,81 @@
+/**
+ * The names of the keys in Redis, and the partition that a document belongs to.
+ * @module
+ */
+
+import type { Config } from "../config/load.ts";
+
+const utf8 = new TextEncoder();
+
+const CRC16_TABLE = Uint16Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte << 8;
+  for (let bit = 0; bit < 8; bit++) crc = crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1;
+  return crc & 0xffff;
+});
+
+/** CRC-16/XMODEM over the UTF-8 bytes, the checksum by which Redis Cluster places keys. */
+export function crc16(text: string): number {
+  let crc = 0;
+  for (const byte of utf8.encode(text)) {
+    crc = ((crc << 8) ^ CRC16_TABLE[((crc >> 8) ^ byte) & 0xff]!) & 0xffff;
+  }
+  return crc;
+}
+
+/** The partition that a document belongs to, from 0 to `partitions` - 1. */
+export function partitionOf(docId: string, partitions: number): number {
+  return partitions === 1 ? 0 : crc16(docId) % partitions;
+}
+
+/** The consumer group in which sinks show lag and workers to people's tools; it decides nothing. */
+export const CONSUMER_GROUP = "writebehind";
+
+/** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
+export interface PartitionKeys {
+  entity: string;
+  partition: number;
+  /** the events: `stream:session`, or `stream:{session-0}` */
+  stream: string;
+  /** a hash of what all writers must agree on: partitions and the stream's limits */
+  settings: string;
+  /** a copy of the offset for people */
+  lastId: string;
+  /** a hash in which the sink tells how fresh the target is, for people */
+  gauges: string;
+  /** what comes before a document's id in its key */
+  documentPrefix: string;
+  /** what comes before a request id in its key */
+  requestPrefix: string;
+}
+
+/** The keys of one partition of an entity. */
+export function partitionKeys(config: Config, entity: string, partition: number): PartitionKeys {
+  const { prefix, partitions, last_id_key_prefix } = config.streams;
+  const split = partitions > 1;
+  const tag = split ? `{${entity}-${partition}}` : entity;
+  const stream = `${prefix}:${tag}`;
+  return {
+    entity,
+    partition,
+    stream,
+    settings: `${prefix}:settings:${tag}`,
+    lastId: `${last_id_key_prefix}:${stream}`,
+    gauges: `metrics:sink:${stream}`,
+    documentPrefix: split ? `${entity}:${tag}:` : `${entity}:`,
+    requestPrefix: `request:${tag}:`,
+  };
+}
+
+/** All partitions of an entity, in order. */
+export function allPartitions(config: Config, entity: string): PartitionKeys[] {
+  return Array.from(
+    { length: config.streams.partitions },
+    (_, partition) => partitionKeys(config, entity, partition),
+  );
+}
+
+/** The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions. */
+export function documentKey(config: Config, entity: string, docId: string): string {
+  const partition = partitionOf(docId, config.streams.partitions);
+  return partitionKeys(config, entity, partition).documentPrefix + docId;
+}

@@ -1,0 +1,67 @@
+/**
+ * The Lua scripts, each one atomic step in Redis.
+ * @module
+ */
+
+import type { Redis } from "ioredis";
+import { createHash } from "node:crypto";
+import append from "./append.lua" with { type: "text" };
+import common from "./common.lua" with { type: "text" };
+import deleteVerb from "./delete.lua" with { type: "text" };
+import forwardVerb from "./forward.lua" with { type: "text" };
+import insertVerb from "./insert.lua" with { type: "text" };
+import readVerb from "./read.lua" with { type: "text" };
+import resendVerb from "./resend.lua" with { type: "text" };
+import restoreVerb from "./restore.lua" with { type: "text" };
+import settingsVerb from "./settings.lua" with { type: "text" };
+import trimVerb from "./trim.lua" with { type: "text" };
+import updateVerb from "./update.lua" with { type: "text" };
+
+/** A script and the SHA-1 by which Redis knows it. */
+export interface Script {
+  name: string;
+  source: string;
+  sha: string;
+}
+
+function script(name: string, source: string): Script {
+  return { name, source, sha: createHash("sha1").update(source).digest("hex") };
+}
+
+/** A verb stands between the checks that all of them make, and the event that all of them append. */
+const verbScript = (name: string, verb: string) => script(name, `${common}\n${verb}\n${append}`);
+
+export const insertScript: Script = verbScript("insert", insertVerb);
+export const updateScript: Script = verbScript("update", updateVerb);
+export const deleteScript: Script = verbScript("delete", deleteVerb);
+export const settingsScript: Script = script("settings", settingsVerb);
+export const trimScript: Script = script("trim", trimVerb);
+export const forwardScript: Script = script("forward", forwardVerb);
+export const resendScript: Script = script("resend", resendVerb);
+export const restoreScript: Script = script("restore", restoreVerb);
+export const readScript: Script = script("read", readVerb);
+
+/** Whether Redis answered that it does not know the script, which means that it ran nothing. */
+export function isNoScript(error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith("NOSCRIPT");
+}
+
+/**
+ * Runs a script by its hash; sends its source where Redis does not know it.
+ * @param evalsha sends the hash; by default like any other command of the connection
+ */
+export async function runScript(
+  redis: Redis,
+  { source, sha }: Script,
+  keys: string[],
+  args: string[],
+  evalsha: () => Promise<unknown> = () => redis.evalsha(sha, keys.length, ...keys, ...args),
+): Promise<unknown> {
+  try {
+    return await evalsha();
+  } catch (error) {
+    if (!isNoScript(error)) throw error;
+    // Nothing ran yet, so this is the first time.
+    return await redis.eval(source, keys.length, ...keys, ...args);
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * Asking RediSearch, and what it means when it refuses.
+ * @module
+ */
+
+import { ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+
+/** Why an index or a search was refused. */
+export type SearchErrorCode =
+  /** there is no such index yet */
+  | "no_index"
+  /** the index has no such field, or one of another type */
+  | "unknown_field"
+  /** a filter, limit or offset that cannot be one */
+  | "invalid"
+  /** the index is not filled yet, after the deadline */
+  | "indexing"
+  /** Redis refuses the command, such as for the syntax of a raw query */
+  | "refused";
+
+/** A search, or the making of its index, failed. */
+export class SearchError extends WriteBehindError {
+  constructor(readonly code: SearchErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/** Sends one command; errors come back typed. */
+export async function ask(
+  redis: RedisConnection,
+  index: string,
+  [command = "", ...args]: string[],
+): Promise<unknown> {
+  try {
+    return await redis.call(command, ...args);
+  } catch (cause) {
+    const reason = reasonOf(cause);
+    if ((cause as Error).name !== "ReplyError") {
+      throw new ConnectionError(`Cannot search ${index}: no answer from Redis (${reason})`, {
+        cause,
+      });
+    }
+    // Worded differently by RediSearch 2.8, 2.10 and 8.
+    if (/no such index|unknown index name|index.*not.?found/i.test(reason)) {
+      throw new SearchError(
+        "no_index",
+        `Cannot search ${index}: there is no such index; make it by createSearchIndex`,
+        { cause },
+      );
+    }
+    if (/unknown (field|property)/i.test(reason)) {
+      throw new SearchError("unknown_field", `Cannot search ${index}: ${reason}`, { cause });
+    }
+    throw new SearchError(
+      "refused",
+      `Cannot search ${index}: Redis refuses ${command}: ${reason}`,
+      {
+        cause,
+      },
+    );
+  }
+}

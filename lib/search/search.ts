@@ -1,0 +1,158 @@
+/**
+ * Search over the documents by RediSearch: its index, and queries that take user input as it is.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../config/load.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { ask, SearchError } from "./error.ts";
+import { pairs, prefixesOf } from "./index.ts";
+import { buildQuery, type SearchFilter } from "./query.ts";
+
+/** What a search returns of what it finds. */
+export interface SearchOptions {
+  /** documents at most. @default {10} */
+  limit?: number;
+  /** documents to skip. @default {0} */
+  offset?: number;
+  /**
+   * Names of fields, indexed or not, or JSONPaths such as `$.device.os`.
+   * @default all indexed fields
+   */
+  returns?: readonly string[];
+}
+
+/** One document that a search found. */
+export interface FoundDocument {
+  /** the document's id, without the prefix of its key */
+  id: string;
+  /**
+   * Each field that was asked for, read from the document: text as it is, objects, arrays and numbers as
+   * JSON text, true and false as `1` and `0` (RediSearch's spelling), `null` for null or nothing there.
+   */
+  fields: Record<string, string | null>;
+}
+
+/** What a search found. */
+export interface SearchResult {
+  /** documents that match, also those outside `limit` and `offset` */
+  total: number;
+  documents: FoundDocument[];
+}
+
+/**
+ * Finds documents. User input is safe in every value: it never changes the query, only what it looks for.
+ *
+ * What no index holds finds nothing, without an error: the empty text, or text of punctuation only.
+ * @throws {ConfigError} where the configuration has no such entity
+ * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`
+ * @throws {ConnectionError} without an answer from Redis
+ */
+export async function search(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  filter: SearchFilter,
+  options: SearchOptions = {},
+): Promise<SearchResult> {
+  const built = buildQuery(config, filter);
+  checkPage(options);
+  if (built === null) {
+    entityConfig(config, entity);
+    return { total: 0, documents: [] };
+  }
+  return await run(redis, config, entity, built.query, built.params, options);
+}
+
+/**
+ * Runs a query in RediSearch's own language (dialect 2), such as `@device_type:{android}`. It is sent as
+ * it is: never put user input into it.
+ * @param returns as in {@linkcode SearchOptions}
+ * @throws as {@linkcode search}
+ */
+export async function searchRaw(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  query: string,
+  returns?: readonly string[],
+  page: { limit?: number; offset?: number } = {},
+): Promise<SearchResult> {
+  checkPage(page);
+  return await run(redis, config, entity, query, [], { ...page, returns });
+}
+
+function checkPage({ limit = 0, offset = 0 }: SearchOptions): void {
+  for (const [name, value] of Object.entries({ limit, offset })) {
+    if (Number.isSafeInteger(value) && value >= 0) continue;
+    throw new SearchError(
+      "invalid",
+      `Cannot search: expected a whole ${name} of at least 0, got ${value}`,
+    );
+  }
+}
+
+async function run(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  query: string,
+  params: string[],
+  { limit = 10, offset = 0, returns }: SearchOptions,
+): Promise<SearchResult> {
+  const { index_name: index } = entityConfig(config, entity);
+  const { fields } = config.search_index;
+  const names = [...new Set(returns ?? fields.map(({ name }) => name))];
+  // Always by path, so that the document's own value comes, indexed or not.
+  const columns = names.map((name, column) => {
+    const path = name.startsWith("$") ? name : `$[${JSON.stringify(name)}]`;
+    const known = fields.find((field) => field.name === name);
+    return [known?.path ?? path, "AS", `f${column}`];
+  });
+  const reply = await ask(redis, index, [
+    ...["FT.SEARCH", index, query],
+    ...(params.length > 0 ? ["PARAMS", String(params.length), ...params] : []),
+    ...["RETURN", String(3 * columns.length), ...columns.flat()],
+    ...["LIMIT", String(offset), String(limit), "DIALECT", "2"],
+  ]);
+  const { total, found } = readReply(reply as unknown[], index, columns.length > 0);
+  const prefixes = prefixesOf(config, entity);
+  const documents = found.map(({ key, values }) => ({
+    id: key.slice(prefixes.find((prefix) => key.startsWith(prefix))?.length ?? 0),
+    fields: Object.fromEntries(
+      names.map((name, column) => [name, (values.get(`f${column}`) ?? null) as string | null]),
+    ),
+  }));
+  return { total, documents };
+}
+
+interface Reply {
+  total: number;
+  found: { key: string; values: Map<unknown, unknown> }[];
+}
+
+/** Reads what FT.SEARCH answers: by RESP2 `[total, key, fields, …]`, by RESP3 pairs of names and values. */
+function readReply(reply: unknown[], index: string, hasFields: boolean): Reply {
+  if (typeof reply[0] === "number") {
+    const [total, ...rest] = reply;
+    const step = hasFields ? 2 : 1;
+    const found = rest.filter((_, at) => at % step === 0).map((key, at) => ({
+      key: key as string,
+      values: pairs(hasFields ? rest[at * step + 1] ?? [] : []),
+    }));
+    return { total: total as number, found };
+  }
+  const answer = pairs(reply);
+  const [warning] = (answer.get("warning") ?? []) as string[];
+  if (warning !== undefined) {
+    throw new SearchError(
+      "refused",
+      `Cannot search ${index}: the result is incomplete: ${warning}`,
+    );
+  }
+  const found = (answer.get("results") as unknown[]).map(pairs).map((result) => ({
+    key: result.get("id") as string,
+    values: pairs(result.get("extra_attributes") ?? []),
+  }));
+  return { total: answer.get("total_results") as number, found };
+}

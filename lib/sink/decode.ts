@@ -1,0 +1,202 @@
+/**
+ * From stream entries to events.
+ * @module
+ */
+
+import { isUtf8 } from "node:buffer";
+import { type EventType, MAX_ID_BYTES } from "../core/stream_ids.ts";
+import type { Parked, Refusal } from "../targets/target.ts";
+
+/** A stream entry as it came: id, then field names and values in turn. */
+export type Entry = [id: Buffer, fields: Buffer[]];
+
+/** An event that was understood. */
+export interface Event {
+  streamId: string;
+  ms: number;
+  seq: number;
+  docId: Buffer;
+  /** the bytes of `docId` as text of one character a byte: the order of rows */
+  key: string;
+  type: EventType;
+  /** ms since 1970 */
+  ts: number;
+  /** `null` for a delete, and where the producer sends none */
+  payload: Buffer | null;
+}
+
+/** What an entry in its place comes to: an event, or what is to be parked in its stead. */
+export type Item = Event | Parked;
+
+/** Whether an item is an event. */
+export function isEvent(item: Item): item is Event {
+  return "docId" in item;
+}
+
+/**
+ * An event in the bytes of the reply that brought it. Of a hot document nearly all events are left out of a
+ * batch, so a view of a value is made when it is asked for.
+ */
+class ReceivedEvent implements Event {
+  #bytes: Buffer;
+  #id: number;
+  #payload: number;
+  #payloadEnd: number;
+
+  constructor(
+    readonly ms: number,
+    readonly seq: number,
+    readonly key: string,
+    readonly type: EventType,
+    readonly ts: number,
+    bytes: Buffer,
+    id: number,
+    payload: number,
+    payloadEnd: number,
+  ) {
+    this.#bytes = bytes;
+    this.#id = id;
+    this.#payload = payload;
+    this.#payloadEnd = payloadEnd;
+  }
+
+  get streamId(): string {
+    return `${this.ms}-${this.seq}`;
+  }
+  get docId(): Buffer {
+    return this.#bytes.subarray(this.#id, this.#id + this.key.length);
+  }
+  get payload(): Buffer | null {
+    return this.#payload < 0 ? null : this.#bytes.subarray(this.#payload, this.#payloadEnd);
+  }
+}
+
+const MAX_SEQ = 2 ** 20 - 1;
+const MAX_MS = 2 ** 43 - 1;
+
+/**
+ * Reads an entry where it lies. What is no event is to be parked as it came. The payload is not looked into.
+ * @param spans where its values begin and end in `bytes`, in turn: the id, then field names and values
+ */
+export function decode(bytes: Buffer, spans: readonly number[]): Item {
+  let dash = spans[0]!;
+  while (dash < spans[1]! && bytes[dash] !== DASH) dash++;
+  const ms = decimal(bytes, spans[0]!, dash);
+  const seq = decimal(bytes, dash + 1, spans[1]!);
+  let id = -1, idEnd = 0, type = -1, typeEnd = 0, ts = -1, tsEnd = 0, payload = -1, payloadEnd = 0;
+  for (let at = 2; at + 3 < spans.length; at += 4) {
+    const from = spans[at]!;
+    const to = spans[at + 1]!;
+    const value = spans[at + 2]!;
+    const valueEnd = spans[at + 3]!;
+    // Other fields are other people's.
+    if (same(bytes, from, to, TS)) ts = value, tsEnd = valueEnd;
+    else if (same(bytes, from, to, DOC_ID)) id = value, idEnd = valueEnd;
+    else if (same(bytes, from, to, EVENT_TYPE)) type = value, typeEnd = valueEnd;
+    else if (same(bytes, from, to, PAYLOAD)) payload = value, payloadEnd = valueEnd;
+  }
+  const fail = (reason: string) => undecodable(bytes, spans, reason);
+  if (!(ms <= MAX_MS && seq <= MAX_SEQ)) return fail("its id does not fit a version");
+  if (id < 0) return fail("it has no doc_id");
+  if (type < 0) return fail("it has no event_type");
+  const known = TYPES.find(([name]) => same(bytes, type, typeEnd, name))?.[1];
+  if (known === undefined) {
+    const shown = JSON.stringify(bytes.toString("utf8", type, Math.min(typeEnd, type + 40)));
+    return fail(`its event_type is ${shown}`);
+  }
+  if (idEnd === id || idEnd - id > MAX_ID_BYTES) {
+    return fail(`its doc_id has ${idEnd - id} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
+  }
+  if (!isPlainText(bytes, id, idEnd)) return fail("its doc_id is not UTF-8 without U+0000");
+  const time = ts < 0 ? ms : timeOf(bytes, ts, tsEnd);
+  if (!(Math.abs(time) <= MAX_MS)) return fail("its ts is not a time in ms");
+  const key = bytes.toString("latin1", id, idEnd);
+  if (known === "delete") payload = -1;
+  return new ReceivedEvent(ms, seq, key, known, time, bytes, id, payload, payloadEnd);
+}
+
+/** Reads an entry whose values came one by one. */
+export function decodeEntry([id, fields]: Entry): Item {
+  const spans: number[] = [];
+  let end = 0;
+  for (const { length } of [id, ...fields]) spans.push(end, end += length);
+  return decode(Buffer.concat([id, ...fields]), spans);
+}
+
+function undecodable(bytes: Buffer, spans: readonly number[], reason: string): Parked {
+  const streamId = bytes.toString("latin1", spans[0], spans[1]);
+  const fields: Buffer[] = [];
+  for (let at = 2; at < spans.length; at += 2) {
+    fields.push(bytes.subarray(spans[at], spans[at + 1]));
+  }
+  return {
+    streamId,
+    id: null,
+    type: "",
+    ts: null,
+    payload: null,
+    fields,
+    sqlstate: "",
+    reason: `the entry ${streamId} is not an event: ${reason}`,
+  };
+}
+
+// This runs for every event, so bytes are compared and counted in place: a string of each would cost more
+// than all the rest.
+
+const DASH = 0x2d;
+const [TS, DOC_ID, EVENT_TYPE, PAYLOAD] = ["ts", "doc_id", "event_type", "payload"].map((name) =>
+  Buffer.from(name)
+) as [Buffer, Buffer, Buffer, Buffer];
+const TYPES = (["insert", "update", "delete"] as const).map((type) =>
+  [Buffer.from(type), type] as const
+);
+
+function same(bytes: Buffer, from: number, to: number, name: Buffer): boolean {
+  if (to - from !== name.length) return false;
+  for (let index = 0; index < name.length; index++) {
+    if (bytes[from + index] !== name[index]) return false;
+  }
+  return true;
+}
+
+/** The number that digits make; NaN for anything else. Beyond 2^53 it is only near. */
+function decimal(bytes: Buffer, from: number, to: number): number {
+  if (from >= to) return NaN;
+  let value = 0;
+  for (let index = from; index < to; index++) {
+    const digit = bytes[index]! - 0x30;
+    if (digit < 0 || digit > 9) return NaN;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
+/** A time in ms; other producers may write it with a sign or a fraction. */
+function timeOf(bytes: Buffer, from: number, to: number): number {
+  const plain = decimal(bytes, from, to);
+  return Number.isNaN(plain)
+    ? Math.trunc(Number(bytes.toString("latin1", from, to) || "NaN"))
+    : plain;
+}
+
+function isPlainText(bytes: Buffer, from: number, to: number): boolean {
+  for (let index = from; index < to; index++) {
+    const byte = bytes[index]!;
+    if (byte === 0) return false;
+    if (byte > 0x7f) {
+      const text = bytes.subarray(from, to);
+      return isUtf8(text) && !text.includes(0);
+    }
+  }
+  return true;
+}
+
+/**
+ * Turns an event into one to be parked.
+ * @param payload where the event carries none, the document as it was read for it
+ */
+export function park(event: Event, refusal: Refusal, payload = event.payload): Parked {
+  const { streamId, docId: id, type, ts } = event;
+  return { streamId, id, type, ts, payload, fields: null, ...refusal };
+}

@@ -1,0 +1,71 @@
+/**
+ * What to do when the stream has gone back: a stale replica was promoted, an old append-only file or
+ * snapshot was loaded, everything was flushed, or somebody trimmed.
+ *
+ * Redis is the truth. Ids that the target has passed would be skipped, so the stream's last id is moved to the
+ * offset, above which new ids begin, and every document named by an entry at or below it is sent again from Redis.
+ * @module
+ */
+
+import type { RedisConnection } from "../redis/connection.ts";
+import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
+import { decodeEntry, type Entry, isEvent } from "./decode.ts";
+
+/** Entries looked through at a time. */
+const CHUNK = 500;
+
+/** Whether the entry that the target has applied last is still in the stream. */
+export async function hasWitness(
+  redis: RedisConnection,
+  { stream }: PartitionKeys,
+  witness: string,
+): Promise<boolean> {
+  if (witness === "0-0") return true;
+  return (await redis.xrange(stream, witness, witness)).length > 0;
+}
+
+/**
+ * Mends a stream that has gone back. Safe to break off and to do again: it only appends.
+ * @param offset the last stream id that the target holds
+ * @returns documents sent again
+ */
+export async function sendAgain(
+  redis: RedisConnection,
+  keys: PartitionKeys,
+  offset: string,
+): Promise<number> {
+  const { stream } = keys;
+  await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+  let after = "-";
+  let sent = 0;
+  for (;;) {
+    const entries = await redis.xrangeBuffer(stream, after, offset, "COUNT", CHUNK) as Entry[];
+    const ids = new Map<string, Buffer>();
+    for (const event of entries.map(decodeEntry).filter(isEvent)) ids.set(event.key, event.docId);
+    for (const id of ids.values()) await resend(redis, keys, id.toString());
+    sent += ids.size;
+    if (entries.length < CHUNK) return sent;
+    after = `(${entries.at(-1)![0].toString("latin1")}`;
+  }
+}
+
+/**
+ * Sends a document's present state to the target again, a delete where it is gone.
+ * @param expected the JSON text that it must still have, `null` where it must still be missing;
+ * `undefined` takes any state
+ * @returns the event's stream id, or `null` where the document has changed and nothing was sent
+ */
+export async function resend(
+  redis: RedisConnection,
+  { documentPrefix, stream, settings }: PartitionKeys,
+  docId: string,
+  expected?: string | null,
+): Promise<string | null> {
+  const id = await runScript(redis, resendScript, [documentPrefix + docId, stream, settings], [
+    docId,
+    String(Date.now()),
+    expected === undefined ? "" : expected ?? "-",
+  ]);
+  return id === "" ? null : String(id);
+}

@@ -1,0 +1,77 @@
+/**
+ * Connecting to PostgreSQL.
+ * @module
+ */
+
+import pg from "pg";
+import type { Config } from "../../config/load.ts";
+import { ConnectionError, reasonOf } from "../../core/errors.ts";
+
+/** A pool of connections to PostgreSQL that can be disposed of. */
+export class PostgresPool extends pg.Pool {
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.ending) await this.end();
+  }
+}
+
+/**
+ * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
+ * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
+ * older than 16
+ */
+export async function connectPostgres(config: Config): Promise<PostgresPool> {
+  const { host, port, database, user, password, ssl } = config.postgresql;
+  const pool = new PostgresPool({
+    host,
+    port,
+    database,
+    user,
+    ...(password === null ? {} : { password }),
+    ssl,
+    // A sink keeps one connection a partition, beside those for leases and queries.
+    max: 10 + config.entities.length * config.streams.partitions,
+    connectionTimeoutMillis: 10_000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    application_name: "writebehind",
+  });
+  // A connection that breaks while idle is replaced by the pool; without a listener it ends the process.
+  pool.on("error", () => {});
+  // The pool does not listen for a connection that it hands out, and the taker only a moment later; queries
+  // report what is lost.
+  pool.on("connect", (client) => client.on("error", () => {}));
+  try {
+    const { rows } = await pool.query<{ version: string; number: number }>(
+      "SELECT current_setting('server_version') AS version, " +
+        "current_setting('server_version_num')::int AS number",
+    );
+    const { version, number } = rows[0]!;
+    if (number < 160000) throw new Error(`it is version ${version}, and 16 or newer is needed`);
+    return pool;
+  } catch (cause) {
+    await pool.end();
+    throw new ConnectionError(
+      `Cannot use PostgreSQL at ${host}:${port}: ${explainPostgres(cause, config)}`,
+      { cause },
+    );
+  }
+}
+
+function explainPostgres(error: unknown, config: Config): string {
+  const { database, user } = config.postgresql;
+  const code = (error as { code?: string }).code;
+  if (code === "ECONNREFUSED") {
+    return "connection refused: nothing listens there; start PostgreSQL, or set postgresql.host and " +
+      "postgresql.port";
+  }
+  if (code === "28P01" || code === "28000") {
+    return `authentication failed for user ${user}: check postgresql.user and postgresql.password`;
+  }
+  if (code === "3D000") {
+    return `there is no database ${database}: create it, or set postgresql.database`;
+  }
+  if (/must be a string/.test(reasonOf(error))) {
+    return `the server wants a password for user ${user}: set postgresql.password`;
+  }
+  return reasonOf(error);
+}

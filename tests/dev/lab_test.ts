@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+import { startTask } from "../support/processes.ts";
+import { waitFor } from "../support/servers.ts";
+
+/** A browser is no part of the project: where there is none, this file says so by ignoring its test. */
+async function findBrowser(): Promise<string | undefined> {
+  for (const path of ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]) {
+    if (await Deno.stat(path).then(() => true, () => false)) return path;
+  }
+  return undefined;
+}
+
+const browserPath = await findBrowser();
+
+Deno.test({
+  name: "in JupyterLab, in a browser, every cell runs and the live chart moves",
+  ignore: browserPath === undefined,
+  async fn() {
+    await using lab = startTask(["lab", "--no-browser"], { NO_COLOR: "1" });
+    const url = await waitFor(
+      () => lab.output().match(/http:\/\/127\.0\.0\.1:\d+\/lab\/\S*token=\w+/)?.[0],
+      { what: "JupyterLab's address", deadlineMs: 60_000 },
+    ).catch((error) => {
+      throw new Error(`${error.message}\n${lab.output()}`);
+    });
+    const browser = await chromium.launch({
+      executablePath: browserPath!,
+      args: [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+      ],
+    });
+    try {
+      const page = await browser.newPage({ viewport: { width: 1400, height: 1000 } });
+      await page.goto(url);
+      await page.waitForSelector(".jp-NotebookPanel .jp-CodeCell", { timeout: 60_000 });
+      await page.getByText("Deno | Idle").waitFor({ timeout: 30_000 });
+      await page.getByRole("menuitem", { name: "Run", exact: true }).click();
+      await page.locator('[data-command="runmenu:run-all"]').click();
+      const chart = page.locator('.jp-OutputArea-output figure:has-text("Flow and lag")').first();
+      await chart.waitFor({ timeout: 60_000 });
+      const before = await chart.innerHTML();
+      await waitFor(async () => await chart.innerHTML() !== before, {
+        what: "the chart to move",
+        deadlineMs: 30_000,
+      });
+      await page.getByText(/stopped \[/).waitFor({ timeout: 90_000 });
+      const errors = page.locator(
+        '.jp-OutputArea-output[data-mime-type*="stderr"], .jp-RenderedText .ansi-red-fg',
+      );
+      assert.equal(await errors.count(), 0, (await errors.allInnerTexts()).join("\n"));
+      const shot = Deno.env.get("WRITEBEHIND_SCREENSHOT");
+      if (shot) await page.screenshot({ path: shot });
+    } finally {
+      await browser.close();
+    }
+    lab.kill("SIGINT");
+    const { code } = await lab.status;
+    assert([0, 130].includes(code), lab.output());
+  },
+});

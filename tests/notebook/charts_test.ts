@@ -1,0 +1,227 @@
+import fc from "fast-check";
+import { parseHTML } from "linkedom";
+import assert from "node:assert/strict";
+import type { Sample } from "writebehind";
+import {
+  comparisonChart,
+  dashboard,
+  devicesChart,
+  flowChart,
+  freshnessChart,
+  latencyChart,
+  outcomesChart,
+  perMinuteChart,
+} from "writebehind/notebook/charts/charts.ts";
+import {
+  compact,
+  countTicks,
+  duration,
+  elapsed,
+  logTicks,
+} from "writebehind/notebook/charts/scales.ts";
+import { standaloneSvg } from "writebehind/notebook/charts/still.ts";
+
+const START = new Date(2026, 10, 23, 14, 16, 5).getTime();
+
+function sampleAt(second: number, values: Partial<Sample> = {}): Sample {
+  return {
+    at: new Date(START + 1000 * second),
+    redis_success: 100 * second,
+    redis_fail: 0,
+    redis_retry: 0,
+    postgres_success: 90 * second,
+    postgres_fail: 0,
+    writtenPerSecond: 100,
+    drainedPerSecond: 90,
+    lagEvents: 10 * second,
+    lagSeconds: 1.5,
+    freshnessP50Ms: 2,
+    freshnessP99Ms: 13,
+    ...values,
+  };
+}
+
+const samplesOf = (count: number) => Array.from({ length: count }, (_, second) => sampleAt(second));
+
+function parsed(html: string): Document {
+  return parseHTML(`<!doctype html><html><body>${html}</body></html>`)
+    .document as unknown as Document;
+}
+
+/** The text of a chart's legend, without its spaces. */
+const legendOf = (html: string) =>
+  [...parsed(html).querySelectorAll(".key")].map((key) => key.textContent);
+
+const HOSTILE = `"><img src=x onerror='alert(1)'>&<b>`;
+const EMPTY: Record<string, string> = {
+  outcomes: outcomesChart([]),
+  flow: flowChart([]),
+  freshness: freshnessChart([]),
+  latency: latencyChart([]),
+  devices: devicesChart([]),
+  perMinute: perMinuteChart([]),
+  comparison: comparisonChart([]),
+};
+const FILLED: Record<string, string> = {
+  outcomes: outcomesChart(samplesOf(40)),
+  flow: flowChart(samplesOf(40)),
+  freshness: freshnessChart(samplesOf(40)),
+  latency: latencyChart([{ level: HOSTILE, ms: [0, 0.2, 0.3, 900] }, { level: "none", ms: [] }]),
+  devices: devicesChart([{ device_type: HOSTILE, count: 3 }, { device_type: "ios", count: 12 }]),
+  perMinute: perMinuteChart([{ minute: new Date(START), count: 7 }]),
+  comparison: comparisonChart([
+    { name: HOSTILE, value: 58_321, unit: HOSTILE },
+    { name: "COPY", value: 480, unit: "events/s" },
+  ], HOSTILE),
+};
+
+Deno.test("charts: without data, axes and a word about it", () => {
+  for (const [name, html] of Object.entries(EMPTY)) {
+    const pictures = parsed(html).querySelectorAll("svg");
+    assert.ok(pictures.length > 0, name);
+    for (const picture of pictures) {
+      assert.match(picture.textContent, /waiting for data/, name);
+      assert.ok(picture.querySelector('[aria-label*="axis"]'), `${name} has no axis`);
+    }
+  }
+});
+
+Deno.test("charts: each is a named figure without warnings, broken numbers or markup in its text", () => {
+  for (const [name, html] of Object.entries({ ...EMPTY, ...FILLED })) {
+    const document = parsed(html);
+    assert.equal(document.querySelectorAll("figure[aria-label]").length, 1, name);
+    assert.ok(document.querySelector("figcaption .title")?.textContent, name);
+    for (const picture of document.querySelectorAll("svg")) {
+      assert.equal(picture.getAttribute("role"), "img");
+      assert.ok(picture.getAttribute("aria-label"), name);
+      const width = Number(picture.getAttribute("width"));
+      assert.ok(width >= 640 && width <= 720, name);
+    }
+    assert.ok(!html.includes("⚠"), `${name} has a warning of the chart library`);
+    const shapes = [...document.querySelectorAll("svg *")].flatMap((shape) =>
+      ["d", "x", "y", "width", "height", "cx", "cy", "transform"].map((attribute) =>
+        shape.getAttribute(attribute) ?? ""
+      )
+    );
+    assert.ok(!shapes.some((value) => /NaN|undefined|Infinity/.test(value)), name);
+    assert.equal(document.querySelector("img, b:not(.key b)"), null, `${name} lets markup in`);
+  }
+  for (const name of ["latency", "devices", "comparison"]) {
+    assert.ok(parsed(FILLED[name] ?? "").body.textContent.includes(HOSTILE.slice(0, 20)), name);
+  }
+});
+
+Deno.test("charts: colours are variables that follow the theme, never fixed black", () => {
+  for (const html of Object.values(FILLED)) {
+    assert.match(html, /\[data-jp-theme-light="false"\] \.writebehind/);
+    const document = parsed(html);
+    for (const shape of document.querySelectorAll("svg [fill], svg [stroke]")) {
+      for (const attribute of ["fill", "stroke"]) {
+        const colour = shape.getAttribute(attribute) ?? "none";
+        assert.match(colour, /^(none|currentColor|var\(.*\))$/);
+      }
+    }
+  }
+});
+
+Deno.test("charts over time: the legend tells the newest values", () => {
+  const samples = [...samplesOf(30), sampleAt(30, { postgres_fail: 8, freshnessP50Ms: null })];
+  assert.deepEqual(legendOf(outcomesChart(samples)), [
+    "in Redis3,000",
+    "in PostgreSQL2,700",
+    "retried0",
+    "Redis failed0",
+    "PostgreSQL failed8",
+  ]);
+  assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "drained/s90", "lag300"]);
+  assert.match(flowChart(samples), /now 1\.5 s behind/);
+  assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p502 ms"]);
+  assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
+  assert.match(outcomesChart(samples), /time since 14:16:05/);
+  assert.equal(parsed(dashboard(samples)).querySelectorAll("figure").length, 3);
+});
+
+Deno.test("freshnessChart: a moment alone between others without events is a dot", () => {
+  const nothing = { freshnessP50Ms: null, freshnessP99Ms: null };
+  const alone = [sampleAt(0, nothing), sampleAt(1), sampleAt(2, nothing)];
+  assert.equal(parsed(freshnessChart(alone)).querySelectorAll("circle").length, 2);
+  assert.equal(parsed(freshnessChart([alone[0]!])).querySelectorAll("circle").length, 0);
+});
+
+Deno.test("latencyChart: quantiles are told, and many calls stay few dots", () => {
+  const ms = Array.from({ length: 5001 }, (_, index) => index / 1000);
+  const html = latencyChart([{ level: "memory", ms: ms.toReversed() }]);
+  assert.match(html, /memory: p50 2\.5 ms, p99 5 ms/);
+  assert.match(html, /5,001 calls/);
+  assert.ok(parsed(html).querySelectorAll("circle").length <= 200);
+});
+
+Deno.test("devicesChart: the most frequent first; comparisonChart: an axis a unit", () => {
+  assert.match(FILLED.devices ?? "", /Devices\. ios: 12, /);
+  const one = comparisonChart([{ name: "a", value: 1, unit: "x" }, {
+    name: "b",
+    value: 2,
+    unit: "x",
+  }]);
+  assert.equal(parsed(one).querySelectorAll("svg").length, 1);
+  assert.equal(parsed(FILLED.comparison ?? "").querySelectorAll("svg").length, 2);
+});
+
+Deno.test("standaloneSvg: well-formed, in fixed colours, with all that the chart says", () => {
+  for (const theme of ["light", "dark"] as const) {
+    const svg = standaloneSvg(Object.values(FILLED).join(""), { theme });
+    assert.ok(!/var\(|currentColor/.test(svg.replaceAll(/<style>.*?<\/style>/gs, "")));
+    for (const text of ["Outcomes", "in Redis", "3,900", "What durability costs", "Devices"]) {
+      assert.ok(svg.includes(text), text);
+    }
+    assertWellFormed(svg);
+  }
+});
+
+/** Finds what an XML reader would refuse: bare `<` and `&`, quotes in attributes, tags that do not match. */
+function assertWellFormed(xml: string): void {
+  const open: string[] = [];
+  const token = /<(\/?)([\w:-]+)((?:\s+[\w:-]+="[^"<]*")*)\s*(\/?)>|([^<]+)/gy;
+  let end = 0;
+  for (const match of xml.matchAll(token)) {
+    const [whole, closing, name, attributes = "", selfClosing, text = ""] = match;
+    end = match.index + whole.length;
+    assert.ok(!/&(?!#?\w+;)/.test(text + attributes), `a bare & in ${whole}`);
+    if (closing) assert.equal(open.pop(), name);
+    else if (name && !selfClosing) open.push(name);
+  }
+  assert.equal(end, xml.length, `no XML: ${xml.slice(end, end + 80)}`);
+  assert.deepEqual(open, []);
+}
+
+Deno.test("scales: numbers as people read them", () => {
+  assert.deepEqual([0, 999, 1234, 3_400_000].map(compact), ["0", "999", "1.2k", "3.4M"]);
+  assert.deepEqual(
+    [0.234, 9.96, 14.2, 999, 1500, 12_345, 180_000].map(duration),
+    ["0.23 ms", "10 ms", "14 ms", "999 ms", "1.5 s", "12.3 s", "3 min"],
+  );
+  assert.deepEqual([elapsed(40, 60), elapsed(90, 600), elapsed(3700, 7200)], [
+    "40 s",
+    "1:30",
+    "1:01:40",
+  ]);
+});
+
+Deno.test("scales: ticks stand around all values, few and in order", () => {
+  const inOrder = (ticks: number[]) =>
+    ticks.every((tick, index) => index === 0 || tick > ticks[index - 1]!);
+  fc.assert(fc.property(fc.double({ min: 0, max: 1e12, noNaN: true }), (max) => {
+    const { domain: [low, high], ticks } = countTicks(max, 4);
+    assert.ok(low === 0 && high >= max && high <= Math.max(1, 2.5 * max + 1));
+    assert.ok(ticks.length <= 6 && inOrder(ticks) && ticks.at(-1) === high);
+    assert.ok(ticks.every(Number.isInteger));
+  }));
+  const positive = fc.double({ min: 1e-3, max: 1e7, noNaN: true });
+  fc.assert(fc.property(positive, positive, (a, b) => {
+    const [min, max] = a < b ? [a, b] : [b, a];
+    const { domain: [low, high], ticks } = logTicks(min, max);
+    assert.ok(low <= min && max <= high && low < high);
+    assert.ok(ticks.length > 0 && ticks.length <= 12 && inOrder(ticks));
+    assert.ok(ticks.every((tick) => tick >= low && tick <= high));
+  }));
+});

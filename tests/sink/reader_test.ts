@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { randomBytes } from "node:crypto";
+import { connectRedis } from "writebehind";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { ReplyError, RespConnection } from "writebehind/redis/resp.ts";
+import { type Event, isEvent, type Item } from "writebehind/sink/decode.ts";
+import { StreamReader } from "writebehind/sink/reader.ts";
+import { testPipeline } from "../support/pipeline.ts";
+
+const MIB = 2 ** 20;
+/** Around the size of the reader's chunks, and far from it. */
+const SIZES = [0, 1, 350, MIB - 300, MIB - 1, MIB, MIB + 1, 3 * MIB, 17, 5000];
+
+const payloadsOf = (items: Item[]) =>
+  items.map((item) => isEvent(item) ? item.payload!.toString("latin1") : "no event");
+
+Deno.test("the reader gives every byte of entries of all sizes, and keeps a part until the read after the next", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const written: string[] = [];
+  for (let round = 0; round < 3; round++) {
+    for (const size of SIZES) {
+      const payload = randomBytes(size);
+      written.push(payload.toString("latin1"));
+      const fields = ["ts", "5", "doc_id", `d${written.length}`, "event_type", "insert"];
+      await redis.xadd(keys.stream, "*", ...fields, "payload", payload);
+    }
+  }
+  const reader = new StreamReader(config, keys);
+  try {
+    const parts: Item[][] = [];
+    let position = "0-0";
+    for (;;) {
+      const { items, more } = await reader.read(position, 7, false);
+      const before = parts.at(-1);
+      // The part before is still as it was, though the next one has been read.
+      const from = 7 * (parts.length - 1);
+      if (before) assert.deepEqual(payloadsOf(before), written.slice(from, from + 7));
+      parts.push(items);
+      if (!more) break;
+      position = items.at(-1)!.streamId;
+    }
+    assert.deepEqual(payloadsOf(parts.at(-1)!), written.slice(7 * (parts.length - 1)));
+    const ids = parts.flat().map((item) => (item as Event).key);
+    assert.deepEqual(ids, written.map((_, index) => `d${index + 1}`));
+  } finally {
+    reader.close();
+  }
+});
+
+Deno.test("a read that waits gives what is there at once, and what comes later when it comes", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const add = (id: string) =>
+    redis.xadd(keys.stream, "*", "ts", "5", "doc_id", id, "event_type", "delete");
+  const reader = new StreamReader(config, keys);
+  try {
+    const first = await add("a");
+    await add("b");
+    const there = await reader.read("0-0", 10, true);
+    assert.deepEqual(there.items.map((item) => (item as Event).docId.toString()), ["a", "b"]);
+    assert.equal(there.more, false);
+    assert.equal((await reader.read("0-0", 1, true)).more, true);
+    assert.equal(there.items[0]!.streamId, first);
+
+    const waiting = reader.read(there.items[1]!.streamId, 10, true);
+    const blocked = async () => /blocked_clients:[1-9]/.test(await redis.info("clients"));
+    while (!await blocked());
+    await add("c");
+    assert.deepEqual((await waiting).items.map((item) => (item as Event).key), ["c"]);
+  } finally {
+    reader.close();
+  }
+});
+
+Deno.test("an error that Redis answers fails its own call only", async () => {
+  await using pipeline = await testPipeline();
+  const { config } = pipeline;
+  await using redis = await connectRedis(config);
+  await redis.set("text", "x");
+  const connection = await RespConnection.open(config);
+  try {
+    const refused = (error: unknown) =>
+      error instanceof ReplyError && /^WRONGTYPE/.test(error.message);
+    await assert.rejects(connection.call(["XLEN", "text"]), refused);
+    await assert.rejects(connection.entries(["XRANGE", "text", "-", "+"], () => 1), refused);
+    await assert.rejects(
+      connection.entries(["XREAD", "STREAMS", "text", "0"], () => 1),
+      refused,
+    );
+    assert.deepEqual(await connection.entries(["XREAD", "STREAMS", "none", "0"], () => 1), []);
+    assert.deepEqual(await connection.call(["GET", "text"]), Buffer.from("x"));
+    assert.deepEqual(
+      await connection.call(["EVAL", "return {1, {}, {'a', false}}", "0"]),
+      [1, [], [Buffer.from("a"), null]],
+    );
+  } finally {
+    connection.close();
+  }
+});

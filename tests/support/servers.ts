@@ -1,0 +1,197 @@
+/**
+ * Real servers for tests. Each test file starts its own and shares them with nobody:
+ *
+ *     await using servers = await testServers();            // or testRedis(), testPostgres()
+ *     await using database = await testDatabase(servers.postgres);
+ */
+
+import { join } from "node:path";
+import pg from "pg";
+import {
+  NoEmbeddedServerError,
+  type PostgresOptions,
+  type PostgresServer,
+  type RedisOptions,
+  type RedisServer,
+  startPostgres,
+  startRedis,
+} from "writebehind/dev/servers/embedded.ts";
+
+/**
+ * A folder of this test file, with everything its servers write.
+ *
+ * A shell watches over it: when this process or worker ends without cleaning up (a failing test, Ctrl-C,
+ * SIGKILL), its standard input closes, and it kills the servers that work in this folder and removes all.
+ */
+class TestFolder {
+  readonly path = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "writebehind-test-" }));
+  #made = 0;
+
+  constructor() {
+    // The servers may run under another account, which has to pass through.
+    Deno.chmodSync(this.path, 0o711);
+    new Deno.Command("sh", {
+      args: ["-c", WATCH, this.path],
+      cwd: "/",
+      detached: true,
+      stdin: "piped",
+      stdout: "null",
+      stderr: "null",
+    }).spawn().unref();
+  }
+
+  /** Names a path that is used once. */
+  next(kind: string): string {
+    return join(this.path, `${kind}-${++this.#made}`);
+  }
+}
+
+const WATCH = `cat >/dev/null
+if [ -d /proc/self ]; then
+  for process in /proc/[0-9]*; do
+    case $(readlink "$process/cwd") in "$0"/*) kill -KILL "\${process#/proc/}" ;; esac
+  done
+else
+  lsof -t +D "$0" | xargs kill -KILL
+fi
+rm -rf "$0" || { sleep 1; rm -rf "$0"; }`;
+
+/** Made when the file is loaded, so that no test's sanitizer takes the watching shell for a leak. */
+const folder = new TestFolder();
+
+/** Returns a path in this test file's temporary folder, used by nothing else; nothing is there yet. */
+export function testFolder(kind: string): string {
+  return folder.next(kind);
+}
+
+/** A server, its end in a test's scope. */
+type Owned<Server> = Server & AsyncDisposable;
+
+/** Starts a Redis for this test file; stopped and removed at the end of the scope. */
+export async function testRedis(
+  options: Omit<RedisOptions, "dir"> & { dir?: string } = {},
+): Promise<Owned<RedisServer>> {
+  const dir = options.dir ?? folder.next("redis");
+  return owned(await explained(startRedis({ ...options, dir })));
+}
+
+/** Starts a PostgreSQL for this test file; stopped and removed at the end of the scope. */
+export async function testPostgres(
+  options: Omit<PostgresOptions, "dir"> & { dir?: string } = {},
+): Promise<Owned<PostgresServer>> {
+  const dir = options.dir ?? folder.next("postgres");
+  return owned(await explained(startPostgres({ ...options, dir })));
+}
+
+/** What most test files need: a Redis, a replica of it where asked for, and a PostgreSQL. */
+export interface TestServers extends AsyncDisposable {
+  readonly redis: RedisServer;
+  readonly replica?: RedisServer;
+  readonly postgres: PostgresServer;
+}
+
+/** Starts a Redis, with `replica: true` a replica of it as well, and a PostgreSQL, all at once. */
+export async function testServers(
+  { replica = false, redis = {}, postgres = {} }: {
+    replica?: boolean;
+    redis?: Omit<RedisOptions, "dir">;
+    postgres?: Omit<PostgresOptions, "dir">;
+  } = {},
+): Promise<TestServers> {
+  await using started = new AsyncDisposableStack();
+  const starting = {
+    postgres: testPostgres(postgres),
+    redis: testRedis(redis),
+  };
+  const settled = await Promise.allSettled(Object.values(starting));
+  for (const result of settled) if (result.status === "fulfilled") started.use(result.value);
+  const primary = await starting.redis;
+  const target = await starting.postgres;
+  const copy = replica ? started.use(await testRedis({ ...redis, replicaOf: primary })) : undefined;
+  const all = started.move();
+  return {
+    redis: primary,
+    replica: copy,
+    postgres: target,
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+/** A database of one test's own, on a server that several tests share. */
+export interface TestDatabase extends AsyncDisposable {
+  readonly name: string;
+  /** The address with its password. */
+  readonly url: string;
+}
+
+/** Makes an empty database on `server`; dropped at the end of the scope, whoever is still connected. */
+export async function testDatabase(server: PostgresServer): Promise<TestDatabase> {
+  const name = `test_${crypto.randomUUID().replaceAll("-", "")}`;
+  await administer(server, `CREATE DATABASE ${name}`);
+  return {
+    name,
+    url: `postgresql://${server.user}:${server.password}@${server.host}:${server.port}/${name}`,
+    [Symbol.asyncDispose]: () => administer(server, `DROP DATABASE ${name} WITH (FORCE)`),
+  };
+}
+
+async function administer(server: PostgresServer, statement: string): Promise<void> {
+  const client = new pg.Client(server.url);
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+function owned<Server extends RedisServer | PostgresServer>(server: Server): Owned<Server> {
+  return {
+    ...server,
+    [Symbol.asyncDispose]: async () => {
+      await server.stop();
+      await Deno.remove(server.dir, { recursive: true }).catch(missing);
+    },
+  };
+}
+
+/** A server that was started again on the same folder has removed it already. */
+function missing(error: unknown): void {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}
+
+async function explained<T>(starting: Promise<T>): Promise<T> {
+  try {
+    return await starting;
+  } catch (error) {
+    if (!(error instanceof NoEmbeddedServerError)) throw error;
+    throw new Error(`tests need servers of their own: ${error.message}`, { cause: error });
+  }
+}
+
+/**
+ * Polls `condition` until it holds, and returns what it returned.
+ *
+ * @param deadlineMs how long to wait, in milliseconds. @default {10000}
+ * @param what what is awaited, for the error's sentence
+ * @throws {Error} after the deadline, with the condition's last error if it threw
+ */
+export async function waitFor<T>(
+  condition: () => T | Promise<T>,
+  { what, deadlineMs = 10_000 }: { what: string; deadlineMs?: number },
+): Promise<NonNullable<T>> {
+  const deadline = Date.now() + deadlineMs;
+  let cause: unknown;
+  do {
+    try {
+      const result = await condition();
+      if (result) return result;
+      cause = undefined;
+    } catch (error) {
+      cause = error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  } while (Date.now() < deadline);
+  const reason = cause instanceof Error ? `: ${cause.message}` : "";
+  throw new Error(`waited ${deadlineMs} ms in vain for ${what}${reason}`, { cause });
+}
