@@ -25,7 +25,7 @@ import {
   type WriteOptions,
 } from "../documents/write.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { below, generateDummySession } from "./dummy_session.ts";
+import { below, generateDummyPatch, generateDummySession } from "./dummy_session.ts";
 
 /** What traffic has done. */
 export interface TrafficReport {
@@ -230,10 +230,7 @@ class Traffic {
     }
     const docId = this.#take(place);
     if (choice < create_pct + update_pct) {
-      const patch = {
-        duration_seconds: 30 + below(this.#choices, 3570),
-        app_version: `${1 + below(this.#choices, 5)}.0.0`,
-      };
+      const patch = generateDummyPatch(this.#choices);
       return {
         verb: "update",
         docId,

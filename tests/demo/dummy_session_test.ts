@@ -42,17 +42,36 @@ Deno.test("a session has the original's fields, about 350 bytes, and numbers of 
   let bytes = 0;
   for (let count = 0; count < 500; count++) {
     const session = generateDummySession(random);
-    assert.match(session.user_id, /^user_\d{4}$/);
-    assert.match(session.session_id, /^sess_[0-9a-f]{16}$/);
+    assert.deepEqual(Object.keys(session), [
+      ...["user_id", "session_id", "device_logs", "last_activity", "login_time"],
+      ...["device_type", "device_model", "geo_location"],
+    ]);
+    assert.match(session.user_id, /^user_([1-9]\d{0,2}|[1-4]\d{3}|5000)$/);
+    assert.match(session.session_id, /^[0-9a-f]{32}$/);
     assert(["android", "ios", "web"].includes(session.device_type));
     assert.match(session.device_model, /^[A-Za-z]+-/);
-    assert.equal(new Date(session.started_at).toISOString(), session.started_at);
-    for (const { at_seconds } of session.events) {
-      assert(Number.isInteger(at_seconds) && at_seconds < session.duration_seconds);
+    assert(session.login_time <= session.last_activity);
+    const newest = session.device_logs[0]!.ts;
+    assert(session.last_activity <= newest);
+    assert(session.device_logs.length <= 5);
+    for (const [index, { ts, evt }] of session.device_logs.entries()) {
+      assert.equal(ts, newest - 1000 * index);
+      assert(["click", "tap", "swipe"].includes(evt));
     }
+    const { lat, lon } = session.geo_location;
+    for (const number of [lat, lon]) assert.match(`${number}`, /^\d\d(\.\d{1,6})?$/);
+    assert(lat >= 12 && lat < 13 && lon >= 77 && lon < 78);
     const { text, spelled } = encodeJson(session, 1000);
     assert.equal(spelled, text);
     bytes += text.length;
   }
   assert(bytes / 500 > 320 && bytes / 500 < 380, `${bytes / 500} bytes`);
+});
+
+Deno.test("all 5000 users have sessions, from user_1 on", () => {
+  const random = seededRandom(3);
+  const users = new Set(
+    Array.from({ length: 100_000 }, () => generateDummySession(random).user_id),
+  );
+  assert.equal(users.size, 5000);
 });

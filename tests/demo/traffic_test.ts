@@ -82,6 +82,25 @@ Deno.test("the same seed makes the same documents, whatever the concurrency", as
   }
 });
 
+Deno.test("an update is a heartbeat of the session: it adds no field", async () => {
+  await using own = await empty();
+  await dummyDataWorker(own.redis, own.config, "session", {
+    create_pct: 0.5,
+    update_pct: 0.5,
+    delete_pct: 0,
+  });
+  const entries = await own.redis.xrange("stream:session", "-", "+");
+  const updates = entries.filter(([, fields]) => fields.includes("update"))
+    .map(([, fields]) => JSON.parse(fields.at(-1)!));
+  assert(updates.length > 50);
+  const keys = Object.keys(generateDummySession()).sort();
+  for (const document of updates) {
+    assert.deepEqual(Object.keys(document).sort(), keys);
+    assert.deepEqual(document.device_logs, [{ ts: document.last_activity, evt: "heartbeat" }]);
+    assert(document.last_activity > document.login_time);
+  }
+});
+
 Deno.test("updates and deletes never meet: nothing fails where few documents are many lanes'", async () => {
   await using own = await empty();
   const report = await dummyDataWorker(own.redis, own.config, "session", {
