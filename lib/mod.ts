@@ -16,16 +16,6 @@ export {
   type SearchFieldConfig,
 } from "./config/load.ts";
 export { type ConnectionOptions, connectRedis, RedisConnection } from "./redis/connection.ts";
-export { connectPostgres } from "./targets/postgres/connect.ts";
-export {
-  type DeadLetter,
-  type DeadLetterEvent,
-  type DeadLetterSelection,
-  type DeadLetterState,
-  discardDeadLetters,
-  listDeadLetters,
-  readDeadLetter,
-} from "./targets/postgres/dead_letters.ts";
 export {
   deleteDocument,
   insertDocument,
@@ -66,8 +56,17 @@ export { search, searchRaw } from "./search/search.ts";
 export { caughtUp } from "./operate/caught_up.ts";
 export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
 export { type PartitionStatus, readStatus } from "./operate/status.ts";
-export { createTable } from "./targets/postgres/migrate.ts";
 export { dummyDataWorker } from "./demo/traffic.ts";
 export { generateDummySession } from "./demo/dummy_session.ts";
 export { seededRandom } from "./core/random.ts";
 export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";
+
+export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
+export { connectPostgres, createTable, openTarget, readDeadLetter } from "./targets/open.ts";
+export type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetterSelection,
+  DeadLetterState,
+  Target,
+} from "./targets/target.ts";

@@ -4,15 +4,9 @@ import { isUtf8 } from "node:buffer";
 import { WriteBehindError } from "../core/errors.ts";
 import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
-import {
-  type DeadLetterSelection,
-  type DeadLetterState,
-  discardDeadLetters,
-  listDeadLetters,
-  readDeadLetter,
-} from "../targets/postgres/dead_letters.ts";
-import { createTable } from "../targets/postgres/migrate.ts";
+import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
+import { openTarget, readDeadLetter } from "../targets/open.ts";
+import type { DeadLetterSelection, DeadLetterState } from "../targets/target.ts";
 import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
 
 interface CommonOptions {
@@ -31,20 +25,20 @@ export interface SelectionOptions extends CommonOptions {
 
 async function opened({ config: path, entity, ...options }: CommonOptions) {
   const config = await configured(path, sayFor(options));
-  const pool = await connectPostgres(config);
-  await createTable(pool, config, entity);
-  return { config, pool };
+  const target = await openTarget(config);
+  await target.migrate(entity);
+  return { config, target };
 }
 
 export async function runList(
   options: CommonOptions & { state: DeadLetterState | "all" },
 ): Promise<void> {
-  const { config, pool } = await opened(options);
-  await using _closed = pool;
+  const { config, target } = await opened(options);
+  await using _closed = target;
   await stoppable(async (signal) => {
     let count = 0;
     for await (
-      const letter of listDeadLetters(pool, config, options.entity, { state: options.state })
+      const letter of listDeadLetters(target, config, options.entity, { state: options.state })
     ) {
       signal.throwIfAborted();
       count++;
@@ -75,9 +69,9 @@ function readable(bytes: Buffer): { text: string } | { hex: string } {
 }
 
 export async function runShow(id: number, options: CommonOptions): Promise<void> {
-  const { pool } = await opened(options);
-  await using _closed = pool;
-  const event = await readDeadLetter(pool, id);
+  const { target } = await opened(options);
+  await using _closed = target;
+  const event = await readDeadLetter(target, id);
   if (event === null) throw new WriteBehindError(`there is no dead letter ${id}; see list`);
   const { payload, fields, ...rest } = event;
   const shown = {
@@ -117,8 +111,8 @@ function selectionOf({ all, doc, streamId }: SelectionOptions): DeadLetterSelect
 
 export async function runReplay(options: SelectionOptions): Promise<void> {
   const selection = selectionOf(options);
-  const { config, pool } = await opened(options);
-  await using _closed = pool;
+  const { config, target } = await opened(options);
+  await using _closed = target;
   await using redis = await connectRedis(config);
   const { dryRun = false, json } = options;
   await stoppable(async (signal) => {
@@ -134,7 +128,7 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
       const older = superseded > 0 ? ` (${superseded} older superseded)` : "";
       console.log(`${streamId} ${which}: ${done}${older}`);
     };
-    const report = await replayDeadLetters(redis, pool, config, options.entity, selection, {
+    const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
       dryRun,
       onOutcome,
       signal,
@@ -153,10 +147,10 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
 
 export async function runDiscard(options: SelectionOptions): Promise<void> {
   const selection = selectionOf(options);
-  const { config, pool } = await opened(options);
-  await using _closed = pool;
+  const { config, target } = await opened(options);
+  await using _closed = target;
   const dryRun = options.dryRun === true || options.yes !== true;
-  const events = await discardDeadLetters(pool, config, options.entity, selection, { dryRun });
+  const events = await discardDeadLetters(target, config, options.entity, selection, { dryRun });
   if (options.json) {
     console.log(JSON.stringify({ discarded: dryRun ? 0 : events, selected: events }));
   } else console.log(dryRun ? `${events} events would be discarded` : `${events} events discarded`);

@@ -8,7 +8,7 @@ import { type Config, loadConfig } from "../config/load.ts";
 import { describeServers } from "../config/servers.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
+import { openTarget } from "../targets/open.ts";
 import { CONFIG, configured, ENTITY, number, stopSignal } from "./common.ts";
 import { addOperatorCommands } from "./operator.ts";
 
@@ -27,8 +27,8 @@ async function runSink({ config: path, entity, metrics, untilEof }: SinkOptions)
   const signal = untilEof ? AbortSignal.any([stopSignal(), endOfInput()]) : stopSignal();
   const config = await configured(path);
   await using redis = await connectRedis(config);
-  const pool = await connectPostgres(config);
-  const sink = consumePeriodically(redis, pool, config, entity);
+  await using target = await openTarget(config);
+  const sink = consumePeriodically(redis, target, config, entity);
   await using served = metrics === undefined ? null : await serve(redis, config, metrics);
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
   console.log(`carrying ${entity} events on to PostgreSQL; Ctrl-C stops after the running batch`);
@@ -46,7 +46,6 @@ async function runSink({ config: path, entity, metrics, untilEof }: SinkOptions)
   clearInterval(timer);
   await sink.stop();
   report();
-  await pool.end();
 }
 
 /** Raised when standard input closes, as it does when the process at its other end dies. */

@@ -2,8 +2,7 @@
 
 import { rebuild } from "../operate/rebuild.ts";
 import { connectRedis } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
-import { createTable } from "../targets/postgres/migrate.ts";
+import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
@@ -20,11 +19,11 @@ const SHOWN = 20;
 export async function runRebuild(options: RebuildCommandOptions): Promise<void> {
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  await using pool = await connectPostgres(config);
-  await createTable(pool, config, options.entity);
+  await using target = await openTarget(config);
+  await target.migrate(options.entity);
   await stoppable(async (signal) => {
     const progress = progressOf("rows");
-    const report = await rebuild(redis, pool, config, options.entity, {
+    const report = await rebuild(redis, target, config, options.entity, {
       onProgress: progress.update,
       signal,
     }).finally(progress.end);

@@ -3,7 +3,7 @@
 import { reasonOf } from "../core/errors.ts";
 import { type PartitionStatus, readStatus } from "../operate/status.ts";
 import { connectRedis } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
+import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, sayFor } from "./common.ts";
 
 export interface StatusOptions {
@@ -32,14 +32,14 @@ export async function runStatus(options: StatusOptions): Promise<void> {
       return null;
     }
   };
-  const [redis, pool] = await Promise.all([
+  const [redis, target] = await Promise.all([
     reach("Redis", connectRedis(config)),
-    reach("PostgreSQL", connectPostgres(config)),
+    reach("the target", openTarget(config)),
   ]);
   const entities = options.entity ? [options.entity] : config.entities.map(({ name }) => name);
   const partitions: PartitionStatus[] = [];
   for (const entity of entities) {
-    const read = await reach("status", readStatus(redis, pool, config, entity));
+    const read = await reach("status", readStatus(redis, target, config, entity));
     partitions.push(...read ?? []);
   }
   if (options.json) console.log(JSON.stringify({ away, partitions }, null, 2));
@@ -50,7 +50,7 @@ export async function runStatus(options: StatusOptions): Promise<void> {
   if (away.length > 0 || partitions.some(({ stuck }) => stuck.length > 0)) Deno.exitCode = 1;
   redis?.disconnect();
   // Closing could wait for a server that does not answer; the process ends here anyway.
-  pool?.end().catch(() => {});
+  target?.close().catch(() => {});
 }
 
 function answered<T>(work: Promise<T>): Promise<T> {

@@ -3,8 +3,7 @@
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
 import { MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
 import { connectRedis } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
-import { createTable } from "../targets/postgres/migrate.ts";
+import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
@@ -27,13 +26,13 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
   const say = sayFor(options);
   const config = await configured(options.config, say);
   await using redis = await connectRedis(config);
-  await using pool = await connectPostgres(config);
-  await createTable(pool, config, entity);
+  await using target = await openTarget(config);
+  await target.migrate(entity);
   await stoppable(async (signal) => {
     const progress = progressOf("documents and rows compared");
     let report: VerifyReport;
     try {
-      report = await verify(redis, pool, config, entity, {
+      report = await verify(redis, target, config, entity, {
         settleMs: settle * 1000,
         onProgress: progress.update,
         signal,
@@ -50,7 +49,7 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
         const how = { onProgress: mending.update, signal };
         repaired = repair === "target"
           ? await repairTarget(redis, config, entity, mismatches, how)
-          : await repairRedis(redis, pool, config, entity, mismatches, how);
+          : await repairRedis(redis, target, config, entity, mismatches, how);
       } finally {
         mending.end();
       }

@@ -18,6 +18,7 @@ import {
 } from "yaml";
 import type { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
+import type { EventType } from "../core/stream_ids.ts";
 import { type Config, configSchema, type DeepPartial, type EntityConfig } from "./schema.ts";
 
 export {
@@ -112,6 +113,17 @@ export function entityConfig(config: Config, name: string): EntityConfig {
   throw new ConfigError(
     `no entity ${JSON.stringify(name)} in the configuration; its entities are: ${known}`,
   );
+}
+
+/**
+ * Whether changes of an entity's documents are forwarded to the target, as
+ * `dummy_data.perform_write_behind` says (the original's place for it).
+ * @param verb one kind of change; all of them when left out
+ */
+export function isForwarded(config: Config, entity: string, verb?: EventType): boolean {
+  entityConfig(config, entity);
+  const forwarded = config.dummy_data.perform_write_behind;
+  return verb === undefined ? Object.values(forwarded).every(Boolean) : forwarded[verb];
 }
 
 async function readText(file: string, name: string): Promise<string> {

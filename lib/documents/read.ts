@@ -8,6 +8,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentKey } from "../redis/keys.ts";
+import type { Target } from "../targets/target.ts";
 import { checkId } from "./ids.ts";
 import { readThrough } from "./read_through.ts";
 
@@ -18,7 +19,7 @@ export interface ReadOptions {
    * older document than one written meanwhile, nor one whose delete the target has not applied yet. With
    * more than 1,000 events that it has not applied, such a document stays missing.
    */
-  through?: Pool;
+  through?: Target | Pool;
 }
 
 /**

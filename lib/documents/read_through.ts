@@ -4,11 +4,13 @@
  */
 
 import type { Pool } from "pg";
-import type { Config } from "../config/load.ts";
+import { type Config, isForwarded } from "../config/load.ts";
 import { ConfigError, DocumentError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
-import { encoded, restore, type Restored, rowsAt } from "./restore.ts";
+import { rowsOf, targetOf } from "../targets/open.ts";
+import type { Rows, Target } from "../targets/target.ts";
+import { encoded, restore, type Restored } from "./restore.ts";
 
 /** A trim between reading the rows and asking the stream makes it worth looking again. */
 const ATTEMPTS = 3;
@@ -22,26 +24,26 @@ const ATTEMPTS = 3;
  */
 export async function readThrough(
   redis: RedisConnection,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   docIds: string[],
 ): Promise<Map<string, string>> {
-  const { perform_write_behind: forward } = config.dummy_data;
-  if (!forward.insert || !forward.update || !forward.delete) {
+  if (!isForwarded(config, entity)) {
     throw new ConfigError(
       "Cannot read through to the target: with a dummy_data.perform_write_behind that is false, a row may " +
         "hold what was changed or deleted in Redis; set all three to true, or read without it",
     );
   }
   const found = new Map<string, string>();
+  const rows = rowsOf(targetOf(target, config));
   const { partitions } = config.streams;
   const byPartition = Map.groupBy(new Set(docIds), (id) => partitionOf(id, partitions));
   for (const [partition, ids] of byPartition) {
     const keys = partitionKeys(config, entity, partition);
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
-      left = await readPartition(redis, pool, config, keys, left, found);
+      left = await readPartition(redis, rows, config, keys, left, found);
     }
   }
   return found;
@@ -50,7 +52,7 @@ export async function readThrough(
 /** @returns the ids of which the stream could not tell whether they may be put back */
 async function readPartition(
   redis: RedisConnection,
-  pool: Pool,
+  rows: Rows,
   config: Config,
   keys: PartitionKeys,
   docIds: string[],
@@ -59,8 +61,8 @@ async function readPartition(
   const unknown: string[] = [];
   let left = docIds;
   while (left.length > 0) {
-    const { offset, rows, parked } = await rowsAt(pool, config, keys, left);
-    const there = rows.flatMap((row, index) =>
+    const { offset, rows: read, parked } = await rows.at(keys, left);
+    const there = read.flatMap((row, index) =>
       row === null || !row.text.startsWith("{") || parked[index] ? [] : [{ id: left[index]!, row }]
     );
     const wanted = there.map(({ id, row }) => {
@@ -74,7 +76,7 @@ async function readPartition(
       if (text !== null) found.set(id, text);
       else if (answers[index]!.outcome === "unknown") unknown.push(id);
     });
-    left = left.slice(rows.length);
+    left = left.slice(read.length);
   }
   return unknown;
 }

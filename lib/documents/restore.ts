@@ -4,67 +4,32 @@
  * @module
  */
 
-import type { Pool } from "pg";
-import { type Config, entityConfig } from "../config/load.ts";
+import type { Config } from "../config/load.ts";
 import { DocumentError } from "../core/errors.ts";
 import { encodeJson } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-import { restoreScript, runScript } from "../redis/scripts/mod.ts";
+import { readScript, restoreScript, runScript } from "../redis/scripts/mod.ts";
+import type { Row } from "../targets/target.ts";
 
-/** Documents and rows are read so many bytes at a time, plus one. */
-export const READ_BYTES = 8 * 2 ** 20;
 /** Events after the offset that are looked through at most, for one that names the document. */
 export const MAX_LAG_EVENTS = 1000;
 const MAX_LAG_BYTES = 16 * 2 ** 20;
 
-/** A row of the target. */
-export interface Row {
-  /** JSON text, in PostgreSQL's spelling; `null` the value for a row that has none */
-  text: string;
-  version: string;
-}
-
-/** A condition: an event of the document `id` is parked, so its row is not the newest. */
-export const IS_PARKED = (id: string, streams: string) =>
-  `EXISTS (SELECT FROM writebehind_dead_letter d
-            WHERE d.stream = ANY(${streams}) AND d.fingerprint = sha256(convert_to(${id}, 'UTF8'))
-              AND d.state = 'parked')`;
-
 /**
- * Rows of one partition's documents, and the offset that they are at: read in one statement, so that they
- * belong together.
- * @returns rows in the order of `ids`, `null` for one that is missing, and whether an event is parked that
- * is newer than the row; fewer where they are too many bytes
+ * Reads documents of one partition.
+ * @param maxBytes after which no further document is read
+ * @returns JSON texts in the order of `ids`, `null` for one that is missing; fewer where they are too many bytes
  */
-export async function rowsAt(
-  pool: Pool,
-  config: Config,
-  { entity, stream }: PartitionKeys,
+export async function readDocuments(
+  redis: RedisConnection,
+  { documentPrefix }: PartitionKeys,
   ids: string[],
-): Promise<{ offset: string; rows: (Row | null)[]; parked: boolean[] }> {
-  const { table } = entityConfig(config, entity);
-  const { rows } = await pool.query<[string, string | null, string | null, boolean]>({
-    name: `rows at ${entity}`,
-    text: `
-WITH found AS MATERIALIZED (
-  SELECT e.n, e.id, t.version::text AS version,
-         CASE WHEN t.id IS NOT NULL THEN coalesce(t.payload::text, 'null') END AS text
-    FROM unnest($1::text[]) WITH ORDINALITY AS e (id, n) LEFT JOIN "${table}" AS t ON t.id = e.id
-), measured AS (
-  SELECT *, sum(coalesce(octet_length(text), 0)) OVER (ORDER BY n) AS bytes FROM found
-)
-SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'), text, version,
-       ${IS_PARKED("measured.id", "ARRAY[$2]")}
-  FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
-    values: [ids, stream, READ_BYTES],
-    rowMode: "array",
-  });
-  return {
-    offset: rows[0]?.[0] ?? "0-0",
-    rows: rows.map(([, text, version]) => text === null ? null : { text, version: version! }),
-    parked: rows.map(([, , , parked]) => parked),
-  };
+  maxBytes: number,
+): Promise<(string | null)[]> {
+  const keys = ids.map((id) => documentPrefix + id);
+  const texts = await runScript(redis, readScript, keys, [String(maxBytes)]) as string[];
+  return texts.map((text) => text === "" ? null : text);
 }
 
 /** A row as Redis takes it; `null` for none, or why Redis cannot hold it. */

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { type Config, entityConfig } from "../config/load.ts";
+import { type Config, entityConfig, isForwarded } from "../config/load.ts";
 import { BackpressureError, ConnectionError, DurabilityError, reasonOf } from "../core/errors.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import type { Receipt } from "../core/receipt.ts";
@@ -146,7 +146,7 @@ async function send(
 ): Promise<Receipt> {
   const { partitions } = config.streams;
   const names = partitionKeys(config, entity, partitionOf(docId, partitions));
-  const forward = config.dummy_data.perform_write_behind[verb];
+  const forward = isForwarded(config, entity, verb);
   const keys = [names.documentPrefix + docId, names.stream, names.settings];
   const args = [docId, String(Date.now()), forward ? String(partitions) : "0", ...verbArgs];
   const { requestId } = options;

@@ -7,8 +7,7 @@ import type { Pool } from "pg";
 import { type Config, configWith } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
-import { connectPostgres } from "../targets/postgres/connect.ts";
-import { createTable } from "../targets/postgres/migrate.ts";
+import { connectPostgres, createTable } from "../targets/open.ts";
 
 /** Redis's database, and PostgreSQL's. */
 const REDIS_DB = 1;

@@ -11,7 +11,8 @@ import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
-import { offsetOf } from "../targets/postgres/migrate.ts";
+import { targetOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
 
 const LOOK_AGAIN_MS = 20;
 
@@ -22,7 +23,7 @@ const LOOK_AGAIN_MS = 20;
  */
 export async function caughtUp(
   redis: Redis,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { deadlineMs = 60_000, signal = new AbortController().signal }: {
@@ -31,11 +32,13 @@ export async function caughtUp(
   } = {},
 ): Promise<void> {
   const deadline = Date.now() + deadlineMs;
-  for (const { stream } of allPartitions(config, entity)) {
+  const { offsets } = targetOf(target, config);
+  for (const keys of allPartitions(config, entity)) {
+    const { stream } = keys;
     const goal = await lastGeneratedId(redis, stream);
     for (;;) {
       signal.throwIfAborted();
-      const offset = await offsetOf(pool, stream);
+      const offset = await offsets.offset(keys);
       // An offset past the last id tells of a stream that has gone back: there is something to mend first.
       const reached = compareStreamIds(offset, goal) >= 0;
       if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;

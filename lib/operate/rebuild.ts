@@ -6,13 +6,14 @@
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import { DocumentError, WriteBehindError } from "../core/errors.ts";
-import { encoded, IS_PARKED, READ_BYTES, restore, type Row } from "../documents/restore.ts";
+import { encoded, restore } from "../documents/restore.ts";
+import { rowsOf, targetOf } from "../targets/open.ts";
+import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys, partitionOf } from "../redis/keys.ts";
 import { forwardScript, runScript } from "../redis/scripts/mod.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { hasWitness } from "../sink/rewind.ts";
-import { CHUNK } from "./verify/compare.ts";
 
 /** What a rebuild did, in documents. */
 export interface RebuildReport {
@@ -52,14 +53,16 @@ const ATTEMPTS = 10;
  */
 export async function rebuild(
   redis: RedisConnection,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { onProgress, signal }: RebuildOptions = {},
 ): Promise<RebuildReport> {
-  const { table } = entityConfig(config, entity);
+  entityConfig(config, entity);
+  const opened = targetOf(target, config);
+  const stored = rowsOf(opened);
   const partitions = allPartitions(config, entity);
-  for (const keys of partitions) await prepare(redis, pool, keys);
+  for (const keys of partitions) await prepare(redis, opened.offsets, keys);
   const report: RebuildReport = {
     rows: 0,
     restored: 0,
@@ -68,15 +71,12 @@ export async function rebuild(
     refusedRows: 0,
     index: "off",
   };
-  const { rows: [size] } = await pool.query<{ rows: number }>(
-    "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
-    [`"${table}"`],
-  );
+  const size = await stored.size(entity);
   let after = "";
   let attempt = 1;
   for (;;) {
     signal?.throwIfAborted();
-    const page = await readPage(pool, table, partitions, after);
+    const page = await stored.scan(entity, partitions, after);
     if (page.length === 0) break;
     const groups = Map.groupBy(page, ({ id }) => partitionOf(id, partitions.length));
     const outcomes = await Promise.all(
@@ -102,25 +102,22 @@ export async function rebuild(
     }
     report.rows += page.length;
     after = page.at(-1)!.id;
-    onProgress?.(report.rows, Math.max(report.rows, size?.rows ?? 0));
+    onProgress?.(report.rows, Math.max(report.rows, size));
   }
   report.index = (await createSearchIndex(redis, config, entity)).status;
   return report;
 }
 
 /** Sees that the rows of a partition are the newest there is, and that new events get ids past the offset. */
-async function prepare(redis: RedisConnection, pool: Pool, keys: PartitionKeys): Promise<void> {
+async function prepare(
+  redis: RedisConnection,
+  offsets: Offsets,
+  keys: PartitionKeys,
+): Promise<void> {
   const { stream } = keys;
-  const { rows: [row] } = await pool.query<{ offset: string; witness: string; parked: boolean }>(
-    `SELECT coalesce(o.last_id, '0-0') AS "offset", coalesce(o.witness, '0-0') AS witness,
-            EXISTS (SELECT FROM writebehind_dead_letter d
-                     WHERE d.stream = s.stream AND d.state = 'parked') AS parked
-       FROM (SELECT $1::text AS stream) s LEFT JOIN writebehind_offset o USING (stream)`,
-    [stream],
-  );
-  const { offset, witness, parked } = row!;
+  const { offset, witness, parked } = await offsets.standing(keys);
   const refuse = (reason: string) => new RebuildRefusedError(`Cannot rebuild ${stream}: ${reason}`);
-  if (parked) {
+  if (parked > 0) {
     throw refuse(
       "events are parked that are newer than their rows; replay or discard them first, see dead-letter",
     );
@@ -135,45 +132,11 @@ async function prepare(redis: RedisConnection, pool: Pool, keys: PartitionKeys):
   if (offset !== "0-0") await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
 }
 
-interface PageRow extends Row {
-  id: string;
-  offset: string;
-  parked: boolean;
-}
-
-/** Reads rows in the order of their ids, with the offset that they are at: both in one statement. */
-async function readPage(
-  pool: Pool,
-  table: string,
-  partitions: PartitionKeys[],
-  after: string,
-): Promise<PageRow[]> {
-  const { rows } = await pool.query<
-    { id: string; text: string; version: string; parked: boolean; offsets: Record<string, string> }
-  >(
-    `WITH page AS MATERIALIZED (
-       SELECT id, version::text AS version, coalesce(payload::text, 'null') AS text
-         FROM "${table}" WHERE id > $1 ORDER BY id LIMIT ${CHUNK}
-     ), measured AS (
-       SELECT *, sum(octet_length(text)) OVER (ORDER BY id) AS bytes FROM page
-     )
-     SELECT id, text, version, ${IS_PARKED("measured.id", "$2::text[]")} AS parked,
-            (SELECT coalesce(json_object_agg(stream, last_id), '{}')
-               FROM writebehind_offset WHERE stream = ANY($2::text[])) AS offsets
-       FROM measured WHERE bytes - octet_length(text) < $3 ORDER BY id`,
-    [after, partitions.map(({ stream }) => stream), READ_BYTES],
-  );
-  return rows.map(({ offsets, ...row }) => {
-    const { stream } = partitions[partitionOf(row.id, partitions.length)]!;
-    return { ...row, offset: offsets[stream] ?? "0-0" };
-  });
-}
-
 async function restorePage(
   redis: RedisConnection,
   config: Config,
   keys: PartitionKeys,
-  rows: PageRow[],
+  rows: ScannedRow[],
 ): Promise<
   { restored: number; kept: number; refused: RebuildReport["refused"]; unknown: boolean }
 > {

@@ -9,6 +9,8 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { pairsOf } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
+import { targetOf } from "../targets/open.ts";
+import type { Offsets, Standing, Target } from "../targets/target.ts";
 
 /** One partition. What could not be asked, since a server is away, is `null`. */
 export interface PartitionStatus {
@@ -36,71 +38,52 @@ export interface PartitionStatus {
   stuck: string[];
 }
 
-interface TargetRow {
-  last_id: string;
-  witness: string;
-  went_back: number;
-  went_back_at: Date | null;
-  owner: string | null;
-  live: boolean;
-  /** until the lease ends, in seconds, negative after it; `null` where it was given back */
-  lease: number | null;
-  parked: number;
-}
-
-const NOTHING: TargetRow = {
-  last_id: "0-0",
-  witness: "0-0",
-  went_back: 0,
-  went_back_at: null,
-  owner: null,
-  live: false,
-  lease: null,
-  parked: 0,
-};
-
 /**
  * Reads how the partitions of an entity are. Changes nothing.
- * @param redis `null` where it is away; `pool` likewise
+ * @param redis `null` where it is away; `target` likewise
  * @throws what a server answers that is there
  */
 export async function readStatus(
   redis: RedisConnection | null,
-  pool: Pool | null,
+  target: Target | Pool | null,
   config: Config,
   entity: string,
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
+  const offsets = target && targetOf(target, config).offsets;
   return await Promise.all(
-    allPartitions(config, entity).map((keys) => partitionStatus(redis, pool, config, keys)),
+    allPartitions(config, entity).map((keys) => partitionStatus(redis, offsets, config, keys)),
   );
 }
 
 async function partitionStatus(
   redis: RedisConnection | null,
-  pool: Pool | null,
+  offsets: Offsets | null,
   config: Config,
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
-  const target = pool && await readTarget(pool, keys.stream);
+  const standing = offsets && await offsets.standing(keys);
   const told = redis && pairsOf(Object.entries(await redis.hgetall(keys.gauges)).flat());
   const stuck: string[] = [];
 
   let lag: { events: number; seconds: number } | null = null;
-  if (redis && pool && target) {
-    lag = await lagOf(redis, keys, target.last_id);
-    if (await hasGoneBack(redis, pool, keys, target)) {
+  if (redis && offsets && standing) {
+    lag = await lagOf(redis, keys, standing.offset);
+    if (await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has mended it");
     }
     const { lease_seconds } = config.write_behind;
-    const unowned = Math.min(lag.seconds, target.lease === null ? Infinity : -target.lease);
-    if (lag.events > 0 && !target.live && unowned > lease_seconds) {
+    const unowned = Math.min(
+      lag.seconds,
+      standing.leaseSeconds === null ? Infinity : -standing.leaseSeconds,
+    );
+    if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
     }
   }
   // What a sink said that waits behind the owner, or is gone, is not how the partition is.
   const heard = told !== null && told.size > 0 &&
-    (!target?.live || told.get("owner") === target.owner);
+    (!standing?.live || told.get("owner") === standing.owner);
   const failures = heard ? Number(told.get("failures") ?? 0) : told && 0;
   const { max_retry_attempts } = config.write_behind;
   if (failures !== null && failures > 0 && failures >= max_retry_attempts) {
@@ -109,43 +92,19 @@ async function partitionStatus(
   return {
     entity: keys.entity,
     stream: keys.stream,
-    offset: target && target.last_id,
+    offset: standing && standing.offset,
     lagEvents: lag && lag.events,
     lagSeconds: lag && lag.seconds,
-    owner: target?.live ? target.owner : null,
-    leaseSeconds: target?.live ? target.lease : null,
-    parked: target && target.parked,
-    wentBack: target && target.went_back,
-    wentBackAt: target && target.went_back_at,
+    owner: standing?.live ? standing.owner : null,
+    leaseSeconds: standing?.live ? standing.leaseSeconds : null,
+    parked: standing && standing.parked,
+    wentBack: standing && standing.wentBack,
+    wentBackAt: standing && standing.wentBackAt,
     state: heard ? String(told.get("state") ?? "") || null : null,
     failures,
     lastError: heard ? String(told.get("last_error") ?? "") || null : null,
     stuck,
   };
-}
-
-async function readTarget(pool: Pool, stream: string): Promise<TargetRow> {
-  const { rows: [tables] } = await pool.query<{ there: boolean }>(
-    `SELECT to_regclass('writebehind_offset') IS NOT NULL
-        AND to_regclass('writebehind_lease') IS NOT NULL
-        AND to_regclass('writebehind_dead_letter') IS NOT NULL AS there`,
-  );
-  // No sink has ever run here.
-  if (!tables!.there) return NOTHING;
-  const { rows: [row] } = await pool.query<TargetRow>(
-    `SELECT coalesce(o.last_id, '0-0') AS last_id, coalesce(o.witness, '0-0') AS witness,
-            coalesce(o.went_back, 0) AS went_back, o.went_back_at, l.owner,
-            coalesce(l.lease_until > clock_timestamp(), false) AS live,
-            CASE WHEN isfinite(l.lease_until)
-                 THEN extract(epoch FROM l.lease_until - clock_timestamp())::float8 END AS lease,
-            (SELECT count(*)::int FROM writebehind_dead_letter d
-              WHERE d.stream = s.stream AND d.state = 'parked') AS parked
-       FROM (SELECT $1::text AS stream) s
-       LEFT JOIN writebehind_offset o USING (stream)
-       LEFT JOIN writebehind_lease l USING (stream)`,
-    [stream],
-  );
-  return row!;
 }
 
 /** How far the target is behind, by the clock of Redis, which the stream's times are of. */
@@ -173,14 +132,14 @@ async function lagOf(
 /** Whether what the target has applied last is missing in the stream, and nobody has mended it yet. */
 async function hasGoneBack(
   redis: RedisConnection,
-  pool: Pool,
+  offsets: Offsets,
   keys: PartitionKeys,
-  { witness }: TargetRow,
+  { witness }: Standing,
 ): Promise<boolean> {
   for (;;) {
     if (await hasWitness(redis, keys, witness)) return false;
     // A sink may have gone on, and trimmed, since the target was read.
-    const again = await readTarget(pool, keys.stream);
+    const again = await offsets.standing(keys);
     if (again.witness === witness) return true;
     witness = again.witness;
   }

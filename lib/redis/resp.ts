@@ -76,7 +76,7 @@ export class RespConnection {
       if ("setNoDelay" in connection) (connection as Deno.TcpConn).setNoDelay(true);
       const self = new RespConnection(connection, command_timeout_ms);
       const hello = [["CLIENT", "SETNAME", "writebehind-reader"]];
-      if (db !== 0) hello.unshift(["SELECT", String(db)]);
+      if (db !== 0) hello.unshift(["select", String(db)]);
       if (password !== null) {
         hello.unshift(username === null ? ["AUTH", password] : ["AUTH", username, password]);
       }

@@ -5,7 +5,7 @@
 
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
-import { type ErrorKind, isTooLong, kindOf } from "../core/error_kinds.ts";
+import type { ErrorKind } from "../core/error_kinds.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
@@ -113,7 +113,7 @@ export class PartitionSink {
         } catch (error) {
           if (signal.aborted && follow) return;
           const kind = this.#failed(error as Error);
-          if (!follow && kind !== "transient") throw error;
+          if (!follow && kind !== "transient" && kind !== "too_large") throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           await delay(backoff(this.failuresInARow, retry_base_ms, retry_max_ms), signal);
         }
@@ -133,7 +133,7 @@ export class PartitionSink {
     this.state = "idle";
     await failpoint?.("releasing");
     // Without it a successor waits for the lease to end: that costs time, nothing else.
-    if (lease) await this.#target.release(lease).catch(() => {});
+    await this.#target.ownership.release(this.keys, lease).catch(() => {});
   }
 
   /** Takes the partition. False where another sink has it and has drained it, or where we were stopped. */
@@ -141,7 +141,7 @@ export class PartitionSink {
     let goal: string | undefined;
     while (!signal.aborted && this.#claim === null) {
       const { lease_seconds } = this.#config.write_behind;
-      const claim = await this.#target.claim(this.keys, this.#owner, lease_seconds);
+      const claim = await this.#target.ownership.claim(this.keys, this.#owner, lease_seconds);
       if (claim !== null) {
         this.#lease = claim;
         await failpoint?.("claimed");
@@ -152,7 +152,7 @@ export class PartitionSink {
       // The stream is its owner's business now, who also trims it.
       this.#trimmer = null;
       if (!follow) {
-        const offset = await this.#target.offset(this.keys);
+        const offset = await this.#target.offsets.offset(this.keys);
         const last = await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
         goal ??= last;
         // An offset past the last id tells of a stream that has gone back, which its owner has to mend.
@@ -199,7 +199,7 @@ export class PartitionSink {
     await failpoint?.("sending again");
     const sent = await sendAgain(await this.#reader.connection(), this.keys, claim.offset);
     await failpoint?.("sent again");
-    await this.#target.wentBack(claim);
+    await this.#target.ownership.wentBack(claim);
     claim.witness = "0-0";
     const done = `${sent} documents were sent again; run verify for what else was lost`;
     counters.count("redis_retry", sent, `${stream}: ${done}`);
@@ -209,7 +209,7 @@ export class PartitionSink {
   async #renew(claim: Claim): Promise<void> {
     const { lease_seconds } = this.#config.write_behind;
     try {
-      await this.#target.renew(claim, lease_seconds);
+      await this.#target.ownership.renew(claim, lease_seconds);
       this.#renewedAt = Date.now();
     } catch (error) {
       if (this.#claim !== claim) return;
@@ -221,7 +221,7 @@ export class PartitionSink {
       }
       // A statement whose connection has silently died would be waited for until the system gives up.
       if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
-        this.#target.abandon(claim, error as Error);
+        this.#target.ownership.abandon(claim, error as Error);
       }
     }
   }
@@ -282,7 +282,7 @@ export class PartitionSink {
     await failpoint?.("read");
     if (items.length === 0) return null;
     const batch = await this.#coalesce(items);
-    this.#target.prepare(this.keys, batch);
+    this.#target.batches.prepare(this.keys, batch);
     await failpoint?.("coalesced");
     return { items, batch, more };
   }
@@ -300,11 +300,11 @@ export class PartitionSink {
     for (;;) {
       await failpoint?.(batch.parked.length > 0 ? "parking" : "applying");
       try {
-        await this.#target.apply(claim, batch);
+        await this.#target.batches.apply(claim, batch);
         await failpoint?.("applied");
         return batch;
       } catch (error) {
-        if (kindOf(error) !== "poison") throw error;
+        if (this.#target.kindOf(error) !== "document") throw error;
         // Only what this batch covers may be judged by it: a batch may end before its items do.
         const covered = items.slice(0, batch.events);
         await failpoint?.("probing");
@@ -322,7 +322,7 @@ export class PartitionSink {
     const ids = new Map<string, Buffer>();
     for (const item of items) if (isEvent(item)) ids.set(item.key, item.docId);
     await failpoint?.("parking behind");
-    const blocked = await this.#target.parkedAmong(claim, [...ids.values()]);
+    const blocked = await this.#target.batches.parkedAmong(claim, [...ids.values()]);
     if (blocked.size === 0) return items;
     const refusal = { sqlstate: "", reason: "an earlier event of this document is parked" };
     return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
@@ -380,11 +380,11 @@ export class PartitionSink {
       this.lastError = error;
       return "transient";
     }
-    const kind = kindOf(error);
+    const kind = this.#target.kindOf(error);
     this.lastError = error;
     this.failuresInARow++;
-    this.state = kind === "transient" ? "retrying" : "paused";
-    if (isTooLong(error)) this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
+    this.state = kind === "transient" || kind === "too_large" ? "retrying" : "paused";
+    if (kind === "too_large") this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
     const { counters } = this.#redis;
     const reason = `${this.keys.stream}: ${reasonOf(error)}`;
     counters.count("postgres_fail", 1, reason);

@@ -39,23 +39,36 @@ export async function parkPoison(
   return result;
 }
 
-/**
- * Why rows cannot be stored, by their keys. What is no JSON is found in one statement; the rest by halving:
- * one bad row in 1,000 takes about twenty tries of ever fewer rows, and n bad rows at most 2·n.
- */
+/** What is no JSON is found in one statement; the rest by halving. */
 async function findPoison(
-  target: Target,
+  { batches }: Target,
   claim: Claim,
-  { upserts, removals }: Batch,
+  batch: Batch,
 ): Promise<Map<string, Refusal>> {
-  const refused = await target.invalidPayloads(claim, upserts);
+  const refused = await batches.invalidPayloads(claim, batch.upserts);
   // Where these were all, the batch goes well without them; else the next attempt looks further.
   if (refused.size > 0) return refused;
+  return await refusedRows(
+    batch,
+    ({ upserts, removals }) => batches.probe(claim, upserts, removals),
+  );
+}
 
+/**
+ * Why rows cannot be stored, by their keys, found by halving: one bad row in 1,000 takes about twenty attempts of
+ * ever fewer rows, and n bad rows at most 2·n.
+ * @param attempt tries rows, or writes them: why they are refused together, `null` where they are not
+ */
+export async function refusedRows(
+  { upserts, removals }: Rows,
+  attempt: (rows: Rows) => Promise<Refusal | null>,
+): Promise<Map<string, Refusal>> {
+  const refused = new Map<string, Refusal>();
   const halve = async ({ upserts, removals }: Rows, known: Refusal | null): Promise<boolean> => {
-    const refusal = known ?? await target.probe(claim, upserts, removals);
-    if (refusal === null) return false;
     const count = upserts.length + removals.length;
+    if (count === 0) return false;
+    const refusal = known ?? await attempt({ upserts, removals });
+    if (refusal === null) return false;
     if (count === 1) {
       refused.set((upserts[0] ?? removals[0])!.key, refusal);
       return true;
@@ -71,10 +84,8 @@ async function findPoison(
     };
     const inLeft = await halve(left, null);
     // Where the left half is fine the bad row is in the right one, and need not be asked for again.
-    await halve(
-      right,
-      inLeft || right.upserts.length + right.removals.length === 1 ? null : refusal,
-    );
+    const single = right.upserts.length + right.removals.length === 1;
+    await halve(right, inLeft || single ? null : refusal);
     return true;
   };
   await halve({ upserts, removals }, null);

@@ -9,7 +9,8 @@ import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
-import { PostgresTarget } from "../targets/postgres/target.ts";
+import { targetOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
 import { PartitionSink, type PartitionState } from "./partition.ts";
 
 /** What a sink has done so far, and how it is. */
@@ -38,20 +39,20 @@ export interface SinkStatus {
 export class RedisWriteBehind {
   #config: Config;
   #redis: RedisConnection;
-  #target: PostgresTarget;
+  #target: Target;
   #partitions: PartitionSink[];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
 
   /**
    * @param redis counts and logs go there; reads go by connections of the sink's own
-   * @param pool the sink takes one connection a partition from it, and returns them on `stop`
+   * @param target a target, or a pool of PostgreSQL connections, from which the sink takes one a partition
    * @param entity an entity's name from the configuration
    */
-  constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
+  constructor(redis: RedisConnection, target: Target | Pool, config: Config, entity: string) {
     this.#config = config;
     this.#redis = redis;
-    this.#target = new PostgresTarget(pool, config, entity);
+    this.#target = targetOf(target, config);
     const owner = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     this.#partitions = allPartitions(config, entity).map((keys) =>
       new PartitionSink(redis, config, this.#target, keys, owner)
@@ -139,7 +140,6 @@ export class RedisWriteBehind {
 
   async #release(): Promise<void> {
     await Promise.all(this.#partitions.map((partition) => partition.close()));
-    await this.#target.close();
     await this.#redis.counters.flush();
   }
 
@@ -155,12 +155,12 @@ export class RedisWriteBehind {
  */
 export function consumePeriodically(
   redis: RedisConnection,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   signal?: AbortSignal,
 ): RedisWriteBehind {
-  const sink = new RedisWriteBehind(redis, pool, config, entity);
+  const sink = new RedisWriteBehind(redis, target, config, entity);
   signal?.addEventListener("abort", () => void sink.stop(), { once: true });
   sink.start();
   return sink;

@@ -1,9 +1,17 @@
 /**
- * What a sink needs of a target: ownership of a partition, and batches that move the offset in the
- * transaction of their rows.
+ * The port: what the pipeline needs of a place that events are written to, in small interfaces, each with one
+ * reason. Only a target's own folder knows its server, its driver and its SQL.
+ *
+ * **How long a buffer lives.** The ids and payloads of a {@linkcode Batch} are views of memory that the reader
+ * writes over two reads later. `prepare` may keep what it makes of them until the `apply` of that batch has
+ * ended, and no view of them for longer; `prepare` of the next batch comes while the batch before is applied, so
+ * a target that reuses memory needs two places, taken in turn. What is parked is copied by `apply`.
  * @module
  */
 
+import type { ErrorKind } from "../core/error_kinds.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import type { EventType } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
 /** A document to be written: its last event in the batch. */
@@ -28,7 +36,7 @@ export interface Upsert {
 /** A document to be removed: its last event in the batch is a delete. */
 export type Removal = Pick<Upsert, "id" | "key" | "ms" | "seq">;
 
-/** An event for the dead-letter table: one that cannot be stored, or that stands behind such a one. */
+/** An event for the dead letter: one that cannot be stored, or that stands behind such a one. */
 export interface Parked {
   streamId: string;
   /** UTF-8 of the document id; `null` where the entry could not be decoded */
@@ -41,7 +49,7 @@ export interface Parked {
   payload: Buffer | null;
   /** all fields as they came, where the entry could not be decoded */
   fields: Buffer[] | null;
-  /** PostgreSQL's error code; "" where it was not PostgreSQL that refused */
+  /** the target's code for the refusal; "" where it was not the target that refused */
   sqlstate: string;
   reason: string;
 }
@@ -54,7 +62,7 @@ export interface Batch {
   events: number;
   upserts: Upsert[];
   removals: Removal[];
-  /** events for the dead-letter table, in stream order */
+  /** events for the dead letter, in stream order */
   parked: Parked[];
   /** events without payload whose document is gone: nothing to write */
   noops: number;
@@ -78,27 +86,22 @@ export interface Claim {
 }
 
 /** Another sink has taken the partition, so this one may not write any more. */
-export class OwnershipLostError extends Error {
-  override name = "OwnershipLostError";
-}
+export class OwnershipLostError extends WriteBehindError {}
 
 /** What was parked has changed under this claim: claim again, and look anew. */
-export class ParkedChangedError extends Error {
-  override name = "ParkedChangedError";
-}
+export class ParkedChangedError extends WriteBehindError {}
 
 /** Why a row cannot be stored. */
 export interface Refusal {
+  /** the target's code, such as PostgreSQL's five characters; "" where it has none */
   sqlstate: string;
   reason: string;
 }
 
-/** A place that events are written to. */
-export interface Target {
+/** Who may write a partition. */
+export interface Ownership {
   /** Takes a partition that nobody owns; `null` while another sink holds it. */
   claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null>;
-  /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
-  offset(keys: PartitionKeys): Promise<string>;
   /**
    * Keeps the lease, and looks whether the server still works on a batch that is under way: if its
    * connection has died without a word, the batch is abandoned.
@@ -107,20 +110,31 @@ export interface Target {
   renew(claim: Claim, leaseSeconds: number): Promise<void>;
   /** Stops waiting for the batch under way: it fails with `reason`, and may be in or not. */
   abandon(claim: Claim, reason: Error): void;
-  /** Gives the partition back, so that a successor need not wait for the lease to end. */
-  release(claim: Claim): Promise<void>;
-  /** Does what can be done for a batch without the database, while the batch before commits. */
+  /**
+   * Gives the partition back, so that a successor need not wait for the lease to end, and closes what claiming it
+   * has opened.
+   * @param claim the newest one; `null` where the partition was never taken
+   */
+  release(keys: PartitionKeys, claim: Claim | null): Promise<void>;
+  /** Notes that the stream has gone back and that its documents were sent again: no witness is expected. */
+  wentBack(claim: Claim): Promise<void>;
+}
+
+/** Writing batches, each in one transaction with the offset. */
+export interface Batches {
+  /** Does what can be done for a batch without the server, while the batch before commits. */
   prepare(keys: PartitionKeys, batch: Batch): void;
   /**
-   * Applies a batch and moves the offset, in one transaction, and sets `claim.offset`. Where it fails,
-   * the batch may still be in (the connection may have been lost after the commit): claim the partition
-   * again, and its offset says.
+   * Applies a batch (rows, removals, what is parked) and moves the offset, in one durable transaction, and sets
+   * `claim.offset`. An older version never replaces a newer one. Where it fails, the batch may still be in (the
+   * connection may have been lost after the commit): claim the partition again, and its offset says.
    * @throws {OwnershipLostError} nothing was applied
+   * @throws {ParkedChangedError} nothing was applied
    */
   apply(claim: Claim, batch: Batch): Promise<void>;
   /** Which of these documents are parked, by the key of their rows. */
   parkedAmong(claim: Claim, ids: Buffer[]): Promise<Set<string>>;
-  /** Which payloads are no JSON that the target can hold, by the key of their rows: one statement. */
+  /** Which payloads are no JSON that the target can hold, by the key of their rows. */
   invalidPayloads(claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>>;
   /**
    * Tries rows without changing anything.
@@ -128,8 +142,222 @@ export interface Target {
    * @throws any error that does not say so
    */
   probe(claim: Claim, upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
-  /** Notes that the stream has gone back and that its documents were sent again: no witness is expected. */
-  wentBack(claim: Claim): Promise<void>;
+}
+
+/** How a partition stands, as the target tells it. */
+export interface Standing {
+  /** the last stream id that the target holds; `0-0` for none */
+  offset: string;
+  /** events applied since the partition began */
+  events: number;
+  /** the entry that must still be in the stream; `0-0` for none */
+  witness: string;
+  /** how often the stream had gone back, and when last */
+  wentBack: number;
+  wentBackAt: Date | null;
+  /** who holds the lease, or held it last */
+  owner: string | null;
+  /** whether the lease holds now */
+  live: boolean;
+  /** seconds until the lease ends, negative after it; `null` where it was given back */
+  leaseSeconds: number | null;
+  /** events in the dead letter that wait there */
+  parked: number;
+}
+
+/** Where partitions stand. Reads only; where no sink has ever run, all is at its beginning. */
+export interface Offsets {
+  /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
+  offset(keys: Pick<PartitionKeys, "stream">): Promise<string>;
+  standing(keys: PartitionKeys): Promise<Standing>;
+}
+
+/** A row's document. */
+export interface Row {
+  /** JSON text, in the target's spelling; `null` the value for a row that has none */
+  text: string;
+  version: string;
+}
+
+/** A row in a walk over all of them. */
+export interface ScannedRow extends Row {
+  id: string;
+  /** of its partition, read in the same statement */
+  offset: string;
+  /** whether an event of it is parked, so that the row is not the newest */
+  parked: boolean;
+}
+
+/** Rows of one partition's documents, read together with its offset. */
+export interface RowsAt {
+  offset: string;
+  /** in the order of the ids that were asked for, `null` for one that is missing; fewer where they are many bytes */
+  rows: (Row | null)[];
+  /** whether an event is parked that is newer than the row */
+  parked: boolean[];
+}
+
+/** Reading rows: for verify, repair, rebuild and reads through. */
+export interface Rows {
+  /** About how many rows there are, for showing progress. */
+  size(entity: string): Promise<number>;
+  /** The ids of all rows, in the target's order of keys, at most {@linkcode PAGE_ROWS} at a time. */
+  ids(entity: string): AsyncGenerator<string[]>;
+  /**
+   * Which of these documents are not surely equal to their rows, as JSON values: those that differ, those
+   * without a row, those without a text, and any that the target cannot judge.
+   * @param texts JSON texts in the order of `ids`; `null` for a document that is missing
+   */
+  notSurelyEqual(entity: string, ids: Buffer[], texts: (Buffer | null)[]): Promise<string[]>;
+  /** Rows of one partition's documents, at most {@linkcode READ_BYTES} of them, plus one. */
+  at(keys: PartitionKeys, ids: string[]): Promise<RowsAt>;
+  /**
+   * The rows after an id (`""` for the first), in the target's order of keys: at most {@linkcode PAGE_ROWS} and
+   * {@linkcode READ_BYTES}, plus one; empty at the end.
+   */
+  scan(entity: string, partitions: PartitionKeys[], after: string): Promise<ScannedRow[]>;
+  /** Which of these documents have a parked event. */
+  parkedAmong(partitions: PartitionKeys[], ids: string[]): Promise<Set<string>>;
+}
+
+/** Documents and rows are read so many bytes at a time, plus one. */
+export const READ_BYTES: number = 8 * 2 ** 20;
+/** Rows that are read at a time. */
+export const PAGE_ROWS = 1000;
+
+/** What can become of a parked event. */
+export const DEAD_LETTER_STATES = ["parked", "replayed", "superseded", "discarded"] as const;
+/**
+ * - `parked`: it waits, and later events of its document queue behind it
+ * - `replayed`: it was applied
+ * - `superseded`: a newer event of its document was applied in its stead
+ * - `discarded`: an operator gave it up
+ */
+export type DeadLetterState = typeof DEAD_LETTER_STATES[number];
+
+/** The events of one document in one state, told by the newest of them. */
+export interface DeadLetter {
+  /** of the newest event, to read it by */
+  id: number;
+  entity: string;
+  stream: string;
+  /** the newest event's stream id */
+  streamId: string;
+  /** `null` where the entry could not be decoded: it stands for itself then */
+  docId: string | null;
+  eventType: string;
+  state: DeadLetterState;
+  /** older events of this document in the same state */
+  waiting: number;
+  /** the target's code, "" where it was not the target that refused; of the newest event that was tried */
+  sqlstate: string;
+  /** why that one was refused */
+  reason: string;
+  /** how often that one was tried */
+  attempts: number;
+  /** when the first of them was parked, and when the last of them was touched */
+  firstAt: Date;
+  lastAt: Date;
+}
+
+/** One event of the dead letter, as it came. */
+export interface DeadLetterEvent extends Omit<DeadLetter, "waiting"> {
+  /** `ts` of the event, in ms; `null` where the entry could not be decoded */
+  ts: number | null;
+  /** the document after the change, as bytes; `null` where there is none */
+  payload: Buffer | null;
+  /** names and values in turn, where the entry could not be decoded */
+  fields: Buffer[] | null;
+}
+
+/** Which parked events a command is about. */
+export type DeadLetterSelection = { all: true } | { docId: string } | { streamId: string };
+
+/** A document with parked events, or an entry that could not be decoded. */
+export interface ParkedDocument {
+  /** of its newest event */
+  id: string;
+  docId: Buffer | null;
+}
+
+/** A parked event without its payload. */
+export interface ParkedEvent {
+  id: string;
+  streamId: string;
+  docId: Buffer;
+  type: EventType;
+  /** ms */
+  ts: number;
+}
+
+/** What a replay has settled, by the ids of parked events. */
+export interface Settled {
+  replayed: string[];
+  superseded: string[];
+  /** those that were tried and refused: they stay parked */
+  refused: (Refusal & { id: string })[];
+}
+
+/** A partition's dead letter inside a transaction that holds the partition as a batch does. */
+export interface HeldDeadLetters {
+  /** Entries that could not be decoded and are parked, by their ids. */
+  entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]>;
+  /** The parked events of documents. */
+  events(docIds: Buffer[]): Promise<ParkedEvent[]>;
+  /** The payloads of parked events, by their ids. */
+  payloads(ids: string[]): Promise<Map<string, Buffer | null>>;
+  hasRow(docId: Buffer): Promise<boolean>;
+  /** Writes and removes rows as a batch does; where they are refused, none of them is, and the transaction goes on. */
+  write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
+  settle(settled: Settled): Promise<void>;
+}
+
+/** What could not be stored. */
+export interface DeadLetters {
+  /** One a document, the ones parked first at the top, in constant memory. */
+  list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter>;
+  read(id: number): Promise<DeadLetterEvent | null>;
+  /** The selected documents of a partition, so many at a time that their payloads fit `maxBytes`. */
+  documents(
+    keys: PartitionKeys,
+    selection: DeadLetterSelection,
+    maxBytes: number,
+  ): AsyncGenerator<ParkedDocument[]>;
+  /** Gives parked events up; returns how many. `dryRun` changes nothing. */
+  discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
+  /**
+   * Runs a transaction that holds a partition: the sink's next batch waits for it, finds that what is parked has
+   * changed, and looks anew.
+   * @param work returns whether to keep what it did
+   */
+  hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void>;
+}
+
+/** A target, for people. */
+export interface TargetDescription {
+  /** as the configuration names it, such as `postgresql` */
+  name: string;
+  kind: string;
+  /** without secrets */
+  address: string;
+}
+
+/** A place that events are written to. What it cannot do, it leaves out. */
+export interface Target extends AsyncDisposable {
+  readonly ownership: Ownership;
+  readonly batches: Batches;
+  readonly offsets: Offsets;
+  readonly rows?: Rows;
+  readonly deadLetters?: DeadLetters;
+  describe(): TargetDescription;
+  /** What an error of its driver or server means for the sink. */
+  kindOf(error: unknown): ErrorKind;
+  /**
+   * Makes an entity's table and ours where they are missing, and brings them up to date. Done when a sink claims;
+   * commands that only read never do it.
+   * @throws where the user may not, with what to run; or where the schema is newer than this version can work with
+   */
+  migrate(entity: string): Promise<void>;
   /** Closes the connections that this target opened. */
   close(): Promise<void>;
 }

@@ -14,7 +14,7 @@ import {
   partsSql,
   valuesOf,
   variantOf,
-} from "writebehind/targets/postgres/batch.ts";
+} from "writebehind/targets/postgres/statements.ts";
 import type { Batch } from "writebehind/targets/target.ts";
 
 function bareSql(table: string, values: BatchValues): string {

@@ -6,7 +6,8 @@ import {
   readByIds,
   updateDocument,
 } from "writebehind";
-import { restore, rowsAt } from "writebehind/documents/restore.ts";
+import { PostgresRows } from "writebehind/targets/postgres/rows.ts";
+import { restore } from "writebehind/documents/restore.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import {
   documentsOf,
@@ -93,7 +94,7 @@ Deno.test("readByIds through to the target", (t) =>
       const { redis, config, pool } = pipeline;
       await stored(pipeline, "a", "b");
       await redis.del(keyOf("a"), keyOf("b"));
-      const { offset, rows } = await rowsAt(pool, config, keys(pipeline), ["a", "b"]);
+      const { offset, rows } = await new PostgresRows(pool, config).at(keys(pipeline), ["a", "b"]);
       await insertDocument(redis, config, "session", { n: 2 }, "a");
       await insertDocument(redis, config, "session", { n: 2 }, "b");
       await deleteDocument(redis, config, "session", "b");
@@ -114,7 +115,7 @@ Deno.test("readByIds through to the target", (t) =>
       ) => {
         const { redis, config, pool } = pipeline;
         await stored(pipeline, "a", "b");
-        const { offset, rows } = await rowsAt(pool, config, keys(pipeline), ["a"]);
+        const { offset, rows } = await new PostgresRows(pool, config).at(keys(pipeline), ["a"]);
         await deleteDocument(redis, config, "session", "a");
         await updateDocument(redis, config, "session", "b", { n: 2 });
         await drain(pipeline);

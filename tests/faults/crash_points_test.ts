@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { deleteDocument, insertDocument, seededRandom, updateDocument } from "writebehind";
 import { produce } from "writebehind/demo/original.ts";
-import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { offsetOf } from "../support/pipeline.ts";
 import {
   documentsOf,
   type Pipeline,

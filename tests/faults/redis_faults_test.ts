@@ -22,7 +22,7 @@ import { startRedis } from "writebehind/dev/servers/embedded.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { resend } from "writebehind/sink/rewind.ts";
-import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
 import { TcpProxy } from "../support/proxy.ts";
 import { testRedis, type TestServers, waitFor } from "../support/servers.ts";

@@ -11,7 +11,7 @@ import type { Random } from "writebehind/core/random.ts";
 import { startPostgres, startRedis } from "writebehind/dev/servers/embedded.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { lastGeneratedId, pairsOf } from "writebehind/redis/streams.ts";
-import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import type { RunningCommand } from "../support/processes.ts";
 import { TcpProxy } from "../support/proxy.ts";

@@ -10,7 +10,7 @@ import {
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
-import { offsetOf } from "writebehind/targets/postgres/migrate.ts";
+import { offsetOf } from "../support/pipeline.ts";
 import {
   assertEqual,
   documentsOf,

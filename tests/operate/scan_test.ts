@@ -5,9 +5,11 @@ import { documentKey, verify } from "writebehind";
 import { equalJson } from "writebehind/core/json/equality.ts";
 import { Scan, type Scanned } from "writebehind/operate/verify/scan.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
+import { targetOf } from "writebehind/targets/open.ts";
 import { type Pipeline, testPipeline, withPipeline } from "../support/pipeline.ts";
 
-const scanOf = ({ redis, pool, config }: Pipeline) => new Scan(redis, pool, config, "session");
+const scanOf = ({ redis, pool, config }: Pipeline) =>
+  new Scan(redis, targetOf(pool, config), config, "session");
 
 /** All that a walk of a scan gives. */
 async function all(chunks: AsyncGenerator<Scanned>): Promise<Scanned> {
@@ -160,7 +162,7 @@ Deno.test("scan", (t) =>
       const other = redis.duplicate();
       await other.connect();
       other.disconnect();
-      const cut = new Scan(other as typeof redis, pool, config, "session");
+      const cut = new Scan(other as typeof redis, targetOf(pool, config), config, "session");
       await assert.rejects(all(cut.rows()), /closed|Stream isn't writeable/);
       assert.equal(pool.waitingCount, 0);
       assert.equal(pool.idleCount, pool.totalCount);

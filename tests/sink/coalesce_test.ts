@@ -2,7 +2,6 @@ import fc from "fast-check";
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { backoff } from "writebehind/core/delay.ts";
-import { kindOf } from "writebehind/core/error_kinds.ts";
 import { coalesce } from "writebehind/sink/coalesce.ts";
 import { decodeEntry, type Entry, type Event, isEvent } from "writebehind/sink/decode.ts";
 import type { Parked } from "writebehind/targets/target.ts";
@@ -125,21 +124,6 @@ Deno.test("a batch ends before the first document that did not fit", async () =>
   );
   assert.equal(batch.lastId, "3-0");
   assert.deepEqual(batch.upserts.map(({ id, ms }) => [id.toString(), ms]), [["a", 3], ["b", 2]]);
-});
-
-Deno.test("errors are sorted: exact codes win over classes, and what is unknown is systemic", () => {
-  const kinds = {
-    transient: ["08006", "40001", "40P01", "53300", "55P03", "57P01", "57014", "25P03"],
-    systemic: ["53100", "58030", "42P01", "42501", "28P01", "25006", "XX000", "0A000"],
-    poison: ["22P02", "22P05", "23505", "44000", "54000", "P0001"],
-  };
-  for (const [kind, codes] of Object.entries(kinds)) {
-    for (const code of codes) assert.equal(kindOf({ code, message: "" }), kind, code);
-  }
-  assert.equal(kindOf(new Error("Connection terminated unexpectedly")), "transient");
-  assert.equal(kindOf({ code: "ECONNREFUSED", message: "" }), "transient");
-  assert.equal(kindOf(new Error("LOADING Redis is loading the dataset in memory")), "transient");
-  assert.equal(kindOf(new Error("WRONGTYPE Operation against a key")), "systemic");
 });
 
 Deno.test("backoff grows to its cap and never comes in a tight loop", () => {

@@ -16,6 +16,7 @@ import {
   type SinkStatus,
 } from "writebehind";
 import { canonicalJson } from "writebehind/core/json/equality.ts";
+import { PostgresOffsets } from "writebehind/targets/postgres/offsets.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { testDatabase, type TestServers, testServers } from "./servers.ts";
 
@@ -86,6 +87,11 @@ export async function withPipeline(
     await prepare(pipeline);
     await t.step(name, () => step(pipeline));
   }
+}
+
+/** The last stream id that PostgreSQL holds of a stream; `0-0` for none. */
+export function offsetOf(pool: Pool, stream: string): Promise<string> {
+  return new PostgresOffsets(pool).offset({ stream });
 }
 
 /** Applies all events that are there. */

@@ -4,16 +4,21 @@
  */
 
 import { createHash } from "node:crypto";
-import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { equalJson } from "../../core/json/equality.ts";
-import { READ_BYTES, type Row, rowsAt } from "../../documents/restore.ts";
+import { readDocuments } from "../../documents/restore.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
-import { readScript, runScript } from "../../redis/scripts/mod.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
-import { bytesArray } from "../../targets/postgres/arrays.ts";
-import { offsetOf } from "../../targets/postgres/migrate.ts";
+import { rowsOf } from "../../targets/open.ts";
+import {
+  type Offsets,
+  PAGE_ROWS,
+  READ_BYTES,
+  type Row,
+  type Rows,
+  type Target,
+} from "../../targets/target.ts";
 
 /** How Redis and the target differ in one document: `missing` and `extra` are told of the target. */
 export type Difference = "missing" | "extra" | "different";
@@ -37,9 +42,6 @@ export interface Suspect extends Seen {
   looks: number;
 }
 
-/** Ids that are compared at a time. */
-export const CHUNK = 1000;
-
 /** The hash of a document's text, as {@linkcode Seen} has it. */
 export function hashOf(text: string): string {
   return createHash("sha256").update(text).digest("base64url");
@@ -48,17 +50,6 @@ export function hashOf(text: string): string {
 /** The hash of a row, as {@linkcode Seen} has it. */
 export function hashOfRow({ version, text }: Row): string {
   return hashOf(`${version} ${text}`);
-}
-
-/** Reads documents of one partition: JSON texts, `null` for one that is missing, fewer where they are many bytes. */
-export async function readDocuments(
-  redis: RedisConnection,
-  { documentPrefix }: PartitionKeys,
-  ids: string[],
-): Promise<(string | null)[]> {
-  const keys = ids.map((id) => documentPrefix + id);
-  const texts = await runScript(redis, readScript, keys, [String(READ_BYTES)]) as string[];
-  return texts.map((text) => text === "" ? null : text);
 }
 
 /** Ids by the partition that they hash to. */
@@ -74,13 +65,13 @@ export function byPartition(
 export class Comparison {
   readonly partitions: PartitionKeys[];
   #redis: RedisConnection;
-  #pool: Pool;
-  #config: Config;
+  #rows: Rows;
+  #offsets: Offsets;
 
-  constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
+  constructor(redis: RedisConnection, target: Target, config: Config, entity: string) {
     this.#redis = redis;
-    this.#pool = pool;
-    this.#config = config;
+    this.#rows = rowsOf(target);
+    this.#offsets = target.offsets;
     this.partitions = allPartitions(config, entity);
   }
 
@@ -88,8 +79,8 @@ export class Comparison {
   async compare(ids: string[]): Promise<Suspect[]> {
     const suspects: Suspect[] = [];
     for (const [keys, own] of byPartition(this.partitions, ids)) {
-      for (let at = 0; at < own.length; at += CHUNK) {
-        suspects.push(...await this.#compare(keys, own.slice(at, at + CHUNK)));
+      for (let at = 0; at < own.length; at += PAGE_ROWS) {
+        suspects.push(...await this.#compare(keys, own.slice(at, at + PAGE_ROWS)));
       }
     }
     return suspects;
@@ -99,8 +90,8 @@ export class Comparison {
     const suspects: Suspect[] = [];
     for (let left = ids; left.length > 0;) {
       const [documents, { rows }] = await Promise.all([
-        readDocuments(this.#redis, keys, left),
-        rowsAt(this.#pool, this.#config, keys, left),
+        readDocuments(this.#redis, keys, left, READ_BYTES),
+        this.#rows.at(keys, left),
       ]);
       const both = Math.min(documents.length, rows.length);
       for (let index = 0; index < both; index++) {
@@ -131,26 +122,18 @@ export class Comparison {
   /** Those of the suspects that have a parked event. */
   async parked(suspects: Suspect[]): Promise<Set<string>> {
     const parked = new Set<string>();
-    for (let at = 0; at < suspects.length; at += CHUNK) {
-      const ids = suspects.slice(at, at + CHUNK).map(({ id }) => Buffer.from(id));
-      const { rows } = await this.#pool.query<{ doc_id: Buffer }>(
-        `SELECT DISTINCT d.doc_id
-           FROM unnest($2::bytea[]) AS e (id)
-           JOIN writebehind_dead_letter d
-             ON d.stream = ANY($1::text[]) AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
-          WHERE d.state = 'parked'`,
-        [this.partitions.map(({ stream }) => stream), bytesArray("bytea", ids, (id) => id)],
-      );
-      for (const { doc_id } of rows) parked.add(doc_id.toString());
+    for (let at = 0; at < suspects.length; at += PAGE_ROWS) {
+      const ids = suspects.slice(at, at + PAGE_ROWS).map(({ id }) => id);
+      for (const id of await this.#rows.parkedAmong(this.partitions, ids)) parked.add(id);
     }
     return parked;
   }
 
   /** Of each partition, the offset of the target and the last event of the stream. */
   progress(): Promise<{ offset: string; lastId: string }[]> {
-    return Promise.all(this.partitions.map(async ({ stream }) => ({
-      offset: await offsetOf(this.#pool, stream),
-      lastId: await lastGeneratedId(this.#redis, stream),
+    return Promise.all(this.partitions.map(async (keys) => ({
+      offset: await this.#offsets.offset(keys),
+      lastId: await lastGeneratedId(this.#redis, keys.stream),
     })));
   }
 }

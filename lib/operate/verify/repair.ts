@@ -6,11 +6,13 @@
 import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { DocumentError } from "../../core/errors.ts";
-import { encoded, type Restoration, restore, rowsAt } from "../../documents/restore.ts";
+import { encoded, readDocuments, type Restoration, restore } from "../../documents/restore.ts";
+import { rowsOf, targetOf } from "../../targets/open.ts";
+import { PAGE_ROWS, READ_BYTES, type Target } from "../../targets/target.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { resend } from "../../sink/rewind.ts";
-import { CHUNK, hashOf, hashOfRow, readDocuments, type Seen } from "./compare.ts";
+import { hashOf, hashOfRow, type Seen } from "./compare.ts";
 
 /** What a repair did, in documents. */
 export interface RepairReport {
@@ -43,7 +45,7 @@ export async function repairTarget(
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
-      const texts = await readDocuments(redis, keys, left.map(({ id }) => id));
+      const texts = await readDocuments(redis, keys, left.map(({ id }) => id), READ_BYTES);
       for (const [index, text] of texts.entries()) {
         const { id, document } = left[index]!;
         const asSeen = (text === null ? null : hashOf(text)) === document;
@@ -64,20 +66,21 @@ export async function repairTarget(
  */
 export async function repairRedis(
   redis: RedisConnection,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   mismatches: Seen[],
   { onProgress, signal }: RepairOptions = {},
 ): Promise<RepairReport> {
+  const stored = rowsOf(targetOf(target, config));
   const report: RepairReport = { mended: 0, changed: 0, refused: [] };
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
       const ids = left.map(({ id }) => id);
       const [texts, { offset, rows, parked }] = await Promise.all([
-        readDocuments(redis, keys, ids),
-        rowsAt(pool, config, keys, ids),
+        readDocuments(redis, keys, ids, READ_BYTES),
+        stored.at(keys, ids),
       ]);
       const both = Math.min(texts.length, rows.length);
       const wanted: Restoration[] = [];
@@ -114,6 +117,6 @@ function* chunks(
   const groups = Map.groupBy(mismatches, ({ id }) => partitionOf(id, partitions));
   for (const keys of allPartitions(config, entity)) {
     const own = groups.get(keys.partition) ?? [];
-    for (let at = 0; at < own.length; at += CHUNK) yield [keys, own.slice(at, at + CHUNK)];
+    for (let at = 0; at < own.length; at += PAGE_ROWS) yield [keys, own.slice(at, at + PAGE_ROWS)];
   }
 }

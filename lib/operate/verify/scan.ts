@@ -8,20 +8,18 @@
  */
 
 import { Buffer, isUtf8 } from "node:buffer";
-import type { Pool } from "pg";
-import { type Config, entityConfig } from "../../config/load.ts";
-import { kindOf } from "../../core/error_kinds.ts";
+import type { Config } from "../../config/load.ts";
 import { MAX_ID_BYTES } from "../../core/stream_ids.ts";
-import { READ_BYTES } from "../../documents/restore.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { readScript } from "../../redis/scripts/mod.ts";
-import { bytesArray } from "../../targets/postgres/arrays.ts";
-import { byPartition, CHUNK } from "./compare.ts";
+import { rowsOf } from "../../targets/open.ts";
+import { PAGE_ROWS, READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
+import { byPartition } from "./compare.ts";
 import { DifferenceSketch } from "./difference_sketch.ts";
 import { prefetch } from "./prefetch.ts";
 
-/** Keeps Redis, PostgreSQL and this process busy together. Each holds `READ_BYTES`, plus one document. */
+/** Keeps Redis, the target and this process busy together. Each holds `READ_BYTES`, plus one document. */
 const PAGES_AT_A_TIME = 3;
 
 /** What was looked at. */
@@ -37,31 +35,28 @@ export class Scan {
   /** keys under the entity's prefix that can be no document of it */
   foreign = 0;
   #redis: RedisConnection;
-  #pool: Pool;
-  #table: string;
+  #rows: Rows;
+  #entity: string;
   #partitions: PartitionKeys[];
   /** documents that were met by their rows, less those that were met in Redis */
   #met = new DifferenceSketch();
 
-  constructor(redis: RedisConnection, pool: Pool, config: Config, entity: string) {
+  constructor(redis: RedisConnection, target: Target, config: Config, entity: string) {
     this.#redis = redis;
-    this.#pool = pool;
-    this.#table = entityConfig(config, entity).table;
+    this.#rows = rowsOf(target);
+    this.#entity = entity;
     this.#partitions = allPartitions(config, entity);
   }
 
   /** About how many documents and rows there are, for showing progress. */
   async size(): Promise<number> {
-    const { rows: [row] } = await this.#pool.query<{ rows: number }>(
-      "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
-      [`"${this.#table}"`],
-    );
-    return Math.max(await this.#redis.dbsize(), row?.rows ?? 0) + (row?.rows ?? 0);
+    const rows = await this.#rows.size(this.#entity);
+    return Math.max(await this.#redis.dbsize(), rows) + rows;
   }
 
-  /** All rows: suspected are those that PostgreSQL does not see equal to their documents. */
+  /** All rows: suspected are those that the target does not see equal to their documents. */
   rows(): AsyncGenerator<Scanned> {
-    return prefetch(this.#pages(), PAGES_AT_A_TIME, (page) => this.#lookAt(page));
+    return prefetch(this.#rows.ids(this.#entity), PAGES_AT_A_TIME, (page) => this.#lookAt(page));
   }
 
   /**
@@ -87,13 +82,13 @@ export class Scan {
     let texts: (Buffer | null)[] = [];
     let bytes = 0;
     const compare = async () => {
-      suspected.push(...await this.#notEqual(ids, texts));
+      suspected.push(...await this.#rows.notSurelyEqual(this.#entity, ids, texts));
       [ids, texts, bytes] = [[], [], 0];
     };
     for (const [{ documentPrefix }, own] of byPartition(this.#partitions, page)) {
       for (let at = 0; at < own.length;) {
         const names = own.slice(at).map((id) => documentPrefix + id);
-        // As bytes, since PostgreSQL takes them as they are.
+        // As bytes, since the target takes them as they are.
         const read = await this.#redis.callBuffer(
           "EVAL",
           readScript.source,
@@ -115,51 +110,12 @@ export class Scan {
     return { count: page.length, suspected };
   }
 
-  /** The ids of all rows, in order. */
-  async *#pages(): AsyncGenerator<string[]> {
-    let after = "";
-    for (;;) {
-      const { rows } = await this.#pool.query<[string]>({
-        text: `SELECT id FROM "${this.#table}" WHERE id > $1 ORDER BY id LIMIT ${CHUNK}`,
-        values: [after],
-        rowMode: "array",
-      });
-      if (rows.length === 0) return;
-      yield rows.map(([id]) => id);
-      after = rows.at(-1)![0];
-    }
-  }
-
-  /**
-   * The ids of rows that PostgreSQL does not see equal to their documents. Its equality of JSONB is ours:
-   * numbers are decimals, there is no -0, and keys have no order.
-   */
-  async #notEqual(ids: Buffer[], texts: (Buffer | null)[]): Promise<string[]> {
-    try {
-      // Rows are looked up by their ids and nothing else, whatever the planner knows of the table.
-      const { rows } = await this.#pool.query<[string]>({
-        text: `SELECT e.id
-                 FROM unnest($1::text[], $2::text[]) AS e (id, text)
-                 LEFT JOIN (SELECT id, payload FROM "${this.#table}" WHERE id = ANY($1)) t
-                   ON t.id = e.id
-                WHERE e.text IS NULL OR t.payload IS DISTINCT FROM e.text::jsonb`,
-        values: [ids, texts].map((column) => bytesArray("text", column, (bytes) => bytes)),
-        rowMode: "array",
-      });
-      return rows.map(([id]) => id);
-    } catch (error) {
-      // One of the texts is no JSONB: another client wrote it. All of them are compared carefully.
-      if (kindOf(error) === "poison") return ids.map(String);
-      throw error;
-    }
-  }
-
   /** The ids of all documents in Redis, in chunks, and how many keys were passed over. */
   async *#scan(): AsyncGenerator<{ ids: Buffer[]; foreign: number }> {
     for (const keys of this.#partitions) {
       const { documentPrefix } = keys;
       const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
-      const options = ["MATCH", match, "COUNT", String(CHUNK), "TYPE", "ReJSON-RL"];
+      const options = ["MATCH", match, "COUNT", String(PAGE_ROWS), "TYPE", "ReJSON-RL"];
       let cursor = "0";
       do {
         const [next, names] = await this.#redis.callBuffer("SCAN", cursor, ...options) as [

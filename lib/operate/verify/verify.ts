@@ -4,7 +4,10 @@
  */
 
 import type { Pool } from "pg";
-import type { Config } from "../../config/load.ts";
+import { type Config, isForwarded } from "../../config/load.ts";
+import type { EventType } from "../../core/stream_ids.ts";
+import { targetOf } from "../../targets/open.ts";
+import type { Target } from "../../targets/target.ts";
 import { delay } from "../../core/delay.ts";
 import { compareStreamIds } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
@@ -58,13 +61,14 @@ export interface VerifyOptions {
  */
 export async function verify(
   redis: RedisConnection,
-  pool: Pool,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { settleMs = 10_000, onProgress, signal = new AbortController().signal }: VerifyOptions = {},
 ): Promise<VerifyReport> {
-  const scan = new Scan(redis, pool, config, entity);
-  const comparison = new Comparison(redis, pool, config, entity);
+  const opened = targetOf(target, config);
+  const scan = new Scan(redis, opened, config, entity);
+  const comparison = new Comparison(redis, opened, config, entity);
   const report: VerifyReport = {
     documents: 0,
     rows: 0,
@@ -77,7 +81,13 @@ export async function verify(
     foreign: 0,
   };
   const about = onProgress ? await scan.size() : 0;
-  const settling = new Settling(comparison, config, report, settleMs, signal);
+  const settling = new Settling(
+    comparison,
+    (verb) => isForwarded(config, entity, verb),
+    report,
+    settleMs,
+    signal,
+  );
   const progress = () => onProgress?.(report.documents + report.rows, about);
   for await (const { count, suspected } of scan.rows()) {
     signal.throwIfAborted();
@@ -103,20 +113,20 @@ class Settling {
   #suspects = new Map<string, Suspect>();
   #listed = new Set<string>();
   #comparison: Comparison;
-  #config: Config;
+  #forwards: (verb: EventType) => boolean;
   #report: VerifyReport;
   #settleMs: number;
   #signal: AbortSignal;
 
   constructor(
     comparison: Comparison,
-    config: Config,
+    forwards: (verb: EventType) => boolean,
     report: VerifyReport,
     settleMs: number,
     signal: AbortSignal,
   ) {
     this.#comparison = comparison;
-    this.#config = config;
+    this.#forwards = forwards;
     this.#report = report;
     this.#settleMs = settleMs;
     this.#signal = signal;
@@ -174,7 +184,7 @@ class Settling {
         this.#suspects.set(now.id, now);
       } else if (now.row === null && before.looks + 1 < LOOKS_FOR_MISSING && !late) {
         this.#suspects.set(now.id, { ...now, looks: before.looks + 1 });
-      } else if (isNotForwarded(this.#config, now.difference)) this.#list("notForwarded", now);
+      } else if (this.#isNotForwarded(now.difference)) this.#list("notForwarded", now);
       else this.#list("mismatches", now);
     }
   }
@@ -188,18 +198,18 @@ class Settling {
     if (kind === "mismatches") this.#report.mismatches.push({ id, difference, document, row });
     else this.#report[kind].push(id);
   }
-}
 
-/** Whether a difference is what the configuration asks for. */
-function isNotForwarded(config: Config, difference: Difference): boolean {
-  const { insert, update, delete: remove } = config.dummy_data.perform_write_behind;
-  switch (difference) {
-    case "missing":
-      return !insert;
-    // An insert may overwrite a document as well.
-    case "different":
-      return !update || !insert;
-    case "extra":
-      return !remove;
+  /** Whether a difference is what the configuration asks for. */
+  #isNotForwarded(difference: Difference): boolean {
+    const forwards = this.#forwards;
+    switch (difference) {
+      case "missing":
+        return !forwards("insert");
+      // An insert may overwrite a document as well.
+      case "different":
+        return !forwards("update") || !forwards("insert");
+      case "extra":
+        return !forwards("delete");
+    }
   }
 }

@@ -1,233 +1,161 @@
 /**
- * The statements of the PostgreSQL target, and their parameters.
+ * Batches in PostgreSQL: one statement a batch, which checks the owner and the offset, writes and removes
+ * rows, and moves the offset. One statement is one transaction, so there is no open transaction that a sink could
+ * leave behind.
  * @module
  */
 
-import type { PoolClient } from "pg";
-import type { Batch, Parked, Removal, Upsert } from "../target.ts";
-import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
+import { isUtf8 } from "node:buffer";
+import { type Config, entityConfig } from "../../config/load.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import {
+  type Batch,
+  type Batches,
+  type Claim,
+  ParkedChangedError,
+  type Refusal,
+  type Removal,
+  type Upsert,
+} from "../target.ts";
+import { Arena, bytesArray } from "./arrays.ts";
+import { isPostgresError, postgresErrorKind } from "./errors.ts";
+import { ownershipLost } from "./lease.ts";
+import type { Sessions } from "./sessions.ts";
+import {
+  applySql,
+  type BatchValues,
+  batchValues,
+  parkedValues,
+  probeSql,
+  rowValues,
+  valuesOf,
+  variantOf,
+} from "./statements.ts";
 
-/**
- * Five arrays as rows. In the select list PostgreSQL takes them apart as it goes; in FROM it stores them
- * first. The payloads come last, since pg copies all that came before once more when its buffer has to grow.
- */
-const rowsSql = (first: number) => `
-  (SELECT unnest($${first}::text[]) AS id, unnest($${first + 1}::int8[]) AS version,
-          unnest($${first + 2}::timestamptz[]) AS created,
-          unnest($${first + 3}::timestamptz[]) AS updated,
-          unnest($${first + 4}::text[]) AS payload) AS e`;
+const UNIQUE_VIOLATION = "23505";
+/** Batches that are applied with care after one whose rows were not new. */
+const CAREFUL_BATCHES = 32;
 
-/**
- * Writes rows that are expected to be there, as the queries `updated` and, for those that are not there,
- * `added`; `only` is a condition that must hold. An older version never replaces a newer one. An update does
- * not know when its document was created: the row does.
- */
-const writeSql = (table: string, first: number, only: string) =>
-  `updated AS (
-  UPDATE "${table}" AS t
-     SET payload = e.payload::jsonb, created_at = coalesce(e.created, t.created_at),
-         updated_at = e.updated, version = e.version
-    FROM ${rowsSql(first)}
-   WHERE t.id = e.id AND t.version < e.version AND ${only}
-  RETURNING 1
-), added AS (
-  INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
-    FROM ${rowsSql(first)}
-   -- Asked first, and once: mostly all rows were there, and none is looked for again.
-   WHERE (SELECT count(*) FROM updated) < cardinality($${first}::text[]) AND ${only}
-     AND NOT EXISTS (SELECT FROM "${table}" WHERE id = e.id)
-  -- Others may write to the table too.
-  ON CONFLICT (id) DO UPDATE
-     SET payload = excluded.payload, updated_at = excluded.updated_at, version = excluded.version
-   WHERE t.version < excluded.version
-  RETURNING 1
-)`;
+/** Applies batches to the tables of a configuration's entities. */
+export class PostgresBatches implements Batches {
+  #sessions: Sessions;
+  #config: Config;
+  /** batches to come in which no row is expected to be new */
+  #carefulBatches = 0;
+  /** parameters that were made while another batch was under way */
+  #prepared = new WeakMap<Batch, BatchValues>();
+  /** where they are: of each partition one batch is under way while the next one is made */
+  #arenas = new Map<string, [Arena, Arena]>();
 
-/**
- * Writes rows that are expected to be new, without looking for them. A row that is there fails the statement
- * (23505), and the batch is given once more, all of it to {@linkcode writeSql}.
- */
-const insertSql = (table: string, first: number, only: string) =>
-  `inserted AS (
-  INSERT INTO "${table}" (id, payload, created_at, updated_at, version)
-  SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
-    FROM ${rowsSql(first)}
-   WHERE ${only}
-)`;
-
-/** Removes rows, as the query `removed`. */
-const removeSql = (table: string, first: number, only: string) =>
-  `removed AS (
-  DELETE FROM "${table}" AS t
-   USING unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version)
-   WHERE t.id = e.id AND t.version < e.version AND ${only}
-  RETURNING 1
-)`;
-
-/** Parks events, as the query `parked`. */
-const parkSql = (first: number) => {
-  const $ = (index: number) => `$${first + index}`;
-  return `parked AS (
-  INSERT INTO writebehind_dead_letter AS d
-         (entity, stream, stream_id, doc_id, event_type, ts, payload, fields, sqlstate, reason)
-  SELECT ${$(0)}, $1, e.stream_id, e.doc_id, e.event_type, e.ts, e.payload,
-         -- A row may have any number of fields, which arrays of arrays cannot: one array, cut by its length.
-         CASE WHEN e.fields_to > e.fields_from
-              THEN (${$(9)}::bytea[])[e.fields_from + 1 : e.fields_to] END,
-         e.sqlstate, e.reason
-    FROM unnest(${$(1)}::text[], ${$(2)}::bytea[], ${$(3)}::text[], ${$(4)}::int8[],
-                ${$(5)}::bytea[], ${$(6)}::text[], ${$(7)}::text[], ${$(8)}::int4[],
-                ${$(10)}::int4[])
-         AS e (stream_id, doc_id, event_type, ts, payload, sqlstate, reason, fields_from, fields_to)
-   WHERE EXISTS (SELECT FROM moved)
-  ON CONFLICT (stream, stream_id) DO UPDATE
-     SET attempts = d.attempts + 1, last_at = now(), reason = excluded.reason, state = 'parked'
-)`;
-};
-
-/** The parameters of each part of a batch; empty where it has nothing to do. */
-export interface BatchValues {
-  inserted: Buffer[];
-  written: Buffer[];
-  removed: Buffer[];
-}
-
-/** The parameters of all parts, in the order of {@linkcode partsSql}. */
-export const valuesOf = ({ inserted, written, removed }: BatchValues): Buffer[] => [
-  ...inserted,
-  ...written,
-  ...removed,
-];
-
-/** Tells the texts of one table apart: which parts they have. */
-export const variantOf = ({ inserted, written, removed }: BatchValues): string =>
-  [inserted, written, removed].map(({ length }) => Math.sign(length)).join("");
-
-/**
- * The queries that write and remove a batch's rows. There is none for a part that has nothing to do:
- * PostgreSQL takes about 0.2 ms for each, as long as for a row that it writes.
- * @param first the number of their first parameter
- * @param only a condition that must hold
- */
-export function partsSql(
-  table: string,
-  { inserted, written, removed }: BatchValues,
-  first: number,
-  only: string,
-): string[] {
-  const parts: string[] = [];
-  if (inserted.length > 0) parts.push(insertSql(table, first, only));
-  first += inserted.length;
-  if (written.length > 0) parts.push(writeSql(table, first, only));
-  first += written.length;
-  if (removed.length > 0) parts.push(removeSql(table, first, only));
-  return parts;
-}
-
-/**
- * The batch statement of a table. The offset moves only where it stands as expected, the epoch is ours and
- * nobody has changed what is parked; everything else happens only where it moved.
- */
-export function applySql(table: string, values: BatchValues, parking: boolean): string {
-  const parts = partsSql(table, values, 7, "EXISTS (SELECT FROM moved)");
-  if (parking) parts.push(parkSql(7 + valuesOf(values).length));
-  return `
-WITH moved AS (
-  UPDATE writebehind_offset
-     SET last_id = $4, witness = $4, events = events + $5, updated_at = clock_timestamp()
-   WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $6
-  RETURNING 1
-)${parts.map((part) => `, ${part}`).join("")}
-SELECT count(*)::int AS moved FROM moved`;
-}
-
-/**
- * Does all that a batch does to rows, then fails on purpose: the foreign key is checked when the statement
- * ends, behind the table's own triggers and foreign keys. (Constraints that are deferred to the commit are
- * not tried.)
- */
-export const probeSql = (table: string) => `
-WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")}
-INSERT INTO writebehind_probe (id, parent)
-SELECT 1, 2 + (SELECT count(*) FROM updated) + (SELECT count(*) FROM added)
-            + (SELECT count(*) FROM removed)`;
-
-const upsertValues = (upserts: Upsert[], arena?: Arena) => [
-  bytesArray("text", upserts, ({ id }) => id, arena),
-  versionArray(upserts, arena),
-  timeArray(upserts, ({ created }) => created, arena),
-  timeArray(upserts, ({ updated }) => updated, arena),
-  bytesArray("text", upserts, ({ payload }) => payload, arena),
-];
-
-const removalValues = (removals: Removal[], arena?: Arena) => [
-  bytesArray("text", removals, ({ id }) => id, arena),
-  versionArray(removals, arena),
-];
-
-/** The parameters of {@linkcode probeSql}. */
-export const rowValues = (upserts: Upsert[], removals: Removal[]): Buffer[] => [
-  ...upsertValues(upserts),
-  ...removalValues(removals),
-];
-
-/**
- * The parameters of {@linkcode applySql} that hold rows.
- * @param careful whether no row is expected to be new
- */
-export function batchValues(
-  { upserts, removals }: Batch,
-  careful: boolean,
-  arena?: Arena,
-): BatchValues {
-  const [expectedNew, others]: [Upsert[], Upsert[]] = [[], []];
-  for (const upsert of upserts) (upsert.fresh && !careful ? expectedNew : others).push(upsert);
-  return {
-    inserted: expectedNew.length > 0 ? upsertValues(expectedNew, arena) : [],
-    written: others.length > 0 ? upsertValues(others, arena) : [],
-    removed: removals.length > 0 ? removalValues(removals, arena) : [],
-  };
-}
-
-/**
- * Writes and removes rows as a batch does, in a transaction of the caller's, which holds the partition's
- * offset row.
- */
-export async function writeRows(
-  connection: PoolClient,
-  table: string,
-  upserts: Upsert[],
-  removals: Removal[],
-): Promise<void> {
-  await connection.query(
-    `WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")} SELECT`,
-    rowValues(upserts, removals),
-  );
-}
-
-/** The parameters of {@linkcode applySql} that hold what is parked. */
-export function parkedValues(entity: string, parked: Parked[]): unknown[] {
-  const fields: Buffer[] = [];
-  const from: number[] = [];
-  const to: number[] = [];
-  for (const { fields: own } of parked) {
-    from.push(fields.length);
-    fields.push(...own ?? []);
-    to.push(fields.length);
+  constructor(sessions: Sessions, config: Config) {
+    this.#sessions = sessions;
+    this.#config = config;
   }
-  const clean = (text: string) => text.replaceAll("\0", "").toWellFormed();
-  return [
-    entity,
-    parked.map(({ streamId }) => streamId),
-    bytesArray("bytea", parked, ({ id }) => id),
-    parked.map(({ type }) => clean(type)),
-    parked.map(({ ts }) => ts),
-    bytesArray("bytea", parked, ({ payload }) => payload),
-    parked.map(({ sqlstate }) => sqlstate),
-    parked.map(({ reason }) => clean(reason)),
-    from,
-    bytesArray("bytea", fields, (field) => field),
-    to,
-  ];
+
+  #tableOf({ entity }: PartitionKeys): string {
+    return entityConfig(this.#config, entity).table;
+  }
+
+  prepare({ stream }: PartitionKeys, batch: Batch): void {
+    const [arena, other] = this.#arenas.get(stream) ?? [new Arena(), new Arena()];
+    this.#arenas.set(stream, [other, arena]);
+    arena.clear();
+    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0, arena));
+  }
+
+  async apply(claim: Claim, batch: Batch): Promise<void> {
+    const { keys } = claim;
+    const { parked } = batch;
+    const parking = parked.length > 0;
+    const run = (values: BatchValues) =>
+      this.#sessions.query<{ moved: number }>(keys, {
+        name: `${parking ? "park" : "apply"} ${keys.entity}`,
+        text: applySql(this.#tableOf(keys), values, parking),
+        values: [
+          keys.stream,
+          claim.offset,
+          claim.epoch,
+          batch.lastId,
+          batch.events,
+          claim.parkedVersion,
+          ...valuesOf(values),
+          ...(parking ? parkedValues(keys.entity, parked) : []),
+        ],
+        variant: variantOf(values),
+      });
+    const careful = this.#carefulBatches > 0;
+    if (careful) this.#carefulBatches--;
+    const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, careful))
+      .catch((error) => {
+        if (error.code !== UNIQUE_VIOLATION) throw error;
+        // A row that should be new is there already. Nothing was done; it may be so for a while.
+        this.#carefulBatches = CAREFUL_BATCHES;
+        return run(batchValues(batch, true));
+      });
+    if (row!.moved === 0) await this.#explainStanding(claim);
+    claim.offset = claim.witness = batch.lastId;
+    if (parking) claim.hasParked = true;
+  }
+
+  /** Why the offset did not move: nothing was applied. */
+  async #explainStanding({ keys, epoch }: Claim): Promise<never> {
+    const { rows: [row] } = await this.#sessions.query<{ epoch: string }>(keys, {
+      name: "epoch",
+      text: "SELECT epoch FROM writebehind_offset WHERE stream = $1",
+      values: [keys.stream],
+    });
+    if (row?.epoch !== epoch) throw ownershipLost(keys);
+    throw new ParkedChangedError(`what is parked of ${keys.stream} has changed`);
+  }
+
+  async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {
+    const { rows } = await this.#sessions.query<{ doc_id: Buffer }>(keys, {
+      name: "parked among",
+      text: `SELECT DISTINCT d.doc_id
+               FROM unnest($2::bytea[]) AS e (id)
+               JOIN writebehind_dead_letter d
+                 ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+              WHERE d.state = 'parked'`,
+      values: [keys.stream, bytesArray("bytea", ids, (id) => id)],
+    });
+    return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));
+  }
+
+  async invalidPayloads({ keys }: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+    const refused = new Map<string, Refusal>();
+    const texts = upserts.filter(({ key, payload }) => {
+      const fine = isUtf8(payload) && !payload.includes(0);
+      if (!fine) refused.set(key, { sqlstate: "22021", reason: "the payload is not UTF-8 text" });
+      return fine;
+    });
+    const { rows } = await this.#sessions.query<
+      { index: number; sqlstate: string; reason: string }
+    >(keys, {
+      name: "invalid payloads",
+      text: `SELECT e.index::int AS index, i.sql_error_code AS sqlstate,
+                    concat_ws(': ', i.message, i.detail) AS reason
+               FROM unnest($1::text[]) WITH ORDINALITY AS e (payload, index),
+                    pg_input_error_info(e.payload, 'jsonb') AS i
+              WHERE NOT pg_input_is_valid(e.payload, 'jsonb')`,
+      values: [bytesArray("text", texts, ({ payload }) => payload)],
+    });
+    for (const { index, ...refusal } of rows) refused.set(texts[index - 1]!.key, refusal);
+    return refused;
+  }
+
+  async probe({ keys }: Claim, upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+    try {
+      await this.#sessions.query(keys, {
+        name: `probe ${keys.entity}`,
+        text: probeSql(this.#tableOf(keys)),
+        values: rowValues(upserts, removals),
+      });
+    } catch (error) {
+      if (!isPostgresError(error)) throw error;
+      if (error.table === "writebehind_probe") return null;
+      if (postgresErrorKind(error) !== "document") throw error;
+      return { sqlstate: error.code, reason: error.message };
+    }
+    throw new Error("a probe never succeeds");
+  }
 }

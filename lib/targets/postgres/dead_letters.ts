@@ -1,72 +1,42 @@
 /**
- * The dead-letter table: what is parked, why, and dropping it. Applying it again is in `replay.ts`.
+ * The dead letter in PostgreSQL: the table `writebehind_dead_letter`.
  * @module
  */
 
 import type { Pool, PoolClient, QueryResultRow } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
-import { WriteBehindError } from "../../core/errors.ts";
-import { allPartitions } from "../../redis/keys.ts";
-
-/** What became of a parked event. */
-export const DEAD_LETTER_STATES = ["parked", "replayed", "superseded", "discarded"] as const;
-/**
- * - `parked`: it waits, and later events of its document queue behind it
- * - `replayed`: it was applied
- * - `superseded`: a newer event of its document was applied in its stead
- * - `discarded`: an operator gave it up
- */
-export type DeadLetterState = typeof DEAD_LETTER_STATES[number];
-
-/** The events of one document in one state, told by the newest of them. */
-export interface DeadLetter {
-  /** of the newest event, for {@linkcode readDeadLetter} */
-  id: number;
-  entity: string;
-  stream: string;
-  /** the newest event's stream id */
-  streamId: string;
-  /** `null` where the entry could not be decoded: it stands for itself then */
-  docId: string | null;
-  eventType: string;
-  state: DeadLetterState;
-  /** older events of this document in the same state */
-  waiting: number;
-  /** PostgreSQL's code, "" where it was not PostgreSQL that refused; of the newest event that was tried */
-  sqlstate: string;
-  /** why that one was refused */
-  reason: string;
-  /** how often that one was tried */
-  attempts: number;
-  /** when the first of them was parked, and when the last of them was touched */
-  firstAt: Date;
-  lastAt: Date;
-}
-
-/** One event of the dead-letter table, as it came. */
-export interface DeadLetterEvent extends Omit<DeadLetter, "waiting"> {
-  /** `ts` of the event, in ms; `null` where the entry could not be decoded */
-  ts: number | null;
-  /** the document after the change, as bytes; `null` where there is none */
-  payload: Buffer | null;
-  /** names and values in turn, where the entry could not be decoded */
-  fields: Buffer[] | null;
-}
-
-/** Which parked events a command is about. */
-export type DeadLetterSelection = { all: true } | { docId: string } | { streamId: string };
+import { reasonOf, WriteBehindError } from "../../core/errors.ts";
+import type { EventType } from "../../core/stream_ids.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetters,
+  DeadLetterSelection,
+  DeadLetterState,
+  HeldDeadLetters,
+  ParkedDocument,
+  ParkedEvent,
+  Refusal,
+  Removal,
+  Settled,
+  Upsert,
+} from "../target.ts";
+import { bytesArray } from "./arrays.ts";
+import { isPostgresError, postgresErrorKind } from "./errors.ts";
+import { storable, writeRows } from "./statements.ts";
 
 /** Rows are fetched so many at a time. */
 const PAGE = 500;
 
 /** An SQL expression that orders stream ids as Redis does: as text, 10 would come before 9. */
-export const NEWEST_FIRST =
+const NEWEST_FIRST =
   "split_part(d.stream_id, '-', 1)::numeric DESC, split_part(d.stream_id, '-', 2)::numeric DESC";
 /** What tells documents apart; an entry that could not be decoded is one of its own. */
-export const ONE_DOCUMENT = "d.fingerprint, CASE WHEN d.doc_id IS NULL THEN d.id END";
+const ONE_DOCUMENT = "d.fingerprint, CASE WHEN d.doc_id IS NULL THEN d.id END";
 
 /** The rows of a query, a page at a time, through a cursor: memory holds one page. */
-export async function* pages<Row extends QueryResultRow>(
+async function* pages<Row extends QueryResultRow>(
   pool: Pool,
   text: string,
   values: unknown[],
@@ -103,42 +73,7 @@ interface Listed extends QueryResultRow {
   last_at: Date;
 }
 
-/**
- * Lists an entity's dead letters, one a document, the ones parked first at the top.
- * @param options.state which ones; `"all"` for all of them. @default {"parked"}
- */
-export async function* listDeadLetters(
-  pool: Pool,
-  config: Config,
-  entity: string,
-  { state = "parked" }: { state?: DeadLetterState | "all" } = {},
-): AsyncGenerator<DeadLetter> {
-  entityConfig(config, entity);
-  const all = pages<Listed & { events: string }>(
-    pool,
-    `SELECT * FROM (
-       SELECT DISTINCT ON (d.stream, d.state, ${ONE_DOCUMENT})
-              d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
-              count(*) OVER same AS events,
-              min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
-              -- Those that only wait behind another have no code; the one that was tried says why.
-              first_value(d.sqlstate) OVER tried AS sqlstate,
-              first_value(d.reason) OVER tried AS reason,
-              first_value(d.attempts) OVER tried AS attempts
-         FROM writebehind_dead_letter d
-        WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2)
-       WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
-              tried AS (same ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
-        ORDER BY d.stream, d.state, ${ONE_DOCUMENT}, ${NEWEST_FIRST}
-     ) AS documents ORDER BY first_at, id`,
-    [entity, state],
-  );
-  for await (const rows of all) {
-    for (const row of rows) yield { ...lettered(row), waiting: Number(row.events) - 1 };
-  }
-}
-
-function lettered(row: Listed): Omit<DeadLetter, "waiting"> {
+function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
   const { id, entity, stream, state, sqlstate, reason, attempts } = row;
   return {
     id: Number(id),
@@ -156,91 +91,257 @@ function lettered(row: Listed): Omit<DeadLetter, "waiting"> {
   };
 }
 
-/**
- * Reads one event with all that is kept of it.
- * @param id from {@linkcode listDeadLetters}
- * @returns `null` where there is none
- */
-export async function readDeadLetter(pool: Pool, id: number): Promise<DeadLetterEvent | null> {
+/** Reads one event, whatever entity it is of. */
+export async function readEvent(pool: Pool, id: number): Promise<DeadLetterEvent | null> {
   const { rows: [row] } = await pool.query<
     Listed & { ts: string | null; payload: Buffer | null; fields: Buffer[] | null }
   >("SELECT * FROM writebehind_dead_letter WHERE id = $1", [id]);
   if (row === undefined) return null;
   const { ts, payload, fields } = row;
-  return { ...lettered(row), ts: ts === null ? null : Number(ts), payload, fields };
+  return { ...letterOf(row), ts: ts === null ? null : Number(ts), payload, fields };
 }
 
-/**
- * Gives up parked events: they stay in the table, for audit, and later events of their documents flow
- * again once nothing of the document is parked.
- * @param selection a `streamId` names one event, a `docId` all of a document's
- * @param options.dryRun counts, and changes nothing
- * @returns events
- */
-export async function discardDeadLetters(
-  pool: Pool,
-  config: Config,
-  entity: string,
-  selection: DeadLetterSelection,
-  { dryRun = false }: { dryRun?: boolean } = {},
-): Promise<number> {
-  entityConfig(config, entity);
-  const [condition, value] = "docId" in selection
-    ? ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)]
-    : "streamId" in selection
-    ? ["d.stream_id = $3", selection.streamId]
-    : ["$3::int = 1", 1];
-  let discarded = 0;
-  for (const { stream } of allPartitions(config, entity)) {
-    await locked(pool, config, stream, async (connection) => {
+/** What could not be stored of a configuration's entities. */
+export class PostgresDeadLetters implements DeadLetters {
+  #pool: Pool;
+  #config: Config;
+
+  constructor(pool: Pool, config: Config) {
+    this.#pool = pool;
+    this.#config = config;
+  }
+
+  async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
+    const all = pages<Listed & { events: string }>(
+      this.#pool,
+      `SELECT * FROM (
+         SELECT DISTINCT ON (d.stream, d.state, ${ONE_DOCUMENT})
+                d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
+                count(*) OVER same AS events,
+                min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
+                -- Those that only wait behind another have no code; the one that was tried says why.
+                first_value(d.sqlstate) OVER tried AS sqlstate,
+                first_value(d.reason) OVER tried AS reason,
+                first_value(d.attempts) OVER tried AS attempts
+           FROM writebehind_dead_letter d
+          WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2)
+         WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
+                tried AS (same ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
+          ORDER BY d.stream, d.state, ${ONE_DOCUMENT}, ${NEWEST_FIRST}
+       ) AS documents ORDER BY first_at, id`,
+      [entity, state],
+    );
+    for await (const rows of all) {
+      for (const row of rows) yield { ...letterOf(row), waiting: Number(row.events) - 1 };
+    }
+  }
+
+  read(id: number): Promise<DeadLetterEvent | null> {
+    return readEvent(this.#pool, id);
+  }
+
+  async *documents(
+    { stream, entity }: PartitionKeys,
+    selection: DeadLetterSelection,
+    maxBytes: number,
+  ): AsyncGenerator<ParkedDocument[]> {
+    const [condition, value] = "docId" in selection
+      ? ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)]
+      : "streamId" in selection
+      ? [
+        `(d.doc_id IS NULL AND d.stream_id = $3 OR (d.fingerprint, d.doc_id) = (
+            SELECT n.fingerprint, n.doc_id FROM writebehind_dead_letter n
+             WHERE n.stream = $1 AND n.stream_id = $3 AND n.state = 'parked'))`,
+        selection.streamId,
+      ]
+      : ["$3::int = 1", 1];
+    const found = pages<{ id: string; doc_id: Buffer | null; bytes: number }>(
+      this.#pool,
+      `SELECT * FROM (
+         SELECT DISTINCT ON (${ONE_DOCUMENT}) d.id, d.doc_id,
+                coalesce(octet_length(d.payload), 0) +
+                coalesce((SELECT sum(octet_length(f)) FROM unnest(d.fields) f), 0)::int AS bytes
+           FROM writebehind_dead_letter d
+          WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${condition}
+          ORDER BY ${ONE_DOCUMENT}, ${NEWEST_FIRST}
+       ) AS documents ORDER BY id`,
+      [stream, entity, value],
+    );
+    for await (const rows of found) {
+      let chunk: ParkedDocument[] = [];
+      let held = 0;
+      for (const { id, doc_id, bytes } of rows) {
+        if (chunk.length > 0 && held + bytes > maxBytes) {
+          yield chunk;
+          [chunk, held] = [[], 0];
+        }
+        chunk.push({ id, docId: doc_id });
+        held += bytes;
+      }
+      yield chunk;
+    }
+  }
+
+  async discard(
+    keys: PartitionKeys,
+    selection: DeadLetterSelection,
+    dryRun: boolean,
+  ): Promise<number> {
+    const [condition, value] = "docId" in selection
+      ? ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)]
+      : "streamId" in selection
+      ? ["d.stream_id = $3", selection.streamId]
+      : ["$3::int = 1", 1];
+    let discarded = 0;
+    await this.#locked(keys, async (connection) => {
       const { rowCount } = await connection.query(
         `UPDATE writebehind_dead_letter AS d SET state = 'discarded', last_at = clock_timestamp()
           WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${condition}`,
-        [stream, entity, value],
+        [keys.stream, keys.entity, value],
       );
-      discarded += rowCount ?? 0;
-      return !dryRun && rowCount !== 0;
+      discarded = rowCount ?? 0;
+      return !dryRun && discarded > 0;
     });
+    return discarded;
   }
-  return discarded;
+
+  hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void> {
+    const { table } = entityConfig(this.#config, keys.entity);
+    return this.#locked(keys, (connection) => work(new Held(connection, keys, table)));
+  }
+
+  /** Runs a transaction that holds the partition's offset row, as a batch of the sink does. */
+  async #locked(
+    { stream }: PartitionKeys,
+    work: (connection: PoolClient) => Promise<boolean>,
+  ): Promise<void> {
+    const connection = await this.#pool.connect();
+    let broken = true;
+    try {
+      // Stopped in the middle, this must not hold up the sink for ever.
+      const patience = Math.ceil(this.#config.write_behind.lease_seconds * 1000);
+      await connection.query(
+        `BEGIN;
+         SET LOCAL idle_in_transaction_session_timeout = ${patience};
+         SET LOCAL enable_seqscan = off;
+         SET CONSTRAINTS ALL IMMEDIATE`,
+      );
+      await connection.query(
+        `INSERT INTO writebehind_offset AS o (stream, parked_version) VALUES ($1, 1)
+         ON CONFLICT (stream) DO UPDATE SET parked_version = o.parked_version + 1`,
+        [stream],
+      );
+      const keep = await work(connection);
+      const { command } = await connection.query(keep ? "COMMIT" : "ROLLBACK");
+      if (keep && command !== "COMMIT") {
+        throw new WriteBehindError(`the transaction on ${stream} was rolled back; try again`);
+      }
+      broken = false;
+    } finally {
+      // A connection that is closed in mid-transaction has changed nothing.
+      connection.release(broken);
+    }
+  }
 }
 
-/**
- * Runs a transaction that holds a partition as a batch of the sink does: the sink's next batch waits for
- * it, finds that what is parked has changed, and looks anew.
- * @param work returns whether to keep what it did
- */
-export async function locked(
-  pool: Pool,
-  config: Config,
-  stream: string,
-  work: (connection: PoolClient) => Promise<boolean>,
-): Promise<void> {
-  const connection = await pool.connect();
-  let broken = true;
-  try {
-    // Stopped in the middle, this must not hold up the sink for ever.
-    await connection.query(
-      `BEGIN;
-       SET LOCAL idle_in_transaction_session_timeout = ${
-        Math.ceil(config.write_behind.lease_seconds * 1000)
-      };
-       SET LOCAL enable_seqscan = off;
-       SET CONSTRAINTS ALL IMMEDIATE`,
+/** The dead letter of one partition, inside the transaction that holds it. */
+class Held implements HeldDeadLetters {
+  #connection: PoolClient;
+  #keys: PartitionKeys;
+  #table: string;
+
+  constructor(connection: PoolClient, keys: PartitionKeys, table: string) {
+    this.#connection = connection;
+    this.#keys = keys;
+    this.#table = table;
+  }
+
+  async entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]> {
+    const { rows } = await this.#connection.query<
+      { id: string; stream_id: string; fields: Buffer[] | null }
+    >(
+      `SELECT id, stream_id, fields FROM writebehind_dead_letter
+        WHERE id = ANY($1::int8[]) AND state = 'parked'`,
+      [ids],
     );
-    await connection.query(
-      `INSERT INTO writebehind_offset AS o (stream, parked_version) VALUES ($1, 1)
-       ON CONFLICT (stream) DO UPDATE SET parked_version = o.parked_version + 1`,
-      [stream],
+    return rows.map(({ id, stream_id: streamId, fields }) => ({
+      id,
+      streamId,
+      fields: fields ?? [],
+    }));
+  }
+
+  async events(docIds: Buffer[]): Promise<ParkedEvent[]> {
+    const { rows } = await this.#connection.query<
+      { id: string; stream_id: string; doc_id: Buffer; event_type: EventType; ts: string }
+    >(
+      `SELECT d.id, d.stream_id, d.doc_id, d.event_type, d.ts
+         FROM unnest($2::bytea[]) AS e (id)
+         JOIN writebehind_dead_letter d
+           ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+        WHERE d.state = 'parked'`,
+      [this.#keys.stream, bytesArray("bytea", docIds, (id) => id)],
     );
-    const keep = await work(connection);
-    const { command } = await connection.query(keep ? "COMMIT" : "ROLLBACK");
-    if (keep && command !== "COMMIT") {
-      throw new WriteBehindError(`the transaction on ${stream} was rolled back; try again`);
+    return rows.map(({ id, stream_id: streamId, doc_id: docId, event_type: type, ts }) => ({
+      id,
+      streamId,
+      docId,
+      type,
+      ts: Number(ts),
+    }));
+  }
+
+  async payloads(ids: string[]): Promise<Map<string, Buffer | null>> {
+    const { rows } = await this.#connection.query<{ id: string; payload: Buffer | null }>(
+      "SELECT id, payload FROM writebehind_dead_letter WHERE id = ANY($1::int8[])",
+      [ids],
+    );
+    return new Map(rows.map(({ id, payload }) => [id, payload]));
+  }
+
+  async hasRow(docId: Buffer): Promise<boolean> {
+    const { rowCount } = await this.#connection.query(
+      `SELECT FROM "${this.#table}" WHERE id = $1`,
+      [docId.toString()],
+    );
+    return rowCount !== 0;
+  }
+
+  async write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+    await this.#connection.query("SAVEPOINT attempt");
+    try {
+      await writeRows(this.#connection, this.#table, upserts, removals);
+      await this.#connection.query("RELEASE attempt");
+      return null;
+    } catch (error) {
+      if (!isPostgresError(error) || postgresErrorKind(error) !== "document") throw error;
+      await this.#connection.query("ROLLBACK TO attempt; RELEASE attempt");
+      return { sqlstate: error.code, reason: reasonOf(error) };
     }
-    broken = false;
-  } finally {
-    // A connection that is closed in mid-transaction has changed nothing.
-    connection.release(broken);
+  }
+
+  async settle({ replayed, superseded, refused }: Settled): Promise<void> {
+    await this.#connection.query(
+      `UPDATE writebehind_dead_letter AS d
+          SET state = CASE WHEN e.tried THEN 'replayed' ELSE 'superseded' END,
+              attempts = attempts + e.tried::int, last_at = clock_timestamp()
+         FROM (SELECT unnest($1::int8[]), true UNION ALL SELECT unnest($2::int8[]), false)
+              AS e (id, tried)
+        WHERE d.id = e.id`,
+      [replayed, superseded],
+    );
+    if (refused.length === 0) return;
+    await this.#connection.query(
+      `UPDATE writebehind_dead_letter AS d
+          SET sqlstate = e.sqlstate, reason = e.reason, attempts = attempts + 1,
+              last_at = clock_timestamp()
+         FROM unnest($1::int8[], $2::text[], $3::text[]) AS e (id, sqlstate, reason)
+        WHERE d.id = e.id`,
+      [
+        refused.map(({ id }) => id),
+        refused.map(({ sqlstate }) => sqlstate),
+        refused.map(({ reason }) => storable(reason)),
+      ],
+    );
   }
 }

@@ -4,8 +4,9 @@
  * @module
  */
 
-import type { Pool, QueryConfig } from "pg";
+import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
+import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
 
 /** Our own tables. The lease has a row of its own, so that renewing it never waits for a batch. */
 const OUR_TABLES = `
@@ -60,15 +61,6 @@ CREATE INDEX IF NOT EXISTS writebehind_dead_letter_parked
     ON writebehind_dead_letter (stream, fingerprint) WHERE state = 'parked';
 `;
 
-/**
- * A query with a time limit in ms, past which pg gives it up (its types do not know of it): on a connection
- * that has silently died it would wait until the system gives up.
- */
-export type TimedQuery = QueryConfig & { query_timeout?: number };
-
-/** How long a query may take that neither writes rows nor waits for anybody, in ms. */
-export const PATIENCE_MS = 5000;
-
 /** Any number will do, as long as all of our processes take the same one. */
 const DDL_LOCK = 7_305_115_611;
 
@@ -108,15 +100,4 @@ export async function createTable(pool: Pool, config: Config, entity: string): P
       ADD COLUMN IF NOT EXISTS version BIGINT NOT NULL DEFAULT 0;
     ${OUR_TABLES}
   `);
-}
-
-/** The last stream id that the target holds of a stream, whoever owns its partition; `0-0` for none. */
-export async function offsetOf(pool: Pool, stream: string): Promise<string> {
-  const query: TimedQuery = {
-    text: "SELECT last_id FROM writebehind_offset WHERE stream = $1",
-    values: [stream],
-    query_timeout: PATIENCE_MS,
-  };
-  const { rows: [row] } = await pool.query<{ last_id: string }>(query);
-  return row?.last_id ?? "0-0";
 }

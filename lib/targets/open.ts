@@ -1,0 +1,70 @@
+/**
+ * From a configuration to its target. Each kind's own folder is loaded when it is asked for.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import type { Config } from "../config/load.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import type { PostgresPool } from "./postgres/connect.ts";
+import { readEvent } from "./postgres/dead_letters.ts";
+import { PostgresTarget } from "./postgres/target.ts";
+import type { DeadLetterEvent, DeadLetters, Rows, Target } from "./target.ts";
+
+/**
+ * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
+ * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
+ * older than 16
+ */
+export async function connectPostgres(config: Config): Promise<PostgresPool> {
+  return await (await import("./postgres/connect.ts")).connectPostgres(config);
+}
+
+/**
+ * Opens the target that a configuration names.
+ * @throws {ConnectionError} where it cannot be reached or used
+ */
+export async function openTarget(config: Config): Promise<Target> {
+  return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
+}
+
+/** The target itself, or the PostgreSQL that a pool leads to. */
+export function targetOf(target: Target | Pool, config: Config): Target {
+  return isTarget(target) ? target : new PostgresTarget(target, config);
+}
+
+function isTarget(target: Target | Pool): target is Target {
+  return "batches" in target;
+}
+
+/**
+ * Makes an entity's table and ours where they are missing, and brings older ones up to date. Safe to run at any
+ * time, by several processes, and by a user that may not create tables where they are all there.
+ */
+export function createTable(target: Target | Pool, config: Config, entity: string): Promise<void> {
+  return targetOf(target, config).migrate(entity);
+}
+
+/** A target's rows. @throws {WriteBehindError} where it has none that could be read */
+export function rowsOf(target: Target): Rows {
+  if (target.rows) return target.rows;
+  throw new WriteBehindError(`${target.describe().name} has no rows that could be read`);
+}
+
+/** A target's dead letter. @throws {WriteBehindError} where it keeps none */
+export function deadLettersOf(target: Target): DeadLetters {
+  if (target.deadLetters) return target.deadLetters;
+  throw new WriteBehindError(`${target.describe().name} keeps no dead letter`);
+}
+
+/**
+ * Reads one event of a dead letter with all that is kept of it.
+ * @param id from `listDeadLetters`
+ * @returns `null` where there is none
+ */
+export async function readDeadLetter(
+  target: Target | Pool,
+  id: number,
+): Promise<DeadLetterEvent | null> {
+  return await (isTarget(target) ? deadLettersOf(target).read(id) : readEvent(target, id));
+}

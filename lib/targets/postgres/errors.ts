@@ -1,0 +1,35 @@
+/**
+ * PostgreSQL's errors, and what they mean for the sink.
+ * Codes: the PostgreSQL manual, appendix "PostgreSQL Error Codes".
+ * @module
+ */
+
+import { connectionErrorKind, type ErrorKind } from "../../core/error_kinds.ts";
+
+/** An error that PostgreSQL itself reported, as pg gives it. */
+export interface PostgresError extends Error {
+  /** five characters */
+  code: string;
+  table?: string;
+}
+
+/** Whether PostgreSQL itself reported an error; else it is of the driver or of the network. */
+export function isPostgresError(error: unknown): error is PostgresError {
+  return error instanceof Error && "severity" in error && "code" in error &&
+    /^[0-9A-Z]{5}$/.test(String(error.code));
+}
+
+// Exact codes win over classes; what is not listed is a matter of configuration.
+const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
+  [/^(57014|25P03)$/, "too_large"],
+  [/^(53100|58030)$/, "configuration"],
+  [/^(08...|40001|40P01|53...|55P03|57P0.)$/, "transient"],
+  [/^(22...|23...|44000|54...|P0001)$/, "document"],
+];
+
+/** What an error of PostgreSQL, or of the way to it, means for the sink. */
+export function postgresErrorKind(error: unknown): ErrorKind {
+  const { code } = error as { code?: string };
+  if (code === undefined || !/^[0-9A-Z]{5}$/.test(code)) return connectionErrorKind(error);
+  return KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "configuration";
+}

@@ -1,0 +1,88 @@
+/**
+ * Where the partitions stand in PostgreSQL. Reads only, also where our tables are not there yet.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import type { Offsets, Standing } from "../target.ts";
+import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+
+const NOTHING: Standing = {
+  offset: "0-0",
+  events: 0,
+  witness: "0-0",
+  wentBack: 0,
+  wentBackAt: null,
+  owner: null,
+  live: false,
+  leaseSeconds: null,
+  parked: 0,
+};
+
+interface StandingRow {
+  last_id: string;
+  events: string;
+  witness: string;
+  went_back: number;
+  went_back_at: Date | null;
+  owner: string | null;
+  live: boolean;
+  lease: number | null;
+  parked: number;
+}
+
+/** Offsets in the table `writebehind_offset`. */
+export class PostgresOffsets implements Offsets {
+  #pool: Pool;
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  async offset({ stream }: Pick<PartitionKeys, "stream">): Promise<string> {
+    const query: TimedQuery = {
+      text: "SELECT last_id FROM writebehind_offset WHERE stream = $1",
+      values: [stream],
+      query_timeout: PATIENCE_MS,
+    };
+    const { rows: [row] } = await this.#pool.query<{ last_id: string }>(query);
+    return row?.last_id ?? "0-0";
+  }
+
+  async standing({ stream }: PartitionKeys): Promise<Standing> {
+    const { rows: [tables] } = await this.#pool.query<{ there: boolean }>(
+      `SELECT to_regclass('writebehind_offset') IS NOT NULL
+          AND to_regclass('writebehind_lease') IS NOT NULL
+          AND to_regclass('writebehind_dead_letter') IS NOT NULL AS there`,
+    );
+    // No sink has ever run here.
+    if (!tables!.there) return NOTHING;
+    const { rows: [row] } = await this.#pool.query<StandingRow>(
+      `SELECT coalesce(o.last_id, '0-0') AS last_id, coalesce(o.events, 0) AS events,
+              coalesce(o.witness, '0-0') AS witness,
+              coalesce(o.went_back, 0) AS went_back, o.went_back_at, l.owner,
+              coalesce(l.lease_until > clock_timestamp(), false) AS live,
+              CASE WHEN isfinite(l.lease_until)
+                   THEN extract(epoch FROM l.lease_until - clock_timestamp())::float8 END AS lease,
+              (SELECT count(*)::int FROM writebehind_dead_letter d
+                WHERE d.stream = s.stream AND d.state = 'parked') AS parked
+         FROM (SELECT $1::text AS stream) s
+         LEFT JOIN writebehind_offset o USING (stream)
+         LEFT JOIN writebehind_lease l USING (stream)`,
+      [stream],
+    );
+    const { last_id, events, witness, went_back, went_back_at, owner, live, lease, parked } = row!;
+    return {
+      offset: last_id,
+      events: Number(events),
+      witness,
+      wentBack: went_back,
+      wentBackAt: went_back_at,
+      owner,
+      live,
+      leaseSeconds: lease,
+      parked,
+    };
+  }
+}

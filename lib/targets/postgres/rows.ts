@@ -1,0 +1,153 @@
+/**
+ * Reading an entity's rows in PostgreSQL, for verify, repair, rebuild and reads through.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { type Config, entityConfig } from "../../config/load.ts";
+import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "../target.ts";
+import { bytesArray } from "./arrays.ts";
+import { postgresErrorKind } from "./errors.ts";
+
+/** A condition: an event of the document `id` is parked, so its row is not the newest. */
+const isParked = (id: string, streams: string) =>
+  `EXISTS (SELECT FROM writebehind_dead_letter d
+            WHERE d.stream = ANY(${streams}) AND d.fingerprint = sha256(convert_to(${id}, 'UTF8'))
+              AND d.state = 'parked')`;
+
+/** The rows of a configuration's entities. */
+export class PostgresRows implements Rows {
+  #pool: Pool;
+  #config: Config;
+
+  constructor(pool: Pool, config: Config) {
+    this.#pool = pool;
+    this.#config = config;
+  }
+
+  /** Names come from the configuration, which allows only letters, digits and underscores. */
+  #table(entity: string): string {
+    return `"${entityConfig(this.#config, entity).table}"`;
+  }
+
+  async size(entity: string): Promise<number> {
+    const { rows: [row] } = await this.#pool.query<{ rows: number }>(
+      "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
+      [this.#table(entity)],
+    );
+    return row?.rows ?? 0;
+  }
+
+  async *ids(entity: string): AsyncGenerator<string[]> {
+    let after = "";
+    for (;;) {
+      const { rows } = await this.#pool.query<[string]>({
+        text: `SELECT id FROM ${this.#table(entity)} WHERE id > $1 ORDER BY id LIMIT ${PAGE_ROWS}`,
+        values: [after],
+        rowMode: "array",
+      });
+      if (rows.length === 0) return;
+      yield rows.map(([id]) => id);
+      after = rows.at(-1)![0];
+    }
+  }
+
+  /** PostgreSQL's equality of JSONB is ours: numbers are decimals, there is no -0, and keys have no order. */
+  async notSurelyEqual(
+    entity: string,
+    ids: Buffer[],
+    texts: (Buffer | null)[],
+  ): Promise<string[]> {
+    try {
+      // Rows are looked up by their ids and nothing else, whatever the planner knows of the table.
+      const { rows } = await this.#pool.query<[string]>({
+        text: `SELECT e.id
+                 FROM unnest($1::text[], $2::text[]) AS e (id, text)
+                 LEFT JOIN (SELECT id, payload FROM ${this.#table(entity)} WHERE id = ANY($1)) t
+                   ON t.id = e.id
+                WHERE e.text IS NULL OR t.payload IS DISTINCT FROM e.text::jsonb`,
+        values: [ids, texts].map((column) => bytesArray("text", column, (bytes) => bytes)),
+        rowMode: "array",
+      });
+      return rows.map(([id]) => id);
+    } catch (error) {
+      // One of the texts is no JSONB: another client wrote it.
+      if (postgresErrorKind(error) === "document") return ids.map(String);
+      throw error;
+    }
+  }
+
+  /** In one statement, so that rows and offset belong together. */
+  async at({ entity, stream }: PartitionKeys, ids: string[]): Promise<RowsAt> {
+    const { rows } = await this.#pool.query<[string, string | null, string | null, boolean]>({
+      name: `rows at ${entity}`,
+      text: `
+WITH found AS MATERIALIZED (
+  SELECT e.n, e.id, t.version::text AS version,
+         CASE WHEN t.id IS NOT NULL THEN coalesce(t.payload::text, 'null') END AS text
+    FROM unnest($1::text[]) WITH ORDINALITY AS e (id, n)
+    LEFT JOIN ${this.#table(entity)} AS t ON t.id = e.id
+), measured AS (
+  SELECT *, sum(coalesce(octet_length(text), 0)) OVER (ORDER BY n) AS bytes FROM found
+)
+SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'), text, version,
+       ${isParked("measured.id", "ARRAY[$2]")}
+  FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
+      values: [ids, stream, READ_BYTES],
+      rowMode: "array",
+    });
+    return {
+      offset: rows[0]?.[0] ?? "0-0",
+      rows: rows.map(([, text, version]) => text === null ? null : { text, version: version! }),
+      parked: rows.map(([, , , parked]) => parked),
+    };
+  }
+
+  async scan(
+    entity: string,
+    partitions: PartitionKeys[],
+    after: string,
+  ): Promise<ScannedRow[]> {
+    const { rows } = await this.#pool.query<
+      {
+        id: string;
+        text: string;
+        version: string;
+        parked: boolean;
+        offsets: Record<string, string>;
+      }
+    >(
+      `WITH page AS MATERIALIZED (
+         SELECT id, version::text AS version, coalesce(payload::text, 'null') AS text
+           FROM ${this.#table(entity)} WHERE id > $1 ORDER BY id LIMIT ${PAGE_ROWS}
+       ), measured AS (
+         SELECT *, sum(octet_length(text)) OVER (ORDER BY id) AS bytes FROM page
+       )
+       SELECT id, text, version, ${isParked("measured.id", "$2::text[]")} AS parked,
+              (SELECT coalesce(json_object_agg(stream, last_id), '{}')
+                 FROM writebehind_offset WHERE stream = ANY($2::text[])) AS offsets
+         FROM measured WHERE bytes - octet_length(text) < $3 ORDER BY id`,
+      [after, partitions.map(({ stream }) => stream), READ_BYTES],
+    );
+    return rows.map(({ offsets, ...row }) => {
+      const { stream } = partitions[partitionOf(row.id, partitions.length)]!;
+      return { ...row, offset: offsets[stream] ?? "0-0" };
+    });
+  }
+
+  async parkedAmong(partitions: PartitionKeys[], ids: string[]): Promise<Set<string>> {
+    const { rows } = await this.#pool.query<{ doc_id: Buffer }>(
+      `SELECT DISTINCT d.doc_id
+         FROM unnest($2::bytea[]) AS e (id)
+         JOIN writebehind_dead_letter d
+           ON d.stream = ANY($1::text[]) AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+        WHERE d.state = 'parked'`,
+      [
+        partitions.map(({ stream }) => stream),
+        bytesArray("bytea", ids, (id) => Buffer.from(id)),
+      ],
+    );
+    return new Set(rows.map(({ doc_id }) => doc_id.toString()));
+  }
+}

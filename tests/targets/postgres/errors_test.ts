@@ -1,0 +1,21 @@
+import assert from "node:assert/strict";
+import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
+
+Deno.test("errors are sorted: exact codes win over classes, and what is unknown is configuration", () => {
+  const kinds = {
+    transient: ["08006", "40001", "40P01", "53300", "55P03", "57P01"],
+    too_large: ["57014", "25P03"],
+    configuration: ["53100", "58030", "42P01", "42501", "28P01", "25006", "XX000", "0A000"],
+    document: ["22P02", "22P05", "23505", "44000", "54000", "P0001"],
+  };
+  for (const [kind, codes] of Object.entries(kinds)) {
+    for (const code of codes) assert.equal(postgresErrorKind({ code, message: "" }), kind, code);
+  }
+  assert.equal(postgresErrorKind(new Error("Connection terminated unexpectedly")), "transient");
+  assert.equal(postgresErrorKind({ code: "ECONNREFUSED", message: "" }), "transient");
+  assert.equal(
+    postgresErrorKind(new Error("LOADING Redis is loading the dataset in memory")),
+    "transient",
+  );
+  assert.equal(postgresErrorKind(new Error("WRONGTYPE Operation against a key")), "configuration");
+});
