@@ -8,7 +8,8 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
-import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { type Position, readLag, valueOf } from "../redis/streams.ts";
 
 /** One moment of the pipeline. Rates are per second since the sample before. */
 export interface Sample extends Record<CounterName, number> {
@@ -37,16 +38,6 @@ export interface SamplerOptions {
 
 /** A sink that has not told its freshness for so long, in ms, applies nothing now. */
 const FRESHNESS_MAX_AGE_MS = 5000;
-
-/** Where one partition stands, as the first round trip tells. */
-interface Progress {
-  keys: PartitionKeys;
-  /** the copy of the offset; null before the first batch */
-  lastId: string | null;
-  length: number;
-  /** what Redis counts for the sink's group; null where it cannot tell */
-  groupLag: number | null;
-}
 
 /**
  * Samples the pipeline every `metrics.sample_interval_ms`.
@@ -169,32 +160,29 @@ export class Sampler {
     const flushed = [this.#redis.counters.flush(), ...this.#flush.map((flush) => flush())];
     await Promise.all(flushed);
     const first = this.#redis.pipeline();
-    first.time();
     first.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
     for (const keys of this.#partitions) {
       first.get(keys.lastId);
-      first.xlen(keys.stream);
-      first.call("XINFO", "GROUPS", keys.stream);
       first.hmget(keys.gauges, "at", "freshness_p50_ms", "freshness_p99_ms");
     }
     const replies = ((await first.exec()) ?? []).values();
-    const next = () => valueOf(replies.next().value);
-    const [seconds, microseconds] = (next() as string[]).map(Number);
-    const redisNow = seconds! * 1000 + microseconds! / 1000;
+    const next = () => {
+      const reply = replies.next().value;
+      if (reply === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
+      return valueOf(reply);
+    };
     const counts = next() as (string | null)[];
     const at = new Date();
-    const progress: Progress[] = [];
+    const positions: Position[] = [];
     const freshness: [number, number][] = [];
     for (const keys of this.#partitions) {
-      const lastId = next() as string | null;
-      const length = next() as number;
-      const groupLag = lagOfGroup(replies.next().value, lastId);
-      progress.push({ keys, lastId, length, groupLag });
+      // The copy of the offset; there is none before the first batch.
+      positions.push({ stream: keys.stream, offset: next() as string | null ?? "0-0" });
       const [toldAt, p50, p99] = next() as (string | null)[];
       const age = at.getTime() - Number(toldAt ?? -Infinity);
       if (age <= FRESHNESS_MAX_AGE_MS && p50 && p99) freshness.push([Number(p50), Number(p99)]);
     }
-    const lag = await this.#lag(progress, redisNow);
+    const lags = await readLag(this.#redis, positions);
     const largest = (index: 0 | 1) =>
       freshness.length === 0 ? null : Math.max(...freshness.map((pair) => pair[index]));
     const sample: Sample = {
@@ -202,7 +190,8 @@ export class Sampler {
       ...this.#count(counts),
       writtenPerSecond: 0,
       drainedPerSecond: 0,
-      ...lag,
+      lagEvents: lags.reduce((sum, { events }) => sum + events, 0),
+      lagSeconds: Math.max(...lags.map(({ seconds }) => seconds)),
       freshnessP50Ms: largest(0),
       freshnessP99Ms: largest(1),
     };
@@ -223,34 +212,6 @@ export class Sampler {
     return Object.fromEntries(entries) as Record<CounterName, number>;
   }
 
-  /** The second round trip, for partitions that have events. */
-  async #lag(
-    progress: Progress[],
-    redisNow: number,
-  ): Promise<Pick<Sample, "lagEvents" | "lagSeconds">> {
-    const behind = progress.filter(({ length, groupLag }) => length > 0 && groupLag !== 0);
-    if (behind.length === 0) return { lagEvents: 0, lagSeconds: 0 };
-    const second = this.#redis.pipeline();
-    for (const { keys, lastId } of behind) {
-      second.xrange(keys.stream, lastId === null ? "-" : `(${lastId}`, "+", "COUNT", 1);
-      second.xrange(keys.stream, "-", "+", "COUNT", 1);
-    }
-    const replies = ((await second.exec()) ?? []).values();
-    const firstId = () => (valueOf(replies.next().value) as [string, string[]][])[0]?.[0];
-    let lagEvents = 0;
-    let lagSeconds = 0;
-    for (const { lastId, length, groupLag } of behind) {
-      const waiting = firstId();
-      const oldest = firstId();
-      if (waiting === undefined) continue;
-      lagEvents += groupLag ?? length - (oldest === lastId ? 1 : 0);
-      // The stream's times are of Redis's clock, so that is asked; it may still have been set back.
-      const age = (redisNow - Number(waiting.split("-")[0])) / 1000;
-      lagSeconds = Math.max(lagSeconds, age);
-    }
-    return { lagEvents, lagSeconds };
-  }
-
   #add(sample: Sample): void {
     const before = this.#samples.at(-1);
     if (before) setRates(sample, before);
@@ -264,29 +225,6 @@ export class Sampler {
       }
     }
   }
-}
-
-function valueOf(reply: [Error | null, unknown] | undefined): unknown {
-  if (reply === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
-  const [error, value] = reply;
-  if (error) throw error;
-  return value;
-}
-
-/** The group's lag, where it is known and the group stands at the offset that the target has. */
-function lagOfGroup(
-  reply: [Error | null, unknown] | undefined,
-  lastId: string | null,
-): number | null {
-  // An error means that there is no stream yet.
-  if (reply === undefined || reply[0]) return null;
-  for (const group of reply[1] as unknown[][]) {
-    const field = (name: string) => group[group.indexOf(name) + 1];
-    if (field("name") !== CONSUMER_GROUP) continue;
-    const lag = field("lag");
-    return field("last-delivered-id") === lastId && typeof lag === "number" ? lag : null;
-  }
-  return null;
 }
 
 function setRates(sample: Sample, before: Sample): void {

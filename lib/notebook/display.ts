@@ -9,6 +9,7 @@ import { escapeHtml, STYLE } from "./charts/theme.ts";
 import type { DataFrame } from "./frames.ts";
 
 export { writeSummary } from "../dev/jupyter/summary.ts";
+
 /** The part of `Deno.jupyter` that is used here. */
 interface Kernel {
   display(

@@ -6,8 +6,8 @@
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
-import { pairsOf } from "../redis/streams.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { type Lag, readLag } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { targetOf } from "../targets/open.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
@@ -63,12 +63,13 @@ async function partitionStatus(
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
   const standing = offsets && await offsets.standing(keys);
-  const told = redis && pairsOf(Object.entries(await redis.hgetall(keys.gauges)).flat());
+  const told = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
   const stuck: string[] = [];
 
-  let lag: { events: number; seconds: number } | null = null;
+  let lag: Lag | null = null;
   if (redis && offsets && standing) {
-    lag = await lagOf(redis, keys, standing.offset);
+    const { stream } = keys;
+    [lag] = await readLag(redis, [{ stream, offset: standing.offset }]) as [Lag];
     if (await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has mended it");
     }
@@ -105,28 +106,6 @@ async function partitionStatus(
     lastError: heard ? String(told.get("last_error") ?? "") || null : null,
     stuck,
   };
-}
-
-/** How far the target is behind, by the clock of Redis, which the stream's times are of. */
-async function lagOf(
-  redis: RedisConnection,
-  { stream }: PartitionKeys,
-  offset: string,
-): Promise<{ events: number; seconds: number }> {
-  const [waiting] = await redis.xrange(stream, `(${offset}`, "+", "COUNT", 1);
-  if (waiting === undefined) return { events: 0, seconds: 0 };
-  const [length, [seconds, microseconds], groups, passed] = await Promise.all([
-    redis.xlen(stream),
-    redis.time(),
-    redis.xinfo("GROUPS", stream) as Promise<unknown[]>,
-    redis.xrange(stream, "-", offset, "COUNT", 2),
-  ]);
-  const group = groups.map(pairsOf).find((group) => group.get("name") === CONSUMER_GROUP);
-  const told = group?.get("last-delivered-id") === offset ? group.get("lag") : null;
-  // Between a commit and its trim, the entries in between are counted in.
-  const events = typeof told === "number" ? told : Math.max(1, length - passed.length);
-  const now = Number(seconds) * 1000 + Number(microseconds) / 1000;
-  return { events, seconds: Math.max(0, (now - Number(waiting[0].split("-")[0])) / 1000) };
 }
 
 /** Whether what the target has applied last is missing in the stream, and nobody has mended it yet. */

@@ -1,9 +1,11 @@
 /**
- * How far the target is behind Redis.
+ * What Redis tells of its streams: their last ids, and how far a target is behind them.
  * @module
  */
 
 import type { Redis } from "ioredis";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { CONSUMER_GROUP } from "./keys.ts";
 
 /** The flat pairs of a reply, such as that of XINFO, by name. */
 export function pairsOf(reply: unknown): Map<string, unknown> {
@@ -23,4 +25,72 @@ export async function lastGeneratedId(redis: Redis, stream: string): Promise<str
     if (/no such key/.test((error as Error).message)) return "0-0";
     throw error;
   }
+}
+
+/** Where a target stands in a stream. */
+export interface Position {
+  stream: string;
+  /** the last stream id that the target holds; `0-0` for none */
+  offset: string;
+}
+
+/** What a target has not applied yet. */
+export interface Lag {
+  events: number;
+  /** age of the oldest of them, in seconds, by the clock of Redis, which the stream's times are of */
+  seconds: number;
+}
+
+type Entries = [id: string, fields: string[]][];
+
+/**
+ * Reads the lag at some positions, in one round trip.
+ * @returns in the order of `positions`
+ * @throws what Redis answers where it cannot tell
+ */
+export async function readLag(redis: Redis, positions: readonly Position[]): Promise<Lag[]> {
+  const pipeline = redis.pipeline().time();
+  for (const { stream, offset } of positions) {
+    pipeline.xrange(stream, `(${offset}`, "+", "COUNT", 1)
+      .xrange(stream, "-", offset, "COUNT", 2)
+      .xlen(stream)
+      .call("XINFO", "GROUPS", stream);
+  }
+  const replies = ((await pipeline.exec()) ?? []).values();
+  const next = () => {
+    const reply = replies.next().value;
+    if (reply === undefined) throw new WriteBehindError("Redis gave no reply; try again");
+    return reply;
+  };
+  const value = <T>() => valueOf(next()) as T;
+  const [seconds, microseconds] = value<[string, string]>().map(Number) as [number, number];
+  const now = seconds * 1000 + microseconds / 1000;
+  return positions.map(({ offset }) => {
+    const [waiting] = value<Entries>();
+    const passed = value<Entries>().length;
+    const length = value<number>();
+    const told = lagOfGroup(next(), offset);
+    if (waiting === undefined) return { events: 0, seconds: 0 };
+    const age = (now - Number(waiting[0].split("-")[0])) / 1000;
+    // Between a commit and its trim, the entries in between are counted in.
+    return { events: told ?? Math.max(1, length - passed), seconds: Math.max(0, age) };
+  });
+}
+
+/** The reply, or the error that stands in its place. */
+export function valueOf([error, value]: [Error | null, unknown]): unknown {
+  if (error) throw error;
+  return value;
+}
+
+/** What Redis counts for the sink's group, where the group stands at the offset. */
+function lagOfGroup([error, groups]: [Error | null, unknown], offset: string): number | null {
+  if (error) {
+    if (/no such key/.test(reasonOf(error))) return null;
+    throw error;
+  }
+  const group = (groups as unknown[]).map(pairsOf)
+    .find((group) => group.get("name") === CONSUMER_GROUP);
+  const lag = group?.get("last-delivered-id") === offset ? group.get("lag") : null;
+  return typeof lag === "number" ? lag : null;
 }

@@ -1,0 +1,87 @@
+/**
+ * Checking a configuration against its schema, and wording the problems.
+ * @module
+ */
+
+import type { z } from "zod";
+import { configSchema } from "./schema.ts";
+import { formatPath, type Path, type Problem } from "./yaml.ts";
+
+/** The defaults, which also are the list of all known keys. */
+const defaults: unknown = configSchema.parse({});
+
+/** Checks a value against the schema, and words what is wrong. */
+export function check(
+  raw: unknown,
+  lineOf: (path: Path) => number,
+): { value?: z.output<typeof configSchema>; problems: Problem[] } {
+  const { success, data, error } = configSchema.safeParse(raw);
+  if (success) return { value: data, problems: [] };
+  const problems = error.issues.flatMap((issue) => {
+    if (issue.code === "unrecognized_keys") {
+      return issue.keys.map((key) => {
+        const path = [...issue.path, key];
+        return { line: lineOf(path), text: `${formatPath(path)}: unknown key${suggestion(path)}` };
+      });
+    }
+    const got = issue.code === "custom" ? "" : `, got ${describe(at(raw, issue.path), issue)}`;
+    const where = formatPath(issue.path) || "the file";
+    return [{ line: lineOf(issue.path), text: `${where}: ${issue.message}${got}` }];
+  });
+  return { problems };
+}
+
+/** What stands in the file, shown only where it cannot be a secret. */
+function describe(value: unknown, issue: z.core.$ZodIssue): string {
+  if (value === null) return "null";
+  if (value === undefined) return "nothing";
+  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
+  if (typeof value === "object") return "keys with values";
+  const secret = issue.path.includes("password") || /:\/\/|@/.test(String(value)) ||
+    (issue.code === "invalid_type" && issue.expected === "object");
+  const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
+  const short = shown.length > 60 ? `${shown.slice(0, 60)}…` : shown;
+  const quote = typeof value !== "string" && issue.code === "invalid_type" &&
+    issue.expected === "string";
+  const kind = typeof value === "string" ? "text" : `a ${typeof value}`;
+  return (secret ? kind : short) + (quote ? "; quote it" : "");
+}
+
+/** The known keys beside it that are nearest; else the sections where a key of that name belongs. */
+function suggestion(path: Path): string {
+  const key = String(path.at(-1)).toLowerCase();
+  // Every item of a list has the keys of the first.
+  const parent = path.slice(0, -1).map((part) => typeof part === "number" ? 0 : part);
+  const near = Object.keys(Object(at(defaults, parent)))
+    .map((name) => ({ name, far: distance(key, name) }))
+    .filter(({ name, far }) =>
+      far < name.length && far <= Math.max(2, Math.floor(name.length / 3))
+    );
+  const least = Math.min(...near.map(({ far }) => far));
+  const nearest = near.filter(({ far }) => far === least).map(({ name }) => name);
+  const names = nearest.length > 0 ? nearest : Object.entries(Object(defaults))
+    .filter(([, section]) => Object.hasOwn(Object(section), key))
+    .map(([section]) => `${section}.${key}`);
+  return names.length > 0 ? `; did you mean ${names.join(" or ")}?` : "";
+}
+
+function at(value: unknown, path: Path): unknown {
+  return path.reduce<unknown>(
+    (inner, key) => Object.getOwnPropertyDescriptor(Object(inner), key)?.value,
+    value,
+  );
+}
+
+/** Levenshtein's: characters to insert, delete or replace. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (const [i, char] of [...a].entries()) {
+    let [above, left] = [i, i + 1];
+    row = row.map((cell, j) => {
+      if (j > 0) left = Math.min(cell + 1, left + 1, above + (char === b[j - 1] ? 0 : 1));
+      above = cell;
+      return left;
+    });
+  }
+  return row.at(-1) ?? 0;
+}
