@@ -1,52 +1,33 @@
+/** What the README promises: its commands, run as they stand there. */
+
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
+import { CHECKOUT, commandsOf, page } from "./pages.ts";
 
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
-const README = await Deno.readTextFile(join(CHECKOUT, "README.md"));
-const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
-  tasks: Record<string, { description: string }>;
-};
+const commands = commandsOf(page("README.md"));
 
-/** The commands in the README's shell blocks, without comments. */
-const commands = [...README.matchAll(/```sh\n([^]*?)```/g)]
-  .flatMap(([, block]) => block!.split("\n"))
-  .map((line) => line.replace(/\s+#.*/, "").trim())
-  .filter(Boolean);
-
-Deno.test("every command in the README is a task, or docker compose", () => {
-  assert(commands.length >= 5);
-  for (const command of commands) {
-    if (command === "docker compose up -d") continue;
-    const [, task] = command.match(/^(?:npx -y deno@2\.9\.6|deno) task (\w+)/) ?? [];
-    assert(task !== undefined && task in tasks, command);
-  }
-  for (const [, name] of README.matchAll(/^\| `([\w-]+)` \| /gm)) {
-    if (["memory", "replicas", "fsync"].includes(name!)) continue;
-    assert(name! in tasks, `the README names the task ${name}`);
-  }
-});
-
-Deno.test("the README's files are there", async () => {
-  for (const [, path] of README.matchAll(/\]\(((?!https?:)[^)#]+)\)|(?:src|srcset)="([^"]+)"/g)) {
-    if (path) await Deno.stat(join(CHECKOUT, path));
-  }
-});
+/** The task and arguments of a command in the README. */
+function taskOf(beginning: string): string[] {
+  const command = commands.find((one) => one.startsWith(beginning));
+  assert(command, `the README has no command ${beginning}`);
+  return command.replace(/^.* task /, "").split(" ");
+}
 
 Deno.test("the README's pipeline by hand works: services, sink, traffic", async () => {
   const env = { NO_COLOR: "1" };
-  await using services = startTask(["services"], env);
+  await using services = startTask(taskOf("deno task services"), env);
   await waitFor(() => services.output().includes("running; Ctrl-C"), {
     what: "the services",
     deadlineMs: 60_000,
   });
-  await using sink = startTask(["sink"], env);
-  await using traffic = startTask(["traffic", "--records", "2000", "--rate", "2000"], env);
+  await using sink = startTask(taskOf("deno task sink"), env);
+  await using traffic = startTask(taskOf("deno task traffic"), env);
   const { code } = await traffic.status;
   assert.equal(code, 0, traffic.output());
   assert.match(sink.output(), /^Redis redis:\/\/127\.0\.0\.1:\d+ \(embedded\)/);
-  await waitFor(() => /[12]\d{3} events applied/.test(sink.output()), {
+  await waitFor(() => /\b[12]\d{4} events applied/.test(sink.output()), {
     what: "events applied",
     deadlineMs: 30_000,
   });
@@ -58,7 +39,7 @@ Deno.test("the README's pipeline by hand works: services, sink, traffic", async 
 });
 
 Deno.test("the README's demo writes its page and stops what it started", async () => {
-  await using demo = startTask(["demo"], { NO_COLOR: "1" });
+  await using demo = startTask(taskOf("npx -y deno@2.9.6 task demo"), { NO_COLOR: "1" });
   const { code } = await demo.status;
   assert.equal(code, 0, demo.output());
   assert.match(demo.output(), /rows in PostgreSQL +\d+/);

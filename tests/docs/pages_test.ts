@@ -1,0 +1,89 @@
+/** What the pages name exists: tasks, files, headings, messages. */
+
+import assert from "node:assert/strict";
+import { dirname, join, normalize } from "node:path";
+import { anchorOf, CHECKOUT, commandsOf, page, PAGES, section } from "./pages.ts";
+
+const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
+  tasks: Record<string, { description: string }>;
+};
+/** wire.md is for redis-cli: its blocks are run by wire_test.ts. */
+const pages = PAGES.filter(({ path }) => path !== "docs/wire.md");
+
+Deno.test("every command on the pages is a task, or docker compose", async () => {
+  const commands = pages.flatMap(({ text }) => commandsOf(text));
+  assert(commands.length >= 15);
+  for (const command of commands) {
+    if (command === "docker compose up -d") continue;
+    const test = /^deno test -A (\S+)/.exec(command)?.[1];
+    if (test) {
+      await Deno.stat(join(CHECKOUT, test));
+      continue;
+    }
+    const [, task] = command.match(/^(?:npx -y deno@2\.9\.6|deno) task ([\w-]+)/) ?? [];
+    assert(task !== undefined && task in tasks, command);
+  }
+});
+
+Deno.test("operating.md has a line for each task, and for nothing else", () => {
+  const named = [...section("docs/operating.md", "## Tasks").matchAll(/^\| `([\w-]+)` +\| /gm)];
+  assert.deepEqual(named.map(([, name]) => name).sort(), Object.keys(tasks).sort());
+});
+
+Deno.test("the pages' files and headings are there", async () => {
+  const anchors = new Map(PAGES.map(({ path, text }) => [
+    path,
+    new Set([...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading!))),
+  ]));
+  let links = 0;
+  for (const { path, text } of PAGES) {
+    for (
+      const [, link, picture] of text.matchAll(
+        /\]\(((?!https?:)[^)]+)\)|(?:src|srcset)="([^"]+)"/g,
+      )
+    ) {
+      links++;
+      const [file = "", anchor] = (link ?? picture)!.split("#");
+      const target = file === "" ? path : normalize(join(dirname(path), file));
+      await Deno.stat(join(CHECKOUT, target)).catch(() => {
+        throw new Error(`${path} links to ${target}, which is not there`);
+      });
+      if (anchor === undefined) continue;
+      assert(anchors.get(target)?.has(anchor), `${path} links to ${target}#${anchor}: no heading`);
+    }
+  }
+  assert(links > 20);
+});
+
+Deno.test("README.md is for newcomers: at most 150 lines", () => {
+  const lines = page("README.md").trimEnd().split("\n").length;
+  assert(lines <= 150, `it has ${lines}: move something to docs/`);
+});
+
+/** All source of a folder. */
+async function sourceOf(folder: string): Promise<string> {
+  let all = "";
+  for await (const { name, isDirectory, isFile } of Deno.readDir(folder)) {
+    const path = join(folder, name);
+    if (isDirectory) all += await sourceOf(path);
+    else if (isFile && /\.(ts|lua)$/.test(name)) all += await Deno.readTextFile(path);
+  }
+  return all;
+}
+
+Deno.test("operating.md quotes only messages that lib has", async () => {
+  const source = (await sourceOf(join(CHECKOUT, "lib")))
+    // The pieces of one text: "a " + "b", or `a ` + `b`.
+    .replaceAll(/["`'] *\+\s*["`']/g, "")
+    .replaceAll("\\`", "`");
+  const quoted = [
+    ...section("docs/operating.md", "## Messages").matchAll(/^\| `([^`]+)`/gm),
+  ].map(([, message]) => message!);
+  assert(quoted.length > 60);
+  const gone = quoted.filter((message) =>
+    !message.split("…").every((part) =>
+      source.includes(part.replace(/^[\s;:,.)(]+|[\s;:,.(]+$/g, ""))
+    )
+  );
+  assert.deepEqual(gone, [], "change these messages in docs/operating.md: lib has others now");
+});
