@@ -11,29 +11,45 @@ export type EventType = "insert" | "update" | "delete";
 /** A document id has 1 to so many bytes of UTF-8. */
 export const MAX_ID_BYTES = 512;
 
-const SEQUENCE_BITS = 20n;
-const MAX_SEQUENCE = (1n << SEQUENCE_BITS) - 1n;
-const MAX_MILLISECONDS = (1n << 43n) - 1n;
+const SEQUENCE_BITS = 20;
+
+/** The largest sequence that a version holds. `append.lua` moves the stream on before it is reached. */
+export const MAX_SEQUENCE = 2 ** SEQUENCE_BITS - 1;
+/** The latest time that a version holds, in ms since 1970: in the year 2248. */
+export const MAX_MS = 2 ** (63 - SEQUENCE_BITS) - 1;
 
 /**
  * A stream id in one signed 64-bit integer: milliseconds · 2^20 + sequence, so that versions compare as
  * stream ids do.
  * @param streamId such as `1764000000000-0`
  * @returns the version, or `null` where the id does not fit: a sequence of 2^20 or more, or a time past
- * the year 2248.
+ * {@linkcode MAX_MS}
  */
 export function versionOf(streamId: string): bigint | null {
   const dash = streamId.indexOf("-");
   if (dash < 1) return null;
   const milliseconds = BigInt(streamId.slice(0, dash));
   const sequence = BigInt(streamId.slice(dash + 1));
-  if (sequence > MAX_SEQUENCE || milliseconds > MAX_MILLISECONDS) return null;
-  return (milliseconds << SEQUENCE_BITS) | sequence;
+  if (sequence > MAX_SEQUENCE || milliseconds > MAX_MS) return null;
+  return (milliseconds << BigInt(SEQUENCE_BITS)) | sequence;
+}
+
+const SEQUENCES = 2 ** SEQUENCE_BITS;
+const LOW_TIMES = 2 ** (32 - SEQUENCE_BITS);
+
+/** The upper 32 bits of a version, for paths where a bigint an event would cost too much. */
+export function versionHigh(ms: number): number {
+  return Math.floor(ms / LOW_TIMES);
+}
+
+/** The lower 32 bits of a version. */
+export function versionLow(ms: number, seq: number): number {
+  return (ms % LOW_TIMES) * SEQUENCES + seq;
 }
 
 /** The stream id that a version was made from. */
 export function streamIdOf(version: bigint): string {
-  return `${version >> SEQUENCE_BITS}-${version & MAX_SEQUENCE}`;
+  return `${version >> BigInt(SEQUENCE_BITS)}-${version & BigInt(MAX_SEQUENCE)}`;
 }
 
 /** Orders two stream ids as Redis does: negative where `a` comes first, 0 where they are equal. */

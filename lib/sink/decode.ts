@@ -4,7 +4,7 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import { type EventType, MAX_ID_BYTES } from "../core/stream_ids.ts";
+import { type EventType, MAX_ID_BYTES, MAX_MS, MAX_SEQUENCE } from "../core/stream_ids.ts";
 import type { Parked, Refusal } from "../targets/target.ts";
 
 /** A stream entry as it came: id, then field names and values in turn. */
@@ -71,9 +71,6 @@ class ReceivedEvent implements Event {
   }
 }
 
-const MAX_SEQ = 2 ** 20 - 1;
-const MAX_MS = 2 ** 43 - 1;
-
 /**
  * Reads an entry where it lies. What is no event is to be parked as it came. The payload is not looked into.
  * @param spans where its values begin and end in `bytes`, in turn: the id, then field names and values
@@ -96,7 +93,7 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
     else if (same(bytes, from, to, PAYLOAD)) payload = value, payloadEnd = valueEnd;
   }
   const fail = (reason: string) => undecodable(bytes, spans, reason);
-  if (!(ms <= MAX_MS && seq <= MAX_SEQ)) return fail("its id does not fit a version");
+  if (!(ms <= MAX_MS && seq <= MAX_SEQUENCE)) return fail("its id does not fit a version");
   if (id < 0) return fail("it has no doc_id");
   if (type < 0) return fail("it has no event_type");
   const known = TYPES.find(([name]) => same(bytes, type, typeEnd, name))?.[1];

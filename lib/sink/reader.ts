@@ -6,9 +6,9 @@
 import type { Config } from "../config/load.ts";
 import { ConnectionError } from "../core/errors.ts";
 import { openReader, type RedisConnection } from "../redis/connection.ts";
+import { readDocuments } from "../redis/documents.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Reply, RespConnection } from "../redis/resp.ts";
-import { readScript } from "../redis/scripts/mod.ts";
 import { decode, type Item } from "./decode.ts";
 
 /** How long a read waits for events before it looks around again, in ms. */
@@ -113,14 +113,8 @@ export class StreamReader {
   async documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
     const { bulk } = await this.#connections();
     const prefix = Buffer.from(this.#keys.documentPrefix);
-    const texts = await bulk.call([
-      "EVAL",
-      readScript.source,
-      String(docIds.length),
-      ...docIds.map((id) => Buffer.concat([prefix, id])),
-      String(this.#config.write_behind.batch_bytes),
-    ]) as Buffer[];
-    return texts.map((text) => text.length === 0 ? null : text);
+    const keys = docIds.map((id) => Buffer.concat([prefix, id]));
+    return readDocuments(bulk, keys, this.#config.write_behind.batch_bytes);
   }
 
   /** Closes the connections; a read that waits fails at once. */

@@ -1,7 +1,12 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
 import { documentKey, parseConfig, streamIdOf, versionOf } from "writebehind";
-import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import {
+  compareStreamIds,
+  MAX_SEQUENCE,
+  versionHigh,
+  versionLow,
+} from "writebehind/core/stream_ids.ts";
 import { allPartitions, crc16, partitionKeys, partitionOf } from "writebehind/redis/keys.ts";
 
 const config = (partitions: number) => parseConfig(`streams: { partitions: ${partitions} }`, "f");
@@ -21,6 +26,21 @@ Deno.test("a version gives back the stream id it was made from, and fits a BIGIN
     assert(version !== null && version >= 0n && version < 2n ** 63n);
     assert.equal(streamIdOf(version), idOf(parts));
   }));
+});
+
+Deno.test("a version's halves make the version", () => {
+  fc.assert(fc.property(fitting, ([ms, seq]) => {
+    const high = BigInt(versionHigh(Number(ms)));
+    const low = BigInt(versionLow(Number(ms), Number(seq)));
+    assert.equal((high << 32n) | low, versionOf(`${ms}-${seq}`));
+  }));
+});
+
+Deno.test("append.lua knows how far a version's sequence goes", async () => {
+  const script = new URL("../../lib/redis/scripts/append.lua", import.meta.url);
+  assert(
+    (await Deno.readTextFile(script)).includes(`tonumber(seq) >= ${MAX_SEQUENCE - 1} then`),
+  );
 });
 
 Deno.test("versions compare as their stream ids do", () => {

@@ -11,8 +11,9 @@ if FORWARD then
     id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
       'event_type', EVENT_TYPE)
   end
-  -- A version has 20 bits for the sequence, seven digits at most. That comes near only where the clock
-  -- was set back and stays there; the next event then takes the next millisecond.
+  -- The sequence may not pass MAX_SEQUENCE (core/stream_ids.ts), 1048575. It comes near only where the
+  -- clock was set back and stays there; the next event then takes the next millisecond. A time has 13
+  -- digits and the limit 7, so nearly every id is too short to look at.
   if #id > 20 then
     local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
     if tonumber(seq) >= 1048574 then

@@ -6,6 +6,7 @@
  */
 
 import { Buffer } from "node:buffer";
+import { versionHigh, versionLow } from "../../core/stream_ids.ts";
 
 /** Memory of an arena that is kept, at most: a few large batches should not hold it for ever. */
 const KEPT_BYTES = 16 << 20;
@@ -83,15 +84,15 @@ export function bytesArray<T>(
   });
 }
 
-/** Versions: milliseconds · 2^20 + sequence, written as two halves, since doubles cannot hold them. */
+/** Versions, written as two halves, since doubles cannot hold them. */
 export function versionArray(
   values: readonly { ms: number; seq: number }[],
   arena = new Arena(),
 ): Buffer {
   return array(OIDS.int8, values, arena, ({ ms, seq }) => {
     arena.int32(8);
-    arena.uint32(Math.floor(ms / 4096));
-    arena.uint32((ms % 4096) * 2 ** 20 + seq);
+    arena.uint32(versionHigh(ms));
+    arena.uint32(versionLow(ms, seq));
   });
 }
 
