@@ -9,28 +9,12 @@ import { DocumentError } from "../core/errors.ts";
 import { encodeJson } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-import { readScript, restoreScript, runScript } from "../redis/scripts/mod.ts";
+import { restoreScript, runScript } from "../redis/scripts/mod.ts";
 import type { Row } from "../targets/target.ts";
 
 /** Events after the offset that are looked through at most, for one that names the document. */
 export const MAX_LAG_EVENTS = 1000;
 const MAX_LAG_BYTES = 16 * 2 ** 20;
-
-/**
- * Reads documents of one partition.
- * @param maxBytes after which no further document is read
- * @returns JSON texts in the order of `ids`, `null` for one that is missing; fewer where they are too many bytes
- */
-export async function readDocuments(
-  redis: RedisConnection,
-  { documentPrefix }: PartitionKeys,
-  ids: string[],
-  maxBytes: number,
-): Promise<(string | null)[]> {
-  const keys = ids.map((id) => documentPrefix + id);
-  const texts = await runScript(redis, readScript, keys, [String(maxBytes)]) as string[];
-  return texts.map((text) => text === "" ? null : text);
-}
 
 /** A row as Redis takes it; `null` for none, or why Redis cannot hold it. */
 export function encoded(row: Row | null, config: Config): string | null | DocumentError {

@@ -6,8 +6,8 @@
 
 import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
-import { readDocuments } from "../documents/restore.ts";
 import type { RedisConnection } from "../redis/connection.ts";
+import { readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
@@ -200,11 +200,9 @@ class Replay {
     }
   }
 
-  async #documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
+  #documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
     const { batch_bytes } = this.#config.write_behind;
-    const ids = docIds.map((id) => id.toString());
-    const texts = await readDocuments(this.#redis, this.#keys, ids, batch_bytes);
-    return texts.map((text) => text === null ? null : Buffer.from(text));
+    return readDocuments(this.#redis, this.#keys, docIds, batch_bytes);
   }
 
   /** Notes what became of a document's events: all of a chunk are stored together. */

@@ -112,9 +112,7 @@ export class StreamReader {
   /** Reads the present state of documents; fewer than asked where they are more than `batch_bytes`. */
   async documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
     const { bulk } = await this.#connections();
-    const prefix = Buffer.from(this.#keys.documentPrefix);
-    const keys = docIds.map((id) => Buffer.concat([prefix, id]));
-    return readDocuments(bulk, keys, this.#config.write_behind.batch_bytes);
+    return readDocuments(bulk, this.#keys, docIds, this.#config.write_behind.batch_bytes);
   }
 
   /** Closes the connections; a read that waits fails at once. */

@@ -6,8 +6,8 @@
 import { createHash } from "node:crypto";
 import type { Config } from "../../config/load.ts";
 import { equalJson } from "../../core/json/equality.ts";
-import { readDocuments } from "../../documents/restore.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { readTexts } from "../../redis/documents.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { rowsOf } from "../../targets/open.ts";
@@ -90,7 +90,7 @@ export class Comparison {
     const suspects: Suspect[] = [];
     for (let left = ids; left.length > 0;) {
       const [documents, { rows }] = await Promise.all([
-        readDocuments(this.#redis, keys, left, READ_BYTES),
+        readTexts(this.#redis, keys, left, READ_BYTES),
         this.#rows.at(keys, left),
       ]);
       const both = Math.min(documents.length, rows.length);

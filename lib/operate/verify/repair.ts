@@ -6,10 +6,11 @@
 import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { DocumentError } from "../../core/errors.ts";
-import { encoded, readDocuments, type Restoration, restore } from "../../documents/restore.ts";
+import { encoded, type Restoration, restore } from "../../documents/restore.ts";
 import { rowsOf, targetOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Target } from "../../targets/target.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { readTexts } from "../../redis/documents.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { resend } from "../../sink/rewind.ts";
 import { hashOf, hashOfRow, type Seen } from "./compare.ts";
@@ -45,7 +46,7 @@ export async function repairTarget(
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
-      const texts = await readDocuments(redis, keys, left.map(({ id }) => id), READ_BYTES);
+      const texts = await readTexts(redis, keys, left.map(({ id }) => id), READ_BYTES);
       for (const [index, text] of texts.entries()) {
         const { id, document } = left[index]!;
         const asSeen = (text === null ? null : hashOf(text)) === document;
@@ -79,7 +80,7 @@ export async function repairRedis(
       signal?.throwIfAborted();
       const ids = left.map(({ id }) => id);
       const [texts, { offset, rows, parked }] = await Promise.all([
-        readDocuments(redis, keys, ids, READ_BYTES),
+        readTexts(redis, keys, ids, READ_BYTES),
         stored.at(keys, ids),
       ]);
       const both = Math.min(texts.length, rows.length);

@@ -11,8 +11,8 @@ import { Buffer, isUtf8 } from "node:buffer";
 import type { Config } from "../../config/load.ts";
 import { MAX_ID_BYTES } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { readDocuments } from "../../redis/documents.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
-import { readScript } from "../../redis/scripts/mod.ts";
 import { rowsOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
 import { byPartition } from "./compare.ts";
@@ -85,23 +85,17 @@ export class Scan {
       suspected.push(...await this.#rows.notSurelyEqual(this.#entity, ids, texts));
       [ids, texts, bytes] = [[], [], 0];
     };
-    for (const [{ documentPrefix }, own] of byPartition(this.#partitions, page)) {
+    for (const [keys, own] of byPartition(this.#partitions, page)) {
       for (let at = 0; at < own.length;) {
-        const names = own.slice(at).map((id) => documentPrefix + id);
+        const left = own.slice(at);
         // As bytes, since the target takes them as they are.
-        const read = await this.#redis.callBuffer(
-          "EVAL",
-          readScript.source,
-          names.length,
-          ...names,
-          READ_BYTES - bytes,
-        ) as Buffer[];
+        const read = await readDocuments(this.#redis, keys, left, READ_BYTES - bytes);
         for (const text of read) {
           const id = Buffer.from(own[at++]!);
-          if (text.length > 0) this.#met.add(id);
+          if (text) this.#met.add(id);
           ids.push(id);
-          texts.push(text.length > 0 ? text : null);
-          bytes += text.length;
+          texts.push(text);
+          bytes += text?.length ?? 0;
         }
         if (bytes >= READ_BYTES) await compare();
       }
