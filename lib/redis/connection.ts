@@ -9,6 +9,7 @@ import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
+import { addressOf, explainRedis } from "./explain.ts";
 import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 import { checkRedis } from "./requirements.ts";
 
@@ -131,8 +132,6 @@ function redisOptions(config: Config): ConnectionOptions {
   };
 }
 
-export const addressOf = (config: Config) => `${config.redis.host}:${config.redis.port}`;
-
 /** Connects and waits until Redis takes commands. */
 async function openRedis(config: Config, options: ConnectionOptions): Promise<RedisConnection> {
   const redis = new RedisConnection(config, options);
@@ -151,19 +150,6 @@ async function openRedis(config: Config, options: ConnectionOptions): Promise<Re
   }
   redis.off("error", remember);
   return redis;
-}
-
-export function explainRedis(error: unknown): string {
-  const reason = reasonOf(error);
-  if (/ECONNREFUSED|refused/.test(reason)) {
-    return "connection refused: nothing listens there; start Redis, or set redis.host and redis.port";
-  }
-  if (/WRONGPASS|NOAUTH|AUTH/.test(reason)) {
-    return "authentication failed: check redis.username and redis.password";
-  }
-  if (/loading/i.test(reason)) return "Redis is still loading its data: try again in a moment";
-  if (/DB index/.test(reason)) return `${reason}: check redis.db`;
-  return reason;
 }
 
 /**

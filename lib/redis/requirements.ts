@@ -3,11 +3,11 @@
  * @module
  */
 
-import { Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
-import { addressOf, explainRedis, RedisConnection } from "./connection.ts";
 import { durabilityOf } from "./durability.ts";
+import { addressOf, explainRedis } from "./explain.ts";
 
 /** The commands that the pipeline sends, with arguments of the right shape. */
 const COMMANDS: string[][] = [
@@ -37,7 +37,7 @@ for _, command in ipairs(cjson.decode(ARGV[1])) do
 end
 return denied`;
 
-export async function checkRedis(redis: RedisConnection, config: Config): Promise<void> {
+export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   const fail = (reason: string) => {
     throw new ConnectionError(`Cannot use Redis at ${addressOf(config)}: ${reason}`);
   };
