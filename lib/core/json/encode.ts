@@ -5,8 +5,9 @@
  */
 
 import { DocumentError } from "../errors.ts";
-import { LONG_NUMBER, spellNumbers, TOKEN } from "./exact_numbers.ts";
+import { LONG_NUMBER, type Spelled, spellNumbers } from "./exact_numbers.ts";
 import { invalid } from "./invalid.ts";
+import { ARRAY, ARRAY_END, END, JsonReader, OBJECT, OBJECT_END, STRING } from "./reader.ts";
 
 /** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | JsonObject;
@@ -15,17 +16,13 @@ export interface JsonObject {
   [key: string]: Json | undefined;
 }
 
-/** A document, ready to be sent. */
-export interface EncodedJson {
-  /** the document as the caller wrote it: what the event carries */
+/** A document, ready to be sent: as the caller wrote it, which the event carries, and as RedisJSON is to read it. */
+export interface EncodedJson extends Spelled {
   text: string;
-  /** the same document, with numbers spelled so that RedisJSON reads them exactly */
-  spelled: string;
 }
 
 /** Containers that RedisJSON 2.x nests at most (its parser's recursion limit). */
 export const MAX_DEPTH = 127;
-const BAD_STRING = /\0|\\u/;
 
 /**
  * Checks a document and turns it into JSON text.
@@ -37,10 +34,7 @@ export function encodeJson(document: JsonObject | string, maxBytes: number): Enc
   if (typeof document !== "string") return encodeObject(document, maxBytes);
   checkLength(document, maxBytes);
   checkText(document);
-  return {
-    text: document,
-    spelled: LONG_NUMBER.test(document) ? spellNumbers(document) : document,
-  };
+  return { text: document, ...spellNumbers(document) };
 }
 
 function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
@@ -51,7 +45,7 @@ function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
   // Both what PostgreSQL cannot hold and what is not Unicode is escaped by now.
   if (text.includes("\\u")) checkObject(document);
   checkLength(text, maxBytes);
-  return { text, spelled: seen.longNumber ? spellNumbers(text) : text };
+  return { text, ...(seen.longNumber ? spellNumbers(text) : { spelled: text, additions: [] }) };
 }
 
 function checkLength(text: string, maxBytes: number): void {
@@ -97,7 +91,6 @@ function isPlain(value: unknown, depth: number, seen: { longNumber: boolean }): 
   const prototype = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) return false;
   for (const key in value) {
-    if (key === "toJSON") return false;
     if (!isPlain((value as Record<string, unknown>)[key], depth + 1, seen)) return false;
   }
   return true;
@@ -153,7 +146,7 @@ function checkValue(value: unknown, path: (string | number)[]): void {
   }
   const prototype = Object.getPrototypeOf(value);
   const plain = prototype === null || Object.getPrototypeOf(prototype) === null;
-  if (!plain || "toJSON" in value) {
+  if (!plain || "toJSON" in value && typeof value.toJSON === "function") {
     throw new NotStorable(
       `a ${value.constructor?.name ?? "object"} is not JSON`,
       "convert it first, such as a Date by toISOString()",
@@ -197,44 +190,30 @@ function checkText(text: string): void {
   }
   if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
   // The syntax is known to be right here, so tokens are enough to find keys and levels.
+  const reader = new JsonReader(text);
   const keysOfLevels: (Set<string> | null)[] = [];
-  let keyNext = false;
-  for (const [token] of text.matchAll(TOKEN)) {
-    switch (token) {
-      case "{":
-      case "[":
-        keysOfLevels.push(token === "{" ? new Set() : null);
-        if (keysOfLevels.length > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
-        keyNext = token === "{";
-        continue;
-      case "}":
-      case "]":
-        keysOfLevels.pop();
-        keyNext = false;
-        continue;
-      case ",":
-        keyNext = keysOfLevels.at(-1) != null;
-        continue;
-      case ":":
-        keyNext = false;
-        continue;
-    }
-    if (!token.startsWith('"')) continue;
-    if (BAD_STRING.test(token)) checkToken(token);
-    if (!keyNext) continue;
-    const key = token.includes("\\") ? JSON.parse(token) as string : token.slice(1, -1);
+  for (let kind = reader.next(); kind !== END; kind = reader.next()) {
+    if (kind === OBJECT || kind === ARRAY) {
+      keysOfLevels.push(kind === OBJECT ? new Set() : null);
+      if (reader.depth > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
+    } else if (kind === OBJECT_END || kind === ARRAY_END) keysOfLevels.pop();
+    if (kind !== STRING) continue;
+    if (reader.escaped) checkToken(reader);
+    if (!reader.isKey) continue;
+    const { token } = reader;
+    const key = reader.escaped ? JSON.parse(token) as string : token.slice(1, -1);
     const keys = keysOfLevels.at(-1)!;
-    if (keys.has(key)) throw invalid("a duplicate key", token.slice(0, 40), "keep one of them");
+    if (keys.has(key)) throw invalid("a duplicate key", reader.where(), "keep one of them");
     keys.add(key);
   }
 }
 
 /** Checks a string of a text that may hold what its escapes hide. */
-function checkToken(token: string): void {
+function checkToken(reader: JsonReader): void {
   try {
-    checkString(JSON.parse(token));
+    checkString(JSON.parse(reader.token));
   } catch (error) {
     if (!(error instanceof NotStorable)) throw error;
-    throw invalid(error.what, `the string ${token.slice(0, 40)}`, error.advice);
+    throw invalid(error.what, reader.where(), error.advice);
   }
 }

@@ -4,7 +4,8 @@
  */
 
 import type { Json } from "./encode.ts";
-import { canonical, LONG_NUMBER, NUMBER, TOKEN } from "./exact_numbers.ts";
+import { decimalOf, LONG_NUMBER } from "./exact_numbers.ts";
+import { END, JsonReader, NUMBER } from "./reader.ts";
 
 /**
  * JSON text in one form for equal values: keys sorted, numbers as decimals without zeros on either end,
@@ -13,12 +14,16 @@ import { canonical, LONG_NUMBER, NUMBER, TOKEN } from "./exact_numbers.ts";
  */
 export function canonicalJson(text: string): string {
   const numbers: string[] = [];
+  const parts: string[] = [];
+  const reader = new JsonReader(text);
+  let from = 0;
   // Numbers travel as strings, since parsing would round them.
-  const marked = text.replace(TOKEN, (token) => {
-    const first = token.charCodeAt(0);
-    if (first !== 0x2d && (first < 0x30 || first > 0x39)) return token;
-    return `{"":${numbers.push(canonicalNumber(token)) - 1}}`;
-  });
+  for (let kind = reader.next(); kind !== END; kind = reader.next()) {
+    if (kind !== NUMBER) continue;
+    const place = numbers.push(canonicalNumber(reader.token)) - 1;
+    parts.push(text.slice(from, reader.start), `{"":${place}}`);
+    from = reader.end;
+  }
   const write = (value: Json): string => {
     if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
     if (typeof value !== "object" || value === null) return JSON.stringify(value);
@@ -30,13 +35,12 @@ export function canonicalJson(text: string): string {
       keys.sort().map((key) => `${JSON.stringify(key)}:${write(value[key]!)}`).join(",")
     }}`;
   };
-  return write(JSON.parse(marked));
+  return write(JSON.parse(parts.join("") + text.slice(from)));
 }
 
 function canonicalNumber(token: string): string {
-  const [, sign = "", whole = "", fraction = "", exponent = "0"] = token.match(NUMBER)!;
-  const value = canonical(whole + fraction, Number(exponent) - fraction.length);
-  return value === "0" ? value : sign + value;
+  const { sign, digits, exponent } = decimalOf(token);
+  return digits === "" ? "0" : `${sign}${digits}e${exponent}`;
 }
 
 /** Whether two JSON texts are equal as values. */

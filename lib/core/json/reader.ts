@@ -1,0 +1,156 @@
+/**
+ * Reading the tokens of a JSON text one by one, in linear time whatever its tokens' length.
+ * @module
+ */
+
+/** What a token is, by its first character; all numbers are `NUMBER`, and `true`, `false` and `null` are `WORD`. */
+export const [END, WORD, NUMBER, STRING, COMMA, COLON, OBJECT, OBJECT_END, ARRAY, ARRAY_END] = [
+  0,
+  1,
+  2,
+  0x22,
+  0x2c,
+  0x3a,
+  0x7b,
+  0x7d,
+  0x5b,
+  0x5d,
+] as const;
+
+const BACKSLASH = 0x5c;
+/** Keys and indexes that a path shows at most. */
+const SHOWN_STEPS = 40;
+
+/** Walks over a text that is known to be JSON, and knows where in the document it is. */
+export class JsonReader {
+  /** where the token begins, and where it ends */
+  start = 0;
+  end = 0;
+  /** whether the token, a string, is a key; whether it has escapes */
+  isKey = false;
+  escaped = false;
+  readonly text: string;
+  #keyNext = false;
+  /** of each open container: the index of its item, or -1 for an object, and its last key's place */
+  #indexes: number[] = [];
+  #keys: [start: number, end: number][] = [];
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  /** How many containers are open. */
+  get depth(): number {
+    return this.#indexes.length;
+  }
+
+  /** The token, as it stands in the text. */
+  get token(): string {
+    return this.text.slice(this.start, this.end);
+  }
+
+  /** Goes on to the next token, and says what it is. */
+  next(): number {
+    const { text } = this;
+    let at = this.end;
+    let code = text.charCodeAt(at);
+    while (code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09) {
+      code = text.charCodeAt(++at);
+    }
+    this.start = at;
+    switch (code) {
+      case STRING:
+        this.#string(at);
+        return STRING;
+      case OBJECT:
+      case ARRAY:
+        this.#indexes.push(code === ARRAY ? 0 : -1);
+        this.#keys.push([0, 0]);
+        this.#keyNext = code === OBJECT;
+        break;
+      case OBJECT_END:
+      case ARRAY_END:
+        this.#indexes.pop();
+        this.#keys.pop();
+        this.#keyNext = false;
+        break;
+      case COMMA: {
+        const top = this.#indexes.length - 1;
+        this.#keyNext = this.#indexes[top] === -1;
+        if (!this.#keyNext) this.#indexes[top]!++;
+        break;
+      }
+      case COLON:
+        break;
+      default:
+        return this.#plain(at, code);
+    }
+    this.end = at + 1;
+    return code;
+  }
+
+  #string(start: number): void {
+    const { text } = this;
+    let at = start + 1;
+    this.escaped = false;
+    for (let code = text.charCodeAt(at); code !== STRING; code = text.charCodeAt(++at)) {
+      if (code === BACKSLASH) {
+        this.escaped = true;
+        at++;
+      }
+    }
+    this.end = at + 1;
+    this.isKey = this.#keyNext;
+    if (this.isKey) this.#keys[this.#keys.length - 1] = [start, this.end];
+    this.#keyNext = false;
+  }
+
+  /** A number or a word: it ends where a space or a mark begins. */
+  #plain(start: number, first: number): number {
+    if (Number.isNaN(first)) return END;
+    const { text } = this;
+    let at = start + 1;
+    for (let code = text.charCodeAt(at); isPlain(code); code = text.charCodeAt(++at));
+    this.end = at;
+    return first === 0x2d || first >= 0x30 && first <= 0x39 ? NUMBER : WORD;
+  }
+
+  /** Where the token is, for people: `$.coordinates[3][0]`. */
+  where(): string {
+    let path = "$";
+    for (let level = 0; level < Math.min(this.depth, SHOWN_STEPS); level++) {
+      const index = this.#indexes[level]!;
+      const key = index >= 0 ? "" : this.#key(level);
+      path += index >= 0
+        ? `[${index}]`
+        : /^\w+$/.test(key)
+        ? `.${key}`
+        : `[${JSON.stringify(key)}]`;
+    }
+    return path.slice(0, 200);
+  }
+
+  /** The JSONPath by which RedisJSON finds the value; `null` where its syntax has none for a key. */
+  redisPath(): string | null {
+    let path = "$";
+    for (let level = 0; level < this.depth; level++) {
+      const index = this.#indexes[level]!;
+      const key = index >= 0 ? "" : this.#key(level);
+      if (key.includes("\\") || key.includes('"') && key.includes("'")) return null;
+      const quote = key.includes('"') ? "'" : '"';
+      path += index >= 0 ? `[${index}]` : `[${quote}${key}${quote}]`;
+    }
+    return path;
+  }
+
+  #key(level: number): string {
+    const [start, end] = this.#keys[level]!;
+    return end === 0 ? "" : JSON.parse(this.text.slice(start, end)) as string;
+  }
+}
+
+/** A letter, a digit, a sign or a point: what a number or a word is made of. */
+function isPlain(code: number): boolean {
+  return code >= 0x30 && code <= 0x39 || code >= 0x61 && code <= 0x7a || code === 0x2e ||
+    code === 0x2d || code === 0x2b || code === 0x45;
+}
