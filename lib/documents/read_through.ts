@@ -43,7 +43,7 @@ export async function readThrough(
     const keys = partitionKeys(config, entity, partition);
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
-      left = await readPartition(redis, rows, config, keys, left, found);
+      left = await readPartition(redis, rows, keys, left, found);
     }
   }
   return found;
@@ -53,7 +53,6 @@ export async function readThrough(
 async function readPartition(
   redis: RedisConnection,
   rows: Rows,
-  config: Config,
   keys: PartitionKeys,
   docIds: string[],
   found: Map<string, string>,
@@ -66,9 +65,13 @@ async function readPartition(
       row === null || !row.text.startsWith("{") || parked[index] ? [] : [{ id: left[index]!, row }]
     );
     const wanted = there.map(({ id, row }) => {
-      const text = encoded(row, config);
+      const restored = encoded(row);
       // A row of other writers may hold what Redis cannot; it can be read all the same.
-      return { id, expected: null, text: text instanceof DocumentError ? undefined : text };
+      return {
+        id,
+        expected: null,
+        wanted: restored instanceof DocumentError ? undefined : restored,
+      };
     });
     const answers = await restore(redis, keys, offset, wanted);
     there.forEach(({ id, row }, index) => {

@@ -4,9 +4,9 @@
  * @module
  */
 
-import type { Config } from "../config/load.ts";
 import { DocumentError } from "../core/errors.ts";
 import { encodeJson } from "../core/json/encode.ts";
+import type { Addition, Spelled } from "../core/json/exact_numbers.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { restoreScript, runScript } from "../redis/scripts/mod.ts";
@@ -16,11 +16,20 @@ import type { Row } from "../targets/target.ts";
 export const MAX_LAG_EVENTS = 1000;
 const MAX_LAG_BYTES = 16 * 2 ** 20;
 
-/** A row as Redis takes it; `null` for none, or why Redis cannot hold it. */
-export function encoded(row: Row | null, config: Config): string | null | DocumentError {
+/** What is to be added to a document's numbers, as the scripts take it. */
+export function additionsArgument(additions: readonly Addition[]): string {
+  if (additions.length === 0) return "";
+  return JSON.stringify(additions.flatMap(({ path, delta }) => [path, delta]));
+}
+
+/**
+ * A row as Redis takes it; `null` for none, or why Redis cannot hold it. `documents.max_bytes` does not count
+ * here: the target may spell the same document with more bytes than it had.
+ */
+export function encoded(row: Row | null): Spelled | null | DocumentError {
   if (row === null) return null;
   try {
-    return encodeJson(row.text, config.documents.max_bytes).spelled;
+    return encodeJson(row.text, Infinity);
   } catch (error) {
     if (error instanceof DocumentError) return error;
     throw error;
@@ -32,8 +41,8 @@ export interface Restoration {
   id: string;
   /** the JSON text that it must still have, `null` where it must still be missing */
   expected: string | null;
-  /** the JSON text that it is to have, spelled for RedisJSON; `null` removes it; `undefined` only asks */
-  text: string | null | undefined;
+  /** what it is to be, as RedisJSON reads it; `null` removes it; `undefined` only asks */
+  wanted: Spelled | null | undefined;
 }
 
 /** What became of it. */
@@ -65,10 +74,11 @@ export async function restore(
       offset,
       String(MAX_LAG_EVENTS),
       String(MAX_LAG_BYTES),
-      ...documents.flatMap(({ id, expected, text }) => [
+      ...documents.flatMap(({ id, expected, wanted }) => [
         id,
         expected ?? "",
-        text === undefined ? "-" : text ?? "",
+        wanted === undefined ? "-" : wanted?.spelled ?? "",
+        additionsArgument(wanted?.additions ?? []),
       ]),
     ],
   ) as [Restored["outcome"], string][];

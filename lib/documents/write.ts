@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { type Config, entityConfig, isForwarded } from "../config/load.ts";
 import { BackpressureError, ConnectionError, DurabilityError, reasonOf } from "../core/errors.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
+import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
 import { type EventType, versionOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -61,8 +62,9 @@ export function insertDocument(
   options: InsertOptions = {},
 ): Promise<Receipt> {
   return write(redis, config, { verb: "insert", entity, docId, options }, () => {
-    const { text, spelled } = encodeJson(document, config.documents.max_bytes);
-    return [spelled, options.overwrite ? "1" : "0", spelled === text ? "" : text];
+    const { text, spelled, additions } = encodeJson(document, config.documents.max_bytes);
+    const payload = spelled === text ? "" : text;
+    return [spelled, options.overwrite ? "1" : "0", payload, additionsArgument(additions)];
   });
 }
 
@@ -79,10 +81,11 @@ export function updateDocument(
   patch: JsonObject | string,
   options: WriteOptions = {},
 ): Promise<Receipt> {
-  return write(redis, config, { verb: "update", entity, docId, options }, () => [
-    encodeJson(patch, config.documents.max_bytes).spelled,
-    String(config.documents.max_bytes),
-  ]);
+  const { max_bytes } = config.documents;
+  return write(redis, config, { verb: "update", entity, docId, options }, () => {
+    const { spelled, additions } = encodeJson(patch, max_bytes);
+    return [spelled, String(max_bytes), additionsArgument(additions)];
+  });
 }
 
 /**

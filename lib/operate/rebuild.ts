@@ -80,9 +80,7 @@ export async function rebuild(
     if (page.length === 0) break;
     const groups = Map.groupBy(page, ({ id }) => partitionOf(id, partitions.length));
     const outcomes = await Promise.all(
-      [...groups].map(([partition, rows]) =>
-        restorePage(redis, config, partitions[partition]!, rows)
-      ),
+      [...groups].map(([partition, rows]) => restorePage(redis, partitions[partition]!, rows)),
     );
     if (outcomes.some(({ unknown }) => unknown)) {
       if (attempt++ === ATTEMPTS) {
@@ -134,7 +132,6 @@ async function prepare(
 
 async function restorePage(
   redis: RedisConnection,
-  config: Config,
   keys: PartitionKeys,
   rows: ScannedRow[],
 ): Promise<
@@ -143,9 +140,9 @@ async function restorePage(
   const refused: RebuildReport["refused"] = [];
   const wanted = rows.flatMap((row) => {
     if (row.parked) return [];
-    const text = encoded(row, config);
-    if (!(text instanceof DocumentError)) return [{ id: row.id, expected: null, text }];
-    refused.push({ id: row.id, reason: text.message });
+    const wanted = encoded(row);
+    if (!(wanted instanceof DocumentError)) return [{ id: row.id, expected: null, wanted }];
+    refused.push({ id: row.id, reason: wanted.message });
     return [];
   });
   const outcomes = await restore(redis, keys, rows[0]!.offset, wanted);

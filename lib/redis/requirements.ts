@@ -15,6 +15,7 @@ const COMMANDS: string[][] = [
   ["JSON.MERGE", "k", "$", "{}"],
   ["JSON.GET", "k"],
   ["JSON.MGET", "k", "$"],
+  ["JSON.NUMINCRBY", "k", "$", "1"],
   ["JSON.DEBUG", "MEMORY", "k"],
   ["DEL", "k"],
   ["DUMP", "k"],

@@ -246,8 +246,8 @@ async function redisBenchmark(
   // Every `__rand_int__` becomes another number of 12 digits in every request: ids are as long as ours.
   const docId = `app-m1-${Date.now()}-__rand_int__`;
   const keys = [`${documentPrefix}${docId}`, stream, settings];
-  // The arguments of insert.lua: id, ts, partitions, document, no overwriting, payload as the document.
-  const args = [docId, Date.now(), config.streams.partitions, payload, "0", ""].map(String);
+  // The arguments of insert.lua: id, ts, partitions, document, no overwriting, payload as the document, no additions.
+  const args = [docId, Date.now(), config.streams.partitions, payload, "0", "", ""].map(String);
   const { success, stdout, stderr } = await new Deno.Command(
     join(dirname(server), "redis-benchmark"),
     {

@@ -99,8 +99,8 @@ Deno.test("readByIds through to the target", (t) =>
       await insertDocument(redis, config, "session", { n: 2 }, "b");
       await deleteDocument(redis, config, "session", "b");
       const outcomes = await restore(redis, keys(pipeline), offset, [
-        { id: "a", expected: null, text: rows[0]!.text },
-        { id: "b", expected: null, text: rows[1]!.text },
+        { id: "a", expected: null, wanted: { spelled: rows[0]!.text, additions: [] } },
+        { id: "b", expected: null, wanted: { spelled: rows[1]!.text, additions: [] } },
       ]);
       assert.deepEqual(outcomes, [
         { outcome: "changed", text: '{"n":2}' },
@@ -121,7 +121,7 @@ Deno.test("readByIds through to the target", (t) =>
         await drain(pipeline);
         assert.equal(await redis.xlen("stream:session"), 1, "the delete is trimmed away");
         const [outcome] = await restore(redis, keys(pipeline), offset, [
-          { id: "a", expected: null, text: rows[0]!.text },
+          { id: "a", expected: null, wanted: { spelled: rows[0]!.text, additions: [] } },
         ]);
         assert.deepEqual(outcome, { outcome: "unknown", text: null });
         assert.equal(await redis.exists(keyOf("a")), 0);

@@ -94,9 +94,10 @@ export async function repairRedis(
           (row === null ? null : hashOfRow(row)) === seenRow;
         if (!asSeen) report.changed++;
         else {
-          const text = encoded(row, config);
-          if (text instanceof DocumentError) report.refused.push({ id, reason: text.message });
-          else wanted.push({ id, expected, text });
+          const restored = encoded(row);
+          if (restored instanceof DocumentError) {
+            report.refused.push({ id, reason: restored.message });
+          } else wanted.push({ id, expected, wanted: restored });
         }
       }
       for (const { outcome } of await restore(redis, keys, offset, wanted)) {

@@ -1,7 +1,7 @@
 -- Stores a new document and appends its insert event.
 -- KEYS, ARGV 1-3, returns: see common.lua
 -- ARGV: 4 the document, spelled for RedisJSON  5 "1" replaces an existing document, "0" refuses it
---   6 the payload where it differs from 4, else ""
+--   6 the payload where it differs from 4, else ""  7 what to add to its numbers, see numbers.lua, or ""
 -- Refuses with exists, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
 local EVENT_TYPE = 'insert'
@@ -11,6 +11,15 @@ local payload = ARGV[6] ~= '' and ARGV[6] or document
 -- Whether the longest payload of the stream may be noted. It tells the sink how many events fit its memory.
 if #payload > LARGEST and FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}
+end
+-- Adding cannot fail where the path is right; where it is not, all is put back.
+local before
+if ARGV[7] ~= '' then
+  for _, command in ipairs({{'JSON.NUMINCRBY', '$', '1'}, {'DEL'}, {'RESTORE', '0', '', 'REPLACE'}}) do
+    local name = table.remove(command, 1)
+    if not redis.acl_check_cmd(name, DOCUMENT, unpack(command)) then return {'permission', name} end
+  end
+  before = redis.call('DUMP', DOCUMENT)
 end
 local stored
 if ARGV[5] == '1' then
@@ -24,4 +33,11 @@ if stored.err then
   if string.find(stored.err, 'wrong Redis type', 1, true) then return {'wrong_type', DOCUMENT} end
   if not string.find(stored.err, 'line %d+ column') then error(stored) end
   return {'invalid', stored.err}
+end
+if ARGV[7] ~= '' then
+  local path = add_numbers(DOCUMENT, ARGV[7])
+  if path then
+    if before then redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE') else redis.call('DEL', DOCUMENT) end
+    return {'invalid', 'no number at ' .. path}
+  end
 end

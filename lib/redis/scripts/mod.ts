@@ -10,6 +10,7 @@ import common from "./common.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
+import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
@@ -31,14 +32,14 @@ function script(name: string, source: string): Script {
 /** A verb stands between the checks that all of them make, and the event that all of them append. */
 const verbScript = (name: string, verb: string) => script(name, `${common}\n${verb}\n${append}`);
 
-export const insertScript: Script = verbScript("insert", insertVerb);
-export const updateScript: Script = verbScript("update", updateVerb);
+export const insertScript: Script = verbScript("insert", `${numbers}\n${insertVerb}`);
+export const updateScript: Script = verbScript("update", `${numbers}\n${updateVerb}`);
 export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
 export const resendScript: Script = script("resend", resendVerb);
-export const restoreScript: Script = script("restore", restoreVerb);
+export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
 export const readScript: Script = script("read", readVerb);
 
 /** Whether Redis answered that it does not know the script, which means that it ran nothing. */

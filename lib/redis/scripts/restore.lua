@@ -3,7 +3,7 @@
 -- KEYS: 1 stream  2 settings of the stream  3… documents
 -- ARGV: 1 the offset that was read with the rows  2 entries to look through at most  3 bytes likewise
 --   then of each document: its id, its expected JSON text ("" for missing), the new text ("" removes it,
---   "-" changes nothing)
+--   "-" changes nothing), what to add to its numbers, see numbers.lua, or ""
 -- Returns of each document {outcome, its JSON text afterwards or ""}: "restored"; "changed", it is not as
 -- expected; "pending", an event after the offset names it; "unknown", the events after the offset are too
 -- many, or are not all there: nothing is changed then.
@@ -47,8 +47,8 @@ end
 local answers = {}
 for index = 3, #KEYS do
   local key = KEYS[index]
-  local at = 4 + 3 * (index - 3)
-  local id, expected, text = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local at = 4 + 4 * (index - 3)
+  local id, expected, text, additions = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local kind = redis.call('TYPE', key).ok
   local now = kind == 'ReJSON-RL' and redis.call('JSON.GET', key) or ''
   local outcome = 'restored'
@@ -60,6 +60,7 @@ for index = 3, #KEYS do
     now = ''
   elseif text ~= '-' then
     redis.call('JSON.SET', key, '$', text)
+    if additions ~= '' then add_numbers(key, additions) end
     now = redis.call('JSON.GET', key)
   end
   answers[index - 2] = {outcome, now}

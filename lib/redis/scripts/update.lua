@@ -1,6 +1,7 @@
 -- Merges a patch (RFC 7386) into a document and appends its update event with the whole new document.
 -- KEYS, ARGV 1-3, returns: see common.lua
 -- ARGV: 4 the patch, spelled for RedisJSON  5 documents.max_bytes
+--   6 what to add to the patch's numbers, see numbers.lua, or ""
 -- Refuses with missing, too_large, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
 local EVENT_TYPE = 'update'
@@ -20,7 +21,10 @@ end
 -- takes six bytes of text at most (\u0001) where it takes one in memory.
 local limit = tonumber(ARGV[5])
 local before
-if (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[4]) * 6 > limit then
+if ARGV[6] ~= '' and not redis.acl_check_cmd('JSON.NUMINCRBY', DOCUMENT, '$', '1') then
+  return {'permission', 'JSON.NUMINCRBY'}
+end
+if ARGV[6] ~= '' or (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[4]) * 6 > limit then
   if not redis.acl_check_cmd('RESTORE', DOCUMENT, '0', '', 'REPLACE') then
     return {'permission', 'RESTORE'}
   end
@@ -30,6 +34,11 @@ local merged = redis.pcall('JSON.MERGE', DOCUMENT, '$', ARGV[4])
 if merged.err then
   if not string.find(merged.err, 'line %d+ column') then error(merged) end
   return {'invalid', merged.err}
+end
+local wrong = ARGV[6] ~= '' and add_numbers(DOCUMENT, ARGV[6])
+if wrong then
+  redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE')
+  return {'invalid', 'no number at ' .. wrong}
 end
 local payload = redis.call('JSON.GET', DOCUMENT)
 if before and #payload > limit then
