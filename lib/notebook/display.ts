@@ -6,7 +6,7 @@
 
 import { reasonOf } from "../core/errors.ts";
 import { escapeHtml, STYLE } from "./charts/theme.ts";
-import type { DataFrame } from "./frames.ts";
+import type { DataFrame } from "./columns.ts";
 
 export { writeSummary } from "../dev/jupyter/summary.ts";
 
@@ -55,7 +55,7 @@ async function htmlOf(value: Showable): Promise<string> {
   // A frame has a member for each of its columns, maybe one called html: only the symbol tells.
   if (!isFrame(value)) return value.html;
   // Where there is a frame, its module has been loaded; charts do without it.
-  return (await import("./frames.ts")).frameHtml(value);
+  return (await import("./frame_html.ts")).frameHtml(value);
 }
 
 function isFrame(value: { readonly html: string } | DataFrame): value is DataFrame {

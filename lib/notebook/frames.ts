@@ -5,33 +5,15 @@
  */
 
 import type { Redis } from "ioredis";
-import pl from "nodejs-polars";
 import type pg from "pg";
-import { WriteBehindError } from "../core/errors.ts";
 import type { Metrics } from "../metrics/counters.ts";
-import { cellHtml } from "./cells.ts";
-import { full } from "./charts/scales.ts";
-import { escapeHtml, STYLE } from "./charts/theme.ts";
+import { type Column, type DataFrame, FrameError, frameOf, type Schema } from "./columns.ts";
 import { show } from "./display.ts";
+import { frameHtml, type FrameView } from "./frame_html.ts";
 import { columnOf } from "./postgres_columns.ts";
 
-/** A DataFrame of polars. */
-export type DataFrame = pl.DataFrame;
-
-/** A value cannot stand in its column; the message says which and why. */
-export class FrameError extends WriteBehindError {}
-
-/** What a column holds, null beside it. A `Datetime` has milliseconds and is UTC; a `Date` is a day. */
-export type ColumnType = "Int64" | "Float64" | "String" | "Boolean" | "Datetime" | "Date";
-/** The columns of a frame, in their order. */
-export type Schema = Record<string, ColumnType>;
-
-/** A column with its values, not yet checked. */
-interface Column {
-  name: string;
-  type: ColumnType;
-  values: readonly unknown[];
-}
+export { type ColumnType, type DataFrame, FrameError, type Schema } from "./columns.ts";
+export { frameHtml, type FrameView } from "./frame_html.ts";
 
 /**
  * Builds a DataFrame; without rows it still has its columns.
@@ -55,76 +37,6 @@ export function frame(rows: readonly Record<string, unknown>[], schema: Schema):
       values: rows.map((row) => Object.hasOwn(row, name) ? row[name] : null),
     })),
   );
-}
-
-function frameOf(columns: readonly Column[]): DataFrame {
-  return pl.DataFrame(columns.map(({ name, type, values }) => {
-    const checked = values.map((value, index) => {
-      if (value === null || value === undefined) return null;
-      const problem = problemOf(value, type);
-      if (problem === undefined) return value;
-      throw new FrameError(`column "${name}", row ${index}: expected ${type}, got ${problem}`);
-    });
-    switch (type) {
-      case "Int64":
-        // By text: given as bigints they would all turn into null.
-        return pl.Series(
-          name,
-          checked.map((value) => value === null ? null : `${value}`),
-          pl.String,
-        )
-          .cast(pl.Int64, true);
-      case "Float64":
-        return pl.Series(name, checked, pl.Float64);
-      case "String":
-        return pl.Series(name, checked, pl.String);
-      case "Boolean":
-        return pl.Series(name, checked, pl.Bool);
-      case "Datetime":
-        return pl.Series(name, checked, pl.Datetime("ms", "UTC"));
-      case "Date":
-        return pl.Series(name, checked, pl.Date);
-    }
-  }));
-}
-
-const DAY_MS = 86_400_000;
-
-/** Why a value cannot stand in a column of this type; undefined if it can. */
-function problemOf(value: unknown, type: ColumnType): string | undefined {
-  switch (type) {
-    case "Int64":
-      if (typeof value === "bigint") {
-        if (BigInt.asIntN(64, value) === value) return undefined;
-        return `${value}, which is outside -2^63 to 2^63-1; make the column String`;
-      }
-      if (typeof value !== "number") return described(value);
-      if (Number.isSafeInteger(value)) return undefined;
-      return Number.isInteger(value)
-        ? `the number ${value}, which may have been rounded; give a bigint`
-        : `the number ${value}, which is no integer; make the column Float64`;
-    case "Float64":
-      return typeof value === "number" ? undefined : described(value);
-    case "String":
-      if (typeof value !== "string") return described(value);
-      return value.isWellFormed() ? undefined : "text with a lone surrogate, which is not Unicode";
-    case "Boolean":
-      return typeof value === "boolean" ? undefined : described(value);
-    case "Datetime":
-    case "Date":
-      if (!(value instanceof Date)) return `${described(value)}; give a Date`;
-      if (Number.isNaN(value.getTime())) return "an invalid date";
-      if (type === "Datetime" || value.getTime() % DAY_MS === 0) return undefined;
-      return `${value.toISOString()}, which is not midnight UTC; make the column Datetime`;
-  }
-}
-
-function described(value: unknown): string {
-  if (typeof value === "string") {
-    return `the text ${JSON.stringify(value.length > 40 ? value.slice(0, 40) + "…" : value)}`;
-  }
-  if (typeof value === "object") return `an object (${value?.constructor?.name ?? "no prototype"})`;
-  return `the ${typeof value} ${String(value)}`;
 }
 
 /**
@@ -228,44 +140,6 @@ function distinct(names: readonly string[]): string[] {
     given.add(unique);
     return unique;
   });
-}
-
-/** How much of a frame is shown. */
-export interface FrameView {
-  /** How many rows, from the first. @default {10} */
-  rows?: number;
-}
-
-/** A DataFrame's first rows as an HTML table, with its shape below. */
-export function frameHtml(df: DataFrame, { rows = 10 }: FrameView = {}): string {
-  // A column hides the frame's own member of its name (`height`, `columns`): only its entries are sure.
-  const all: [string, pl.Series][] = Object.entries(df);
-  const height = all[0]?.[1].len() ?? 0;
-  const shown = Math.min(rows, height);
-  const columns = all.map(([name, series]) => {
-    const column = series.head(shown);
-    const variant = column.dtype.variant;
-    const numeric = /^(U?Int|Float|Decimal)/.test(variant);
-    return {
-      type: variant === "Datetime" ? "Datetime, UTC" : variant,
-      open: numeric ? '<td class="number"' : "<td",
-      name: `<th${numeric ? ' class="number"' : ""}>${escapeHtml(name)}`,
-      // As numbers, integers past 2^53 would be rounded.
-      values: (/Int64$/.test(variant) ? column.cast(pl.String) : column).toArray() as unknown[],
-      isDay: variant === "Date",
-    };
-  });
-  const header = columns.map(({ name, type }) => `${name}<small>${escapeHtml(type)}</small></th>`);
-  const body = Array.from({ length: shown }, (_, index) => {
-    const cells = columns.map(({ open, values, isDay }) => cellHtml(open, values[index], isDay));
-    return `<tr>${cells.join("")}</tr>`;
-  });
-  return `${STYLE}<div class="writebehind"><div class="scroll"><table><thead><tr>${
-    header.join("")
-  }` +
-    `</tr></thead><tbody>${body.join("")}</tbody></table></div><div class="shape">` +
-    `${full(shown)} of ${full(height)} ${height === 1 ? "row" : "rows"} × ` +
-    `${full(all.length)} ${all.length === 1 ? "column" : "columns"}</div></div>`;
 }
 
 /** Shows a DataFrame in the cell that runs. */

@@ -1,7 +1,7 @@
 /** What a column of PostgreSQL becomes in a frame. */
 
 import pg from "pg";
-import type { ColumnType } from "./frames.ts";
+import type { ColumnType } from "./columns.ts";
 
 const { builtins, getTypeParser } = pg.types;
 

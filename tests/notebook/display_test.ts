@@ -44,7 +44,7 @@ const until = async (condition: () => boolean) => {
 Deno.test("kernel: charts and frames are shown as HTML, each once", async () => {
   const [, chart, frames] = await outputsOf(
     `${IMPORTS}
-    import { devicesChart } from "writebehind/notebook/charts.ts";
+    import { devicesChart } from "writebehind/notebook/charts/charts.ts";
     import { frame, showFrame } from "writebehind/notebook/frames.ts";`,
     `await show(devicesChart([{ device_type: "ios", count: 3 }]));
     await show({ html: "<p>own</p>" });`,
