@@ -5,13 +5,13 @@
 
 import { join, relative } from "node:path";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
+import { takeSummary } from "../../notebook/summary.ts";
 import { interruptible } from "../interrupt.ts";
 import { CHECKOUT } from "../servers/checkout.ts";
 import { releaseServices, startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
 import { cellDisplay } from "./cell_progress.ts";
 import { NotebookError, type NotebookRun, runNotebook } from "./notebook.ts";
-import { takeSummary } from "./summary.ts";
 
 /** What the demo may be told. */
 export interface DemoOptions {

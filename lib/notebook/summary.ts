@@ -1,12 +1,11 @@
 /** What a notebook tells the demo: one JSON object, in a file that is there only after a run. */
 
 import { dirname, join } from "node:path";
-import { CHECKOUT } from "../servers/checkout.ts";
 
 /** Results by name, in the order in which they are to be shown. */
 export type Summary = Record<string, string | number | boolean>;
 
-const SUMMARY_FILE = join(CHECKOUT, "out", "summary.json");
+const SUMMARY_FILE = join(import.meta.dirname!, "..", "..", "out", "summary.json");
 
 /** Keeps a notebook's results, for the demo to print at its end. */
 export async function writeSummary(summary: Summary): Promise<void> {
