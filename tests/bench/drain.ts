@@ -1,7 +1,7 @@
 /** Rows 1 to 5 and 10: how fast a backlog is drained. */
 
 import { RedisWriteBehind } from "writebehind";
-import { consume, produce } from "writebehind/demo/original.ts";
+import { consume, produce } from "writebehind/notebook/original.ts";
 import { bareDrain } from "./bare_drain.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
 import {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { deleteDocument, insertDocument, seededRandom, updateDocument } from "writebehind";
-import { produce } from "writebehind/demo/original.ts";
+import { produce } from "writebehind/notebook/original.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import {
   documentsOf,

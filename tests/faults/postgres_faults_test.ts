@@ -12,7 +12,7 @@ import {
   seededRandom,
   updateDocument,
 } from "writebehind";
-import { produce } from "writebehind/demo/original.ts";
+import { produce } from "writebehind/notebook/original.ts";
 import { type PostgresServer, startPostgres } from "writebehind/dev/servers/embedded.ts";
 import {
   documentsOf,

@@ -13,7 +13,7 @@ import {
   type ReplayOutcome,
   updateDocument,
 } from "writebehind";
-import { produce } from "writebehind/demo/original.ts";
+import { produce } from "writebehind/notebook/original.ts";
 import type { ReplayOptions } from "writebehind/operate/replay.ts";
 import {
   assertEqual,

@@ -10,7 +10,7 @@ import {
   updateDocument,
   versionOf,
 } from "writebehind";
-import { consume, produce } from "writebehind/demo/original.ts";
+import { consume, produce } from "writebehind/notebook/original.ts";
 import {
   assertEqual,
   drain,

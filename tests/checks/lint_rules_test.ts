@@ -1,0 +1,33 @@
+/// <reference lib="deno.unstable" />
+import { deepEqual, equal } from "node:assert/strict";
+import { join } from "node:path";
+import rules from "./lint_rules.ts";
+
+const CHECKOUT = join(import.meta.dirname!, "..", "..");
+
+function faultsOf(file: string, source: string): string[] {
+  return Deno.lint.runPlugin(rules, join(CHECKOUT, file), source).map(({ message }) => message);
+}
+
+Deno.test("lint: SQL in lib is found outside the targets, in text and in templates", () => {
+  const sources = [
+    'query("SELECT 1");',
+    "query(`\n  INSERT INTO t VALUES (1)`);",
+    "query(`UPDATE ${table} AS t\n SET a = 1`);",
+    "query('DELETE FROM t');",
+  ];
+  for (const source of sources) {
+    equal(faultsOf("lib/operate/status.ts", source).length, 1, source);
+    deepEqual(faultsOf("lib/targets/postgres/rows.ts", source), []);
+    deepEqual(faultsOf("tests/sink/sink_test.ts", source), []);
+  }
+});
+
+Deno.test("lint: a comment, Redis's own SELECT and a sentence are no SQL", () => {
+  const sources = [
+    "// SELECT is slow here\nrun();",
+    'redis.call("SELECT", "1");',
+    'throw new Error("Select a row, then delete from it");',
+  ];
+  for (const source of sources) deepEqual(faultsOf("lib/redis/resp.ts", source), []);
+});
