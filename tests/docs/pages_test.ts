@@ -60,6 +60,36 @@ Deno.test("README.md is for newcomers: at most 150 lines", () => {
   assert(lines <= 150, `it has ${lines}: move something to docs/`);
 });
 
+Deno.test("architecture.md has a line for every file of lib, and for nothing else", async () => {
+  const named: string[] = [];
+  for (
+    const [, room, table] of section("docs/architecture.md", "## The rooms").matchAll(
+      /^### (\w+)\/\n([^]*?)(?=^### |$(?![^]))/gm,
+    )
+  ) {
+    for (const [, cell] of table!.matchAll(/^\| (`[^|]+`) +\|/gm)) {
+      for (const [, file] of cell!.matchAll(/`([^`]+)`/g)) named.push(`${room}/${file}`);
+    }
+  }
+  const files = await filesOf(join(CHECKOUT, "lib"));
+  const without = files.filter((file) => !named.includes(file));
+  const gone = named.filter((file) => !files.includes(file));
+  assert.deepEqual({ without, gone }, { without: [], gone: [] }, "mend the tables of its rooms");
+});
+
+/** The files in the folders of a folder, by their paths in it. */
+async function filesOf(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  const walk = async (path: string) => {
+    for await (const { name, isDirectory } of Deno.readDir(join(folder, path))) {
+      if (isDirectory) await walk(join(path, name));
+      else if (path !== "") files.push(join(path, name));
+    }
+  };
+  await walk("");
+  return files;
+}
+
 /** All source of a folder. */
 async function sourceOf(folder: string): Promise<string> {
   let all = "";

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { createTable, documentKey } from "writebehind";
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
+import { deleteScript, insertScript, updateScript } from "writebehind/redis/scripts/mod.ts";
 import { drain, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";
 
@@ -68,6 +69,10 @@ Deno.test("wire.md: every block prints what the page shows, and a sink makes the
     if (shown === null) assert.equal(output, "", commands);
     else assert(matches(output, shown), `${commands}\nprinted\n${output}\nnot\n${shown}`);
   }
+
+  // The page's scripts are the library's, so Redis keeps one of each.
+  const shas = [insertScript, updateScript, deleteScript].map(({ sha }) => sha);
+  assert.deepEqual(await pipeline.redis.script("EXISTS", ...shas), [1, 1, 1]);
 
   await drain(pipeline);
   const four = pipeline.with({ streams: { partitions: 4 } });
