@@ -21,40 +21,6 @@ export function sayFor({ json }: { json?: boolean }): (line: string) => void {
   return json ? console.error : console.log;
 }
 
-/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, in ms of each other. */
-const SAME_CTRL_C_MS = 1000;
-
-/** Raised by the first Ctrl-C or SIGTERM; a later one ends the process at once. */
-export function stopSignal(): AbortSignal {
-  const controller = new AbortController();
-  let stoppedAt = 0;
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(name, () => {
-      if (controller.signal.aborted && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
-      if (!controller.signal.aborted) stoppedAt = Date.now();
-      controller.abort();
-    });
-  }
-  return controller.signal;
-}
-
-/**
- * Runs work that Ctrl-C ends between two steps.
- * @returns `undefined` where it was ended; the process then ends with status 130
- */
-export async function stoppable<T>(
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T | undefined> {
-  const signal = stopSignal();
-  try {
-    return await work(signal);
-  } catch (error) {
-    if (!signal.aborted || error !== signal.reason) throw error;
-    console.error("stopped");
-    Deno.exitCode = 130;
-  }
-}
-
 /** Reads an option's number. */
 export function number(text: string): number {
   const value = Number(text);

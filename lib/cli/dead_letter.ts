@@ -2,12 +2,13 @@
 
 import { isUtf8 } from "node:buffer";
 import { WriteBehindError } from "../core/errors.ts";
+import { interruptible } from "../core/interrupt.ts";
 import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
 import { openTarget, readDeadLetter } from "../targets/open.ts";
 import type { DeadLetterSelection, DeadLetterState } from "../targets/target.ts";
-import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
+import { configured, oneLine, quoted, sayFor } from "./common.ts";
 
 interface CommonOptions {
   config?: string;
@@ -35,7 +36,7 @@ export async function runList(
 ): Promise<void> {
   const { config, target } = await opened(options);
   await using _closed = target;
-  await stoppable(async (signal) => {
+  await interruptible(async (signal) => {
     let count = 0;
     for await (
       const letter of listDeadLetters(target, config, options.entity, { state: options.state })
@@ -115,7 +116,7 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
   await using _closed = target;
   await using redis = await connectRedis(config);
   const { dryRun = false, json } = options;
-  await stoppable(async (signal) => {
+  await interruptible(async (signal) => {
     const onOutcome = (outcome: ReplayOutcome) => {
       if (json) return console.log(JSON.stringify(outcome));
       const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;

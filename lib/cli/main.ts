@@ -7,9 +7,10 @@ import { Command } from "commander";
 import { type Config, loadConfig } from "../config/load.ts";
 import { describeServers } from "../config/servers.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { InterruptedError, interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { CONFIG, configured, ENTITY, number, stopSignal } from "./common.ts";
+import { CONFIG, configured, ENTITY, number } from "./common.ts";
 import { addOperatorCommands } from "./operator.ts";
 
 /** Reports at most this often, in ms. */
@@ -22,9 +23,12 @@ interface SinkOptions {
   untilEof?: boolean;
 }
 
-async function runSink({ config: path, entity, metrics, untilEof }: SinkOptions) {
+async function runSink(
+  { config: path, entity, metrics, untilEof }: SinkOptions,
+  stopped: AbortSignal,
+) {
   const { consumePeriodically } = await import("../sink/sink.ts");
-  const signal = untilEof ? AbortSignal.any([stopSignal(), endOfInput()]) : stopSignal();
+  const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
   const config = await configured(path);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
@@ -73,12 +77,11 @@ interface TrafficOptions {
   seed?: number;
 }
 
-async function runTraffic(options: TrafficOptions) {
+async function runTraffic(options: TrafficOptions, signal: AbortSignal) {
   const [{ dummyDataWorker }, { trafficProgress }] = await Promise.all([
     import("../demo/traffic.ts"),
     import("./traffic_progress.ts"),
   ]);
-  const signal = stopSignal();
   const config = await configured(options.config);
   await using redis = await connectRedis(config);
   const { records, rate, duration, concurrency, seed } = options;
@@ -98,6 +101,25 @@ async function runTraffic(options: TrafficOptions) {
   progress.end();
   console.log(report);
   if (report.failed > 0) Deno.exitCode = 1;
+}
+
+async function keepServices(signal: AbortSignal) {
+  const [{ ensureSetup }, { runServices }] = await Promise.all([
+    import("../dev/setup.ts"),
+    import("../dev/servers/services.ts"),
+  ]);
+  await ensureSetup({ onProgress: console.log, signal });
+  const { stopped, heldBy } = await runServices({
+    config: await loadConfig(),
+    onProgress: console.log,
+    signal,
+    onReady: (servers) => {
+      console.log(describeServers(servers));
+      console.log("running; Ctrl-C stops them");
+    },
+  });
+  if (stopped.length > 0) console.log(`stopped: ${stopped.join(", ")}`);
+  if (heldBy.length > 0) console.log(`left running: process ${heldBy.join(", ")} uses them`);
 }
 
 function program(): Command {
@@ -124,25 +146,7 @@ function program(): Command {
     .description("the embedded Redis Stack (a primary and a replica) and PostgreSQL");
   services.command("start", { isDefault: true })
     .description("start them, and keep them until Ctrl-C or `services stop`")
-    .action(async () => {
-      const [{ ensureSetup }, { runServices }] = await Promise.all([
-        import("../dev/setup.ts"),
-        import("../dev/servers/services.ts"),
-      ]);
-      const signal = stopSignal();
-      await ensureSetup({ onProgress: console.log, signal });
-      const { stopped, heldBy } = await runServices({
-        config: await loadConfig(),
-        onProgress: console.log,
-        signal,
-        onReady: (servers) => {
-          console.log(describeServers(servers));
-          console.log("running; Ctrl-C stops them");
-        },
-      });
-      if (stopped.length > 0) console.log(`stopped: ${stopped.join(", ")}`);
-      if (heldBy.length > 0) console.log(`left running: process ${heldBy.join(", ")} uses them`);
-    });
+    .action(() => interruptible(keepServices, { cleansUp: true }));
   services.command("stop").description("stop those that this checkout started").action(async () => {
     const { stopServices } = await import("../dev/servers/services.ts");
     const stopped = await stopServices({ onProgress: console.log });
@@ -155,7 +159,7 @@ function program(): Command {
     .option(...ENTITY)
     .option("--until-eof", "stop when standard input closes, too")
     .option("--metrics <port>", "serve /metrics for Prometheus on loopback", number)
-    .action(runSink);
+    .action((options: SinkOptions) => interruptible((signal) => runSink(options, signal)));
 
   command.command("traffic")
     .description("write documents as an application would")
@@ -166,7 +170,7 @@ function program(): Command {
     .option("--duration <seconds>", "how long; 0 is until all records are written", number)
     .option("--concurrency <n>", "writes in flight", number)
     .option("--seed <n>", "of the random generator", number)
-    .action(runTraffic);
+    .action((options: TrafficOptions) => interruptible((signal) => runTraffic(options, signal)));
 
   addOperatorCommands(command);
   return command;
@@ -196,7 +200,7 @@ export async function main(args: string[] = Deno.args): Promise<number> {
     // An error thrown on purpose says what to do; of any other, the stack is the best there is.
     const known = error instanceof WriteBehindError || !(error instanceof Error);
     console.error(known ? reasonOf(error) : error.stack);
-    return error instanceof Error && error.name === "InterruptedError" ? 130 : 1;
+    return error instanceof InterruptedError ? 130 : 1;
   }
 }
 

@@ -1,9 +1,10 @@
 /** `deno task rebuild`: fills an empty Redis from the target. */
 
+import { interruptible } from "../core/interrupt.ts";
 import { rebuild } from "../operate/rebuild.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
+import { configured, oneLine, quoted, sayFor } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
 export interface RebuildCommandOptions {
@@ -21,7 +22,7 @@ export async function runRebuild(options: RebuildCommandOptions): Promise<void> 
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
   await target.migrate(options.entity);
-  await stoppable(async (signal) => {
+  await interruptible(async (signal) => {
     const progress = progressOf("rows");
     const report = await rebuild(redis, target, config, options.entity, {
       onProgress: progress.update,

@@ -1,14 +1,7 @@
 /** Shows how far traffic is: a bar on a terminal, elsewhere a line every few seconds. */
 
-import cliProgress from "cli-progress";
 import type { TrafficReport } from "../demo/traffic.ts";
-
-/** The part of cli-progress that is used here: the package brings no types. */
-interface Bar {
-  start(total: number, value: number): void;
-  update(value: number): void;
-  stop(): void;
-}
+import { progressBar } from "../dev/progress_bar.ts";
 
 const LINE_EVERY_SECONDS = 2;
 
@@ -23,12 +16,8 @@ export function trafficProgress(total: number | undefined): {
   const done = ({ inserted, updated, deleted, failed }: TrafficReport) =>
     inserted + updated + deleted + failed;
   if (total !== undefined && Deno.stdout.isTerminal()) {
-    const bar: Bar = new cliProgress.SingleBar({
-      format: "  {bar} {value}/{total} documents, {eta_formatted} left",
-      hideCursor: true,
-    }, cliProgress.Presets.shades_classic);
-    bar.start(total, 0);
-    return { update: (report) => bar.update(done(report)), end: () => bar.stop() };
+    const bar = progressBar("{value}/{total} documents, {eta_formatted} left");
+    return { update: (report) => bar.show(done(report), total), end: bar.end };
   }
   let shown = 0;
   return {

@@ -1,10 +1,11 @@
 /** `deno task verify`: Redis against the target, and mending what differs. */
 
+import { interruptible } from "../core/interrupt.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
 import { MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { configured, oneLine, quoted, sayFor, stoppable } from "./common.ts";
+import { configured, oneLine, quoted, sayFor } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
 export interface VerifyCommandOptions {
@@ -28,7 +29,7 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
   await target.migrate(entity);
-  await stoppable(async (signal) => {
+  await interruptible(async (signal) => {
     const progress = progressOf("documents and rows compared");
     let report: VerifyReport;
     try {

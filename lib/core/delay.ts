@@ -1,5 +1,5 @@
 /**
- * What an error means for the sink, and how long to wait before the next attempt.
+ * Waiting: for a time, and how long before the next attempt.
  * @module
  */
 
@@ -16,16 +16,16 @@ export function backoff(attempt: number, base: number, max: number, random = Mat
   return bound * (0.1 + 0.9 * random());
 }
 
-/** Waits; ends early, without an error, when the signal is aborted. */
-export function delay(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits `ms` milliseconds; ends early, without an error, when the signal is aborted. */
+export function delay(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
+    if (signal?.aborted) return resolve();
     const end = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", end);
+      signal?.removeEventListener("abort", end);
       resolve();
     };
     const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end, { once: true });
+    signal?.addEventListener("abort", end, { once: true });
   });
 }

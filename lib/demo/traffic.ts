@@ -4,8 +4,8 @@
  */
 
 import { createHistogram } from "node:perf_hooks";
-import { setTimeout as delay } from "node:timers/promises";
 import { type Config, configWith, type DeepPartial, entityConfig } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
 import {
   BackpressureError,
   ConnectionError,
@@ -210,8 +210,7 @@ class Traffic {
 
   /** Ends early where the traffic is stopped. */
   async #sleep(ms: number): Promise<void> {
-    if (ms <= 0 || this.#stop.signal.aborted) return;
-    await delay(ms, undefined, { signal: this.#stop.signal }).catch(() => {});
+    if (ms > 0) await delay(ms, this.#stop.signal);
   }
 
   #nextCall(): Call {

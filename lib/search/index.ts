@@ -3,8 +3,8 @@
  * @module
  */
 
-import { setTimeout as delay } from "node:timers/promises";
 import { type Config, entityConfig } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { ask, SearchError } from "./error.ts";

@@ -6,7 +6,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { WriteBehindError } from "writebehind";
 import { reasonOf } from "writebehind/core/errors.ts";
-import { interruptible } from "writebehind/dev/interrupt.ts";
+import { InterruptedError, interruptible } from "writebehind/core/interrupt.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
@@ -132,5 +132,5 @@ try {
 } catch (error) {
   const known = error instanceof WriteBehindError || !(error instanceof Error);
   console.error(known ? reasonOf(error) : error.stack);
-  Deno.exit(error instanceof Error && error.name === "InterruptedError" ? 130 : 1);
+  Deno.exit(error instanceof InterruptedError ? 130 : 1);
 }

@@ -9,7 +9,7 @@ import {
   RedisWriteBehind,
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
-import { delay } from "writebehind/dev/servers/waiting.ts";
+import { delay } from "writebehind/core/delay.ts";
 import { type Goal, median, quantile, ratios, type Row, row } from "./measure.ts";
 import { ENTITY, type Workbench } from "./workbench.ts";
 import { type DraftEvent, uniqueInserts } from "./workload.ts";

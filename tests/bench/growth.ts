@@ -1,7 +1,7 @@
 /** Growth: the same backlog against partitions and sink processes, and which part of it is busy. */
 
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
-import { delay } from "writebehind/dev/servers/waiting.ts";
+import { delay } from "writebehind/core/delay.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";

@@ -1,13 +1,6 @@
 /** Shows on the standard error what is being measured: a bar on a terminal, lines elsewhere. */
 
-import cliProgress from "cli-progress";
-
-/** The part of cli-progress that is used here: the package brings no types. */
-interface Bar {
-  start(total: number, value: number, payload: { what: string }): void;
-  update(value: number, payload: { what: string }): void;
-  stop(): void;
-}
+import { progressBar } from "writebehind/dev/progress_bar.ts";
 
 /** Takes the groups of rows, and the steps within them. */
 export interface Progress {
@@ -22,18 +15,13 @@ export function benchProgress(groups: number): Progress {
 }
 
 function bar(groups: number): Progress {
-  const bar: Bar = new cliProgress.SingleBar({
-    format: "  {bar} {duration_formatted}  {what}",
-    hideCursor: true,
-    stopOnComplete: false,
-  }, cliProgress.Presets.shades_classic);
-  bar.start(groups, 0, { what: "" });
+  const bar = progressBar("{duration_formatted}  {what}");
   let done = 0;
   let title = "";
   return {
-    group: (index, what) => bar.update(done = index, { what: title = what }),
-    step: (what) => bar.update(done, { what: `${title}: ${what}`.slice(0, 70) }),
-    end: () => bar.stop(),
+    group: (index, what) => bar.show(done = index, groups, { what: title = what }),
+    step: (what) => bar.show(done, groups, { what: `${title}: ${what}`.slice(0, 70) }),
+    end: bar.end,
   };
 }
 

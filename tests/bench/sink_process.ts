@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import type { Config } from "writebehind";
 import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
-import { delay } from "writebehind/dev/servers/waiting.ts";
+import { delay } from "writebehind/core/delay.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";
 import type { Workbench } from "./workbench.ts";

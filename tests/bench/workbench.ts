@@ -3,7 +3,7 @@
 import type { ChainableCommander } from "ioredis";
 import type { Pool } from "pg";
 import type { Config, DeepPartial, RedisConnection } from "writebehind";
-import { delay } from "writebehind/dev/servers/waiting.ts";
+import { delay } from "writebehind/core/delay.ts";
 import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
 import { type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
 import { Findings } from "./findings.ts";

@@ -5,8 +5,8 @@
 
 import { join, relative } from "node:path";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
+import { interruptible } from "../../core/interrupt.ts";
 import { takeSummary } from "../../notebook/summary.ts";
-import { interruptible } from "../interrupt.ts";
 import { CHECKOUT } from "../servers/checkout.ts";
 import { releaseServices, startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
@@ -47,7 +47,7 @@ export function runDemo(options: DemoOptions = {}): Promise<void> {
     } finally {
       await leaveServices();
     }
-  });
+  }, { cleansUp: true });
 }
 
 /** Lets go of the servers and says what became of them. */

@@ -4,7 +4,7 @@
  */
 
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
-import { interruptible } from "../interrupt.ts";
+import { interruptible } from "../../core/interrupt.ts";
 import { CHECKOUT } from "../servers/checkout.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
@@ -37,7 +37,7 @@ export function runLab(options: LabOptions = {}): Promise<void> {
     } finally {
       await leaveServices();
     }
-  });
+  }, { cleansUp: true });
 }
 
 async function runJupyter(options: LabOptions, signal: AbortSignal): Promise<void> {

@@ -12,7 +12,7 @@ import {
   signalProcess,
   startDetached,
 } from "./processes.ts";
-import { delay } from "./waiting.ts";
+import { delay } from "../../core/delay.ts";
 
 /** A PostgreSQL server that this project started. */
 export interface PostgresServer extends ProcessIdentity {

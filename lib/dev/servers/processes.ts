@@ -3,7 +3,7 @@
  * Light on purpose: the registry, which every command reads, imports it.
  */
 
-import { delay } from "./waiting.ts";
+import { delay } from "../../core/delay.ts";
 
 /** A process, told apart from a later one with the same pid by the time it started. */
 export interface ProcessIdentity {

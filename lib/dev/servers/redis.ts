@@ -12,7 +12,7 @@ import {
   signalProcess,
   startDetached,
 } from "./processes.ts";
-import { delay } from "./waiting.ts";
+import { delay } from "../../core/delay.ts";
 
 /** A Redis server that this project started. */
 export interface RedisServer extends ProcessIdentity {

@@ -26,7 +26,7 @@ import {
   servicesFolder,
   writeRegistry,
 } from "./registry.ts";
-import { delay } from "./waiting.ts";
+import { delay } from "../../core/delay.ts";
 
 export type { Progress };
 

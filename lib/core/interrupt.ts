@@ -1,0 +1,41 @@
+/**
+ * Ctrl-C and its kin.
+ * @module
+ */
+
+import { WriteBehindError } from "./errors.ts";
+
+/** The user, or the system, told the command to stop. */
+export class InterruptedError extends WriteBehindError {}
+
+/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, within ms of each other. */
+const SAME_CTRL_C_MS = 1000;
+
+/**
+ * Runs `task` with a signal that the first Ctrl-C or SIGTERM raises, with an {@linkcode InterruptedError} as
+ * its reason. A second Ctrl-C ends the process at once.
+ * @param options.cleansUp the task has to undo what it did: a closed terminal raises the signal as well, and
+ * a second Ctrl-C changes nothing
+ */
+export async function interruptible<T>(
+  task: (signal: AbortSignal) => Promise<T>,
+  { cleansUp = false }: { cleansUp?: boolean } = {},
+): Promise<T> {
+  const controller = new AbortController();
+  let stoppedAt = 0;
+  const interrupt = () => {
+    if (!controller.signal.aborted) {
+      stoppedAt = Date.now();
+      controller.abort(new InterruptedError("stopped"));
+    } else if (!cleansUp && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
+  };
+  const signals: Deno.Signal[] = Deno.build.os === "windows"
+    ? ["SIGINT", "SIGBREAK"]
+    : ["SIGINT", "SIGTERM", ...(cleansUp ? ["SIGHUP"] as const : [])];
+  for (const name of signals) Deno.addSignalListener(name, interrupt);
+  try {
+    return await task(controller.signal);
+  } finally {
+    for (const name of signals) Deno.removeSignalListener(name, interrupt);
+  }
+}

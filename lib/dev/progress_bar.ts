@@ -1,0 +1,39 @@
+import cliProgress from "cli-progress";
+
+/** A bar at the end of the terminal's standard error. */
+export interface ProgressBar {
+  /**
+   * Shows how far the work is.
+   * @param words values of the format's own placeholders
+   */
+  show(done: number, total: number, words?: Record<string, string>): void;
+  /** Leaves the bar as it stands; does nothing where none was shown. */
+  end(): void;
+}
+
+/** What is used of cli-progress, which brings no types. */
+interface SingleBar {
+  readonly isActive: boolean;
+  start(total: number, value: number, words?: Record<string, string>): void;
+  setTotal(total: number): void;
+  update(value: number, words?: Record<string, string>): void;
+  stop(): void;
+}
+
+/** @param format what follows the bar, such as `{value}/{total} {title}` */
+export function progressBar(format: string): ProgressBar {
+  const bar: SingleBar = new cliProgress.SingleBar(
+    { format: `  {bar} ${format}`, hideCursor: true },
+    cliProgress.Presets.shades_classic,
+  );
+  return {
+    show(done, total, words) {
+      if (!bar.isActive) bar.start(total, done, words);
+      bar.setTotal(total);
+      bar.update(done, words);
+    },
+    end() {
+      if (bar.isActive) bar.stop();
+    },
+  };
+}
