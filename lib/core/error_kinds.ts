@@ -4,12 +4,15 @@
  */
 
 /**
- * - `transient`: it goes away by itself (a lost connection, a deadlock, a restart): try again
+ * - `transient`: the server is away, or going: try again
+ * - `chance`: it may go away by itself (a deadlock, a lock that is held), or be a row's fault, if it comes again
+ *   for that row alone
  * - `document`: a row of the batch cannot be stored
  * - `too_large`: the batch took too long or was too much at once: try again with a smaller one
- * - `configuration`: somebody has to mend something; trying again does no harm
+ * - `configuration`: somebody has to mend something; trying again does no harm. Where other rows go through, it is a
+ *   row's fault all the same
  */
-export type ErrorKind = "transient" | "document" | "too_large" | "configuration";
+export type ErrorKind = "transient" | "chance" | "document" | "too_large" | "configuration";
 
 const CONNECTION =
   /ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|connection.*(closed|terminated|refused|reset|timeout|timed out)|terminated|timed out|timeout|Stream isn't writeable|Not connected|max retries/i;

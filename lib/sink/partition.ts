@@ -22,7 +22,7 @@ import {
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { Freshness } from "./freshness.ts";
-import { parkPoison } from "./poison.ts";
+import { Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
 import { hasWitness, sendAgain } from "./rewind.ts";
 import { Trimmer } from "./trimmer.ts";
@@ -66,6 +66,7 @@ export class PartitionSink {
   #target: Target;
   #owner: string;
   #reader: StreamReader;
+  #poison: Poison;
   #freshness = new Freshness();
   /** when a batch was applied last, in ms */
   #appliedAt = 0;
@@ -89,6 +90,7 @@ export class PartitionSink {
     this.#redis = redis;
     this.#config = config;
     this.#target = target;
+    this.#poison = new Poison(target);
     this.keys = keys;
     this.#owner = owner;
     this.#reader = new StreamReader(config, keys);
@@ -113,7 +115,7 @@ export class PartitionSink {
         } catch (error) {
           if (signal.aborted && follow) return;
           const kind = this.#failed(error as Error);
-          if (!follow && kind !== "transient" && kind !== "too_large") throw error;
+          if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           await delay(backoff(this.failuresInARow, retry_base_ms, retry_max_ms), signal);
         }
@@ -304,14 +306,15 @@ export class PartitionSink {
         await failpoint?.("applied");
         return batch;
       } catch (error) {
-        if (this.#target.kindOf(error) !== "document") throw error;
         // Only what this batch covers may be judged by it: a batch may end before its items do.
         const covered = items.slice(0, batch.events);
-        await failpoint?.("probing");
-        const parkedNow = await parkPoison(this.#target, claim, covered, batch);
-        const count = (list: Item[]) => list.filter(isEvent).length;
-        // Parking itself was refused, or nothing was found: somebody has to look at it.
-        if (count(parkedNow) === count(covered)) throw new StuckError(reasonOf(error), error);
+        const parkedNow = isTurn(error)
+          ? null
+          : await this.#poison.park(claim, covered, batch, error);
+        if (parkedNow === null) {
+          const stuck = this.#target.kindOf(error) === "document";
+          throw stuck ? new StuckError(reasonOf(error), error) : error;
+        }
         items = parkedNow;
         batch = await this.#coalesce(items);
       }
@@ -372,7 +375,7 @@ export class PartitionSink {
     clearInterval(this.#heartbeat);
     this.#reader.close();
     // These are turns of events, not failures: claiming again deals with them.
-    if (error instanceof OwnershipLostError || error instanceof ParkedChangedError) {
+    if (isTurn(error)) {
       this.state = "standby";
       return "transient";
     }
@@ -383,7 +386,7 @@ export class PartitionSink {
     const kind = this.#target.kindOf(error);
     this.lastError = error;
     this.failuresInARow++;
-    this.state = kind === "transient" || kind === "too_large" ? "retrying" : "paused";
+    this.state = passes(kind) ? "retrying" : "paused";
     if (kind === "too_large") this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
     const { counters } = this.#redis;
     const reason = `${this.keys.stream}: ${reasonOf(error)}`;
@@ -393,6 +396,14 @@ export class PartitionSink {
     return kind;
   }
 }
+
+/** Whether what failed may go well by itself when it is tried again. */
+const passes = (kind: ErrorKind): boolean =>
+  kind === "transient" || kind === "chance" || kind === "too_large";
+
+/** A turn of events that claiming again deals with, not a failure. */
+const isTurn = (error: unknown): boolean =>
+  error instanceof OwnershipLostError || error instanceof ParkedChangedError;
 
 /** A batch that can neither be stored nor parked. */
 class StuckError extends WriteBehindError {

@@ -1,57 +1,113 @@
 /**
  * Finds the rows of a batch that cannot be stored, so that the others can.
+ *
+ * Whether an error is a document's is found by trying, whatever its code: rows that are refused where others go
+ * through are to blame. Where all are refused, codes that speak of data are believed; for any other, rows that
+ * nobody has to answer for must go through (see `works` in the port), or it is a fault of configuration, which
+ * parks nothing. What may be chance, such as a deadlock, counts only where it came again and again for that row.
  * @module
  */
 
-import type { Batch, Claim, Refusal, Removal, Target, Upsert } from "../targets/target.ts";
+import { failpoint } from "../core/failpoints.ts";
+import type { Batch, BatchRows, Claim, Refusal, Target, Tried } from "../targets/target.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 
-/** Rows in the order of their keys. */
-interface Rows {
-  upserts: Upsert[];
-  removals: Removal[];
+/** What may be chance is a row's fault after so many failures of it alone, over so many ms. */
+const FAILURES = 3;
+const SPREAD_MS = 5000;
+
+/** A row that was refused for what may be chance. */
+interface Suspect {
+  since: number;
+  failures: number;
 }
 
-/**
- * Parks the last event of each document whose row cannot be stored. An event before it, if there is one in
- * the batch, takes its place: it may be fine.
- * @returns the items with those events parked; at least one is
- */
-export async function parkPoison(
-  target: Target,
-  claim: Claim,
-  items: Item[],
-  batch: Batch,
-): Promise<Item[]> {
-  const refused = await findPoison(target, claim, batch);
-  const payloads = new Map(batch.upserts.map(({ key, payload }) => [key, payload]));
-  const result = [...items];
-  for (let index = result.length - 1; index >= 0 && refused.size > 0; index--) {
-    const event = result[index]!;
-    if (!isEvent(event)) continue;
-    const { key } = event;
-    const refusal = refused.get(key);
-    if (refusal === undefined) continue;
-    const payload = event.type === "delete" ? null : event.payload ?? payloads.get(key) ?? null;
-    result[index] = park(event, refusal, payload);
-    refused.delete(key);
+/** Judges the batches of one partition that were refused. */
+export class Poison {
+  #target: Target;
+  #suspects = new Map<string, Suspect>();
+  #now: () => number;
+
+  /** @param now the clock, in ms */
+  constructor(target: Target, now: () => number = Date.now) {
+    this.#target = target;
+    this.#now = now;
   }
-  return result;
-}
 
-/** What is no JSON is found in one statement; the rest by halving. */
-async function findPoison(
-  { batches }: Target,
-  claim: Claim,
-  batch: Batch,
-): Promise<Map<string, Refusal>> {
-  const refused = await batches.invalidPayloads(claim, batch.upserts);
-  // Where these were all, the batch goes well without them; else the next attempt looks further.
-  if (refused.size > 0) return refused;
-  return await refusedRows(
-    batch,
-    ({ upserts, removals }) => batches.probe(claim, upserts, removals),
-  );
+  /**
+   * Parks the last event of each document whose row cannot be stored. An event before it, if there is one in
+   * the batch, takes its place: it may be fine.
+   * @param items what the batch covers
+   * @param error what the target refused it for
+   * @returns the items with those events parked, `null` where no document is to blame
+   * @throws where trying fails for another reason
+   */
+  async park(claim: Claim, items: Item[], batch: Batch, error: unknown): Promise<Item[] | null> {
+    const kind = this.#target.kindOf(error);
+    const rows = batch.upserts.length + batch.removals.length;
+    if (kind === "transient" || rows === 0 || kind === "too_large" && rows > 1) return null;
+    await failpoint?.("probing");
+    const refused = await this.#refused(claim, batch);
+    if (refused.size === 0) return null;
+    const payloads = new Map(batch.upserts.map(({ key, payload }) => [key, payload]));
+    const result = [...items];
+    for (let index = result.length - 1; index >= 0 && refused.size > 0; index--) {
+      const event = result[index]!;
+      if (!isEvent(event)) continue;
+      const { key } = event;
+      const refusal = refused.get(key);
+      if (refusal === undefined) continue;
+      const payload = event.type === "delete" ? null : event.payload ?? payloads.get(key) ?? null;
+      result[index] = park(event, refusal, payload);
+      refused.delete(key);
+    }
+    return result;
+  }
+
+  /** Why rows cannot be stored, by their keys. */
+  async #refused(claim: Claim, batch: Batch): Promise<Map<string, Refusal>> {
+    const { batches } = this.#target;
+    // What is no JSON is found in one statement. Where that was all, the batch goes well without it.
+    const invalid = await batches.invalidPayloads(claim, batch.upserts);
+    if (invalid.size > 0) return invalid;
+    for (const deep of [false, true]) {
+      const tried = await refusedRows(batch, (rows) => batches.probe(claim, rows, deep));
+      if (tried.size > 0) return await this.#blamed(claim, batch, tried);
+    }
+    return new Map();
+  }
+
+  /** Which of the rows that were refused are to blame. */
+  async #blamed(
+    claim: Claim,
+    { upserts, removals }: Batch,
+    tried: Map<string, Tried>,
+  ): Promise<Map<string, Refusal>> {
+    const doubtful = [...tried.values()].some(({ kind }) => kind !== "document");
+    const othersPass = upserts.length + removals.length > tried.size ||
+      doubtful && await this.#target.batches.works(claim);
+    const versions = new Map(
+      [...upserts, ...removals].map(({ key, ms, seq }) => [key, `${ms}-${seq}`]),
+    );
+    const suspects = this.#suspects;
+    this.#suspects = new Map();
+    const blamed = new Map<string, Refusal>();
+    for (const [key, { kind, sqlstate, reason }] of tried) {
+      const certain = kind === "document" || kind === "configuration" && othersPass;
+      if (certain || othersPass && this.#isAgain(`${key} ${versions.get(key)}`, suspects)) {
+        blamed.set(key, { sqlstate, reason });
+      }
+    }
+    return blamed;
+  }
+
+  /** Notes one more failure of a row, and tells whether it is chance no more. */
+  #isAgain(row: string, before: Map<string, Suspect>): boolean {
+    const now = this.#now();
+    const { since, failures } = before.get(row) ?? { since: now, failures: 0 };
+    this.#suspects.set(row, { since, failures: failures + 1 });
+    return failures + 1 >= FAILURES && now - since >= SPREAD_MS;
+  }
 }
 
 /**
@@ -59,12 +115,12 @@ async function findPoison(
  * ever fewer rows, and n bad rows at most 2·n.
  * @param attempt tries rows, or writes them: why they are refused together, `null` where they are not
  */
-export async function refusedRows(
-  { upserts, removals }: Rows,
-  attempt: (rows: Rows) => Promise<Refusal | null>,
-): Promise<Map<string, Refusal>> {
-  const refused = new Map<string, Refusal>();
-  const halve = async ({ upserts, removals }: Rows, known: Refusal | null): Promise<boolean> => {
+export async function refusedRows<R extends Refusal>(
+  { upserts, removals }: BatchRows,
+  attempt: (rows: BatchRows) => Promise<R | null>,
+): Promise<Map<string, R>> {
+  const refused = new Map<string, R>();
+  const halve = async ({ upserts, removals }: BatchRows, known: R | null): Promise<boolean> => {
     const count = upserts.length + removals.length;
     if (count === 0) return false;
     const refusal = known ?? await attempt({ upserts, removals });

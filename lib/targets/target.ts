@@ -54,14 +54,18 @@ export interface Parked {
   reason: string;
 }
 
+/** Rows to be written and removed, in the order of their keys. */
+export interface BatchRows {
+  upserts: Upsert[];
+  removals: Removal[];
+}
+
 /** Events of one partition, coalesced to the last one a document; rows are sorted by key. */
-export interface Batch {
+export interface Batch extends BatchRows {
   /** the offset that this batch moves to */
   lastId: string;
   /** events read, also those that coalescing left out */
   events: number;
-  upserts: Upsert[];
-  removals: Removal[];
   /** events for the dead letter, in stream order */
   parked: Parked[];
   /** events without payload whose document is gone: nothing to write */
@@ -96,6 +100,11 @@ export interface Refusal {
   /** the target's code, such as PostgreSQL's five characters; "" where it has none */
   sqlstate: string;
   reason: string;
+}
+
+/** A refusal, and what it means when it comes alone. */
+export interface Tried extends Refusal {
+  kind: ErrorKind;
 }
 
 /** Who may write a partition. */
@@ -138,10 +147,16 @@ export interface Batches {
   invalidPayloads(claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>>;
   /**
    * Tries rows without changing anything.
+   * @param deep whether to try also what is checked only at a commit, which takes longer
    * @returns why they cannot be stored together, `null` where they can
-   * @throws any error that does not say so
+   * @throws any error that says nothing of these rows, such as a lost connection or a full disk
    */
-  probe(claim: Claim, upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
+  probe(claim: Claim, rows: BatchRows, deep: boolean): Promise<Tried | null>;
+  /**
+   * Whether rows that nobody has to answer for go through: a new one of `{}`, or one that is there, as it is. Where
+   * neither does, no document is to blame for what it is refused for.
+   */
+  works(claim: Claim): Promise<boolean>;
 }
 
 /** How a partition stands, as the target tells it. */

@@ -11,14 +11,15 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import {
   type Batch,
   type Batches,
+  type BatchRows,
   type Claim,
   ParkedChangedError,
   type Refusal,
-  type Removal,
+  type Tried,
   type Upsert,
 } from "../target.ts";
 import { Arena, bytesArray } from "./arrays.ts";
-import { isPostgresError, postgresErrorKind } from "./errors.ts";
+import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
 import { ownershipLost } from "./lease.ts";
 import type { Sessions } from "./sessions.ts";
 import {
@@ -30,6 +31,7 @@ import {
   rowValues,
   valuesOf,
   variantOf,
+  writeRowsSql,
 } from "./statements.ts";
 
 const UNIQUE_VIOLATION = "23505";
@@ -121,6 +123,7 @@ export class PostgresBatches implements Batches {
     return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));
   }
 
+  /** The check itself may fail, on a text that is nested too deeply: then it tells nothing. */
   async invalidPayloads({ keys }: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
     const refused = new Map<string, Refusal>();
     const texts = upserts.filter(({ key, payload }) => {
@@ -138,24 +141,58 @@ export class PostgresBatches implements Batches {
                     pg_input_error_info(e.payload, 'jsonb') AS i
               WHERE NOT pg_input_is_valid(e.payload, 'jsonb')`,
       values: [bytesArray("text", texts, ({ payload }) => payload)],
+    }).catch((error) => {
+      if (!isPostgresError(error) || isOfTheServer(error)) throw error;
+      return { rows: [] };
     });
     for (const { index, ...refusal } of rows) refused.set(texts[index - 1]!.key, refusal);
     return refused;
   }
 
-  async probe({ keys }: Claim, upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+  async probe({ keys }: Claim, rows: BatchRows, deep: boolean): Promise<Tried | null> {
+    const values = rowValues(rows.upserts, rows.removals);
+    const table = this.#tableOf(keys);
     try {
+      if (deep) {
+        await this.#sessions.rolledBack(keys, {
+          name: `deep probe ${keys.entity}`,
+          text: writeRowsSql(table),
+          values,
+        });
+        return null;
+      }
       await this.#sessions.query(keys, {
         name: `probe ${keys.entity}`,
-        text: probeSql(this.#tableOf(keys)),
-        values: rowValues(upserts, removals),
+        text: probeSql(table),
+        values,
       });
     } catch (error) {
-      if (!isPostgresError(error)) throw error;
+      if (!isPostgresError(error) || isOfTheServer(error)) throw error;
       if (error.table === "writebehind_probe") return null;
-      if (postgresErrorKind(error) !== "document") throw error;
-      return { sqlstate: error.code, reason: error.message };
+      return { kind: postgresErrorKind(error), sqlstate: error.code, reason: error.message };
     }
     throw new Error("a probe never succeeds");
+  }
+
+  async works(claim: Claim): Promise<boolean> {
+    const { keys } = claim;
+    const untouched = { ms: Date.now(), seq: 0, updated: Date.now(), created: null, fresh: false };
+    const goes = async (id: string, payload: string) => {
+      const upsert = { ...untouched, id: Buffer.from(id), key: id, payload: Buffer.from(payload) };
+      return await this.probe(claim, { upserts: [upsert], removals: [] }, false) === null;
+    };
+    if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
+    try {
+      const { rows: [row] } = await this.#sessions.query<{ id: string; payload: string }>(keys, {
+        name: `any row of ${keys.entity}`,
+        text: `SELECT id, coalesce(payload::text, 'null') AS payload
+                 FROM "${this.#tableOf(keys)}" LIMIT 1`,
+        values: [],
+      });
+      return row !== undefined && await goes(row.id, row.payload);
+    } catch (error) {
+      if (!isPostgresError(error) || isOfTheServer(error)) throw error;
+      return false;
+    }
   }
 }

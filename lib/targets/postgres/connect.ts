@@ -34,6 +34,10 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     application_name: "writebehind",
+    // Dates and bytes are read in these forms, whatever the role's own settings say.
+    onConnect: async (client) => {
+      await client.query("SET datestyle = 'ISO'; SET bytea_output = 'hex'; SET timezone = 'UTC'");
+    },
   });
   // A connection that breaks while idle is replaced by the pool; without a listener it ends the process.
   pool.on("error", () => {});
@@ -41,12 +45,19 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
   // report what is lost.
   pool.on("connect", (client) => client.on("error", () => {}));
   try {
-    const { rows } = await pool.query<{ version: string; number: number }>(
-      "SELECT current_setting('server_version') AS version, " +
-        "current_setting('server_version_num')::int AS number",
+    const { rows } = await pool.query<{ version: string; number: number; encoding: string }>(
+      `SELECT current_setting('server_version') AS version,
+              current_setting('server_version_num')::int AS number,
+              current_setting('server_encoding') AS encoding`,
     );
-    const { version, number } = rows[0]!;
+    const { version, number, encoding } = rows[0]!;
     if (number < 160000) throw new Error(`it is version ${version}, and 16 or newer is needed`);
+    if (encoding !== "UTF8") {
+      throw new Error(
+        `the encoding of the database ${database} is ${encoding}, which cannot hold all documents; use one ` +
+          "made with ENCODING 'UTF8'",
+      );
+    }
     return pool;
   } catch (cause) {
     await pool.end();

@@ -21,11 +21,17 @@ export function isPostgresError(error: unknown): error is PostgresError {
 
 // Exact codes win over classes; what is not listed is a matter of configuration.
 const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
-  [/^(57014|25P03)$/, "too_large"],
+  [/^(57014|25P03|25P04)$/, "too_large"],
   [/^(53100|58030)$/, "configuration"],
-  [/^(08...|40001|40P01|53...|55P03|57P0.)$/, "transient"],
+  [/^(08...|57P0.|53300|25P02)$/, "transient"],
+  [/^(40...|53...|55...|57...)$/, "chance"],
   [/^(22...|23...|44000|54...|P0001)$/, "document"],
 ];
+
+/** Whether an error says nothing of the rows that met it: a full or broken disk, which hits some before others. */
+export function isOfTheServer({ code }: PostgresError): boolean {
+  return code === "53100" || code === "58030" || postgresErrorKind({ code }) === "transient";
+}
 
 /** What an error of PostgreSQL, or of the way to it, means for the sink. */
 export function postgresErrorKind(error: unknown): ErrorKind {

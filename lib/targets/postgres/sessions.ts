@@ -18,9 +18,25 @@ export type TimedQuery = QueryConfig & { query_timeout?: number };
 /** How long a query may take that neither writes rows nor waits for anybody, in ms. */
 export const PATIENCE_MS = 5000;
 
+/**
+ * What a session of the sink relies on, whatever the role's own settings say. A commit must be durable, since the
+ * stream is trimmed behind it; a plan made while the table was empty would scan the whole table for ever after; rows
+ * that a policy would hide are an error.
+ */
+const SETTINGS = `
+SELECT set_config('synchronous_commit', 'on', false)
+ WHERE current_setting('synchronous_commit') IN ('off', 'local');
+SET enable_seqscan = off;
+SET row_security = off;
+SET idle_session_timeout = 0;
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_read_only = off;
+SET default_transaction_deferrable = off;
+SET standard_conforming_strings = on`;
+
 /** How a partition's own query is sent. */
 export interface PartitionQuery {
-  /** shows in logs and in pg_stat_statements; PostgreSQL keeps the statement prepared under it */
+  /** shows in logs and in pg_stat_statements; PostgreSQL keeps the statement prepared under it; "" for neither */
   name: string;
   text: string;
   values: unknown[];
@@ -61,7 +77,7 @@ export class Sessions {
     this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
-      const query: TimedQuery = { name: prepared, text, values };
+      const query: TimedQuery = { ...(name === "" ? {} : { name: prepared }), text, values };
       if (seconds !== undefined) query.query_timeout = seconds * 1000;
       const reply = connection.query<Row>(query);
       await failpoint?.(`sent ${name}`);
@@ -75,6 +91,19 @@ export class Sessions {
       throw error;
     } finally {
       this.#underWay.delete(stream);
+    }
+  }
+
+  /** Runs a query with all constraints checked at once, and takes back what it did. */
+  async rolledBack(keys: PartitionKeys, query: PartitionQuery): Promise<void> {
+    const plain = (text: string) => this.query(keys, { name: "", text, values: [] });
+    await plain("BEGIN");
+    try {
+      await plain("SET CONSTRAINTS ALL IMMEDIATE");
+      await this.query(keys, query);
+    } finally {
+      // A connection that was lost meanwhile is another one now, in no transaction.
+      await plain("ROLLBACK");
     }
   }
 
@@ -98,11 +127,7 @@ export class Sessions {
       if (this.#connections.get(stream) === connection) this.disconnect(stream);
     });
     try {
-      // A plan made while the table was empty would scan the whole table for ever after.
-      const query: TimedQuery = {
-        text: "SET enable_seqscan = off",
-        query_timeout: PATIENCE_MS,
-      };
+      const query: TimedQuery = { text: SETTINGS, query_timeout: PATIENCE_MS };
       await connection.query(query);
     } catch (error) {
       connection.release(true);

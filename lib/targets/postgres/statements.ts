@@ -144,8 +144,7 @@ SELECT count(*)::int AS moved FROM moved`;
 
 /**
  * Does all that a batch does to rows, then fails on purpose: the foreign key is checked when the statement
- * ends, behind the table's own triggers and foreign keys. (Constraints that are deferred to the commit are
- * not tried.)
+ * ends, behind the table's own triggers and foreign keys. What is deferred to the commit is not tried.
  */
 export const probeSql = (table: string) => `
 WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")}
@@ -190,6 +189,10 @@ export function batchValues(
   };
 }
 
+/** Writes and removes rows, nothing else; parameters as of {@linkcode probeSql}. */
+export const writeRowsSql = (table: string) =>
+  `WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")} SELECT`;
+
 /**
  * Writes and removes rows as a batch does, in a transaction of the caller's, which holds the partition's
  * offset row.
@@ -200,10 +203,7 @@ export async function writeRows(
   upserts: Upsert[],
   removals: Removal[],
 ): Promise<void> {
-  await connection.query(
-    `WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")} SELECT`,
-    rowValues(upserts, removals),
-  );
+  await connection.query(writeRowsSql(table), rowValues(upserts, removals));
 }
 
 /** A text as PostgreSQL can hold it: without U+0000 and lone surrogates. */

@@ -3,8 +3,9 @@ import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 
 Deno.test("errors are sorted: exact codes win over classes, and what is unknown is configuration", () => {
   const kinds = {
-    transient: ["08006", "40001", "40P01", "53300", "55P03", "57P01"],
-    too_large: ["57014", "25P03"],
+    transient: ["08006", "53300", "57P01"],
+    chance: ["40001", "40P01", "53200", "55P03", "55000", "57000"],
+    too_large: ["57014", "25P03", "25P04"],
     configuration: ["53100", "58030", "42P01", "42501", "28P01", "25006", "XX000", "0A000"],
     document: ["22P02", "22P05", "23505", "44000", "54000", "P0001"],
   };

@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { consumePeriodically, insertDocument } from "writebehind";
+import { type Pipeline, testPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
+
+/** Raises an error code for documents that a condition names. */
+const trigger = (code: string, condition: string, timing = "BEFORE") =>
+  `
+  CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF ${condition} THEN RAISE EXCEPTION 'not this one' USING ERRCODE = '${code}'; END IF;
+    RETURN NEW; END $$;
+  CREATE ${timing} INSERT OR UPDATE ON sessions ${
+    timing.startsWith("CONSTRAINT") ? "DEFERRABLE INITIALLY DEFERRED " : ""
+  }FOR EACH ROW EXECUTE FUNCTION refuse();`.replace(
+    /CREATE (BEFORE|AFTER)/,
+    "CREATE TRIGGER refuse $1",
+  ).replace("CREATE CONSTRAINT AFTER", "CREATE CONSTRAINT TRIGGER refuse AFTER");
+
+/** What makes PostgreSQL refuse the document `bad`, and it alone. */
+const PLACES: Record<string, string> = {
+  ...Object.fromEntries(
+    [
+      "UE001",
+      "45000",
+      "P0001",
+      "P0002",
+      "20000",
+      "XX000",
+      "0A000",
+      "42P01",
+      "42601",
+      "42501",
+      "55000",
+    ]
+      .map((code) => [`a trigger, ${code}`, trigger(code, "NEW.id = 'bad'")]),
+  ),
+  "a trigger behind the row, UE001": trigger("UE001", "NEW.id = 'bad'", "AFTER"),
+  "a deferred trigger, UE001": trigger("UE001", "NEW.id = 'bad'", "CONSTRAINT AFTER"),
+  "a trigger that always finds a serialization failure": trigger("40001", "NEW.id = 'bad'"),
+  "a trigger that is always cancelled": trigger("57014", "NEW.id = 'bad'"),
+  "a deferred foreign key": `
+    CREATE TABLE kinds (name TEXT PRIMARY KEY); INSERT INTO kinds VALUES ('good');
+    ALTER TABLE sessions ADD COLUMN kind TEXT GENERATED ALWAYS AS (payload->>'kind') STORED
+      REFERENCES kinds DEFERRABLE INITIALLY DEFERRED`,
+  "a foreign key in another schema": `
+    CREATE SCHEMA other; CREATE TABLE other.kinds (name TEXT PRIMARY KEY);
+    INSERT INTO other.kinds VALUES ('good');
+    ALTER TABLE sessions ADD COLUMN kind TEXT GENERATED ALWAYS AS (payload->>'kind') STORED
+      REFERENCES other.kinds`,
+  "a value too long for a generated column": `
+    ALTER TABLE sessions ADD COLUMN kind VARCHAR(4) GENERATED ALWAYS AS (payload->>'kind') STORED`,
+  "a value that a generated column cannot cast": `
+    ALTER TABLE sessions ADD COLUMN n INTEGER GENERATED ALWAYS AS ((payload->>'n')::int) STORED`,
+  "an index row that is too large": "CREATE INDEX ON sessions ((payload->>'long'))",
+  "an exclusion constraint": `
+    ALTER TABLE sessions ADD EXCLUDE USING btree ((payload->>'kind') WITH =) WHERE (id IN ('bad', 'other'));
+    INSERT INTO sessions (id, payload) VALUES ('other', '{"kind": "odd kind"}')`,
+};
+
+/** Text that does not compress, so that it is too long for an index. */
+const long = Array.from(
+  { length: 6000 },
+  (_, n) => String.fromCodePoint(0x4e00 + (n * 7919) % 20000),
+)
+  .join("");
+const DOCUMENTS = {
+  before: { kind: "good", n: "1" },
+  bad: { kind: "odd kind", n: "none", long },
+  behind: { kind: "good", n: "2" },
+};
+
+const CLEAN = `
+  DROP TABLE sessions; DROP FUNCTION IF EXISTS refuse; DROP TABLE IF EXISTS kinds;
+  DROP SCHEMA IF EXISTS other CASCADE; TRUNCATE writebehind_offset, writebehind_dead_letter`;
+
+async function ids({ pool }: Pipeline): Promise<{ rows: string[]; parked: string[] }> {
+  const { rows } = await pool.query("SELECT id FROM sessions WHERE id <> 'other' ORDER BY id");
+  const { rows: parked } = await pool.query(
+    "SELECT convert_from(doc_id, 'UTF8') AS id FROM writebehind_dead_letter WHERE state = 'parked'",
+  );
+  return { rows: rows.map(({ id }) => id), parked: parked.map(({ id }) => id) };
+}
+
+for (const batch_size of [1, 10_000]) {
+  Deno.test(`one document is refused: batches of ${batch_size}`, async (t) => {
+    await using pipeline = await testPipeline({ write_behind: { batch_size } });
+    const { redis, pool, config } = pipeline;
+    for (const [place, sql] of Object.entries(PLACES)) {
+      await t.step(place, async () => {
+        await redis.flushall();
+        await pool.query(sql);
+        for (const [id, document] of Object.entries(DOCUMENTS)) {
+          await insertDocument(redis, config, "session", document, id);
+        }
+        await using sink = consumePeriodically(redis, pool, config, "session");
+        await waitFor(async () => (await ids(pipeline)).rows.length === 2, {
+          what: `the others to go through; ${sink.lastError?.message}`,
+          deadlineMs: 30_000,
+        });
+        assert.deepEqual(await ids(pipeline), { rows: ["before", "behind"], parked: ["bad"] });
+      });
+      await pool.query(CLEAN);
+      await (await import("writebehind")).createTable(pool, config, "session");
+    }
+  });
+
+  Deno.test(`all documents are refused: batches of ${batch_size}`, async (t) => {
+    await using pipeline = await testPipeline({ write_behind: { batch_size } });
+    const { redis, pool, config } = pipeline;
+    const faults: Record<string, [away: string, back: string]> = {
+      ...Object.fromEntries(
+        ["53100", "58030", "UE001", "XX000", "40001", "55000"].map((code) => [
+          `a trigger, ${code}`,
+          [trigger(code, "true"), "DROP TRIGGER refuse ON sessions; DROP FUNCTION refuse"],
+        ]),
+      ),
+    };
+    for (const [fault, [away, back]] of Object.entries(faults)) {
+      await t.step(fault, async () => {
+        await redis.flushall();
+        await pool.query("TRUNCATE sessions, writebehind_offset");
+        await using sink = consumePeriodically(redis, pool, config, "session");
+        await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the claim" });
+        await pool.query(away);
+        for (const [id, document] of Object.entries(DOCUMENTS)) {
+          await insertDocument(redis, config, "session", document, id);
+        }
+        await waitFor(() => sink.status.partitions[0]!.failuresInARow >= 5, {
+          what: "failures",
+          deadlineMs: 20_000,
+        });
+        await pool.query(back);
+        await waitFor(async () => (await ids(pipeline)).rows.length === 3, {
+          what: "all of them to go through",
+        });
+        assert.deepEqual((await ids(pipeline)).parked, []);
+      });
+    }
+  });
+}
