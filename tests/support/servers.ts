@@ -16,6 +16,7 @@ import {
   startPostgres,
   startRedis,
 } from "writebehind/dev/servers/embedded.ts";
+import { ensureSetup } from "writebehind/dev/setup.ts";
 
 /**
  * A folder of this test file, with everything its servers write.
@@ -72,7 +73,7 @@ export async function testRedis(
   options: Omit<RedisOptions, "dir"> & { dir?: string } = {},
 ): Promise<Owned<RedisServer>> {
   const dir = options.dir ?? folder.next("redis");
-  return owned(await explained(startRedis({ ...options, dir })));
+  return owned(await withSetup(() => startRedis({ ...options, dir })));
 }
 
 /** Starts a PostgreSQL for this test file; stopped and removed at the end of the scope. */
@@ -80,7 +81,7 @@ export async function testPostgres(
   options: Omit<PostgresOptions, "dir"> & { dir?: string } = {},
 ): Promise<Owned<PostgresServer>> {
   const dir = options.dir ?? folder.next("postgres");
-  return owned(await explained(startPostgres({ ...options, dir })));
+  return owned(await withSetup(() => startPostgres({ ...options, dir })));
 }
 
 /** What most test files need: a Redis, a replica of it where asked for, and a PostgreSQL. */
@@ -160,9 +161,16 @@ function missing(error: unknown): void {
   if (!(error instanceof Deno.errors.NotFound)) throw error;
 }
 
-async function explained<T>(starting: Promise<T>): Promise<T> {
+/** Starts a server; where its program is missing, the set-up comes first. */
+async function withSetup<T>(start: () => Promise<T>): Promise<T> {
   try {
-    return await starting;
+    return await start();
+  } catch (error) {
+    if (!(error instanceof NoEmbeddedServerError)) throw error;
+  }
+  await ensureSetup({ onProgress: console.log });
+  try {
+    return await start();
   } catch (error) {
     if (!(error instanceof NoEmbeddedServerError)) throw error;
     throw new Error(`tests need servers of their own: ${error.message}`, { cause: error });
