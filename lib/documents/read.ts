@@ -22,8 +22,11 @@ export interface ReadOptions {
   through?: Target | Pool;
 }
 
+/** Keys that one command names at most. */
+const KEYS_AT_A_TIME = 5000;
+
 /**
- * Reads documents in one round trip.
+ * Reads documents, all of them in one round trip.
  * @returns the documents in the order of `docIds`, `null` for one that is missing
  * @throws {DocumentError} `invalid` for an id that cannot be one
  * @throws {ConfigError} with `through`, where not all changes are forwarded to the target
@@ -39,7 +42,11 @@ export async function readByIds(
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
   const keys = docIds.map((docId) => documentKey(config, entity, docId));
-  const texts = await redis.call("JSON.MGET", ...keys, ".") as (string | null)[];
+  const replies: Promise<unknown>[] = [];
+  for (let at = 0; at < keys.length; at += KEYS_AT_A_TIME) {
+    replies.push(redis.call("JSON.MGET", [...keys.slice(at, at + KEYS_AT_A_TIME), "."]));
+  }
+  const texts = (await Promise.all(replies)).flat() as (string | null)[];
   if (through) {
     const missing = docIds.filter((_, index) => texts[index] === null);
     const found = await readThrough(redis, through, config, entity, missing);

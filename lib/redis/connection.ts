@@ -165,12 +165,20 @@ export function openReader(config: Config): Promise<RedisConnection> {
  * @param options more options of ioredis; they win over ours
  * @throws {ConnectionError} with the address and the reason: refused, authentication, older than 7.2,
  * no RedisJSON or RediSearch, commands that the user may not run, a `maxmemory-policy` that may evict a stream
- * @throws {ConfigError} where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
+ * @throws {ConfigError} for the option `keyPrefix`, or where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
  */
 export async function connectRedis(
   config: Config,
   options: ConnectionOptions = {},
 ): Promise<RedisConnection> {
+  if (options.keyPrefix) {
+    throw new ConfigError(
+      `Cannot use the option keyPrefix ${
+        JSON.stringify(options.keyPrefix)
+      }: sinks and scripts would look for other ` +
+        "keys; name entities and streams.prefix in the configuration instead",
+    );
+  }
   const redis = await openRedis(config, options);
   try {
     await checkRedis(redis, config);

@@ -6,37 +6,116 @@
 import type { Redis } from "ioredis";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
+import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
 import { addressOf, explainRedis } from "./explain.ts";
+import { allPartitions } from "./keys.ts";
 
-/** The commands that the pipeline sends, with arguments of the right shape. */
-const COMMANDS: string[][] = [
-  ["JSON.SET", "k", "$", "{}"],
-  ["JSON.MERGE", "k", "$", "{}"],
-  ["JSON.GET", "k"],
-  ["JSON.MGET", "k", "$"],
-  ["JSON.NUMINCRBY", "k", "$", "1"],
-  ["JSON.DEBUG", "MEMORY", "k"],
-  ["DEL", "k"],
-  ["DUMP", "k"],
-  ["XADD", "k", "*", "f", "v"],
-  ["XRANGE", "k", "-", "+"],
-  ["XREAD", "STREAMS", "k", "0"],
-  ["XTRIM", "k", "MINID", "0"],
-  ["XSETID", "k", "0-1"],
-  ["XLEN", "k"],
-  ["EVALSHA", "0", "0"],
-  ["HSET", "k", "f", "v"],
-  ["MEMORY", "USAGE", "k"],
-  ["FT.SEARCH", "i", "*"],
-];
-const ASK_PERMISSIONS = `
-local denied = {}
+/**
+ * The commands that the pipeline sends, by the keys that they touch, with arguments of the right shape. `KEY` stands
+ * for the key.
+ */
+const COMMANDS: Record<string, string[]> = {
+  document: [
+    "JSON.SET KEY $ {}",
+    "JSON.MERGE KEY $ {}",
+    "JSON.GET KEY",
+    "JSON.MGET KEY $",
+    "JSON.NUMINCRBY KEY $ 1",
+    "JSON.DEBUG MEMORY KEY",
+    "TYPE KEY",
+    "DEL KEY",
+    "DUMP KEY",
+    "RESTORE KEY 0 x REPLACE",
+  ],
+  stream: [
+    "XADD KEY * f v",
+    "XRANGE KEY - +",
+    "XREAD STREAMS KEY 0",
+    "XTRIM KEY MINID 0",
+    "XSETID KEY 0-1",
+    "XLEN KEY",
+    "XINFO STREAM KEY",
+    "XGROUP CREATE KEY g 0",
+    "MEMORY USAGE KEY",
+    "EXISTS KEY",
+  ],
+  settings: [
+    "HSET KEY f v",
+    "HSETNX KEY f v",
+    "HGET KEY f",
+    "HMGET KEY f",
+    "HEXISTS KEY f",
+    "EXISTS KEY",
+  ],
+  copy: ["SET KEY v", "GET KEY"],
+  gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
+  request: ["HSET KEY f v", "HMGET KEY f", "EXPIRE KEY 1"],
+  counter: ["INCRBY KEY 1", "MGET KEY"],
+  log: ["XADD KEY MAXLEN ~ 1 * f v"],
+  none: ["EVALSHA 0 0", "EVAL x 0", "TIME", "SCAN 0", "DBSIZE"],
+  index: ["FT.SEARCH KEY *", "FT.INFO KEY"],
+};
+
+/** Returns what the user may not run, and what the server does not know, as `{command, key}`. */
+const ASK = `
+local denied, unknown = {}, {}
 for _, command in ipairs(cjson.decode(ARGV[1])) do
   local ok, allowed = pcall(redis.acl_check_cmd, unpack(command))
-  if ok and not allowed then denied[#denied + 1] = command[1] end
+  if not ok then unknown[#unknown + 1] = command[1]
+  elseif not allowed then denied[#denied + 1] = command end
 end
-return denied`;
+return {cjson.encode(denied), cjson.encode(unknown)}`;
+
+/** A pattern of keys that lets these through lets the others through as well. */
+const CHECKED_PARTITIONS = 16;
+
+/** The commands with the keys of a configuration. */
+function commandsOf(config: Config): string[][] {
+  const keys: [kind: string, key: string][] = [["none", ""]];
+  for (const { name, index_name } of config.entities) {
+    for (const partition of allPartitions(config, name).slice(0, CHECKED_PARTITIONS)) {
+      const { stream, settings, lastId, gauges, documentPrefix, requestPrefix } = partition;
+      keys.push(["document", `${documentPrefix}x`], ["stream", stream], ["settings", settings]);
+      keys.push(["copy", lastId], ["gauges", gauges], ["request", `${requestPrefix}x`]);
+    }
+    keys.push(["index", index_name]);
+  }
+  for (const name of COUNTER_NAMES) {
+    keys.push(["counter", `metrics:${name}`], ["log", config.streams.log_streams[name]]);
+  }
+  return keys.flatMap(([kind, key]) =>
+    COMMANDS[kind]!.map((command) => command.split(" ").map((part) => part === "KEY" ? key : part))
+  );
+}
+
+/** Lists a few of many. */
+function some(list: string[]): string {
+  const unique = [...new Set(list)];
+  const more = unique.length - 8;
+  return unique.slice(0, 8).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** Sees that the user may run what the pipeline sends, on the keys of the configuration. */
+async function checkCommands(
+  redis: Redis,
+  config: Config,
+  fail: (reason: string) => void,
+): Promise<void> {
+  const commands = commandsOf(config);
+  const [denied, unknown] = (await redis.eval(ASK, 0, JSON.stringify(commands)) as string[])
+    .map((list) => list === "{}" ? [] : JSON.parse(list)) as [string[][], string[]];
+  if (unknown.length > 0) {
+    fail(`it does not know ${some(unknown)}; were they renamed? Rename them back`);
+  }
+  if (denied.length === 0) return;
+  const known = new Set(commands.flat());
+  const names = denied.map(([command, ...args]) => {
+    const key = args.find((arg) => arg.includes(":") && known.has(arg));
+    return key === undefined ? command! : `${command} on ${key}`;
+  });
+  fail(`the user may not run ${some(names)}; grant them by ACL SETUSER`);
+}
 
 export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   const fail = (reason: string) => {
@@ -57,14 +136,7 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   );
   if (!hasJson) fail("it has no RedisJSON; use Redis Stack or Redis 8");
   if (!hasSearch) fail("it has no RediSearch; use Redis Stack or Redis 8");
-  const denied = await redis.eval(
-    ASK_PERMISSIONS,
-    0,
-    JSON.stringify(COMMANDS),
-  ) as string[];
-  if (denied.length > 0) {
-    fail(`the user may not run ${denied.join(", ")}; grant them by ACL SETUSER`);
-  }
+  await checkCommands(redis, config, fail);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   if (policy.startsWith("allkeys-")) {
     fail(`maxmemory-policy ${policy} may evict a stream with all its events; set it to noeviction`);

@@ -33,7 +33,7 @@ export async function ask(
   [command = "", ...args]: string[],
 ): Promise<unknown> {
   try {
-    return await redis.call(command, ...args);
+    return await redis.call(command, args);
   } catch (cause) {
     const reason = reasonOf(cause);
     if ((cause as Error).name !== "ReplyError") {

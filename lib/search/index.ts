@@ -15,6 +15,11 @@ export interface SearchIndexResult {
   status: "created" | "unchanged" | "differs" | "rebuilt" | "off";
   /** how the index that was found differs from the configuration, a line each */
   differences: string[];
+  /**
+   * documents that RediSearch could not index, so that no search finds them: a number where the index says TEXT, for
+   * example; counted since the index was made
+   */
+  unindexed: number;
 }
 
 /**
@@ -33,23 +38,41 @@ export async function createSearchIndex(
   { rebuild = false, deadlineMs = 60_000 }: { rebuild?: boolean; deadlineMs?: number } = {},
 ): Promise<SearchIndexResult> {
   const { index_name: index } = entityConfig(config, entity);
-  if (!config.search_index.create_index) return { status: "off", differences: [] };
-  let result: SearchIndexResult;
-  if (await create(redis, config, entity, index)) {
-    result = { status: "created", differences: [] };
-  } else {
-    const differences = compare(await readInfo(redis, index), config, entity);
-    result = { status: differences.length === 0 ? "unchanged" : "differs", differences };
+  if (!config.search_index.create_index) return { status: "off", differences: [], unindexed: 0 };
+  let status: SearchIndexResult["status"] = "created";
+  let differences: string[] = [];
+  if (!await create(redis, config, entity, index)) {
+    const info = await readInfo(redis, index);
+    differences = compare(info, config, entity);
+    status = differences.length === 0 ? "unchanged" : "differs";
+    if (status === "differs" && !rebuild) return { status, differences, unindexed: info.failures };
   }
-  if (result.status === "differs") {
-    if (!rebuild) return result;
+  if (status === "differs") {
     // Without DD: the index goes, the documents stay. Another process may have dropped it just now.
     await ask(redis, index, ["FT.DROPINDEX", index]).catch(ignoreMissing);
     await create(redis, config, entity, index);
-    result = { ...result, status: "rebuilt" };
+    status = "rebuilt";
   }
-  await indexed(redis, index, deadlineMs);
-  return result;
+  const { failures } = await indexed(redis, index, deadlineMs);
+  return { status, differences, unindexed: failures };
+}
+
+/**
+ * Documents that RediSearch could not index since the index was made, so that no search finds them.
+ * @returns 0 where there is no index
+ */
+export async function countUnindexed(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<number> {
+  const { index_name: index } = entityConfig(config, entity);
+  try {
+    return (await readInfo(redis, index)).failures;
+  } catch (error) {
+    ignoreMissing(error);
+    return 0;
+  }
 }
 
 function ignoreMissing(error: unknown): void {
@@ -90,6 +113,7 @@ interface IndexInfo {
   stopWords: unknown[] | undefined;
   indexing: boolean;
   percent: number;
+  failures: number;
 }
 
 async function readInfo(redis: RedisConnection, index: string): Promise<IndexInfo> {
@@ -100,6 +124,7 @@ async function readInfo(redis: RedisConnection, index: string): Promise<IndexInf
     stopWords: info.get("stopwords_list") as unknown[] | undefined,
     indexing: Number(info.get("indexing")) > 0,
     percent: Math.floor(100 * Number(info.get("percent_indexed"))),
+    failures: Number(info.get("hash_indexing_failures") ?? 0),
   };
 }
 
@@ -110,15 +135,20 @@ export function pairs(list: unknown): Map<unknown, unknown> {
   return map;
 }
 
-async function indexed(redis: RedisConnection, index: string, deadlineMs: number): Promise<void> {
+/** Waits until the documents that exist are indexed. */
+async function indexed(
+  redis: RedisConnection,
+  index: string,
+  deadlineMs: number,
+): Promise<IndexInfo> {
   const deadline = performance.now() + deadlineMs;
   for (let pause = 5;; pause = Math.min(2 * pause, 200)) {
-    const { indexing, percent } = await readInfo(redis, index);
-    if (!indexing) return;
+    const info = await readInfo(redis, index);
+    if (!info.indexing) return info;
     if (performance.now() >= deadline) {
       throw new SearchError(
         "indexing",
-        `${index} is made, but after ${deadlineMs} ms Redis has indexed ${percent} % of the documents; ` +
+        `${index} is made, but after ${deadlineMs} ms Redis has indexed ${info.percent} % of the documents; ` +
           "it goes on, and until then searches miss some",
       );
     }

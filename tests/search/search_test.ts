@@ -106,10 +106,11 @@ Deno.test("an index is created once, differing ones are reported, and rebuilt wh
   assert.deepEqual(await createSearchIndex(redis, config, "session"), {
     status: "created",
     differences: [],
+    unindexed: 0,
   });
   // Documents that were there before are found as soon as it returns.
   assert.equal((await search(redis, config, "session", {})).total, 1);
-  const unchanged = { status: "unchanged", differences: [] };
+  const unchanged = { status: "unchanged", differences: [], unindexed: 0 };
   assert.deepEqual(await createSearchIndex(redis, config, "session"), unchanged);
   assert.deepEqual(await createSearchIndex(redis, config, "session", { rebuild: true }), unchanged);
 
@@ -135,11 +136,13 @@ Deno.test("an index is created once, differing ones are reported, and rebuilt wh
   assert.deepEqual(await createSearchIndex(redis, other, "session"), {
     status: "differs",
     differences,
+    unindexed: 0,
   });
   assert.deepEqual(await createSearchIndex(redis, config, "session"), unchanged);
   assert.deepEqual(await createSearchIndex(redis, other, "session", { rebuild: true }), {
     status: "rebuilt",
     differences,
+    unindexed: 0,
   });
   assert.deepEqual(await createSearchIndex(redis, other, "session"), unchanged);
   assert.equal(await redis.exists("session:a"), 1, "the documents went with the index");
@@ -207,6 +210,7 @@ Deno.test("create_index: false creates none", async () => {
   assert.deepEqual(await createSearchIndex(own.redis, own.config, "session"), {
     status: "off",
     differences: [],
+    unindexed: 0,
   });
   assert.deepEqual(await own.redis.call("FT._LIST"), []);
 });

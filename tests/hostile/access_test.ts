@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import {
+  ConfigError,
+  ConnectionError,
+  connectRedis,
+  createSearchIndex,
+  insertDocument,
+  readByIds,
+  search,
+} from "writebehind";
+import { SearchError } from "writebehind/search/error.ts";
+import { assertEqual, drain, testPipeline } from "../support/pipeline.ts";
+
+/** Patterns of keys for just the names of the default configuration. */
+const OWN_KEYS = [
+  ...["session:*", "stream:session", "stream:settings:session", "stream:lastid:stream:session"],
+  ...["request:session:*", "metrics:*", "log:redis:*", "log:postgres:*", "idx:sessions"],
+].map((key) => `~${key}`);
+
+Deno.test("a user for just the keys of the configuration writes and drains", async () => {
+  await using pipeline = await testPipeline();
+  await pipeline.redis.call("ACL", "SETUSER", "app", "on", ">secret", "+@all", "&*", ...OWN_KEYS);
+  const config = pipeline.with({ redis: { username: "app", password: "secret" } });
+  await using redis = await connectRedis(config);
+  await insertDocument(redis, config, "session", { n: 1 }, "one");
+  await drain({ ...pipeline, redis, config });
+  await assertEqual(pipeline);
+});
+
+Deno.test("each key that is missing in the user's rights is named when connecting", async (t) => {
+  await using pipeline = await testPipeline();
+  for (const missing of OWN_KEYS) {
+    await t.step(missing, async () => {
+      const rest = OWN_KEYS.filter((key) => key !== missing);
+      await pipeline.redis.call(
+        "ACL",
+        "SETUSER",
+        "app",
+        "reset",
+        "on",
+        ">secret",
+        "+@all",
+        ...rest,
+      );
+      const config = pipeline.with({ redis: { username: "app", password: "secret" } });
+      await assert.rejects(connectRedis(config), (error: Error) => {
+        assert(error instanceof ConnectionError);
+        const name = missing.slice(1).replace("*", "");
+        assert(error.message.includes(`on ${name}`), error.message);
+        assert(!error.message.includes("secret"));
+        return true;
+      });
+    });
+  }
+});
+
+Deno.test("a command that was renamed is named when connecting", async () => {
+  await assert.rejects(
+    testPipeline({}, { redis: { extraArgs: ["--rename-command", "XTRIM", "hidden"] } }),
+    (error: Error) => error instanceof ConnectionError && /know XTRIM; were/.test(error.message),
+  );
+});
+
+Deno.test("a keyPrefix is refused: the sink would look for other keys", async () => {
+  await using pipeline = await testPipeline();
+  await assert.rejects(
+    connectRedis(pipeline.config, { keyPrefix: "mine:" }),
+    (error: Error) => error instanceof ConfigError && /keyPrefix/.test(error.message),
+  );
+});
+
+Deno.test("130,000 ids and 200,000 tags in one call", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  await createSearchIndex(redis, config, "session");
+  await insertDocument(redis, config, "session", { device_type: "tag5" }, "id5");
+  const ids = Array.from({ length: 130_000 }, (_, n) => `id${n}`);
+  const found = await readByIds(redis, config, "session", ids);
+  assert.equal(found.length, ids.length);
+  assert.deepEqual(found.flatMap((document, at) => document ? [[at, document]] : []), [
+    [5, { device_type: "tag5" }],
+  ]);
+  const tags = Array.from({ length: 200_000 }, (_, n) => `tag${n}`);
+  const answer = await search(redis, config, "session", { tag: { device_type: tags } })
+    .catch((error) => error);
+  assert(answer instanceof SearchError || answer.total === 1, String(answer));
+  assert.equal(await redis.ping(), "PONG");
+});
+
+Deno.test("documents that cannot be indexed are counted", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  await createSearchIndex(redis, config, "session");
+  await insertDocument(redis, config, "session", { user_id: "u1" }, "text");
+  await insertDocument(redis, config, "session", { user_id: 42 }, "number");
+  const { status, unindexed } = await createSearchIndex(redis, config, "session");
+  assert.deepEqual({ status, unindexed }, { status: "unchanged", unindexed: 1 });
+});
