@@ -5,6 +5,7 @@
  *     deno task ok
  */
 
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 const MAX_LINES = 15;
@@ -20,8 +21,14 @@ interface Notebook {
   }[];
 }
 
-/** What is wrong with a notebook, a line each. Cells are joined into one module, as the kernel sees them. */
-async function problemsOf(name: string): Promise<string[]> {
+/** A notebook's code as one module, as the kernel sees it, and what is wrong with its cells. */
+interface Reading {
+  name: string;
+  module: string;
+  problems: string[];
+}
+
+async function read(name: string): Promise<Reading> {
   const { cells } = JSON.parse(await Deno.readTextFile(join(FOLDER, name))) as Notebook;
   const problems: string[] = [];
   let module = "";
@@ -36,25 +43,39 @@ async function problemsOf(name: string): Promise<string[]> {
     }
     module += `// cell ${index + 1}\n${text}\n`;
   });
-  // Beside the notebook, so that imports resolve as they do in the kernel; `export` makes it a module.
-  const path = join(FOLDER, `.${name.replace(/\W/g, "_")}_${crypto.randomUUID()}.ts`);
-  await Deno.writeTextFile(path, `${module}\nexport {};\n`);
+  return { name, module: `${module}\nexport {};\n`, problems };
+}
+
+/** Type-checks modules that are written beside the notebooks, so that imports resolve as in the kernel. */
+async function typeProblems(readings: readonly Reading[]): Promise<string[]> {
+  const paths = new Map(readings.map(({ name, module }) => {
+    // The same text has the same path, for which Deno remembers that it is right.
+    const hash = createHash("sha256").update(module).digest("hex").slice(0, 8);
+    return [join(FOLDER, `.${name.replace(/\W/g, "_")}_${hash}.ts`), { name, module }];
+  }));
   try {
+    for (const [path, { module }] of paths) await Deno.writeTextFile(path, module);
     const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["check", path],
+      args: ["check", ...paths.keys()],
       env: { NO_COLOR: "1" },
     }).output();
-    if (!success) problems.push(new TextDecoder().decode(stderr).replaceAll(path, name));
+    if (success) return [];
+    let text = new TextDecoder().decode(stderr);
+    for (const [path, { name }] of paths) text = text.replaceAll(path, name);
+    return [text];
   } finally {
-    await Deno.remove(path);
+    for (const path of paths.keys()) await Deno.remove(path);
   }
-  return problems;
 }
 
 const names = [...Deno.readDirSync(FOLDER)].map(({ name }) => name).filter((name) =>
   name.endsWith(".ipynb")
 );
-const problems = (await Promise.all(names.map(problemsOf))).flat();
+const readings = await Promise.all(names.map(read));
+const problems = [
+  ...readings.flatMap(({ problems }) => problems),
+  ...await typeProblems(readings),
+];
 for (const problem of problems) console.error(problem);
 if (problems.length > 0) Deno.exit(1);
 console.log(`Checked ${names.length} notebook${names.length === 1 ? "" : "s"}`);
