@@ -55,7 +55,8 @@ async function runSink(
 /** Raised when standard input closes, as it does when the process at its other end dies. */
 function endOfInput(): AbortSignal {
   const controller = new AbortController();
-  Deno.stdin.readable.pipeTo(new WritableStream()).finally(() => controller.abort());
+  const ended = () => controller.abort();
+  Deno.stdin.readable.pipeTo(new WritableStream()).then(ended, ended);
   return controller.signal;
 }
 

@@ -34,6 +34,7 @@ export const failpoint: ((place: Failpoint) => Promise<void>) | undefined = want
   ? undefined
   : async (place) => {
     if (place !== name || --left > 0) return;
+    // deno-lint-ignore writebehind/console-in-commands -- the test waits for this line
     console.log(`failpoint ${place}`);
     await new Promise(() => {});
   };

@@ -21,13 +21,14 @@ export type Floors = ReadonlyMap<string, number>;
  */
 export function parseFloors(markdown: string): Floors {
   const floors = new Map<string, number>();
-  for (const [, floor, rooms] of markdown.matchAll(/^\| *(\d+) *\|([^|]*)\|/gm)) {
+  const table = markdown.match(/^\| *floor *\|.*\n(\|.*\n?)*/m)?.[0] ?? "";
+  for (const [, floor, rooms] of table.matchAll(/^\| *(\d+) *\|([^|]*)\|/gm)) {
     for (const [, room] of rooms!.matchAll(/`([^`]+)`/g)) {
       if (floors.has(room!)) throw new Error(`${room} stands twice in the table of floors`);
       floors.set(room!, Number(floor));
     }
   }
-  if (floors.size === 0) throw new Error("there is no row `| 1 | \\`room/\\` | … |`");
+  if (floors.size === 0) throw new Error("there is no table `| floor | rooms | … |`");
   return floors;
 }
 

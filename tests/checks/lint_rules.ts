@@ -1,5 +1,5 @@
 /// <reference lib="deno.unstable" />
-/** Rules of this project for `deno lint`: SQL stands only where the house wants it. */
+/** Rules of this project for `deno lint`: what stands only in some rooms of lib/. */
 
 import { join, relative } from "node:path";
 
@@ -7,15 +7,22 @@ const LIB = join(import.meta.dirname!, "..", "..", "lib");
 
 const SQL = /\b(SELECT|INSERT INTO|UPDATE .* SET|DELETE FROM)\b/s;
 /** The one room of the targets, and the original's algorithm and queries in notebooks. */
-const ALLOWED = ["targets/", "notebook/"];
+const SQL_ROOMS = ["targets/", "notebook/"];
+/** What a person starts in a terminal. */
+const CONSOLE_ROOMS = ["cli/", "dev/", "pipeline.ts"];
+
+/** Whether a file lies in lib/, outside all of these rooms. */
+function isOutside(rooms: readonly string[], filename: string): boolean {
+  const path = relative(LIB, filename).replaceAll("\\", "/");
+  return !path.startsWith("..") && !rooms.some((room) => path.startsWith(room));
+}
 
 const plugin: Deno.lint.Plugin = {
   name: "writebehind",
   rules: {
     "sql-in-targets": {
       create(context) {
-        const path = relative(LIB, context.filename).replaceAll("\\", "/");
-        if (path.startsWith("..") || ALLOWED.some((room) => path.startsWith(room))) return {};
+        if (!isOutside(SQL_ROOMS, context.filename)) return {};
         const check = (node: Deno.lint.Node, text: string) => {
           // A word alone is no statement: `SELECT` is a command of Redis too.
           if (!text.includes(" ") || !SQL.test(text)) return;
@@ -29,6 +36,19 @@ const plugin: Deno.lint.Plugin = {
         return {
           Literal: (node) => check(node, String(node.value)),
           TemplateLiteral: (node) => check(node, node.quasis.map(({ cooked }) => cooked).join("…")),
+        };
+      },
+    },
+    "console-in-commands": {
+      create(context) {
+        if (!isOutside(CONSOLE_ROOMS, context.filename)) return {};
+        return {
+          'MemberExpression[object.name="console"]': (node: Deno.lint.Node) =>
+            context.report({
+              node,
+              message: "the library writes to the console",
+              hint: "Tell it by an event or the log; only commands print.",
+            }),
         };
       },
     },

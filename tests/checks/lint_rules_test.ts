@@ -31,3 +31,13 @@ Deno.test("lint: a comment, Redis's own SELECT and a sentence are no SQL", () =>
   ];
   for (const source of sources) deepEqual(faultsOf("lib/redis/resp.ts", source), []);
 });
+
+Deno.test("lint: only commands write to the console", () => {
+  const source = "console.warn('slow');";
+  deepEqual(faultsOf("lib/sink/sink.ts", source), ["the library writes to the console"]);
+  for (
+    const file of ["lib/cli/main.ts", "lib/dev/servers/redis.ts", "lib/pipeline.ts", "tests/a.ts"]
+  ) {
+    deepEqual(faultsOf(file, source), [], file);
+  }
+});
