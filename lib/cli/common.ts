@@ -2,8 +2,7 @@
 
 import { InvalidArgumentError } from "commander";
 import { type Config, configWith, loadConfig } from "../config/load.ts";
-import { describeServers, serverOverrides } from "../config/servers.ts";
-import { resolveServers } from "../dev/servers/registry.ts";
+import { describeServers, resolveServers, serverOverrides } from "../config/servers.ts";
 
 /** Loads the configuration with the servers that this command is to use, and says which they are. */
 export async function configured(

@@ -1,10 +1,12 @@
 /**
- * Server addresses: from the environment, from a configuration, and as they may be shown.
+ * Server addresses: where they come from, and as they may be shown.
  * @module
  */
 
 import { ConfigError } from "../core/errors.ts";
 import type { Config } from "./load.ts";
+import { answers, redisServes } from "./probe.ts";
+import { readRecord, type RecordedServer } from "./record.ts";
 
 /** The part of the configuration that says where the servers are. */
 export type ServerSettings = Pick<Config, "redis" | "postgresql">;
@@ -33,6 +35,53 @@ export function serversFromEnvironment(
     redis: urlFrom("REDIS_URL", env("REDIS_URL"), ["redis:", "rediss:"]),
     database: urlFrom("DATABASE_URL", env("DATABASE_URL"), ["postgresql:", "postgres:"]),
   };
+}
+
+/**
+ * Decides which servers to use: REDIS_URL and DATABASE_URL; else the embedded servers that this checkout
+ * runs; else the addresses in the configuration.
+ *
+ * @param options.root the folder of the checkout. @default {this one}
+ * @param options.env reads an environment variable
+ * @throws {ConfigError} when a variable holds no address, or when one of the embedded servers has ended
+ * while the other runs: taking the other's place from the configuration would mix up two pipelines
+ */
+export async function resolveServers(
+  config: ServerSettings,
+  { root, env = (name) => Deno.env.get(name) }: {
+    root?: string;
+    env?: (name: string) => string | undefined;
+  } = {},
+): Promise<ResolvedServers> {
+  const given = serversFromEnvironment(env);
+  const { servers: { redis, postgres } } = await readRecord(root);
+  const [redisRuns, postgresRuns] = await Promise.all([
+    redis !== undefined && redisServes(redis),
+    postgres !== undefined && answers("127.0.0.1", postgres.port),
+  ]);
+  const mustRun = (title: string) =>
+    new ConfigError(
+      `of the embedded servers, ${title} has ended and the other still runs: \`deno task services\` ` +
+        "starts it again, `deno task services stop` stops both",
+    );
+  if (!given.redis && redis && !redisRuns && postgresRuns) throw mustRun("Redis");
+  if (!given.database && postgres && !postgresRuns && redisRuns) throw mustRun("PostgreSQL");
+  const [redisUrl, redisSource] = firstOf(given.redis, redisRuns && redis, redisUrlOf(config));
+  const [databaseUrl, databaseSource] = firstOf(
+    given.database,
+    postgresRuns && postgres,
+    databaseUrlOf(config),
+  );
+  return { redisUrl, databaseUrl, source: { redis: redisSource, database: databaseSource } };
+}
+
+function firstOf(
+  given: string | undefined,
+  running: RecordedServer | false | undefined,
+  configured: string,
+): [url: string, source: ServerSource] {
+  if (given) return [given, "environment"];
+  return running ? [running.url, "embedded"] : [configured, "config"];
 }
 
 /** One line with the addresses, without their passwords, and where they come from. */

@@ -6,11 +6,10 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { CHECKOUT, servicesFolder } from "../config/checkout.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { isThere } from "./servers/binaries.ts";
-import { CHECKOUT } from "./servers/checkout.ts";
 import { type Progress, withLock } from "./servers/lock.ts";
-import { servicesFolder } from "./servers/registry.ts";
 
 /** Something that the set-up needs is missing; the message says what to do. */
 export class SetupError extends WriteBehindError {}

@@ -1,7 +1,7 @@
 /** `out/bench.html`: a run's rows as charts and as a table. */
 
 import { join, relative } from "node:path";
-import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { comparisonChart } from "writebehind/notebook/charts/charts.ts";
 import { distributionChart } from "writebehind/notebook/charts/distribution.ts";
 import { escapeHtml, STYLE } from "writebehind/notebook/charts/theme.ts";

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import type { Config } from "writebehind";
-import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";

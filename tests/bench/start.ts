@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { CHECKOUT } from "writebehind/dev/servers/checkout.ts";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { testFolder } from "../support/servers.ts";
 import { interleave, median, type Row, row, seconds } from "./measure.ts";

@@ -1,15 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import pg from "pg";
+import { servicesFolder } from "writebehind/config/checkout.ts";
+import { writeRecord } from "writebehind/config/record.ts";
 import { describeServers, parseConfig, resolveServers, serverOverrides } from "writebehind";
 import { freePort, isAlive, processStartTime } from "writebehind/dev/servers/processes.ts";
 import {
-  runningServices,
-  servicesFolder,
-  writeRegistry,
-} from "writebehind/dev/servers/registry.ts";
-import {
   releaseServices,
+  runningServices,
   runServices,
   type ServicesOptions,
   startServices,
@@ -184,10 +182,7 @@ Deno.test("a recycled pid is neither taken for a server nor killed", async () =>
     const url = "redis://127.0.0.1:1";
     const recycled = { pid: bystander.pid, startTime: `${startTime}0`, port: 1, url };
     await Deno.mkdir(servicesFolder(own.root));
-    await writeRegistry(
-      { servers: { redis: recycled, postgres: recycled }, holders: [] },
-      own.root,
-    );
+    writeRecord({ servers: { redis: recycled, postgres: recycled }, holders: [] }, own.root);
     assert.deepEqual(await runningServices(own), {});
     assert.equal((await resolveServers(own.config, own)).source.redis, "config");
     assert.deepEqual(await stopServices(own), []);
@@ -195,6 +190,59 @@ Deno.test("a recycled pid is neither taken for a server nor killed", async () =>
   } finally {
     bystander.kill("SIGKILL");
     await bystander.status;
+  }
+});
+
+Deno.test("another Redis on the port of one that has ended is not taken for it", async () => {
+  await using own = ownServices();
+  const { redisUrl } = await startServices(own);
+  const { redis } = await runningServices(own);
+  Deno.kill(redis!.pid, "SIGSTOP");
+  assert.equal(
+    (await resolveServers(own.config, own)).redisUrl,
+    redisUrl,
+    "a silent one still runs",
+  );
+  Deno.kill(redis!.pid, "SIGKILL");
+  await waitFor(() => !isAlive(redis!), { what: "Redis's end" });
+  await using other = await testRedis({ port: redis!.port });
+  assert.equal(other.port, redis!.port);
+  await assert.rejects(resolveServers(own.config, own), /Redis has ended and the other still runs/);
+  const env = (name: string) =>
+    name === "DATABASE_URL" ? "postgresql://me@db.example/x" : undefined;
+  await stopServices(own);
+  writeRecord({ servers: { redis: redis! }, holders: [] }, own.root);
+  assert.equal((await resolveServers(own.config, { ...own, env })).source.redis, "config");
+});
+
+Deno.test("a command finds the servers with the rights of its task, which are few", async () => {
+  await using own = ownServices();
+  const { redisUrl, databaseUrl } = await startServices(own);
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
+    tasks: Record<string, { command: string }>;
+  };
+  const script = `${testFolder("resolve")}.ts`;
+  await Deno.writeTextFile(
+    script,
+    `import { resolveServers } from ${
+      JSON.stringify(new URL("../../lib/config/servers.ts", import.meta.url).href)
+    };
+    const options = { root: ${JSON.stringify(own.root)}, env: () => undefined };
+    console.log(JSON.stringify(await resolveServers(${JSON.stringify(own.config)}, options)));`,
+  );
+  for (const task of ["sink", "status", "verify", "dead-letter", "rebuild"]) {
+    const rights = tasks[task]!.command.match(/--allow-\S+/g) ?? [];
+    assert(!rights.some((right) => right.startsWith("--allow-run")), `${task} may run programs`);
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-prompt", ...rights, script],
+      cwd: CHECKOUT,
+    }).output();
+    const decoder = new TextDecoder();
+    assert.deepEqual(JSON.parse(decoder.decode(stdout) || "null"), {
+      redisUrl,
+      databaseUrl,
+      source: { redis: "embedded", database: "embedded" },
+    }, decoder.decode(stderr));
   }
 });
 

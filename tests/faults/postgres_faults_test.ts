@@ -13,7 +13,7 @@ import {
   updateDocument,
 } from "writebehind";
 import { produce } from "writebehind/notebook/original.ts";
-import { type PostgresServer, startPostgres } from "writebehind/dev/servers/embedded.ts";
+import { type PostgresServer, startPostgres } from "writebehind/dev/servers/postgres.ts";
 import {
   documentsOf,
   type Pipeline,

@@ -18,7 +18,7 @@ import {
   updateDocument,
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
-import { startRedis } from "writebehind/dev/servers/embedded.ts";
+import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { resend } from "writebehind/sink/rewind.ts";
@@ -83,7 +83,7 @@ async function killAndRestart(
 ) {
   await server.kill();
   await between();
-  const again = await startRedis({ dir, port, appendfsync });
+  const again = await startRedis({ dir, port, extraArgs: ["--appendfsync", appendfsync] });
   assert.equal(again.port, port);
   return again;
 }
@@ -91,7 +91,9 @@ async function killAndRestart(
 for (const appendfsync of ["always", "everysec"] as const) {
   Deno.test(`Redis killed and started again on its append-only file (${appendfsync}): nothing is lost`, () =>
     withSeed(async (random) => {
-      await using pipeline = await testPipeline(LIMITS, { redis: { appendfsync } });
+      await using pipeline = await testPipeline(LIMITS, {
+        redis: { extraArgs: ["--appendfsync", appendfsync] },
+      });
       await keepLedger(pipeline);
       await using stack = new AsyncDisposableStack();
       const author = new Author(pipeline.redis, pipeline.config, { random, paceMs: 2 });

@@ -8,7 +8,8 @@ import { Command, InvalidArgumentError } from "commander";
 import { setTimeout as delay } from "node:timers/promises";
 import { caughtUp, connectRedis, seededRandom } from "writebehind";
 import type { Random } from "writebehind/core/random.ts";
-import { startPostgres, startRedis } from "writebehind/dev/servers/embedded.ts";
+import { startPostgres } from "writebehind/dev/servers/postgres.ts";
+import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { lastGeneratedId, pairsOf } from "writebehind/redis/streams.ts";
 import { offsetOf } from "../support/pipeline.ts";
@@ -63,7 +64,7 @@ export async function soak(
   stack.defer(() => stopping.servers?.stop());
   const pipeline = stack.use(
     await testPipeline({ redis: { command_timeout_ms: 1000 } }, {
-      redis: { appendfsync: "always" },
+      redis: { extraArgs: ["--appendfsync", "always"] },
     }),
   );
   await keepLedger(pipeline);
@@ -175,7 +176,7 @@ class Servers {
   async restartRedis(): Promise<void> {
     const { dir, port } = this.#pipeline.servers.redis;
     await this.#redis.kill();
-    this.#redis = await startRedis({ dir, port, appendfsync: "always" });
+    this.#redis = await startRedis({ dir, port, extraArgs: ["--appendfsync", "always"] });
   }
 
   async restartPostgres(): Promise<void> {

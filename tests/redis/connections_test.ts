@@ -194,7 +194,7 @@ Deno.test("a durability that the server cannot give names the key and a value th
     "use replicas: 1",
   );
 
-  await using volatile = await testRedis({ appendonly: false });
+  await using volatile = await testRedis({ extraArgs: ["--appendonly", "no"] });
   const fsync = { zero_data_loss: { enabled: true, wait_for_aof_rewrite: true } };
   await fails(
     connectRedis(withRedis({ port: volatile.port }, fsync)),

@@ -7,15 +7,13 @@
 
 import { join } from "node:path";
 import pg from "pg";
+import { NoEmbeddedServerError } from "writebehind/dev/servers/binaries.ts";
 import {
-  NoEmbeddedServerError,
   type PostgresOptions,
   type PostgresServer,
-  type RedisOptions,
-  type RedisServer,
   startPostgres,
-  startRedis,
-} from "writebehind/dev/servers/embedded.ts";
+} from "writebehind/dev/servers/postgres.ts";
+import { type RedisOptions, type RedisServer, startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 
 /**

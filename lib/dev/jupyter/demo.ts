@@ -4,10 +4,10 @@
  */
 
 import { join, relative } from "node:path";
+import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
 import { takeSummary } from "../../notebook/summary.ts";
-import { CHECKOUT } from "../servers/checkout.ts";
 import { releaseServices, startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
 import { cellDisplay } from "./cell_progress.ts";

@@ -1,7 +1,7 @@
 /** The checkout's own Jupyter: its folders and its Deno kernel, all in `.venv`. */
 
 import { join } from "node:path";
-import { CHECKOUT } from "../servers/checkout.ts";
+import { CHECKOUT } from "../../config/checkout.ts";
 
 /** Jupyter's folders, so that it neither reads nor writes anything in the user's home. */
 export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {

@@ -3,9 +3,9 @@
  * @module
  */
 
+import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
-import { CHECKOUT } from "../servers/checkout.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
 import { leaveServices } from "./demo.ts";

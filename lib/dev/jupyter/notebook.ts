@@ -4,8 +4,8 @@
  */
 
 import { join, resolve } from "node:path";
+import { CHECKOUT } from "../../config/checkout.ts";
 import { WriteBehindError } from "../../core/errors.ts";
-import { CHECKOUT } from "../servers/checkout.ts";
 import { venvPython } from "../setup.ts";
 import { jupyterEnvironment, writeKernelspec } from "./jupyter.ts";
 

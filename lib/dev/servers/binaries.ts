@@ -2,8 +2,8 @@
 
 import { createRequire } from "node:module";
 import { delimiter, dirname, join } from "node:path";
+import { CHECKOUT } from "../../config/checkout.ts";
 import { WriteBehindError } from "../../core/errors.ts";
-import { CHECKOUT } from "./checkout.ts";
 
 /** The programs of one Redis with RedisJSON and RediSearch. */
 export interface RedisBinaries {

@@ -5,28 +5,31 @@
  */
 
 import { join } from "node:path";
+import { CHECKOUT, servicesFolder } from "../../config/checkout.ts";
+import { parseConfig } from "../../config/load.ts";
+import { answers } from "../../config/probe.ts";
+import {
+  type ProcessIdentity,
+  readRecord,
+  type RecordedServer,
+  type ServersRecord,
+  SERVICE_NAMES,
+  type ServiceName,
+  writeRecord,
+} from "../../config/record.ts";
 import {
   type ResolvedServers,
+  resolveServers,
   type ServerSettings,
   serversFromEnvironment,
 } from "../../config/servers.ts";
-import { NoEmbeddedServerError } from "./binaries.ts";
-import { CHECKOUT } from "./checkout.ts";
-import { type Progress, withLock } from "./lock.ts";
-import { EMBEDDED_DATABASE, startPostgres, stopPostgres } from "./postgres.ts";
-import { isAlive, type ProcessIdentity, processStartTime } from "./processes.ts";
-import { startRedis, stopRedis } from "./redis.ts";
-import {
-  readRegistry,
-  type RecordedServer,
-  type Registry,
-  resolveServers,
-  SERVICE_NAMES,
-  type ServiceName,
-  servicesFolder,
-  writeRegistry,
-} from "./registry.ts";
 import { delay } from "../../core/delay.ts";
+import { NoEmbeddedServerError } from "./binaries.ts";
+import { type Progress, withLock } from "./lock.ts";
+import { startPostgres, stopPostgres } from "./postgres.ts";
+import { isAlive, processStartTime } from "./processes.ts";
+import { startRedis, stopRedis } from "./redis.ts";
+import { HOST } from "./server.ts";
 
 export type { Progress };
 
@@ -53,19 +56,13 @@ const TITLES: Record<ServiceName, string> = {
   postgres: "PostgreSQL",
 };
 
-const DEFAULT_SETTINGS: ServerSettings = {
-  redis: {
-    host: "127.0.0.1",
-    port: 6379,
-    db: 0,
-    username: null,
-    password: null,
-    tls: false,
-    max_in_flight: 1000,
-    command_timeout_ms: 5000,
-  },
-  postgresql: { host: "127.0.0.1", port: 5432, ...EMBEDDED_DATABASE, ssl: false },
-};
+/** Returns the recorded servers that still run: the very processes, not later ones with their pids. */
+export async function runningServices(
+  { root }: { root?: string } = {},
+): Promise<ServersRecord["servers"]> {
+  const { servers } = await readRecord(root);
+  return Object.fromEntries(Object.entries(servers).filter(([, server]) => isAlive(server)));
+}
 
 /**
  * Starts what is not running yet, and counts this process among those that need the servers until it calls
@@ -75,11 +72,12 @@ const DEFAULT_SETTINGS: ServerSettings = {
  * @throws {Error} when a server does not get ready, with the end of its log; what this call started is stopped
  */
 export async function startServices(options: ServicesOptions = {}): Promise<Services> {
-  const { root = CHECKOUT, config = DEFAULT_SETTINGS, onProgress = () => {} } = options;
+  const { root = CHECKOUT, config = parseConfig("", "the defaults"), onProgress = () => {} } =
+    options;
   const env = options.env ?? ((name: string) => Deno.env.get(name));
   const given = serversFromEnvironment(env);
-  const started = await withLock(lockFile(root), onProgress, async () => {
-    const start = new Start(root, config, onProgress, await readRegistry(root));
+  const started = await locked({ root, onProgress }, async () => {
+    const start = new Start(root, config, onProgress, await readRecord(root));
     try {
       const starting = [
         given.redis ? undefined : start.redisWithReplica(),
@@ -89,11 +87,11 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
       for (const result of await Promise.allSettled(starting)) {
         if (result.status === "rejected") throw result.reason;
       }
-      await start.hold();
     } catch (error) {
       await start.undo();
       throw error;
     }
+    start.hold();
     return start.started;
   });
   return { ...await resolveServers(config, { root, env }), started };
@@ -105,11 +103,10 @@ class Start {
   readonly #root: string;
   readonly #config: ServerSettings;
   readonly #onProgress: Progress;
-  readonly #holders: readonly ProcessIdentity[];
   readonly #servers: Partial<Record<ServiceName, RecordedServer>>;
-  #writing: Promise<void> = Promise.resolve();
+  #holders: readonly ProcessIdentity[];
 
-  constructor(root: string, config: ServerSettings, onProgress: Progress, found: Registry) {
+  constructor(root: string, config: ServerSettings, onProgress: Progress, found: ServersRecord) {
     this.#root = root;
     this.#config = config;
     this.#onProgress = onProgress;
@@ -118,48 +115,43 @@ class Start {
   }
 
   async redisWithReplica(): Promise<void> {
-    const port = this.#config.redis.port;
-    const fresh = await this.#ensure("redis", port, (options) => startRedis(options));
-    const primary = this.#servers.redis;
+    const fresh = await this.#ensure("redis", this.#config.redis, startRedis);
+    const { redis: primary, replica } = this.#servers;
     if (!primary) return; // The config's own Redis serves.
-    const replica = this.#servers.replica;
     // One that follows a primary that has ended may not find the new one: another port, another history.
     if (fresh && replica) await stopRedis(replica);
-    await this.#ensure(
-      "replica",
-      undefined,
-      (options) => startRedis({ ...options, replicaOf: { host: "127.0.0.1", port: primary.port } }),
-    );
+    const replicaOf = { host: HOST, port: primary.port };
+    await this.#ensure("replica", undefined, (options) => startRedis({ ...options, replicaOf }));
   }
 
   async postgres(): Promise<void> {
-    await this.#ensure(
-      "postgres",
-      this.#config.postgresql.port,
-      (options) => startPostgres(options),
-    );
+    await this.#ensure("postgres", this.#config.postgresql, startPostgres);
   }
 
   /** Counts this process among the holders. */
-  hold(): Promise<void> {
+  hold(): void {
     const me = { pid: Deno.pid, startTime: processStartTime(Deno.pid) ?? "" };
-    return this.#write([...this.#holders.filter(({ pid }) => pid !== me.pid), me]);
+    this.#holders = [...this.#holders.filter(({ pid }) => pid !== me.pid), me];
+    this.#save();
   }
 
   /** Stops what was started. */
   async undo(): Promise<void> {
-    for (const name of SERVICE_NAMES.filter((name) => this.started.includes(name))) {
-      const server = this.#servers[name];
-      if (server) await stopServer(name, server);
+    for (const name of this.started) {
+      await stopServer(name, this.#servers[name]!);
       delete this.#servers[name];
     }
-    await this.#write(this.#holders);
+    this.#save();
   }
 
-  /** Tells whether the server had to be started. */
+  /**
+   * Starts a server that does not run.
+   * @param address of the one that serves where no embedded one exists
+   * @returns whether it had to be started
+   */
   async #ensure(
     name: ServiceName,
-    port: number | undefined,
+    address: { host: string; port: number } | undefined,
     start: (options: { dir: string; port?: number }) => Promise<RecordedServer>,
   ): Promise<boolean> {
     const recorded = this.#servers[name];
@@ -168,39 +160,25 @@ class Start {
     try {
       const dir = join(servicesFolder(this.#root), name);
       // On its old port again, where clients look for it.
-      const preferred = recorded?.port ?? port;
-      const { pid, startTime, port: taken, url } = await start({ dir, port: preferred });
-      this.#servers[name] = { pid, startTime, port: taken, url };
+      const preferred = recorded?.port ?? address?.port;
+      const { pid, startTime, port, url } = await start({ dir, port: preferred });
+      this.#servers[name] = { pid, startTime, port, url };
       this.started.push(name);
-      await this.#write(this.#holders);
+      this.#save();
       const seconds = ((performance.now() - since) / 1000).toFixed(1);
-      this.#onProgress(`${TITLES[name]} started on 127.0.0.1:${taken} in ${seconds} s`);
+      this.#onProgress(`${TITLES[name]} started on ${HOST}:${port} in ${seconds} s`);
       return true;
     } catch (error) {
-      if (!(error instanceof NoEmbeddedServerError) || name === "replica") throw error;
-      const { host, port } = name === "redis" ? this.#config.redis : this.#config.postgresql;
+      if (!(error instanceof NoEmbeddedServerError) || !address) throw error;
+      const { host, port } = address;
       if (!await answers(host, port)) throw error;
       this.#onProgress(`no embedded ${TITLES[name]} exists here; using the one on ${host}:${port}`);
       return false;
     }
   }
 
-  /** Two servers may get ready at once: their writes take turns, and the last one holds both. */
-  #write(holders: readonly ProcessIdentity[]): Promise<void> {
-    this.#writing = this.#writing.then(() =>
-      writeRegistry({ servers: { ...this.#servers }, holders }, this.#root)
-    );
-    return this.#writing;
-  }
-}
-
-/** Tells whether anything listens at an address. */
-async function answers(hostname: string, port: number): Promise<boolean> {
-  try {
-    (await Deno.connect({ hostname, port })).close();
-    return true;
-  } catch {
-    return false;
+  #save(): void {
+    writeRecord({ servers: this.#servers, holders: this.#holders }, this.#root);
   }
 }
 
@@ -212,29 +190,19 @@ export interface Release {
 }
 
 /** Lets go of the servers: stops them, unless another living process that started them needs them. */
-export function releaseServices(
-  { root = CHECKOUT, onProgress = () => {} }: Pick<ServicesOptions, "root" | "onProgress"> = {},
-): Promise<Release> {
-  return withLock(lockFile(root), onProgress, async () => {
-    const { servers, holders } = await readRegistry(root);
+export function releaseServices(options: StopOptions = {}): Promise<Release> {
+  return locked(options, async (root) => {
+    const { servers, holders } = await readRecord(root);
     const others = holders.filter((holder) => holder.pid !== Deno.pid && isAlive(holder));
-    if (others.length > 0) {
-      await writeRegistry({ servers, holders: others }, root);
-      return { stopped: [], heldBy: others.map(({ pid }) => pid) };
-    }
-    return { stopped: await stopAll(servers, root), heldBy: [] };
+    if (others.length === 0) return { stopped: await stopAll(servers, root), heldBy: [] };
+    writeRecord({ servers, holders: others }, root);
+    return { stopped: [], heldBy: others.map(({ pid }) => pid) };
   });
 }
 
 /** Stops the recorded servers, whoever uses them, the replica first; returns those that ran. */
-export function stopServices(
-  { root = CHECKOUT, onProgress = () => {} }: Pick<ServicesOptions, "root" | "onProgress"> = {},
-): Promise<readonly ServiceName[]> {
-  return withLock(
-    lockFile(root),
-    onProgress,
-    async () => stopAll((await readRegistry(root)).servers, root),
-  );
+export function stopServices(options: StopOptions = {}): Promise<readonly ServiceName[]> {
+  return locked(options, async (root) => stopAll((await readRecord(root)).servers, root));
 }
 
 /**
@@ -242,25 +210,19 @@ export function stopServices(
  * brings it back on the same port.
  * @returns whether it ran
  */
-export function crashPostgres({ root = CHECKOUT }: { root?: string } = {}): Promise<boolean> {
-  return withLock(lockFile(root), () => {}, async () => {
-    const { postgres } = (await readRegistry(root)).servers;
-    if (!postgres || !isAlive(postgres)) return false;
-    await stopPostgres(postgres, "immediate");
-    return true;
+export function crashPostgres(options: StopOptions = {}): Promise<boolean> {
+  return locked(options, async (root) => {
+    const { postgres } = await runningServices({ root });
+    if (postgres) await stopPostgres(postgres, "immediate");
+    return postgres !== undefined;
   });
 }
 
-async function stopAll(servers: Registry["servers"], root: string): Promise<ServiceName[]> {
-  const stopped: ServiceName[] = [];
-  for (const name of SERVICE_NAMES) {
-    const server = servers[name];
-    if (!server || !isAlive(server)) continue;
-    await stopServer(name, server);
-    stopped.push(name);
-  }
-  await writeRegistry({ servers: {}, holders: [] }, root);
-  return stopped;
+async function stopAll(servers: ServersRecord["servers"], root: string): Promise<ServiceName[]> {
+  const running = SERVICE_NAMES.filter((name) => servers[name] && isAlive(servers[name]));
+  for (const name of running) await stopServer(name, servers[name]!);
+  writeRecord({ servers: {}, holders: [] }, root);
+  return running;
 }
 
 function stopServer(name: ServiceName, server: RecordedServer): Promise<void> {
@@ -282,11 +244,17 @@ export async function runServices(
   const services = await startServices(options);
   onReady?.(services);
   const ownNone = !Object.values(services.source).includes("embedded");
-  const running = async () => Object.keys((await readRegistry(options.root)).servers).length > 0;
-  while (!ownNone && !signal.aborted && await running()) await delay(200);
+  const running = async () => Object.keys((await readRecord(options.root)).servers).length > 0;
+  while (!ownNone && !signal.aborted && await running()) await delay(200, signal);
   return await releaseServices(options);
 }
 
-function lockFile(root: string): string {
-  return join(servicesFolder(root), "lock");
+type StopOptions = Pick<ServicesOptions, "root" | "onProgress">;
+
+/** Runs `task` while no other command of the checkout starts or stops servers. */
+function locked<T>(
+  { root = CHECKOUT, onProgress = () => {} }: StopOptions,
+  task: (root: string) => Promise<T>,
+): Promise<T> {
+  return withLock(join(servicesFolder(root), "lock"), onProgress, () => task(root));
 }

@@ -6,44 +6,83 @@
 import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { findPostgres, isThere, type PostgresBinaries } from "./binaries.ts";
-import { CHECKOUT } from "./checkout.ts";
+import { servicesFolder } from "../../config/checkout.ts";
+import { findPostgres, isThere } from "./binaries.ts";
 import type { Account } from "./processes.ts";
 
 /** A data folder and the programs that serve it. */
-export interface Cluster {
+export interface PostgresData {
   /** The server's own folder, which may be another than the one asked for (see `ownedFolder`). */
   readonly dir: string;
   readonly data: string;
-  readonly log: string;
   /** The account that owns it; absent when it is the caller's. */
   readonly account?: Account;
-  /** Returns the path of one of PostgreSQL's programs. */
-  program(name: "initdb" | "postgres"): string;
+  /** The path of the server's program. */
+  readonly program: string;
 }
 
-/** The superuser and the database of a new cluster. */
-export interface ClusterOwner {
+/** The superuser and the database of a new data folder. */
+export interface DataOwner {
   readonly user: string;
   readonly password: string;
   readonly database: string;
 }
 
 /** Makes the data folder below `dir` where it does not exist yet. */
-export async function prepareCluster(dir: string, owner: ClusterOwner): Promise<Cluster> {
+export async function prepareData(dir: string, owner: DataOwner): Promise<PostgresData> {
   const account = await unprivilegedAccount();
-  const binaries = await reachableBinaries(await findPostgres(), account);
+  const { home, version } = await findPostgres();
+  const bin = join(await reachableHome(home, account), "bin");
   const own = await ownedFolder(dir, account);
   const data = join(own, "data");
-  const program = (name: string) => join(binaries.home, "bin", name);
-  if (!await isThere(data)) {
-    const template = await templateCluster(binaries, owner, account);
-    // Renamed when complete, so that a copy that was broken off is never taken for a data folder.
-    const copy = join(own, `data.${crypto.randomUUID()}`);
-    await run("cp", ["-pPR", template, copy], account);
-    await Deno.rename(copy, data);
+  await madeOnce(data, async (draft) => {
+    const folder = await ownedFolder(join(servicesFolder(), "templates"), account);
+    const template = join(folder, `postgres-${version}`);
+    await madeOnce(template, (draft) => initialise(draft, bin, owner, account));
+    await run("cp", ["-pPR", template, draft], account);
+  });
+  return { dir: own, data, account, program: join(bin, "postgres") };
+}
+
+/**
+ * Makes a folder where it is not there yet. It gets its name when it is complete, so that one that was
+ * broken off is never taken for it; whoever comes second finds the work done, and drops theirs.
+ */
+async function madeOnce(path: string, make: (draft: string) => Promise<void>): Promise<void> {
+  if (await isThere(path)) return;
+  const draft = `${path}.${crypto.randomUUID()}`;
+  try {
+    await make(draft);
+    await Deno.rename(draft, path);
+  } catch (error) {
+    if (await isThere(draft)) await Deno.remove(draft, { recursive: true });
+    if (!await isThere(path)) throw error;
   }
-  return { dir: own, data, log: join(own, "postgres.log"), account, program };
+}
+
+/** Makes a data folder with the database in it; to be copied, never started. */
+async function initialise(
+  data: string,
+  bin: string,
+  { user, password, database }: DataOwner,
+  account: Account | undefined,
+): Promise<void> {
+  const passwordFile = `${data}.password`;
+  try {
+    await Deno.writeTextFile(passwordFile, password, { mode: 0o600 });
+    if (account) await Deno.chown(passwordFile, account.uid, account.gid);
+    await run(join(bin, "initdb"), [
+      ...["-D", data, "-U", user, "--pwfile", passwordFile],
+      ...["--auth", "scram-sha-256", "--encoding", "UTF8"],
+      ...["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"],
+      "--no-sync", // Of the template only: the servers keep PostgreSQL's default.
+      "--no-instructions",
+    ], account);
+  } finally {
+    await Deno.remove(passwordFile);
+  }
+  const create = `CREATE DATABASE "${database}" OWNER "${user}"\n`;
+  await run(join(bin, "postgres"), ["--single", "-F", "-D", data, "postgres"], account, create);
 }
 
 /** PostgreSQL refuses to run as root: there, the account `nobody`; elsewhere none. */
@@ -81,19 +120,11 @@ async function ownedFolder(dir: string, account: Account | undefined): Promise<s
 }
 
 /** Copies the programs to the temp directory where the account cannot reach them. */
-async function reachableBinaries(
-  binaries: PostgresBinaries,
-  account: Account | undefined,
-): Promise<PostgresBinaries> {
-  if (!account || await mayEnter(join(binaries.home, "bin"), account)) return binaries;
-  const folder = await ownTempFolder(binaries.home, { uid: 0, gid: 0 });
-  const home = join(folder, "native");
-  if (!await isThere(home)) {
-    const copy = `${home}.${crypto.randomUUID()}`;
-    await run("cp", ["-pPR", binaries.home, copy], undefined);
-    await renameUnlessThere(copy, home);
-  }
-  return { ...binaries, home };
+async function reachableHome(home: string, account: Account | undefined): Promise<string> {
+  if (!account || await mayEnter(join(home, "bin"), account)) return home;
+  const copy = join(await ownTempFolder(home, { uid: 0, gid: 0 }), "native");
+  await madeOnce(copy, (draft) => run("cp", ["-pPR", home, draft], undefined));
+  return copy;
 }
 
 /** Returns a folder in the temp directory that stands for `path` and belongs to the account alone. */
@@ -126,51 +157,6 @@ async function mayEnter(folder: string, account: Account): Promise<boolean> {
   return success;
 }
 
-/** Returns a data folder as initdb leaves it, with the database made; to be copied, never started. */
-async function templateCluster(
-  binaries: PostgresBinaries,
-  owner: ClusterOwner,
-  account: Account | undefined,
-): Promise<string> {
-  const folder = await ownedFolder(join(CHECKOUT, ".services", "templates"), account);
-  const template = join(folder, `postgres-${binaries.version}`);
-  if (await isThere(template)) return template;
-  const data = join(folder, `${basename(template)}.${crypto.randomUUID()}`);
-  const passwordFile = `${data}.password`;
-  try {
-    await Deno.writeTextFile(passwordFile, owner.password, { mode: 0o600 });
-    if (account) await Deno.chown(passwordFile, account.uid, account.gid);
-    await run(join(binaries.home, "bin", "initdb"), [
-      ...["-D", data, "-U", owner.user, "--pwfile", passwordFile],
-      ...["--auth", "scram-sha-256", "--encoding", "UTF8"],
-      ...["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"],
-      "--no-sync", // Of the template only: the servers keep PostgreSQL's default.
-      "--no-instructions",
-    ], account);
-    await run(
-      join(binaries.home, "bin", "postgres"),
-      ["--single", "-F", "-D", data, "postgres"],
-      account,
-      `CREATE DATABASE "${owner.database}" OWNER "${owner.user}"\n`,
-    );
-    await renameUnlessThere(data, template);
-  } finally {
-    await Deno.remove(passwordFile).catch(() => {});
-    await Deno.remove(data, { recursive: true }).catch(() => {});
-  }
-  return template;
-}
-
-/** Whoever comes second finds the work done, and drops theirs. */
-async function renameUnlessThere(from: string, to: string): Promise<void> {
-  try {
-    await Deno.rename(from, to);
-  } catch (error) {
-    if (!await isThere(to)) throw error;
-    await Deno.remove(from, { recursive: true });
-  }
-}
-
 /** Runs a program to its end, under the account when one is given. */
 async function run(
   command: string,
@@ -187,9 +173,8 @@ async function run(
     stdout: "piped",
     stderr: "piped",
   }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(input)).catch(() => {});
-  await writer.close().catch(() => {});
+  // A program that ends without reading says itself why.
+  await new Blob([input]).stream().pipeTo(child.stdin).catch(() => {});
   const { success, stdout, stderr } = await child.output();
   if (success) return;
   const text = new TextDecoder().decode(stderr).trim() || new TextDecoder().decode(stdout).trim();
