@@ -25,6 +25,14 @@ Deno.test("every command on the pages is a task, or docker compose", async () =>
   }
 });
 
+Deno.test("the editor's tasks are tasks", async () => {
+  const text = await Deno.readTextFile(join(CHECKOUT, ".vscode", "tasks.json"));
+  const editor = JSON.parse(text) as { tasks: { command: string }[] };
+  for (const { command } of editor.tasks) {
+    assert((/^deno task ([\w-]+)/.exec(command)?.[1] ?? "") in tasks, command);
+  }
+});
+
 Deno.test("operating.md has a line for each task, and for nothing else", () => {
   const named = [...section("docs/operating.md", "## Tasks").matchAll(/^\| `([\w-]+)` +\| /gm)];
   assert.deepEqual(named.map(([, name]) => name).sort(), Object.keys(tasks).sort());
