@@ -7,26 +7,16 @@ import {
   type DeepPartial,
   dummyDataWorker,
   generateDummySession,
-  parseConfig,
   readByIds,
   seededRandom,
 } from "writebehind";
+import { emptyRedis, server } from "../support/own_redis.ts";
 import { TcpProxy } from "../support/proxy.ts";
-import { testRedis, waitFor } from "../support/servers.ts";
+import { waitFor } from "../support/servers.ts";
 
-const server = await testRedis();
-Deno.test.afterAll(async () => await server[Symbol.asyncDispose]());
-
-const base = configWith(parseConfig("", "test.yaml"), {
-  redis: { host: server.host, port: server.port },
-  dummy_data: { num_records: 300, concurrency: 8 },
-});
-
-async function empty(overrides: DeepPartial<Config> = {}) {
-  const config = configWith(base, overrides);
-  const redis = await connectRedis(config);
-  await redis.flushall();
-  return { redis, config, [Symbol.asyncDispose]: () => redis.close() };
+/** An empty Redis and a connection to it. */
+function empty(changes: DeepPartial<Config> = {}) {
+  return emptyRedis({ dummy_data: { num_records: 300, concurrency: 8 } }, changes);
 }
 
 const CREATES = { create_pct: 1, update_pct: 0, delete_pct: 0 };

@@ -6,28 +6,18 @@ import {
   connectRedis,
   type DeepPartial,
   insertDocument,
-  parseConfig,
   type RedisConnection,
   type Sample,
   Sampler,
 } from "writebehind";
 import { Counters } from "writebehind/redis/counters.ts";
+import { emptyRedis, server } from "../support/own_redis.ts";
 import { TcpProxy } from "../support/proxy.ts";
-import { testRedis, waitFor } from "../support/servers.ts";
+import { waitFor } from "../support/servers.ts";
 
-const server = await testRedis();
-Deno.test.afterAll(async () => await server[Symbol.asyncDispose]());
-
-const base = configWith(parseConfig("", "test.yaml"), {
-  redis: { host: server.host, port: server.port },
-  metrics: { sample_interval_ms: 10 },
-});
-
-async function empty(overrides: DeepPartial<Config> = {}) {
-  const config = configWith(base, overrides);
-  const redis = await connectRedis(config);
-  await redis.flushall();
-  return { redis, config, [Symbol.asyncDispose]: () => redis.close() };
+/** An empty Redis and a connection to it. */
+function empty(changes: DeepPartial<Config> = {}) {
+  return emptyRedis({ metrics: { sample_interval_ms: 10 } }, changes);
 }
 
 async function insertMany(redis: RedisConnection, config: Config, count: number) {

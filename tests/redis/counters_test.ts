@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { configWith, connectRedis, insertDocument, loadMetrics } from "writebehind";
+import { events } from "../support/documents.ts";
+import { emptyRedis, server } from "../support/own_redis.ts";
+import { TcpProxy } from "../support/proxy.ts";
+import { waitFor } from "../support/servers.ts";
+
+Deno.test("counters count what happened, log streams say why and are capped", async () => {
+  await using own = await emptyRedis({ streams: { log_max_entries: 10 } });
+  const { redis, config } = own;
+  for (let id = 0; id < 30; id++) await insertDocument(redis, config, "session", {}, `d${id}`);
+  for (let id = 0; id < 3; id++) {
+    await assert.rejects(insertDocument(redis, config, "session", {}, `d${id}`));
+  }
+  await redis.counters.flush();
+  assert.deepEqual(await loadMetrics(redis), {
+    "metrics:redis_success": 30,
+    "metrics:redis_fail": 3,
+    "metrics:redis_retry": 0,
+    "metrics:postgres_success": 0,
+    "metrics:postgres_fail": 0,
+  });
+  const [failed] = await events(redis, "log:redis:fail");
+  const { count, message } = failed!.fields;
+  assert.equal(count, "3");
+  assert.match(message!, /insert session: Cannot insert <id>: the id exists/);
+
+  for (let time = 0; time < 300; time++) {
+    redis.counters.count("redis_retry", 1, `reason ${time}`);
+    await redis.counters.flush();
+  }
+  const length = await redis.xlen("log:redis:retry");
+  // The cap is by whole nodes of a stream, which hold up to 100 entries.
+  assert(length >= 10 && length <= 110, `${length} entries`);
+  assert.equal((await loadMetrics(redis))["metrics:redis_retry"], 300);
+});
+
+Deno.test("counts that could not be sent are sent later", async () => {
+  await using own = await emptyRedis({ metrics: { flush_interval_ms: 20 } });
+  await using proxy = await TcpProxy.start({ host: server.host, port: server.port });
+  const config = configWith(own.config, { redis: { port: proxy.port } });
+  await using redis = await connectRedis(config);
+  await proxy.refuse();
+  await waitFor(() => redis.status !== "ready", { what: "the connection's end" });
+  redis.counters.count("redis_fail", 7, "away");
+  await redis.counters.flush();
+  await proxy.heal();
+  await waitFor(async () => (await loadMetrics(own.redis))["metrics:redis_fail"] === 7, {
+    what: "the counts",
+  });
+});
+
+Deno.test("counts that Redis refused are sent later, once", async () => {
+  await using own = await emptyRedis({ metrics: { flush_interval_ms: 60_000 } });
+  const { redis } = own;
+  await redis.config("SET", "maxmemory", 1);
+  try {
+    redis.counters.count("redis_fail", 7, "full");
+    await redis.counters.flush();
+  } finally {
+    await redis.config("SET", "maxmemory", 0);
+  }
+  assert.equal((await loadMetrics(redis))["metrics:redis_fail"], 0);
+  redis.counters.count("redis_fail", 1, "full");
+  await redis.counters.flush();
+  assert.equal((await loadMetrics(redis))["metrics:redis_fail"], 8);
+  const [entry] = await events(redis, "log:redis:fail");
+  assert.equal(entry!.fields.count, "8");
+});
