@@ -4,6 +4,8 @@
  */
 
 import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import { venvPython } from "../setup.ts";
@@ -61,12 +63,11 @@ export class NotebookError extends WriteBehindError {
 }
 
 /** A line of run_notebook.py. */
-type RunnerEvent =
-  | { event: "start"; total: number }
-  | { event: "cell" } & Cell
-  | { event: "done"; seconds: number } & Cell
-  | { event: "error"; name: string; value: string; traceback: string } & Cell
-  | { event: "written"; notebook: string; html: string };
+type RunnerEvent = {
+  cell?: Cell;
+  error?: { name: string; value: string; traceback: string };
+  written?: { notebook: string; html: string };
+};
 
 /** How long the runner may take to end its kernel after a break, in milliseconds. */
 const END_MS = 15_000;
@@ -102,29 +103,34 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
     deadline = setTimeout(() => runner.kill("SIGKILL"), END_MS);
   };
   signal?.addEventListener("abort", end, { once: true });
-  let failure: NotebookError | undefined;
-  let written: { notebook: string; html: string } | undefined;
-  let cells = 0;
+  let cell: Cell | undefined;
+  let begun = 0;
+  let failure: WriteBehindError | undefined;
+  let written: RunnerEvent["written"];
+  const finish = () => {
+    if (!cell) return;
+    onCell?.({ ...cell, state: "done", seconds: (performance.now() - begun) / 1000 });
+  };
   try {
-    for await (const line of linesOf(runner.stdout)) {
+    for await (const line of createInterface({ input: Readable.from(runner.stdout) })) {
       const event = JSON.parse(line) as RunnerEvent;
-      if (event.event === "start") cells = event.total;
-      else if (event.event === "cell") onCell?.({ ...cellOf(event), state: "running", seconds: 0 });
-      else if (event.event === "done") {
-        onCell?.({ ...cellOf(event), state: "done", seconds: event.seconds });
-      } else if (event.event === "error") failure = notebookError(path, event);
-      else written = event;
+      if (event.cell) {
+        finish();
+        cell = event.cell;
+        begun = performance.now();
+        onCell?.({ ...cell, state: "running", seconds: 0 });
+      } else if (event.error) failure = failureOf(path, cell, event.error);
+      else written = event.written;
     }
-    const { code } = await runner.status;
     signal?.throwIfAborted();
     if (failure) throw failure;
-    if (code !== 0 || !written) {
-      throw new WriteBehindError(
-        `running ${path} failed: ${(await errors).trim().split("\n").slice(-5).join("\n")}`,
-      );
+    if (!written) {
+      const reason = (await errors).trim().split("\n").slice(-5).join("\n");
+      throw new WriteBehindError(`running ${path} failed: ${reason}`);
     }
-    const { notebook, html } = written;
-    return { notebook, html, cells, seconds: (performance.now() - since) / 1000 };
+    finish();
+    const seconds = (performance.now() - since) / 1000;
+    return { ...written, cells: cell?.total ?? 0, seconds };
   } finally {
     signal?.removeEventListener("abort", end);
     clearTimeout(deadline);
@@ -133,28 +139,13 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
   }
 }
 
-function cellOf({ index, total, title }: Cell): Cell {
-  return { index, total, title };
-}
-
-function notebookError(
+function failureOf(
   path: string,
-  event: Extract<RunnerEvent, { event: "error" }>,
-): NotebookError {
-  const { index, total, title, name, value, traceback } = event;
-  return new NotebookError(
-    `${path}: cell ${index} of ${total} failed (${title}): ${name}: ${value}`,
-    cellOf(event),
-    traceback,
-  );
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + text).split("\n");
-    rest = lines.pop() ?? "";
-    yield* lines;
-  }
-  if (rest) yield rest;
+  cell: Cell | undefined,
+  { name, value, traceback }: NonNullable<RunnerEvent["error"]>,
+): WriteBehindError {
+  if (!cell) return new WriteBehindError(`running ${path} failed: ${name}: ${value}`);
+  const { index, total, title } = cell;
+  const message = `${path}: cell ${index} of ${total} failed (${title}): ${name}: ${value}`;
+  return new NotebookError(message, cell, traceback);
 }

@@ -2,16 +2,14 @@
 
     python run_notebook.py NOTEBOOK OUT_DIR CWD CELL_TIMEOUT_SECONDS
 
-Prints one JSON object a line: {"event": "start" | "cell" | "done" | "error" | "written", ...}. Stops at
-the first cell with an error, still writes both files, and exits with 1. Ends, with its kernel, on
-SIGTERM and when its standard input closes.
+Prints a JSON object a line: {"cell": …} where a cell begins, {"error": …} where it failed, which ends the
+run, and {"written": …} at the end. Ends, with its kernel, when its standard input closes.
 """
 
 import asyncio
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -28,90 +26,51 @@ LATE_OUTPUT_SECONDS = 0.05
 LATE_OUTPUT_DEADLINE_SECONDS = 1.0
 
 
-def say(event, **values):
-    print(json.dumps({"event": event, **values}), flush=True)
+def say(kind, **values):
+    print(json.dumps({kind: values}), flush=True)
 
 
-async def take_late_outputs(client, cell, index, reply):
-    """Adds to the cell what the kernel sends after "idle"."""
-    deadline = time.monotonic() + LATE_OUTPUT_DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            message = await client.kc.iopub_channel.get_msg(timeout=LATE_OUTPUT_SECONDS)
-        except queue.Empty:
-            return
-        if message["parent_header"].get("msg_id") != reply["parent_header"].get("msg_id"):
-            continue
-        try:
-            client.process_message(message, cell, index)
-        except CellExecutionComplete:
-            pass
+class Client(NotebookClient):
+    """Tells where a cell begins, and mends what the Deno kernel does otherwise than nbclient expects."""
 
+    def __init__(self, notebook, **options):
+        hooks = {"on_cell_execute": self.begin, "on_cell_executed": self.settle}
+        super().__init__(notebook, **hooks, **options)
+        self.places = [
+            index
+            for index, cell in enumerate(notebook.cells)
+            if cell.cell_type == "code" and cell.source.strip()
+        ]
 
-def failure_of(cell, reply):
-    """The error of a cell, wherever it stands: a formatting error leaves the reply ok, and a syntax
-    error leaves no output."""
-    if "raises-exception" in cell.metadata.get("tags", []):
-        return None
-    for output in cell.outputs:
-        if output.output_type == "error":
-            return {
-                "name": output.ename,
-                "value": output.evalue,
-                "traceback": "\n".join(output.traceback),
-            }
-    content = (reply or {}).get("content", {})
-    if content.get("status") == "error":
-        return {
-            "name": content.get("ename") or "Error",
-            "value": content.get("evalue") or "the kernel refused the cell",
-            "traceback": "\n".join(content.get("traceback") or []),
-        }
-    return None
+    def begin(self, cell, cell_index):
+        place = self.places.index(cell_index) + 1
+        title = cell.source.strip().splitlines()[0]
+        say("cell", index=place, total=len(self.places), title=title)
 
+    async def settle(self, cell, cell_index, execute_reply):
+        await self.take_late_outputs(cell, cell_index, execute_reply["parent_header"]["msg_id"])
+        for output in cell.outputs:
+            # A result that cannot be shown is an error among the outputs, and the reply is ok.
+            if output.output_type == "error" and execute_reply["content"]["status"] == "ok":
+                execute_reply["content"] = {**output, "status": "error"}
 
-async def run_cells(notebook, cwd, cell_timeout):
-    """Runs the cells; tells whether all went well."""
-    cells = [
-        (index, cell)
-        for index, cell in enumerate(notebook.cells)
-        if cell.cell_type == "code" and cell.source.strip()
-    ]
-    replies = {}
-    client = NotebookClient(
-        notebook,
-        kernel_name="deno",
-        timeout=cell_timeout,
-        startup_timeout=60,
-        allow_errors=True,
-        resources={"metadata": {"path": cwd}},
-        on_cell_executed=lambda cell, cell_index, execute_reply: replies.update(
-            {cell_index: execute_reply}
-        ),
-    )
-    say("start", total=len(cells))
-    async with client.async_setup_kernel():
-        for number, (index, cell) in enumerate(cells, start=1):
-            title = next(line for line in cell.source.splitlines() if line.strip()).strip()
-            place = {"index": number, "total": len(cells), "title": title}
-            say("cell", **place)
-            since = time.monotonic()
+    async def take_late_outputs(self, cell, cell_index, msg_id):
+        deadline = time.monotonic() + LATE_OUTPUT_DEADLINE_SECONDS
+        while time.monotonic() < deadline:
             try:
-                await client.async_execute_cell(cell, index, execution_count=number)
-                await take_late_outputs(client, cell, index, replies[index])
-                failure = failure_of(cell, replies[index])
-            except Exception as error:  # A dead kernel, a cell past its time.
-                failure = {
-                    "name": type(error).__name__,
-                    "value": str(error).strip() or "no reason given",
-                    "traceback": "",
-                }
-            seconds = round(time.monotonic() - since, 3)
-            if failure:
-                say("error", **place, seconds=seconds, **failure)
-                return False
-            say("done", **place, seconds=seconds)
-    return True
+                message = await self.kc.iopub_channel.get_msg(timeout=LATE_OUTPUT_SECONDS)
+                if message["parent_header"].get("msg_id") == msg_id:
+                    self.process_message(message, cell, cell_index)
+            except queue.Empty:
+                return
+            except CellExecutionComplete:
+                pass
+
+
+def end_with_parent(loop, task):
+    while os.read(0, 1):
+        pass
+    loop.call_soon_threadsafe(task.cancel)
 
 
 def write(notebook, name, out_dir):
@@ -127,29 +86,27 @@ def write(notebook, name, out_dir):
 
 
 async def main(path, out_dir, cwd, cell_timeout):
-    task = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-    if os.name != "nt":  # Windows has only the closed standard input.
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, task.cancel)
-
-    def end_with_parent():
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(task.cancel)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    parent = (asyncio.get_running_loop(), asyncio.current_task())
+    threading.Thread(target=end_with_parent, args=parent, daemon=True).start()
     notebook = nbformat.read(path, as_version=4)
-    succeeded = False
+    client = Client(
+        notebook,
+        kernel_name="deno",
+        timeout=cell_timeout,
+        startup_timeout=60,
+        resources={"metadata": {"path": cwd}},
+    )
     try:
-        succeeded = await run_cells(notebook, cwd, cell_timeout)
-    except asyncio.CancelledError:
-        return 130
+        await client.async_execute()
+    except Exception as error:  # A cell's own, a dead kernel, a cell past its time.
+        say(
+            "error",
+            name=getattr(error, "ename", "") or type(error).__name__,
+            value=getattr(error, "evalue", "") or str(error).strip(),
+            traceback=getattr(error, "traceback", ""),
+        )
     write(notebook, Path(path).stem, Path(out_dir))
-    return 0 if succeeded else 1
 
 
 if __name__ == "__main__":
-    status = asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
-    # Not sys.exit: the thread that waits for standard input would be waited for.
-    sys.stdout.flush()
-    os._exit(status)
+    asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
