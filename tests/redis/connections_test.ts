@@ -4,24 +4,19 @@ import {
   ConfigError,
   configWith,
   ConnectionError,
-  connectPostgres,
   connectRedis,
   type DeepPartial,
   parseConfig,
 } from "writebehind";
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
+import { fails, SECRET } from "../support/connecting.ts";
 import { TcpProxy } from "../support/proxy.ts";
-import { testDatabase, testPostgres, testRedis, waitFor } from "../support/servers.ts";
+import { testRedis, waitFor } from "../support/servers.ts";
 
 const server = await testRedis();
-const postgres = await testPostgres();
-Deno.test.afterAll(async () => {
-  await server[Symbol.asyncDispose]();
-  await postgres[Symbol.asyncDispose]();
-});
+Deno.test.afterAll(async () => await server[Symbol.asyncDispose]());
 
-const SECRET = "s3cret-word";
 const address = `127.0.0.1:${server.port}`;
 
 function withRedis(redis: DeepPartial<Config["redis"]>, more: DeepPartial<Config> = {}): Config {
@@ -30,22 +25,6 @@ function withRedis(redis: DeepPartial<Config["redis"]>, more: DeepPartial<Config
     ...more,
     redis,
   });
-}
-
-/** Sees connecting fail with all the words, soon, and without the password. */
-async function fails(
-  connecting: Promise<{ close?: () => Promise<void> }>,
-  kind: typeof ConfigError | typeof ConnectionError,
-  ...words: string[]
-): Promise<void> {
-  const began = performance.now();
-  await assert.rejects(connecting, (error) => {
-    assert(error instanceof kind, `not a ${kind.name}: ${error}`);
-    for (const word of words) assert(error.message.includes(word), error.message);
-    assert(!Deno.inspect(error).includes(SECRET), "the message tells the password");
-    return true;
-  });
-  assert(performance.now() - began < 5000, "not fast");
 }
 
 Deno.test("a Redis that can do it all is connected to, and counts", async () => {
@@ -219,41 +198,4 @@ Deno.test("a failed connection leaves no socket", async () => {
   const config = withRedis({ port: proxy.port, username: "nobody", password: "x" });
   await fails(connectRedis(config), ConnectionError, "authentication failed");
   await waitFor(() => proxy.connections === 0, { what: "the socket's end" });
-});
-
-Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
-  await using database = await testDatabase(postgres);
-  const url = new URL(database.url);
-  const base = parseConfig("", "test.yaml");
-  const of = (more: DeepPartial<Config["postgresql"]>) =>
-    configWith(
-      configWith(base, {
-        postgresql: {
-          host: url.hostname,
-          port: Number(url.port),
-          database: database.name,
-          user: url.username,
-          password: url.password,
-        },
-      }),
-      { postgresql: more },
-    );
-  const pool = await connectPostgres(of({}));
-  assert.deepEqual((await pool.query("SELECT 1 AS one")).rows, [{ one: 1 }]);
-  await pool.end();
-
-  const connect = async (more: DeepPartial<Config["postgresql"]>) => {
-    await connectPostgres(of(more));
-    return {};
-  };
-  const port = freePort();
-  await fails(connect({ port }), ConnectionError, `:${port}`, "refused", "postgresql.host");
-  await fails(
-    connect({ password: SECRET }),
-    ConnectionError,
-    "authentication failed",
-    "postgresql.password",
-  );
-  await fails(connect({ user: "nobody_here" }), ConnectionError, "nobody_here");
-  await fails(connect({ database: "nothing_here" }), ConnectionError, "no database nothing_here");
 });
