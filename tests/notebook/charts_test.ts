@@ -19,7 +19,7 @@ import {
   elapsed,
   logTicks,
 } from "writebehind/notebook/charts/scales.ts";
-import { standaloneSvg } from "writebehind/notebook/charts/still.ts";
+import { standaloneSvg } from "../docs/standalone_svg.ts";
 
 const START = new Date(2026, 10, 23, 14, 16, 5).getTime();
 
@@ -169,7 +169,7 @@ Deno.test("devicesChart: the most frequent first; comparisonChart: an axis a uni
 
 Deno.test("standaloneSvg: well-formed, in fixed colours, with all that the chart says", () => {
   for (const theme of ["light", "dark"] as const) {
-    const svg = standaloneSvg(Object.values(FILLED).join(""), { theme });
+    const svg = standaloneSvg(Object.values(FILLED).join(""), theme);
     assert.ok(!/var\(|currentColor/.test(svg.replaceAll(/<style>.*?<\/style>/gs, "")));
     for (const text of ["Outcomes", "in Redis", "3,900", "What durability costs", "Devices"]) {
       assert.ok(svg.includes(text), text);

@@ -1,7 +1,7 @@
 /** How everything that we show in a notebook looks, on light and on dark backgrounds. */
 
 /** What a colour stands for. Each is readable (3:1 or more) on white and, in its dark form, on black. */
-const PALETTE = {
+export const PALETTE = {
   written: { light: "#1d63d8", dark: "#6aa8ff" },
   stored: { light: "#0c8577", dark: "#35d0bd" },
   failed: { light: "#cc1f2f", dark: "#ff7b7b" },
@@ -15,7 +15,8 @@ export type Colour = keyof typeof PALETTE;
 /** A kind of background. */
 export type Theme = "light" | "dark";
 
-const COLOURS = Object.keys(PALETTE) as Colour[];
+/** All of them. */
+export const COLOURS = Object.keys(PALETTE) as Colour[];
 
 const variable = (colour: Colour) => `var(--wb-${colour}, ${PALETTE[colour].light})`;
 
@@ -23,16 +24,6 @@ const variable = (colour: Colour) => `var(--wb-${colour}, ${PALETTE[colour].ligh
 export const COLOUR = Object.fromEntries(
   COLOURS.map((colour) => [colour, variable(colour)]),
 ) as Record<Colour, string>;
-
-/** Gives a picture that stands alone the colours of one theme: many viewers know no CSS variables. */
-export function withFixedColours(text: string, theme: Theme): string {
-  for (const colour of COLOURS) text = text.replaceAll(COLOUR[colour], PALETTE[colour][theme]);
-  return text.replaceAll("currentColor", TEXT[theme]);
-}
-
-/** Text and background of a picture that stands alone. */
-const TEXT = { light: "#1f2328", dark: "#e6e9ee" } as const;
-export const BACKGROUND = { light: "#ffffff", dark: "#15181d" } as const;
 
 const variables = (theme: Theme) =>
   COLOURS.map((colour) => `--wb-${colour}:${PALETTE[colour][theme]}`).join(";");

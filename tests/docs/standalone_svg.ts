@@ -1,8 +1,17 @@
 /** Charts as pictures that stand alone, for a README or a slide. */
 
 import { parseHTML } from "linkedom";
-import { labelled, WIDTH } from "./figure.ts";
-import { BACKGROUND, escapeHtml, type Theme, withFixedColours } from "./theme.ts";
+import { labelled, WIDTH } from "writebehind/notebook/charts/figure.ts";
+import {
+  COLOUR,
+  COLOURS,
+  escapeHtml,
+  PALETTE,
+  type Theme,
+} from "writebehind/notebook/charts/theme.ts";
+
+const TEXT = { light: "#1f2328", dark: "#e6e9ee" } as const;
+const BACKGROUND = { light: "#ffffff", dark: "#15181d" } as const;
 
 const MARGIN = 16;
 const TITLE_HEIGHT = 24;
@@ -15,7 +24,7 @@ const CHARACTER = 7;
  * Turns a chart into one SVG with its captions and legends, in the fixed colours of one theme.
  * @param chart what a chart function or the dashboard returned
  */
-export function standaloneSvg(chart: string, { theme = "light" }: { theme?: Theme } = {}): string {
+export function standaloneSvg(chart: string, theme: Theme): string {
   const { document } = parseHTML(`<!doctype html><html><body>${chart}</body></html>`);
   const parts: string[] = [];
   let y = MARGIN;
@@ -68,4 +77,10 @@ export function standaloneSvg(chart: string, { theme = "light" }: { theme?: Them
       `fill="${BACKGROUND[theme]}" stroke="none"/>${parts.join("")}</svg>`,
     theme,
   );
+}
+
+/** Many viewers know no CSS variables. */
+function withFixedColours(svg: string, theme: Theme): string {
+  for (const colour of COLOURS) svg = svg.replaceAll(COLOUR[colour], PALETTE[colour][theme]);
+  return svg.replaceAll("currentColor", TEXT[theme]);
 }

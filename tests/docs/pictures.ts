@@ -1,0 +1,102 @@
+/**
+ * Draws the README's pictures from a recorded run, so that they are the same wherever they are drawn.
+ *
+ *     deno task pictures [--record]
+ *
+ * `--record` first records another run on servers of its own, in which PostgreSQL is killed and started again.
+ */
+
+import { join } from "node:path";
+import {
+  caughtUp,
+  configWith,
+  connectRedis,
+  consumePeriodically,
+  dummyDataWorker,
+  openTarget,
+  parseConfig,
+  type Sample,
+  Sampler,
+  serverOverrides,
+} from "writebehind";
+import { delay } from "writebehind/core/delay.ts";
+import { crashPostgres, startServices, stopServices } from "writebehind/dev/servers/services.ts";
+import { dashboard } from "writebehind/notebook/charts/charts.ts";
+import { testFolder } from "../support/servers.ts";
+import { CHECKOUT } from "./pages.ts";
+import { standaloneSvg } from "./standalone_svg.ts";
+
+const SERIES = join(import.meta.dirname!, "pictures_series.json");
+/** In local time, so that the clock in the pictures does not depend on where they are drawn. */
+const STARTED_AT = new Date(2026, 10, 23, 14, 37, 56).getTime();
+
+const COLUMNS = [
+  ...["redis_success", "redis_fail", "redis_retry", "postgres_success", "postgres_fail"] as const,
+  ...["writtenPerSecond", "drainedPerSecond", "lagEvents", "lagSeconds"] as const,
+  ...["freshnessP50Ms", "freshnessP99Ms"] as const,
+];
+
+/** Milliseconds since the first sample, then the columns. */
+type Row = (number | null)[];
+
+/** The files of docs/ and what they hold. */
+export async function pictures(): Promise<Record<string, string>> {
+  const rows = JSON.parse(await Deno.readTextFile(SERIES)) as Row[];
+  const chart = dashboard(rows.map(sampleOf));
+  return {
+    "dashboard-light.svg": standaloneSvg(chart, "light"),
+    "dashboard-dark.svg": standaloneSvg(chart, "dark"),
+  };
+}
+
+function sampleOf([ms, ...values]: Row): Sample {
+  const columns = COLUMNS.map((name, index) => [name, values[index]]);
+  return { at: new Date(STARTED_AT + ms!), ...Object.fromEntries(columns) } as Sample;
+}
+
+function rowOf(sample: Sample, first: Sample): Row {
+  const rounded = COLUMNS.map((name) => {
+    const value = sample[name];
+    return value === null ? null : Number(value.toFixed(2));
+  });
+  return [sample.at.getTime() - first.at.getTime(), ...rounded];
+}
+
+/** Traffic for 16 s, four of them without PostgreSQL, and the time until it has caught up. */
+async function record(): Promise<void> {
+  const own = { root: testFolder("pictures"), env: () => undefined };
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => void await stopServices(own));
+  const servers = serverOverrides(await startServices(own));
+  const config = configWith(parseConfig("", "defaults"), {
+    ...servers,
+    metrics: { sample_interval_ms: 250 },
+  });
+  const redis = stack.use(await connectRedis(config));
+  const target = stack.use(await openTarget(config));
+  stack.use(consumePeriodically(redis, target, config, "session"));
+  const sampler = stack.use(new Sampler(redis, config, { entity: "session" }));
+  sampler.start();
+  const traffic = dummyDataWorker(redis, config, "session", {
+    rate: 1000,
+    duration_seconds: 16,
+    seed: 1,
+  });
+  await delay(6_000);
+  await crashPostgres(own);
+  await delay(4_000);
+  await startServices(own);
+  await traffic;
+  await caughtUp(redis, target, config, "session", { deadlineMs: 30_000 });
+  await delay(1_500);
+  const rows = sampler.samples.map((sample) => rowOf(sample, sampler.samples[0]!));
+  const lines = rows.map((row) => `  ${JSON.stringify(row).replaceAll(",", ", ")}`);
+  await Deno.writeTextFile(SERIES, `[\n${lines.join(",\n")}\n]\n`);
+}
+
+if (import.meta.main) {
+  if (Deno.args.includes("--record")) await record();
+  for (const [name, svg] of Object.entries(await pictures())) {
+    await Deno.writeTextFile(join(CHECKOUT, "docs", name), svg);
+  }
+}
