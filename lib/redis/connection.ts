@@ -60,6 +60,9 @@ export class RedisConnection extends Redis {
    * else that a command does. It is the socket itself that holds it, so that it is lost with the socket, and
    * never sent over another. A call that is alone goes out at once, and so does the first quarter of many: Redis
    * works on it while the next ones are made, always as many as all before.
+   *
+   * ioredis's `enableAutoPipelining` makes 0.76, 0.89, 0.81 and 0.75 times as many inserts a second with 1, 16, 64
+   * and 256 in flight (medians of 7 runs, taken in turns).
    */
   #gather(): void {
     const { stream } = this;
