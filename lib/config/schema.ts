@@ -79,6 +79,9 @@ const entity = mapping({
   index_name: indexName,
 });
 
+/** The one entity of a file that names none. */
+const SESSION = { name: "session", table: "sessions" };
+
 const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
 
 const searchField = mapping({
@@ -231,11 +234,7 @@ export const configSchema = z.preprocess(
   }, { when: ({ value }) => typeof value === "object" }),
 ).transform((value) => ({
   ...value,
-  entities: value.entities ?? [{
-    name: "session",
-    table: "sessions",
-    index_name: value.search_index.index_name,
-  }],
+  entities: value.entities ?? [{ ...SESSION, index_name: value.search_index.index_name }],
 }));
 
 function* crossProblems(config: DeepPartial<Sections>): Generator<CrossProblem> {
@@ -270,7 +269,7 @@ function* crossProblems(config: DeepPartial<Sections>): Generator<CrossProblem> 
 }
 
 function* entityProblems({ entities, streams, search_index }: DeepPartial<Sections>) {
-  const list = entities ?? [{ name: "session", table: "sessions", ...search_index }];
+  const list = entities ?? [{ ...SESSION, ...search_index }];
   if (!Array.isArray(list)) return;
   yield* repeated(list, ["name", "table", "index_name"], ["entities"]);
 

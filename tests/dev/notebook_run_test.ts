@@ -2,35 +2,17 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type CellProgress, NotebookError, runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
+import { notebookOf } from "../support/notebooks.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 
 await ensureSetup({ onProgress: console.log });
-
-/** Writes a notebook with these code cells; returns its path and a folder for its results. */
-async function notebook(...sources: string[]): Promise<{ path: string; outDir: string }> {
-  const folder = testFolder("notebook");
-  await Deno.mkdir(folder);
-  const path = join(folder, "small.ipynb");
-  const kernelspec = { display_name: "Deno", language: "typescript", name: "deno" };
-  const cells = sources.map((source, index) => ({
-    cell_type: "code",
-    id: `cell-${index}`,
-    metadata: {},
-    outputs: [],
-    execution_count: null,
-    source,
-  }));
-  const content = { cells, metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
-  await Deno.writeTextFile(path, JSON.stringify(content));
-  return { path, outDir: join(folder, "out") };
-}
 
 Deno.test("a notebook runs cell by cell; results that come late are kept", async () => {
   const late = Array.from(
     { length: 12 },
     (_, i) => `await new Promise((r) => setTimeout(r, 5));\n${i}`,
   );
-  const { path, outDir } = await notebook("// nothing", ...late);
+  const { path, outDir } = await notebookOf("// nothing", ...late);
   const progress: CellProgress[] = [];
   const run = await runNotebook(path, { outDir, onCell: (cell) => progress.push(cell) });
   assert.equal(run.cells, 13);
@@ -66,7 +48,7 @@ for (
   ] as const
 ) {
   Deno.test(`a cell that ${what} ends the run and is named`, async () => {
-    const { path, outDir } = await notebook("1", source, "3");
+    const { path, outDir } = await notebookOf("1", source, "3");
     const started: number[] = [];
     await assert.rejects(
       runNotebook(path, {
@@ -90,7 +72,7 @@ for (
 
 Deno.test("an interrupted run ends its kernel", async () => {
   const pidFile = testFolder("kernel-pid");
-  const { path, outDir } = await notebook(
+  const { path, outDir } = await notebookOf(
     `await Deno.writeTextFile(${JSON.stringify(pidFile)}, String(Deno.pid));\nwhile (true) {}`,
   );
   const interrupt = new AbortController();

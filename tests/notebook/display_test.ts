@@ -1,29 +1,15 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { guardKernel, live, show } from "writebehind/notebook/display.ts";
-import { testFolder } from "../support/servers.ts";
+import { notebookOf } from "../support/notebooks.ts";
 
 await ensureSetup({ onProgress: console.log });
 
 /** Runs cells in a real kernel, whose outputs it returns: for each cell the HTML, or the kind of another output. */
 async function outputsOf(...sources: string[]): Promise<string[][]> {
-  const folder = testFolder("notebook");
-  await Deno.mkdir(folder);
-  const path = join(folder, "display.ipynb");
-  const cells = sources.map((source, index) => ({
-    cell_type: "code",
-    id: `cell-${index}`,
-    metadata: {},
-    outputs: [],
-    execution_count: null,
-    source,
-  }));
-  const kernelspec = { display_name: "Deno", language: "typescript", name: "deno" };
-  const content = { cells, metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
-  await Deno.writeTextFile(path, JSON.stringify(content));
-  const run = await runNotebook(path, { outDir: join(folder, "out"), cellTimeoutSeconds: 20 });
+  const { path, outDir } = await notebookOf(...sources);
+  const run = await runNotebook(path, { outDir, cellTimeoutSeconds: 20 });
   const executed = JSON.parse(await Deno.readTextFile(run.notebook)) as {
     cells: { outputs: { output_type: string; data?: Record<string, string | string[]> }[] }[];
   };
