@@ -140,7 +140,7 @@ function urlFrom(name: string, text: string | undefined, schemes: string[]): str
   return text;
 }
 
-export function redisUrlOf({ redis }: ServerSettings): string {
+function redisUrlOf({ redis }: ServerSettings): string {
   const url = new URL(`${redis.tls ? "rediss" : "redis"}://${bracketed(redis.host)}:${redis.port}`);
   if (redis.username !== null) url.username = encodeURIComponent(redis.username);
   if (redis.password !== null) url.password = encodeURIComponent(redis.password);
@@ -148,7 +148,7 @@ export function redisUrlOf({ redis }: ServerSettings): string {
   return url.href;
 }
 
-export function databaseUrlOf({ postgresql }: ServerSettings): string {
+function databaseUrlOf({ postgresql }: ServerSettings): string {
   const { host, port, database, user, password, ssl } = postgresql;
   const url = new URL(`postgresql://${bracketed(host)}:${port}/${encodeURIComponent(database)}`);
   url.username = encodeURIComponent(user);

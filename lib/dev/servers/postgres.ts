@@ -23,7 +23,7 @@ export interface PostgresOptions extends ServerOptions {
 }
 
 /** The superuser and the database of every embedded server: the config file's defaults. */
-export const EMBEDDED_DATABASE = { user: "redis", password: "redis", database: "redisdemo" };
+const EMBEDDED_DATABASE = { user: "redis", password: "redis", database: "redisdemo" };
 
 /** How long a server that was told to stop may take, in milliseconds, before it is killed. */
 const STOP_MS = 20_000;
