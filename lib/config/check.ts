@@ -4,6 +4,7 @@
  */
 
 import type { z } from "zod";
+import type { Config } from "./config.ts";
 import { configSchema } from "./schema.ts";
 import { formatPath, type Path, type Problem } from "./yaml.ts";
 
@@ -14,7 +15,7 @@ const defaults: unknown = configSchema.parse({});
 export function check(
   raw: unknown,
   lineOf: (path: Path) => number,
-): { value?: z.output<typeof configSchema>; problems: Problem[] } {
+): { value?: Config; problems: Problem[] } {
   const { success, data, error } = configSchema.safeParse(raw);
   if (success) return { value: data, problems: [] };
   const problems = error.issues.flatMap((issue) => {

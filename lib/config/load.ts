@@ -5,19 +5,13 @@
 
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import { check } from "./check.ts";
-import type { Config, configSchema, DeepPartial, EntityConfig } from "./schema.ts";
+import type { Config, DeepPartial, EntityConfig } from "./config.ts";
 import { readYaml } from "./yaml.ts";
 
-export {
-  type Config,
-  type DeepPartial,
-  type EntityConfig,
-  type SearchFieldConfig,
-} from "./schema.ts";
+export type { Config, DeepPartial, EntityConfig, SearchFieldConfig } from "./config.ts";
 
 const DEFAULT_FILE = "config/config.yaml";
 const MAX_FILE_BYTES = 2 ** 20;
@@ -34,6 +28,14 @@ const sources = new WeakMap<Config, unknown>();
  * @returns every key of the file, absent ones with their defaults, deeply frozen. `password` is
  *   readable but not enumerable: a copy by spreading lacks it, and displays show it redacted.
  * @throws {ConfigError} when the file cannot be read, or with all of its problems, one a line
+ *
+ * @example
+ * ```ts
+ * import { loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * console.log(config.redis.host, config.write_behind.batch_size);
+ * ```
  */
 export async function loadConfig(path?: string): Promise<Config> {
   const file = path ?? fileURLToPath(new URL(`../../${DEFAULT_FILE}`, import.meta.url));
@@ -44,8 +46,20 @@ export async function loadConfig(path?: string): Promise<Config> {
 /**
  * Checks a configuration given as YAML text.
  *
+ * @param text YAML; the empty text is all defaults
  * @param fileName the name that stands in the messages
  * @throws {ConfigError} with all problems, one a line
+ *
+ * @example
+ * ```ts
+ * import { equal, throws } from "node:assert/strict";
+ * import { parseConfig } from "writebehind";
+ *
+ * const config = parseConfig("streams: { partitions: 4 }", "my.yaml");
+ * equal(config.streams.partitions, 4);
+ * equal(config.redis.port, 6379);
+ * throws(() => parseConfig("streams: { partition: 4 }", "my.yaml"), /did you mean partitions/);
+ * ```
  */
 export function parseConfig(text: string, fileName: string): Config {
   const yaml = readYaml(text);
@@ -69,6 +83,15 @@ export function parseConfig(text: string, fileName: string): Config {
  * @param config from `loadConfig`, `parseConfig` or `configWith`
  * @param overrides the keys to change, at their places; a list replaces the whole list
  * @throws {ConfigError} with all problems, one a line
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { configWith, loadConfig } from "writebehind";
+ *
+ * const config = configWith(await loadConfig(), { write_behind: { batch_size: 500 } });
+ * equal(config.write_behind.batch_size, 500);
+ * ```
  */
 export function configWith(config: Config, overrides: DeepPartial<Config>): Config {
   if (!sources.has(config)) {
@@ -86,6 +109,14 @@ export function configWith(config: Config, overrides: DeepPartial<Config>): Conf
  * The entity of that name.
  *
  * @throws {ConfigError} when the config has none; the message lists those that it has
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { entityConfig, loadConfig } from "writebehind";
+ *
+ * equal(entityConfig(await loadConfig(), "session").table, "sessions");
+ * ```
  */
 export function entityConfig(config: Config, name: string): EntityConfig {
   const entity = config.entities.find((entity) => entity.name === name);
@@ -159,7 +190,7 @@ function merge(base: unknown, changes: unknown): unknown {
   return result;
 }
 
-function finish(config: z.output<typeof configSchema>, source: unknown): Config {
+function finish(config: Config, source: unknown): Config {
   hidePassword(config.postgresql);
   hidePassword(config.redis);
   sources.set(deepFreeze(config), structuredClone(source));

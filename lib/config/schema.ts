@@ -1,15 +1,11 @@
 /**
- * The keys of the configuration file: their types, ranges, defaults and the rules between them.
- * Units stand beside the keys; `config.ts` reads files and words the problems.
+ * The keys of the configuration file: their types, ranges, defaults and the rules between them. What they mean
+ * stands in `config.ts`; `load.ts` reads files, `check.ts` words the problems.
  * @module
  */
 
 import { z } from "zod";
-
-type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
-
-/** The same keys at every level, each of them optional; a list is given whole. */
-export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: DeepPartial<T[K]> } : T;
+import type { Config, DeepPartial } from "./config.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
 const LONGEST_MS = 2 ** 31 - 1;
@@ -87,7 +83,6 @@ const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
 const searchField = mapping({
   name: indexName,
   type: z.enum(FIELD_TYPES, { error: "expected TEXT, TAG, NUMERIC or GEO" }),
-  /** JSONPath; `$.<name>` when left out */
   path: text("expected a JSONPath that starts with $", /^\$/).optional(),
   sortable: flag(false),
 }).transform((field) => ({ ...field, path: field.path ?? `$.${field.name}` }));
@@ -108,7 +103,6 @@ const sections = mapping({
     username: optionalText,
     password: optionalText,
     tls: flag(false),
-    /** calls that a client may have in flight */
     max_in_flight: whole(1000, 1),
     command_timeout_ms: whole(5000, 1, LONGEST_MS),
   }),
@@ -116,22 +110,16 @@ const sections = mapping({
     .min(1, { error: "expected at least one entity" }).nullish(),
   zero_data_loss: section({
     enabled: flag(false),
-    /** a WAIT for `replicas` acknowledgements */
     wait_for_replicas: flag(false),
     replicas: whole(1, 1),
-    /** 0 would make Redis wait for ever */
     wait_timeout_ms: whole(2000, 1, LONGEST_MS),
-    /** a WAITAOF for the local disk; the original's name for it */
     wait_for_aof_rewrite: flag(false),
     aof_rewrite_timeout_secs: positive(5, LONGEST_SECONDS),
   }),
   streams: section({
     prefix: keyPart("stream"),
-    /** streams that an entity is split into */
     partitions: whole(1, 1, 256),
-    /** events in a stream past which writers are told to stop */
     max_events: whole(10_000_000, 1),
-    /** bytes of a stream past which writers are told to stop */
     max_bytes: whole(2 * 2 ** 30, 1),
     log_streams: section({
       redis_success: keyPart("log:redis:success"),
@@ -140,44 +128,31 @@ const sections = mapping({
       postgres_success: keyPart("log:postgres:success"),
       postgres_fail: keyPart("log:postgres:fail"),
     }),
-    /** entries that each log stream keeps */
     log_max_entries: whole(1000, 1),
     last_id_key_prefix: keyPart("stream:lastid"),
   }),
   documents: section({
-    /** bytes of a document's JSON text */
     max_bytes: whole(8 * 2 ** 20, 1, LARGEST_DOCUMENT_BYTES),
-    /** how long a `requestId` finds its first receipt again */
     request_id_ttl_seconds: whole(600, 1, LONGEST_SECONDS),
   }),
   dummy_data: section({
     num_records: whole(5, 0),
-    /** shares of the calls, 0 to 1; the three sum to 1 */
     create_pct: number(0.6, 0, 1),
     update_pct: number(0.3, 0, 1),
     delete_pct: number(0.1, 0, 1),
-    /** false: changed in Redis, not forwarded to the target */
     perform_write_behind: section({ insert: flag(true), update: flag(true), delete: flag(true) }),
-    /** documents a second; 0 is as fast as possible */
     rate: number(0, 0),
-    /** 0 is until `num_records` */
     duration_seconds: number(0, 0, LONGEST_SECONDS),
-    /** calls in flight */
     concurrency: whole(16, 1),
     seed: whole(1, Number.MIN_SAFE_INTEGER),
   }),
   write_behind: section({
-    /** events in a batch, a ceiling */
     batch_size: whole(1000, 1, 100_000),
-    /** bytes of events that a sink holds, a ceiling */
     batch_bytes: whole(32 * 2 ** 20, 1),
-    /** failures in a row after which a partition is called stuck; retrying goes on */
     max_retry_attempts: whole(3, 1),
-    /** pause between two drains; 0 is continuous */
     interval_seconds: number(0, 0, LONGEST_SECONDS),
     retry_base_ms: whole(50, 1, LONGEST_MS),
     retry_max_ms: whole(5000, 1, LONGEST_MS),
-    /** after this a silent owner of a partition is replaced */
     lease_seconds: positive(8, LONGEST_SECONDS),
   }),
   search_index: section({
@@ -196,24 +171,10 @@ const sections = mapping({
   }),
   metrics: section({
     sample_interval_ms: whole(500, 1, LONGEST_MS),
-    /** samples kept */
     max_samples: whole(600, 1),
-    /** counters are gathered in memory and sent this often */
     flush_interval_ms: whole(1000, 1, LONGEST_MS),
   }),
 });
-
-type Sections = z.output<typeof sections>;
-type Entity = z.output<typeof entity>;
-
-/** A configuration: checked, complete (absent keys have their defaults) and deeply frozen. */
-export type Config = DeepReadonly<Omit<Sections, "entities"> & { entities: Entity[] }>;
-
-/** One document type: its name, the table it is stored in, and its search index. */
-export type EntityConfig = Config["entities"][number];
-
-/** One indexed field of the documents. */
-export type SearchFieldConfig = Config["search_index"]["fields"][number];
 
 /** A problem found by a rule that looks at more than one key. */
 interface CrossProblem {
@@ -222,13 +183,13 @@ interface CrossProblem {
 }
 
 /**
- * The whole file. Rules between keys are looked at also where single keys are bad, so that one
+ * The keys, and the rules between them. These are looked at also where single keys are bad, so that one
  * report holds everything; hence they read the value as if any of it may be missing.
  */
-export const configSchema = z.preprocess(
+const file = z.preprocess(
   (value) => value ?? {},
   sections.superRefine((value, context) => {
-    for (const { path, message } of crossProblems(value as DeepPartial<Sections>)) {
+    for (const { path, message } of crossProblems(value as DeepPartial<Config>)) {
       context.addIssue({ code: "custom", path: [...path], message });
     }
   }, { when: ({ value }) => typeof value === "object" }),
@@ -237,7 +198,14 @@ export const configSchema = z.preprocess(
   entities: value.entities ?? [{ ...SESSION, index_name: value.search_index.index_name }],
 }));
 
-function* crossProblems(config: DeepPartial<Sections>): Generator<CrossProblem> {
+/** The whole file: what it makes is a complete {@linkcode Config}. */
+export const configSchema: z.ZodType<Config> = file;
+
+type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
+/** Does not compile where the schema has a key that {@linkcode Config} lacks. */
+const _complete = (config: Config): DeepReadonly<z.output<typeof file>> => config;
+
+function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
   const { redis, dummy_data: traffic, write_behind: sink, search_index: search } = config;
   if (search?.create_index === true && Number.isInteger(redis?.db) && redis?.db !== 0) {
     yield {
@@ -268,7 +236,7 @@ function* crossProblems(config: DeepPartial<Sections>): Generator<CrossProblem> 
   yield* entityProblems(config);
 }
 
-function* entityProblems({ entities, streams, search_index }: DeepPartial<Sections>) {
+function* entityProblems({ entities, streams, search_index }: DeepPartial<Config>) {
   const list = entities ?? [{ ...SESSION, ...search_index }];
   if (!Array.isArray(list)) return;
   yield* repeated(list, ["name", "table", "index_name"], ["entities"]);

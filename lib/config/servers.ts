@@ -11,15 +11,16 @@ import { readRecord, type RecordedServer } from "./record.ts";
 /** The part of the configuration that says where the servers are. */
 export type ServerSettings = Pick<Config, "redis" | "postgresql">;
 
-/** Where an address comes from. */
+/** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, this checkout's servers, or the file. */
 export type ServerSource = "environment" | "embedded" | "config";
 
 /** The two servers that a command uses. */
 export interface ResolvedServers {
-  /** With its password. */
+  /** `redis://…` or `rediss://…`, with its password. */
   readonly redisUrl: string;
-  /** With its password. */
+  /** `postgresql://…`, with its password. */
   readonly databaseUrl: string;
+  /** Where each of them comes from. */
   readonly source: { readonly redis: ServerSource; readonly database: ServerSource };
 }
 
@@ -45,6 +46,16 @@ export function serversFromEnvironment(
  * @param options.env reads an environment variable
  * @throws {ConfigError} when a variable holds no address, or when one of the embedded servers has ended
  * while the other runs: taking the other's place from the configuration would mix up two pipelines
+ *
+ * @example
+ * ```ts
+ * import { configWith, loadConfig, resolveServers, serverOverrides } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * const servers = await resolveServers(config);
+ * const resolved = configWith(config, serverOverrides(servers));
+ * console.log(resolved.redis.port);
+ * ```
  */
 export async function resolveServers(
   config: ServerSettings,
@@ -84,7 +95,26 @@ function firstOf(
   return running ? [running.url, "embedded"] : [configured, "config"];
 }
 
-/** One line with the addresses, without their passwords, and where they come from. */
+/**
+ * One line with the addresses, without their passwords, and where they come from.
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { describeServers } from "writebehind";
+ *
+ * const line = describeServers({
+ *   redisUrl: "redis://:secret@cache:6379",
+ *   databaseUrl: "postgresql://app:secret@db:5432/shop",
+ *   source: { redis: "environment", database: "config" },
+ * });
+ * equal(
+ *   line,
+ *   "Redis redis://:***@cache:6379 (REDIS_URL), " +
+ *     "PostgreSQL postgresql://app:***@db:5432/shop (config file)",
+ * );
+ * ```
+ */
 export function describeServers({ redisUrl, databaseUrl, source }: ResolvedServers): string {
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, embedded: "embedded", config: "config file" })[from];
@@ -99,7 +129,22 @@ export function addressesOf(
   return { redisUrl: redisUrlOf(config), databaseUrl: databaseUrlOf(config) };
 }
 
-/** What to lay over a configuration (`configWith`) so that it names the resolved servers. */
+/**
+ * What to lay over a configuration (`configWith`) so that it names the resolved servers.
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { configWith, loadConfig, serverOverrides } from "writebehind";
+ *
+ * const overrides = serverOverrides({
+ *   redisUrl: "rediss://cache:6380",
+ *   databaseUrl: "postgresql://app@db:5432/shop",
+ *   source: { redis: "environment", database: "environment" },
+ * });
+ * equal(configWith(await loadConfig(), overrides).redis.tls, true);
+ * ```
+ */
 export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
   redis: Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">;
   postgresql: Config["postgresql"];

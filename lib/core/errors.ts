@@ -8,7 +8,8 @@ import type { Receipt } from "./receipt.ts";
 
 /** The base class: catches everything thrown on purpose by this library. */
 export class WriteBehindError extends Error {
-  override name = this.constructor.name;
+  /** the name of the class */
+  override name: string = this.constructor.name;
 }
 
 /** The configuration file is unusable; the message lists every problem with its file, line and key. */
@@ -38,6 +39,11 @@ export type DocumentErrorCode =
 
 /** A document call was refused: neither the document nor an event was written. */
 export class DocumentError extends WriteBehindError {
+  /**
+   * @param code why it was refused
+   * @param message for people: what was asked, why it is refused, what to do
+   * @param options the `cause`, where there is one
+   */
   constructor(readonly code: DocumentErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
   }
@@ -48,6 +54,7 @@ export class BackpressureError extends WriteBehindError {
   /**
    * @param limit which limit was reached: `max_events`, `max_bytes` or `max_in_flight`
    * @param current how much there is now, in events, bytes or calls
+   * @param message for people
    */
   constructor(
     readonly limit: "max_events" | "max_bytes" | "max_in_flight",
@@ -60,7 +67,11 @@ export class BackpressureError extends WriteBehindError {
 
 /** Redis refuses writes in its present state (OOM, MISCONF, LOADING, READONLY …): nothing was written. */
 export class RedisRefusedError extends WriteBehindError {
-  /** @param code the first word of Redis's error, such as `OOM` */
+  /**
+   * @param code the first word of Redis's error, such as `OOM`
+   * @param message for people
+   * @param options the `cause`: Redis's error
+   */
   constructor(readonly code: string, message: string, options?: ErrorOptions) {
     super(message, options);
   }
@@ -74,7 +85,11 @@ export class UnknownOutcomeError extends WriteBehindError {}
 
 /** Written, but the durability that was asked for was not confirmed. */
 export class DurabilityError extends WriteBehindError {
-  /** @param receipt what was written */
+  /**
+   * @param receipt what was written
+   * @param message for people
+   * @param options the `cause`, where there is one
+   */
   constructor(readonly receipt: Receipt, message: string, options?: ErrorOptions) {
     super(message, options);
   }

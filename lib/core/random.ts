@@ -6,7 +6,20 @@
 /** Gives the next pseudo-random number, from 0 up to but not 1. */
 export type Random = () => number;
 
-/** A random generator (sfc32): the same seed gives the same numbers. */
+/**
+ * A random generator: the same seed gives the same numbers. Not for secrets.
+ * Source: sfc32, by Chris Doty-Humphrey, in PractRand.
+ * @param seed a whole number, of which 53 bits count
+ *
+ * @example
+ * ```ts
+ * import { deepEqual } from "node:assert/strict";
+ * import { seededRandom } from "writebehind";
+ *
+ * const [one, other] = [seededRandom(7), seededRandom(7)];
+ * deepEqual([one(), one()], [other(), other()]);
+ * ```
+ */
 export function seededRandom(seed: number): Random {
   let a = seed | 0;
   let b = Math.floor(seed / 2 ** 32) | 0;

@@ -23,7 +23,16 @@ export const MAX_MS = 2 ** (63 - SEQUENCE_BITS) - 1;
  * stream ids do.
  * @param streamId such as `1764000000000-0`
  * @returns the version, or `null` where the id does not fit: a sequence of 2^20 or more, or a time past
- * {@linkcode MAX_MS}
+ * 2^43 - 1 ms, in the year 2248
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { versionOf } from "writebehind";
+ *
+ * equal(versionOf("1764000000000-3"), 1764000000000n * 2n ** 20n + 3n);
+ * equal(versionOf("1764000000000-1048576"), null);
+ * ```
  */
 export function versionOf(streamId: string): bigint | null {
   const dash = streamId.indexOf("-");
@@ -47,7 +56,19 @@ export function versionLow(ms: number, seq: number): number {
   return (ms % LOW_TIMES) * SEQUENCES + seq;
 }
 
-/** The stream id that a version was made from. */
+/**
+ * The stream id that a version was made from.
+ * @param version such as the column `version` of a table holds
+ * @returns such as `1764000000000-3`
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { streamIdOf } from "writebehind";
+ *
+ * equal(streamIdOf(1764000000000n * 2n ** 20n + 3n), "1764000000000-3");
+ * ```
+ */
 export function streamIdOf(version: bigint): string {
   return `${version >> BigInt(SEQUENCE_BITS)}-${version & BigInt(MAX_SEQUENCE)}`;
 }

@@ -13,6 +13,7 @@ import { ARRAY, ARRAY_END, END, JsonReader, OBJECT, OBJECT_END, STRING } from ".
 export type Json = null | boolean | number | string | Json[] | JsonObject;
 /** A JSON object: what a document is. */
 export interface JsonObject {
+  /** a value; a key whose value is `undefined` is left out, as `JSON.stringify` does */
   [key: string]: Json | undefined;
 }
 
@@ -29,6 +30,14 @@ export const MAX_DEPTH = 127;
  * @param document an object, or the text of one. Text keeps its spelling, such as integers above 2^53.
  * @param maxBytes the largest text allowed, in bytes of UTF-8
  * @throws {DocumentError} `too_large`, or `invalid` with the path of the value and what to do
+ *
+ * @example What would be changed is refused
+ * ```ts
+ * import { equal, throws } from "node:assert/strict";
+ *
+ * equal(encodeJson('{"n": 9007199254740993}', 100).text, '{"n": 9007199254740993}');
+ * throws(() => encodeJson({ name: "a\u0000b" }, 100), /U\+0000/);
+ * ```
  */
 export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
   if (typeof document !== "string") return encodeObject(document, maxBytes);

@@ -43,7 +43,17 @@ function canonicalNumber(token: string): string {
   return digits === "" ? "0" : `${sign}${digits}e${exponent}`;
 }
 
-/** Whether two JSON texts are equal as values. */
+/**
+ * Whether two JSON texts are equal as values: numbers as decimals, keys in any order.
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ *
+ * equal(equalJson('{"a": 1.0, "b": -0}', '{"b":0,"a":1}'), true);
+ * equal(equalJson("9007199254740993", "9007199254740992"), false);
+ * ```
+ */
 export function equalJson(a: string, b: string): boolean {
   if (a === b) return true;
   // Parsing rounds long numbers, so these are compared as decimals.

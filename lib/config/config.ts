@@ -1,0 +1,183 @@
+/**
+ * What a configuration holds: the keys of the file, with their units and defaults. Their ranges and the rules
+ * between them are in `schema.ts`.
+ * @module
+ */
+
+/** The same keys at every level, each of them optional; a list is given whole. */
+export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: DeepPartial<T[K]> } : T;
+
+/** A configuration: checked, complete (absent keys have their defaults) and deeply frozen. */
+export interface Config {
+  /** the target: a PostgreSQL database */
+  readonly postgresql: {
+    /** @default {"localhost"} */
+    readonly host: string;
+    /** @default {5432} */
+    readonly port: number;
+    /** @default {"redisdemo"} */
+    readonly database: string;
+    /** @default {"redis"} */
+    readonly user: string;
+    /** readable, but not enumerable: displays show it redacted. @default {null} */
+    readonly password: string | null;
+    /** @default {false} */
+    readonly ssl: boolean;
+  };
+  /** the Redis in front of it */
+  readonly redis: {
+    /** @default {"localhost"} */
+    readonly host: string;
+    /** @default {6379} */
+    readonly port: number;
+    /** 0 where there is a search index: RediSearch lives in database 0. @default {0} */
+    readonly db: number;
+    /** `null` for Redis's default user. @default {null} */
+    readonly username: string | null;
+    /** readable, but not enumerable: displays show it redacted. @default {null} */
+    readonly password: string | null;
+    /** @default {false} */
+    readonly tls: boolean;
+    /** calls that a client may have in flight. @default {1000} */
+    readonly max_in_flight: number;
+    /** in ms; a connection that is silent for so long is closed. @default {5000} */
+    readonly command_timeout_ms: number;
+  };
+  /** the document types. @default one, `session`, in the table `sessions` */
+  readonly entities: readonly EntityConfig[];
+  /** what a write waits for */
+  readonly zero_data_loss: {
+    /** false: a write is done when Redis has it in memory. @default {false} */
+    readonly enabled: boolean;
+    /** a WAIT for `replicas` acknowledgements. @default {false} */
+    readonly wait_for_replicas: boolean;
+    /** @default {1} */
+    readonly replicas: number;
+    /** in ms. @default {2000} */
+    readonly wait_timeout_ms: number;
+    /** a WAITAOF for this Redis's disk; the original's name for it. @default {false} */
+    readonly wait_for_aof_rewrite: boolean;
+    /** in seconds. @default {5} */
+    readonly aof_rewrite_timeout_secs: number;
+  };
+  /** the streams of events, and those of logs */
+  readonly streams: {
+    /** what the names of event streams begin with. @default {"stream"} */
+    readonly prefix: string;
+    /** streams that an entity is split into, fixed by the first write. @default {1} */
+    readonly partitions: number;
+    /** events in a stream past which writers are told to stop. @default {10000000} */
+    readonly max_events: number;
+    /** bytes of a stream past which writers are told to stop. @default 2 GiB */
+    readonly max_bytes: number;
+    /** the keys of the log streams, one a counter */
+    readonly log_streams: {
+      /** @default {"log:redis:success"} */
+      readonly redis_success: string;
+      /** @default {"log:redis:fail"} */
+      readonly redis_fail: string;
+      /** @default {"log:redis:retry"} */
+      readonly redis_retry: string;
+      /** @default {"log:postgres:success"} */
+      readonly postgres_success: string;
+      /** @default {"log:postgres:fail"} */
+      readonly postgres_fail: string;
+    };
+    /** entries that each log stream keeps. @default {1000} */
+    readonly log_max_entries: number;
+    /** what the keys of the offset's copies begin with. @default {"stream:lastid"} */
+    readonly last_id_key_prefix: string;
+  };
+  /** limits of documents */
+  readonly documents: {
+    /** bytes of a document's JSON text. @default 8 MiB */
+    readonly max_bytes: number;
+    /** how long a `requestId` finds its first receipt again, in seconds. @default {600} */
+    readonly request_id_ttl_seconds: number;
+  };
+  /** the traffic of `dummyDataWorker` */
+  readonly dummy_data: {
+    /** calls in all. @default {5} */
+    readonly num_records: number;
+    /** share of the calls, 0 to 1; the three sum to 1. @default {0.6} */
+    readonly create_pct: number;
+    /** @default {0.3} */
+    readonly update_pct: number;
+    /** @default {0.1} */
+    readonly delete_pct: number;
+    /** false: changed in Redis, not forwarded to the target; for all documents, not only dummy ones */
+    readonly perform_write_behind: {
+      /** @default {true} */
+      readonly insert: boolean;
+      /** @default {true} */
+      readonly update: boolean;
+      /** @default {true} */
+      readonly delete: boolean;
+    };
+    /** documents a second; 0 is as fast as possible. @default {0} */
+    readonly rate: number;
+    /** in seconds; 0 is until `num_records`. @default {0} */
+    readonly duration_seconds: number;
+    /** calls in flight. @default {16} */
+    readonly concurrency: number;
+    /** the same seed makes the same documents. @default {1} */
+    readonly seed: number;
+  };
+  /** the sink */
+  readonly write_behind: {
+    /** events in a batch, a ceiling. @default {1000} */
+    readonly batch_size: number;
+    /** bytes of events that a sink holds, a ceiling. @default 32 MiB */
+    readonly batch_bytes: number;
+    /** failures in a row after which a partition is called stuck; retrying goes on. @default {3} */
+    readonly max_retry_attempts: number;
+    /** pause between two drains, in seconds; 0 is continuous. @default {0} */
+    readonly interval_seconds: number;
+    /** the first pause after a failure, in ms, doubled up to `retry_max_ms`. @default {50} */
+    readonly retry_base_ms: number;
+    /** in ms. @default {5000} */
+    readonly retry_max_ms: number;
+    /** a sink that is silent for so long, in seconds, is replaced. @default {8} */
+    readonly lease_seconds: number;
+  };
+  /** the search index */
+  readonly search_index: {
+    /** @default {true} */
+    readonly create_index: boolean;
+    /** the index of `session`, where `entities` is not given. @default {"idx:sessions"} */
+    readonly index_name: string;
+    /** @default `user_id` as TEXT, `device_type` and `device_model` as TAG */
+    readonly fields: readonly SearchFieldConfig[];
+  };
+  /** counters and samples */
+  readonly metrics: {
+    /** in ms. @default {500} */
+    readonly sample_interval_ms: number;
+    /** samples kept. @default {600} */
+    readonly max_samples: number;
+    /** counters are gathered in memory and sent this often, in ms. @default {1000} */
+    readonly flush_interval_ms: number;
+  };
+}
+
+/** One document type: its name, the table it is stored in, and its search index. */
+export interface EntityConfig {
+  /** matches `[a-z][a-z0-9_]{0,40}`; what the keys of its documents begin with */
+  readonly name: string;
+  /** matches `[a-z][a-z0-9_]{0,40}` */
+  readonly table: string;
+  /** the name of its RediSearch index */
+  readonly index_name: string;
+}
+
+/** One indexed field of the documents. */
+export interface SearchFieldConfig {
+  /** its name in queries */
+  readonly name: string;
+  /** RediSearch's type */
+  readonly type: "TEXT" | "TAG" | "NUMERIC" | "GEO";
+  /** JSONPath of the value. @default `$.<name>` */
+  readonly path: string;
+  /** whether Redis keeps it ready for sorting, which takes memory. @default {false} */
+  readonly sortable: boolean;
+}

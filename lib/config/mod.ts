@@ -1,0 +1,16 @@
+/**
+ * The configuration alone: loads no driver of any server.
+ * @module
+ */
+
+export { ConfigError, WriteBehindError } from "../core/errors.ts";
+export type { Config, DeepPartial, EntityConfig, SearchFieldConfig } from "./config.ts";
+export { configWith, entityConfig, loadConfig, parseConfig } from "./load.ts";
+export {
+  describeServers,
+  type ResolvedServers,
+  resolveServers,
+  serverOverrides,
+  type ServerSettings,
+  type ServerSource,
+} from "./servers.ts";
