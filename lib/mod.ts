@@ -1,10 +1,25 @@
 /**
  * writebehind: Redis as a fast front for writes, every change carried on to a relational database.
- * This file names what is public, and nothing else. The notebook room, the embedded servers and the
- * sampler's charts are imported by their own paths, since they load heavy packages.
+ *
+ * This file names what is public, and nothing else. It loads no command line, and a target's driver only when
+ * that target is opened.
+ *
+ * @example From a document to its row
+ * ```ts
+ * import * as wb from "writebehind";
+ *
+ * const config = await wb.loadConfig();
+ * await using redis = await wb.connectRedis(config);
+ * await using target = await wb.openTarget(config);
+ * await using _sink = wb.consumePeriodically(redis, target, config, "session");
+ *
+ * await wb.insertDocument(redis, config, "session", wb.generateDummySession());
+ * await wb.caughtUp(redis, target, config, "session");
+ * ```
  * @module
  */
 
+// Configuration, and which servers it leads to
 export {
   type Config,
   configWith,
@@ -15,7 +30,25 @@ export {
   parseConfig,
   type SearchFieldConfig,
 } from "./config/load.ts";
+export {
+  describeServers,
+  type ResolvedServers,
+  resolveServers,
+  serverOverrides,
+  type ServerSettings,
+  type ServerSource,
+} from "./config/servers.ts";
+
+// Connections
 export { type ConnectionOptions, connectRedis, RedisConnection } from "./redis/connection.ts";
+export { connectPostgres, openTarget, type PostgresPool } from "./targets/open.ts";
+
+// Documents: writing and reading
+export { type Json, type JsonObject } from "./core/json/encode.ts";
+export { type Receipt } from "./core/receipt.ts";
+export { type EventType, streamIdOf, versionOf } from "./core/stream_ids.ts";
+export { generateDocId } from "./documents/ids.ts";
+export { readByIds, type ReadOptions } from "./documents/read.ts";
 export {
   deleteDocument,
   insertDocument,
@@ -23,10 +56,10 @@ export {
   updateDocument,
   type WriteOptions,
 } from "./documents/write.ts";
-export { generateDocId } from "./documents/ids.ts";
-export { readByIds, type ReadOptions } from "./documents/read.ts";
-export { type Receipt } from "./core/receipt.ts";
 export { type Durability } from "./redis/durability.ts";
+export { documentKey } from "./redis/keys.ts";
+
+// Errors
 export {
   BackpressureError,
   ConfigError,
@@ -38,34 +71,48 @@ export {
   UnknownOutcomeError,
   WriteBehindError,
 } from "./core/errors.ts";
-export { documentKey } from "./redis/keys.ts";
-export { type EventType, streamIdOf, versionOf } from "./core/stream_ids.ts";
-export { type Json, type JsonObject } from "./core/json/encode.ts";
-export { main } from "./cli/main.ts";
-export { type CounterName } from "./redis/counters.ts";
-export { loadMetrics, type Metrics } from "./metrics/counters.ts";
-export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
-export { describeServers, resolveServers, serverOverrides } from "./config/servers.ts";
-export { rebuild, RebuildRefusedError, type RebuildReport } from "./operate/rebuild.ts";
-export { repairRedis, type RepairReport, repairTarget } from "./operate/verify/repair.ts";
-export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./operate/replay.ts";
-export { createSearchIndex } from "./search/index.ts";
-export { randomSearchQueries } from "./demo/random_queries.ts";
-export { search, searchRaw } from "./search/search.ts";
-export { caughtUp } from "./operate/caught_up.ts";
-export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
-export { type PartitionStatus, readStatus } from "./operate/status.ts";
-export { dummyDataWorker } from "./demo/traffic.ts";
-export { generateDummySession } from "./demo/dummy_session.ts";
-export { seededRandom } from "./core/random.ts";
-export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";
 
+// Search
+export { SearchError, type SearchErrorCode } from "./search/error.ts";
+export { createSearchIndex, type SearchIndexResult } from "./search/index.ts";
+export { type SearchFilter } from "./search/query.ts";
+export {
+  type FoundDocument,
+  search,
+  type SearchOptions,
+  searchRaw,
+  type SearchResult,
+} from "./search/search.ts";
+
+// The sink
+export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
+export { createTable } from "./targets/open.ts";
+export type { Target } from "./targets/target.ts";
+
+// Operating it
+export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
-export { connectPostgres, createTable, openTarget, readDeadLetter } from "./targets/open.ts";
+export { rebuild, RebuildRefusedError, type RebuildReport } from "./operate/rebuild.ts";
+export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./operate/replay.ts";
+export { type PartitionStatus, readStatus } from "./operate/status.ts";
+export { repairRedis, type RepairReport, repairTarget } from "./operate/verify/repair.ts";
+export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";
+export { readDeadLetter } from "./targets/open.ts";
 export type {
   DeadLetter,
   DeadLetterEvent,
   DeadLetterSelection,
   DeadLetterState,
-  Target,
 } from "./targets/target.ts";
+
+// Metrics
+export { loadMetrics, type Metrics } from "./metrics/counters.ts";
+export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
+export { type CounterName, type Counters, type Gauge } from "./redis/counters.ts";
+
+// The original's demonstration
+export { main } from "./cli/main.ts";
+export { type Random, seededRandom } from "./core/random.ts";
+export { type DummySession, generateDummySession } from "./demo/dummy_session.ts";
+export { type RandomQuery, randomSearchQueries } from "./demo/random_queries.ts";
+export { dummyDataWorker, type TrafficOptions, type TrafficReport } from "./demo/traffic.ts";

@@ -40,6 +40,7 @@ export type DocumentErrorCode =
 /** A document call was refused: neither the document nor an event was written. */
 export class DocumentError extends WriteBehindError {
   /**
+   * Made by the library, for callers to catch.
    * @param code why it was refused
    * @param message for people: what was asked, why it is refused, what to do
    * @param options the `cause`, where there is one
@@ -52,6 +53,7 @@ export class DocumentError extends WriteBehindError {
 /** Too much is waiting already: nothing was written, calling again later is safe. */
 export class BackpressureError extends WriteBehindError {
   /**
+   * Made by the library, for callers to catch.
    * @param limit which limit was reached: `max_events`, `max_bytes` or `max_in_flight`
    * @param current how much there is now, in events, bytes or calls
    * @param message for people
@@ -68,6 +70,7 @@ export class BackpressureError extends WriteBehindError {
 /** Redis refuses writes in its present state (OOM, MISCONF, LOADING, READONLY …): nothing was written. */
 export class RedisRefusedError extends WriteBehindError {
   /**
+   * Made by the library, for callers to catch.
    * @param code the first word of Redis's error, such as `OOM`
    * @param message for people
    * @param options the `cause`: Redis's error
@@ -86,6 +89,7 @@ export class UnknownOutcomeError extends WriteBehindError {}
 /** Written, but the durability that was asked for was not confirmed. */
 export class DurabilityError extends WriteBehindError {
   /**
+   * Made by the library, for callers to catch.
    * @param receipt what was written
    * @param message for people
    * @param options the `cause`, where there is one

@@ -13,9 +13,13 @@ export type DummySession = {
   session_id: string;
   /** What the device reported, the newest first. */
   device_logs: { ts: number; evt: string }[];
+  /** in ms since 1970 */
   last_activity: number;
+  /** in ms since 1970 */
   login_time: number;
+  /** `android`, `ios` or `web` */
   device_type: string;
+  /** such as `Pixel-4` */
   device_model: string;
   /** In degrees, with at most six decimals: RedisJSON misreads some longer numbers. */
   geo_location: { lat: number; lon: number };
@@ -48,6 +52,16 @@ const degrees = (random: Random, from: number) =>
 /**
  * Makes a session document of about 350 bytes of JSON, from the generator alone.
  * @param random gives the same documents again where it is seeded alike
+ *
+ * @example
+ * ```ts
+ * import { deepEqual, match } from "node:assert/strict";
+ * import { generateDummySession, seededRandom } from "writebehind";
+ *
+ * const session = generateDummySession(seededRandom(1));
+ * match(session.user_id, /^user_\d+$/);
+ * deepEqual(generateDummySession(seededRandom(1)), session);
+ * ```
  */
 export function generateDummySession(random: Random = Math.random): DummySession {
   const now = DAY_BEGINS + below(random, DAY_MS);

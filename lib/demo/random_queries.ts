@@ -26,6 +26,16 @@ export interface RandomQuery {
  * @param count queries
  * @param options.seed the same seed asks the same queries
  * @returns what was asked and how many documents were found; a query that fails says so in its entry
+ * @throws {ConfigError} where the configuration has no such entity
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, randomSearchQueries } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * console.table(await randomSearchQueries(redis, config, "session", 5));
+ * ```
  */
 export async function randomSearchQueries(
   redis: RedisConnection,

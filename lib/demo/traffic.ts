@@ -29,16 +29,19 @@ import { below, generateDummyPatch, generateDummySession } from "./dummy_session
 
 /** What traffic has done. */
 export interface TrafficReport {
-  /** documents written, by verb */
+  /** documents inserted */
   inserted: number;
+  /** documents updated */
   updated: number;
+  /** documents deleted */
   deleted: number;
-  /** of these, the ones whose durability was not confirmed */
+  /** of these three, the ones whose durability was not confirmed */
   unconfirmed: number;
   /** calls that failed; for `UnknownOutcomeError`, the document may be written all the same */
   failed: number;
   /** times that a call was told to come later, and did */
   backpressure: number;
+  /** how long it took, in seconds */
   seconds: number;
   /** documents written per second */
   perSecond: number;
@@ -69,6 +72,20 @@ export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
  * counted with their reasons, and it goes on.
  * @returns what was done, also after `signal`
  * @throws {ConfigError} for an unknown entity or options that do not fit
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, dummyDataWorker, loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const report = await dummyDataWorker(redis, config, "session", {
+ *   num_records: 1000,
+ *   rate: 200,
+ *   signal: AbortSignal.timeout(10_000),
+ * });
+ * console.log(report.inserted, report.latencyMs.p99, report.reasons);
+ * ```
  */
 export async function dummyDataWorker(
   redis: RedisConnection,

@@ -12,11 +12,23 @@ import { MAX_ID_BYTES } from "../core/stream_ids.ts";
  * @param appId what writes the document, such as `app`
  * @param machineId where; by default this machine's host name is not told
  * @returns such as `app-m1-1764000000000-9f2c4a1be07d`
+ *
+ * @example
+ * ```ts
+ * import { match } from "node:assert/strict";
+ * import { generateDocId } from "writebehind";
+ *
+ * match(generateDocId("shop", "eu1"), /^shop-eu1-\d{13}-[0-9a-f]{12}$/);
+ * ```
  */
 export function generateDocId(appId = "app", machineId = "m1"): string {
   return `${appId}-${machineId}-${Date.now()}-${randomBytes(6).toString("hex")}`;
 }
 
+/**
+ * Refuses what cannot be an id: 1 to 512 bytes of valid UTF-8 without U+0000.
+ * @throws {DocumentError} `invalid`
+ */
 export function checkId(docId: string): void {
   const why = typeof docId !== "string"
     ? `expected text, got ${typeof docId}`

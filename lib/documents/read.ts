@@ -3,11 +3,11 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentKey } from "../redis/keys.ts";
+import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { checkId } from "./ids.ts";
 import { readThrough } from "./read_through.ts";
@@ -30,6 +30,18 @@ const KEYS_AT_A_TIME = 5000;
  * @returns the documents in the order of `docIds`, `null` for one that is missing
  * @throws {DocumentError} `invalid` for an id that cannot be one
  * @throws {ConfigError} with `through`, where not all changes are forwarded to the target
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, readByIds } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const ids = ["app-42", "app-43"];
+ * const [one, other] = await readByIds(redis, config, "session", ids, { through: target });
+ * console.log(one?.user_id, other?.user_id);
+ * ```
  */
 export async function readByIds(
   redis: RedisConnection,

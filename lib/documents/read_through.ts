@@ -3,12 +3,11 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, isForwarded } from "../config/load.ts";
 import { ConfigError, DocumentError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
-import { rowsOf, targetOf } from "../targets/open.ts";
+import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Rows, Target } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
 

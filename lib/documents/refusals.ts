@@ -14,13 +14,14 @@ import {
 } from "../core/errors.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
+/** The error for a status that a script answered. */
 export function refusal(
   code: string,
   detail: string,
   docId: string,
   verb: string,
   keys: PartitionKeys,
-) {
+): BackpressureError | DocumentError {
   const cannot = `Cannot ${verb} ${docId}`;
   if (code === "max_events" || code === "max_bytes") {
     const unit = code === "max_events" ? "events" : "bytes";
@@ -57,6 +58,7 @@ const REFUSALS = new Map([
   ["TRYAGAIN", "its cluster is moving keys"],
 ]);
 
+/** The error to throw for one that came from Redis or the way to it. */
 export function explain(error: unknown, verb: string, docId: string): unknown {
   if (error instanceof WriteBehindError) return error;
   const reason = reasonOf(error);

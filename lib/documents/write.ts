@@ -52,6 +52,33 @@ export interface InsertOptions extends WriteOptions {
  * @throws {RedisRefusedError} nothing was written: Redis takes no writes now
  * @throws {UnknownOutcomeError} the reply was lost
  * @throws {DurabilityError} written, but not confirmed as asked
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, insertDocument, loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const session = { user_id: "user_42", device_type: "ios" };
+ * const { documentId, streamId } = await insertDocument(redis, config, "session", session);
+ * console.log(documentId, streamId);
+ * ```
+ *
+ * @example Safe to repeat, and on a replica before it returns
+ * ```ts
+ * import { connectRedis, insertDocument, loadConfig, UnknownOutcomeError } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const options = { requestId: crypto.randomUUID(), durability: "replicas" } as const;
+ * const insert = () =>
+ *   insertDocument(redis, config, "session", { user_id: "user_42" }, "app-42", options);
+ * const receipt = await insert().catch((error) => {
+ *   if (error instanceof UnknownOutcomeError) return insert();
+ *   throw error;
+ * });
+ * console.log(receipt.repeated);
+ * ```
  */
 export function insertDocument(
   redis: RedisConnection,
@@ -71,7 +98,19 @@ export function insertDocument(
 /**
  * Merges a patch into a document by RFC 7386 (`null` removes a key) and appends its `update` event,
  * which carries the whole document after the change.
+ * @param entity an entity's name from the configuration, such as `session`
+ * @param patch an object, or its JSON text
+ * @returns the receipt
  * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, updateDocument } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await updateDocument(redis, config, "session", "app-42", { device_type: "web", city: null });
+ * ```
  */
 export function updateDocument(
   redis: RedisConnection,
@@ -90,7 +129,22 @@ export function updateDocument(
 
 /**
  * Removes a document and appends its `delete` event.
+ * @param entity an entity's name from the configuration, such as `session`
+ * @returns the receipt
  * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, deleteDocument, DocumentError, loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * try {
+ *   await deleteDocument(redis, config, "session", "app-42");
+ * } catch (error) {
+ *   if (!(error instanceof DocumentError && error.code === "missing")) throw error;
+ * }
+ * ```
  */
 export function deleteDocument(
   redis: RedisConnection,

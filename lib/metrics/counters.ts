@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "../redis/client.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 
 /** What {@linkcode loadMetrics} returns: the original's keys with their counts, in events. */
@@ -12,6 +12,15 @@ export type Metrics = Record<`metrics:${CounterName}`, number>;
 /**
  * The counters of all processes, as Redis holds them (each process sends about once a second).
  * @returns the original's five keys, 0 where nothing was counted
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, loadMetrics } from "writebehind";
+ *
+ * await using redis = await connectRedis(await loadConfig());
+ * const metrics = await loadMetrics(redis);
+ * console.log(metrics["metrics:redis_success"], metrics["metrics:postgres_success"]);
+ * ```
  */
 export async function loadMetrics(redis: Redis): Promise<Metrics> {
   const keys = COUNTER_NAMES.map((name) => `metrics:${name}` as const);

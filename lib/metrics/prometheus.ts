@@ -10,6 +10,7 @@ import type { Sampler } from "./sampler.ts";
 
 /** An endpoint that runs. */
 export interface MetricsServer extends AsyncDisposable {
+  /** where to scrape it, such as `http://127.0.0.1:9464/metrics` */
   readonly url: string;
 }
 

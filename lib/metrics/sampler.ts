@@ -11,10 +11,13 @@ import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { type Position, readLag, valueOf } from "../redis/streams.ts";
 
-/** One moment of the pipeline. Rates are per second since the sample before. */
+/**
+ * One moment of the pipeline. Rates are per second since the sample before; the five counters are in events since
+ * sampling began, so that the first sample has zeros.
+ */
 export interface Sample extends Record<CounterName, number> {
+  /** when it was taken */
   at: Date;
-  // The five counters are in events since sampling began: the first sample has zeros.
   /** events written to Redis per second, by all processes */
   writtenPerSecond: number;
   /** events applied to the target per second, by all sinks */
@@ -23,8 +26,9 @@ export interface Sample extends Record<CounterName, number> {
   lagEvents: number;
   /** age of the oldest event that the target does not have, in seconds */
   lagSeconds: number;
-  /** ms from the write call to the row being visible, of recent events; null where none came */
+  /** ms from the write call to the row being visible, the median of recent events; null where none came */
   freshnessP50Ms: number | null;
+  /** the same, of all but the slowest one in a hundred */
   freshnessP99Ms: number | null;
 }
 
@@ -45,6 +49,18 @@ const FRESHNESS_MAX_AGE_MS = 5000;
  * At most `metrics.max_samples` are kept. When there are more, every other sample of the older half is
  * merged into the one after it (rates over both intervals, the larger lag and freshness), so the whole
  * story stays in the series, coarser the older it is, and no peak vanishes.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, Sampler } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using sampler = new Sampler(redis, config);
+ * sampler.onSample(({ lagEvents, drainedPerSecond }) => console.log(lagEvents, drainedPerSecond));
+ * sampler.start();
+ * await sampler.until(({ lagEvents }) => lagEvents === 0, "the target to catch up");
+ * ```
  */
 export class Sampler {
   /** What went wrong at the last sample; null when it succeeded. */
@@ -60,7 +76,10 @@ export class Sampler {
   #started = false;
   #taking: Promise<unknown> = Promise.resolve();
 
-  /** @throws {ConfigError} where the configuration has no such entity */
+  /**
+   * Does not begin yet: see {@linkcode start}.
+   * @throws {ConfigError} where the configuration has no such entity
+   */
   constructor(redis: RedisConnection, config: Config, options: SamplerOptions = {}) {
     const { entity, flush = [] } = options;
     this.#redis = redis;
@@ -89,6 +108,7 @@ export class Sampler {
     await this.#taking;
   }
 
+  /** Ends sampling, as {@linkcode stop} does. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "../redis/client.ts";
 import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";

@@ -3,10 +3,10 @@
  * @module
  */
 
-import { Redis, type RedisOptions } from "ioredis";
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { Redis, type RedisOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
 import { addressOf, explainRedis } from "./explain.ts";
@@ -16,7 +16,9 @@ import { checkRedis } from "./requirements.ts";
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
 export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 
-/** A connection to Redis: an ioredis client with what belongs to the connection. */
+/**
+ * A connection to Redis: an ioredis client with what belongs to the connection. Made by {@linkcode connectRedis}.
+ */
 export class RedisConnection extends Redis {
   /** What this connection counts, sent about once a second. */
   readonly counters: Counters;
@@ -29,6 +31,10 @@ export class RedisConnection extends Redis {
   #sendAt = 2;
   #lane: Promise<DurableLane> | undefined;
 
+  /**
+   * Not connected yet: {@linkcode connectRedis} connects, and checks the server.
+   * @param options more options of ioredis; they win over ours
+   */
   constructor(config: Config, options: ConnectionOptions = {}) {
     super({ ...redisOptions(config), ...options });
     this.#config = config;
@@ -42,6 +48,7 @@ export class RedisConnection extends Redis {
   /**
    * Runs a document call's script by its hash, as `evalsha` does at twice the cost: here calls of one turn
    * of the event loop go out together, and one timer watches over all of them.
+   * @internal
    */
   evalshaTogether(sha: string, keys: string[], args: string[]): Promise<unknown> {
     this.#gather();
@@ -83,7 +90,10 @@ export class RedisConnection extends Redis {
     this.#gathered++;
   }
 
-  /** The connection for writes that wait for durability, made when first needed: WAIT holds up all behind it. */
+  /**
+   * The connection for writes that wait for durability, made when first needed: WAIT holds up all behind it.
+   * @internal
+   */
   durableLane(): Promise<DurableLane> {
     const { wait_timeout_ms, aof_rewrite_timeout_secs } = this.#config.zero_data_loss;
     const timeout = this.#config.redis.command_timeout_ms + wait_timeout_ms +
@@ -107,6 +117,7 @@ export class RedisConnection extends Redis {
     this.disconnect();
   }
 
+  /** Closes as {@linkcode close} does: `await using redis = await connectRedis(config)`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
@@ -169,6 +180,15 @@ export function openReader(config: Config): Promise<RedisConnection> {
  * @throws {ConnectionError} with the address and the reason: refused, authentication, older than 7.2,
  * no RedisJSON or RediSearch, commands that the user may not run, a `maxmemory-policy` that may evict a stream
  * @throws {ConfigError} for the option `keyPrefix`, or where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * console.log(await redis.xlen("stream:session"));
+ * ```
  */
 export async function connectRedis(
   config: Config,

@@ -4,19 +4,25 @@
  * @module
  */
 
-import type { ChainableCommander, Redis } from "ioredis";
+import type { ChainableCommander } from "ioredis";
 import type { Config } from "../config/load.ts";
+import type { Redis } from "./client.ts";
 
-/** The counters, without their `metrics:` prefix: each counts events. */
-export const COUNTER_NAMES = [
+/** One of the five counters, which count events; each has a log stream of the same name. */
+export type CounterName =
+  | "redis_success"
+  | "redis_fail"
+  | "redis_retry"
+  | "postgres_success"
+  | "postgres_fail";
+/** The counters, without their `metrics:` prefix. */
+export const COUNTER_NAMES: readonly CounterName[] = [
   "redis_success",
   "redis_fail",
   "redis_retry",
   "postgres_success",
   "postgres_fail",
-] as const;
-/** One of the five counters; each has a log stream of the same name. */
-export type CounterName = typeof COUNTER_NAMES[number];
+];
 
 /** Gives the fields of a hash. */
 export type Gauge = () => Record<string, string | number>;
@@ -42,7 +48,10 @@ export class Counters {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
 
-  /** @param send the connection that the counts are sent on */
+  /**
+   * Made with a connection to Redis.
+   * @param send the connection that the counts are sent on
+   */
   constructor(config: Config, send: Redis) {
     this.#config = config;
     this.#send = send;

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "./client.ts";
 import { Buffer } from "node:buffer";
 import type { PartitionKeys } from "./keys.ts";
 import type { RespConnection } from "./resp.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "./client.ts";
 import type { Config } from "../config/load.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 import { isNoScript, type Script } from "./scripts/mod.ts";

@@ -74,7 +74,19 @@ export function allPartitions(config: Config, entity: string): PartitionKeys[] {
   );
 }
 
-/** The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions. */
+/**
+ * The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions.
+ *
+ * @example
+ * ```ts
+ * import { equal } from "node:assert/strict";
+ * import { documentKey, parseConfig } from "writebehind";
+ *
+ * const [one, four] = ["{}", "streams: { partitions: 4 }"].map((text) => parseConfig(text, "yaml"));
+ * equal(documentKey(one!, "session", "app-1"), "session:app-1");
+ * equal(documentKey(four!, "session", "app-1"), "session:{session-1}:app-1");
+ * ```
+ */
 export function documentKey(config: Config, entity: string, docId: string): string {
   const partition = partitionOf(docId, config.streams.partitions);
   return partitionKeys(config, entity, partition).documentPrefix + docId;

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "./client.ts";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { COUNTER_NAMES } from "./counters.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "./client.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { CONSUMER_GROUP } from "./keys.ts";
 

@@ -21,6 +21,12 @@ export type SearchErrorCode =
 
 /** A search, or the making of its index, failed. */
 export class SearchError extends WriteBehindError {
+  /**
+   * Made by the library, for callers to catch.
+   * @param code why it failed
+   * @param message for people
+   * @param options the `cause`: Redis's error
+   */
   constructor(readonly code: SearchErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
   }

@@ -30,6 +30,16 @@ export interface SearchIndexResult {
  * @throws {ConfigError} where the configuration has no such entity
  * @throws {SearchError} `indexing` after the deadline (Redis goes on with it), or `refused`
  * @throws {ConnectionError} without an answer from Redis
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, createSearchIndex, loadConfig } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const { status, differences } = await createSearchIndex(redis, config, "session");
+ * if (status === "differs") console.log(differences.join("\n"));
+ * ```
  */
 export async function createSearchIndex(
   redis: RedisConnection,

@@ -25,6 +25,18 @@ const fieldInQuery = (name: string) => `@${name.replace(PUNCTUATION, "\\$&")}`;
  * The filter in RediSearch's language, dialect 2, with the values as parameters.
  * @returns null where nothing can match
  * @throws {SearchError} `unknown_field`, `invalid`
+ *
+ * @example
+ * ```ts
+ * import { deepEqual } from "node:assert/strict";
+ * import { parseConfig } from "writebehind";
+ *
+ * const config = parseConfig("", "yaml");
+ * deepEqual(buildQuery(config, { tag: { device_type: ["ios", "a|b"] } }), {
+ *   query: "@device_type:{$p0|$p1}",
+ *   params: ["p0", "ios", "p1", "a|b"],
+ * });
+ * ```
  */
 export function buildQuery(
   config: Config,

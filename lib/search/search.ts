@@ -37,6 +37,7 @@ export interface FoundDocument {
 export interface SearchResult {
   /** documents that match, also those outside `limit` and `offset` */
   total: number;
+  /** at most `limit` of them */
   documents: FoundDocument[];
 }
 
@@ -47,6 +48,17 @@ export interface SearchResult {
  * @throws {ConfigError} where the configuration has no such entity
  * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`
  * @throws {ConnectionError} without an answer from Redis
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, search } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const filter = { tag: { device_type: ["ios", "web"] }, text: { user_id: "user_42" } };
+ * const { total, documents } = await search(redis, config, "session", filter, { limit: 5 });
+ * console.log(total, documents.map(({ id, fields }) => [id, fields.device_model]));
+ * ```
  */
 export async function search(
   redis: RedisConnection,
@@ -68,7 +80,19 @@ export async function search(
  * Runs a query in RediSearch's own language (dialect 2), such as `@device_type:{android}`. It is sent as
  * it is: never put user input into it.
  * @param returns as in {@linkcode SearchOptions}
+ * @param page `limit` and `offset` as in {@linkcode SearchOptions}
  * @throws as {@linkcode search}
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, searchRaw } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const query = "@device_type:{android} @user_id:user_4554";
+ * const { total } = await searchRaw(redis, config, "session", query, ["user_id"]);
+ * console.log(total);
+ * ```
  */
 export async function searchRaw(
   redis: RedisConnection,

@@ -3,13 +3,14 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import type { PostgresPool } from "./postgres/connect.ts";
 import { readEvent } from "./postgres/dead_letters.ts";
+import type { Pool, PostgresPool } from "./postgres/pool.ts";
 import { PostgresTarget } from "./postgres/target.ts";
 import type { DeadLetterEvent, DeadLetters, Rows, Target } from "./target.ts";
+
+export type { Pool, PostgresPool };
 
 /**
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.

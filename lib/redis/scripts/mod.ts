@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
+import type { Redis } from "../client.ts";
 import { createHash } from "node:crypto";
 import append from "./append.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };

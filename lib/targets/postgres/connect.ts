@@ -6,9 +6,9 @@
 import pg from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
+import type { PostgresPool } from "./pool.ts";
 
-/** A pool of connections to PostgreSQL that can be disposed of. */
-export class PostgresPool extends pg.Pool {
+class DisposablePool extends pg.Pool implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.ending) await this.end();
   }
@@ -21,7 +21,7 @@ export class PostgresPool extends pg.Pool {
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
   const { host, port, database, user, password, ssl } = config.postgresql;
-  const pool = new PostgresPool({
+  const pool = new DisposablePool({
     host,
     port,
     database,
