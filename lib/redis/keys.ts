@@ -84,7 +84,7 @@ export function allPartitions(config: Config, entity: string): PartitionKeys[] {
  *
  * const [one, four] = ["{}", "streams: { partitions: 4 }"].map((text) => parseConfig(text, "yaml"));
  * equal(documentKey(one!, "session", "app-1"), "session:app-1");
- * equal(documentKey(four!, "session", "app-1"), "session:{session-1}:app-1");
+ * equal(documentKey(four!, "session", "app-1"), "session:{session-0}:app-1");
  * ```
  */
 export function documentKey(config: Config, entity: string, docId: string): string {
