@@ -8,8 +8,6 @@ import { reasonOf } from "../core/errors.ts";
 import { escapeHtml, STYLE } from "./charts/theme.ts";
 import type { DataFrame } from "./columns.ts";
 
-export { writeSummary } from "./summary.ts";
-
 /** The part of `Deno.jupyter` that is used here. */
 interface Kernel {
   display(

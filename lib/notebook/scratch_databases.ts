@@ -1,5 +1,5 @@
 /**
- * A room of its own on the servers that a notebook uses: what is measured there disturbs no data.
+ * Empty databases on the servers that a notebook uses: what is measured in them disturbs no data.
  * @module
  */
 
@@ -17,7 +17,7 @@ const DATABASE = "writebehind_speed";
 const MARK = "writebehind:speed";
 
 /** Connections to empty databases, with an empty table of the entity `session`. */
-export interface Room extends AsyncDisposable {
+export interface ScratchDatabases extends AsyncDisposable {
   readonly config: Config;
   readonly redis: RedisConnection;
   readonly postgres: Pool;
@@ -28,15 +28,15 @@ export interface Room extends AsyncDisposable {
  * @param config names the servers, and a PostgreSQL user that may create databases
  * @throws {WriteBehindError} where the Redis database holds data of others
  */
-export async function openRoom(config: Config): Promise<Room> {
-  const inside = configWith(config, {
+export async function openScratchDatabases(config: Config): Promise<ScratchDatabases> {
+  const scratch = configWith(config, {
     redis: { db: REDIS_DB },
     postgresql: { database: DATABASE },
     search_index: { create_index: false },
     write_behind: { batch_size: 10_000 },
   });
   await using stack = new AsyncDisposableStack();
-  const redis = stack.use(await connectRedis(inside));
+  const redis = stack.use(await connectRedis(scratch));
   if (await redis.dbsize() > 0 && !await redis.exists(MARK)) {
     throw new WriteBehindError(
       `Redis database ${REDIS_DB} is not empty: measuring needs one that is, so nothing was touched`,
@@ -52,11 +52,11 @@ export async function openRoom(config: Config): Promise<Room> {
   await administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`);
   await administer(config, `CREATE DATABASE ${DATABASE}`);
   stack.defer(() => administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`));
-  const postgres = await connectPostgres(inside);
+  const postgres = await connectPostgres(scratch);
   stack.defer(() => postgres.end());
-  await createTable(postgres, inside, "session");
+  await createTable(postgres, scratch, "session");
   const owned = stack.move();
-  return { config: inside, redis, postgres, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { config: scratch, redis, postgres, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 async function administer(config: Config, statement: string): Promise<void> {

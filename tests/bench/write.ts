@@ -113,7 +113,8 @@ function casesOf(count: number): Case[] {
   }));
 }
 
-const PATCH = { network: "5g", duration_seconds: 1234 };
+/** As long as what it takes the place of. */
+const PATCH = { device_type: "ios", last_activity: 1_767_355_200_000 };
 
 /** Ours and a bare XADD of the event that it appends, in turns. */
 async function compare(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
-import { guardKernel, live, show } from "writebehind/notebook/display.ts";
+import { guardKernel, live, show } from "writebehind/notebook";
 import { notebookOf } from "../support/notebooks.ts";
 
 await ensureSetup({ onProgress: console.log });
@@ -19,7 +19,7 @@ async function outputsOf(...sources: string[]): Promise<string[][]> {
 }
 
 const IMPORTS = `
-import { guardKernel, live, show } from "writebehind/notebook/display.ts";
+import { guardKernel, live, show } from "writebehind/notebook";
 const until = async (condition: () => boolean) => {
   for (const end = Date.now() + 5000; !condition();) {
     if (Date.now() > end) throw new Error("waited in vain for " + condition);
@@ -30,9 +30,8 @@ const until = async (condition: () => boolean) => {
 Deno.test("kernel: charts and frames are shown as HTML, each once", async () => {
   const [, chart, frames] = await outputsOf(
     `${IMPORTS}
-    import { devicesChart } from "writebehind/notebook/charts/charts.ts";
-    import { frame, showFrame } from "writebehind/notebook/frames.ts";`,
-    `await show(devicesChart([{ device_type: "ios", count: 3 }]));
+    import { charts, frame, showFrame } from "writebehind/notebook";`,
+    `await show(charts.devicesChart([{ device_type: "ios", count: 3 }]));
     await show({ html: "<p>own</p>" });`,
     `const df = frame([{ html: "a", n: 2n ** 63n - 1n }], { html: "String", n: "Int64" });
     await showFrame(df, { rows: 0 });

@@ -13,7 +13,7 @@ import {
   queryFrame,
   type Schema,
   streamFrame,
-} from "writebehind/notebook/frames.ts";
+} from "writebehind/notebook";
 import { testPostgres, testRedis } from "../support/servers.ts";
 
 /** A column's values with nothing rounded: integers as bigints. */
