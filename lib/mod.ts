@@ -87,22 +87,64 @@ export {
 // The sink
 export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
 export { createTable } from "./targets/open.ts";
-export type { Target } from "./targets/target.ts";
 
 // Operating it
 export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
-export { rebuild, RebuildRefusedError, type RebuildReport } from "./operate/rebuild.ts";
-export { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "./operate/replay.ts";
+export {
+  rebuild,
+  type RebuildOptions,
+  RebuildRefusedError,
+  type RebuildReport,
+} from "./operate/rebuild.ts";
+export {
+  replayDeadLetters,
+  type ReplayOptions,
+  type ReplayOutcome,
+  type ReplayReport,
+} from "./operate/replay.ts";
 export { type PartitionStatus, readStatus } from "./operate/status.ts";
-export { repairRedis, type RepairReport, repairTarget } from "./operate/verify/repair.ts";
+export type { Difference, Seen } from "./operate/verify/compare.ts";
+export {
+  type RepairOptions,
+  repairRedis,
+  type RepairReport,
+  repairTarget,
+} from "./operate/verify/repair.ts";
 export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";
 export { readDeadLetter } from "./targets/open.ts";
+
+// The port to a target: writebehind/targets has also what is needed to write one
+export type { ErrorKind } from "./core/error_kinds.ts";
+export type { PartitionKeys } from "./redis/keys.ts";
 export type {
+  Batch,
+  Batches,
+  BatchRows,
+  Claim,
   DeadLetter,
   DeadLetterEvent,
+  DeadLetters,
   DeadLetterSelection,
   DeadLetterState,
+  HeldDeadLetters,
+  Offsets,
+  Ownership,
+  Parked,
+  ParkedDocument,
+  ParkedEvent,
+  Refusal,
+  Removal,
+  Row,
+  Rows,
+  RowsAt,
+  ScannedRow,
+  Settled,
+  Standing,
+  Target,
+  TargetDescription,
+  Tried,
+  Upsert,
 } from "./targets/target.ts";
 
 // Metrics

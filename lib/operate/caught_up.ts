@@ -4,22 +4,32 @@
  */
 
 import type { Redis } from "../redis/client.ts";
-import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
-import { targetOf } from "../targets/open.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
 const LOOK_AGAIN_MS = 20;
 
 /**
  * Waits until the target holds every event that is in the streams now.
- * @param deadlineMs how long to wait, in ms
+ * @param options.deadlineMs how long to wait, in ms. @default {60000}
+ * @param options.signal ends the waiting with its reason
  * @throws {WriteBehindError} after the deadline, with how far it got
+ *
+ * @example
+ * ```ts
+ * import { caughtUp, connectRedis, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * await caughtUp(redis, target, config, "session", { deadlineMs: 5000 });
+ * ```
  */
 export async function caughtUp(
   redis: Redis,

@@ -3,10 +3,9 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import { allPartitions } from "../redis/keys.ts";
-import { deadLettersOf, targetOf } from "../targets/open.ts";
+import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type {
   DeadLetter,
   DeadLetterSelection,
@@ -17,6 +16,18 @@ import type {
 /**
  * Lists an entity's dead letters, one a document, the ones parked first at the top.
  * @param options.state which ones; `"all"` for all of them. @default {"parked"}
+ * @throws {ConfigError} where the configuration has no such entity
+ *
+ * @example
+ * ```ts
+ * import { listDeadLetters, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using target = await openTarget(config);
+ * for await (const { docId, reason, waiting } of listDeadLetters(target, config, "session")) {
+ *   console.log(docId, reason, `and ${waiting} older events`);
+ * }
+ * ```
  */
 export async function* listDeadLetters(
   target: Target | Pool,
@@ -32,8 +43,20 @@ export async function* listDeadLetters(
  * Gives up parked events: they stay in the table, for audit, and later events of their documents flow
  * again once nothing of the document is parked.
  * @param selection a `streamId` names one event, a `docId` all of a document's
- * @param options.dryRun counts, and changes nothing
- * @returns events
+ * @param options.dryRun counts, and changes nothing. @default {false}
+ * @returns how many, in events
+ * @throws {ConfigError} where the configuration has no such entity
+ *
+ * @example
+ * ```ts
+ * import { discardDeadLetters, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using target = await openTarget(config);
+ * const selection = { docId: "app-42" };
+ * const events = await discardDeadLetters(target, config, "session", selection, { dryRun: true });
+ * console.log(`would give up ${events} events`);
+ * ```
  */
 export async function discardDeadLetters(
   target: Target | Pool,

@@ -3,11 +3,10 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import { DocumentError, WriteBehindError } from "../core/errors.ts";
 import { encoded, restore } from "../documents/restore.ts";
-import { rowsOf, targetOf } from "../targets/open.ts";
+import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys, partitionOf } from "../redis/keys.ts";
@@ -25,6 +24,7 @@ export interface RebuildReport {
   kept: number;
   /** rows that Redis cannot hold, with the reason; at most 1,000 of them */
   refused: { id: string; reason: string }[];
+  /** how many they are */
   refusedRows: number;
   /** what became of the search index */
   index: SearchIndexResult["status"];
@@ -34,6 +34,7 @@ export interface RebuildReport {
 export interface RebuildOptions {
   /** called after each chunk, with rows done so far, and about how many there are */
   onProgress?: (done: number, about: number) => void;
+  /** breaks off between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
@@ -50,6 +51,17 @@ const ATTEMPTS = 10;
  * was deleted meanwhile. Can be broken off and run again.
  * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
  * documents would be older than what Redis held
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, rebuild } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { restored, kept, refused } = await rebuild(redis, target, config, "session");
+ * console.log(restored, kept, refused);
+ * ```
  */
 export async function rebuild(
   redis: RedisConnection,

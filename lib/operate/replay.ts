@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
@@ -12,7 +11,7 @@ import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
 import { refusedRows } from "../sink/poison.ts";
-import { deadLettersOf, targetOf } from "../targets/open.ts";
+import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type {
   DeadLetterSelection,
   HeldDeadLetters,
@@ -24,6 +23,7 @@ import type {
 
 /** What became of a document, or of an entry that could not be decoded. */
 export interface ReplayOutcome {
+  /** `null` for an entry that could not be decoded */
   docId: string | null;
   /** the event that was tried: the newest one */
   streamId: string;
@@ -31,16 +31,21 @@ export interface ReplayOutcome {
   outcome: "applied" | "gone" | "failed";
   /** older events of the document that this one stands for */
   superseded: number;
-  /** where it failed: the target's code, or "", and the reason */
+  /** where it failed: the target's code, or "" */
   sqlstate: string;
+  /** where it failed: why */
   reason: string;
 }
 
-/** What a replay did, in documents and, of those superseded, in events. */
+/** What a replay did. */
 export interface ReplayReport {
+  /** documents whose newest event was applied */
   applied: number;
+  /** documents that are not there any more, so that there was nothing to write */
   gone: number;
+  /** events that a newer one of their document stands for */
   superseded: number;
+  /** documents that stay parked */
   failed: number;
 }
 
@@ -60,6 +65,19 @@ export interface ReplayOptions {
  * not be decoded is decoded again.
  * @param selection a `streamId` selects the document whose event it is
  * @throws any error that is not about a row; what was replayed before it stays so
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, replayDeadLetters } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const report = await replayDeadLetters(redis, target, config, "session", { all: true }, {
+ *   onOutcome: ({ docId, outcome, reason }) => console.log(docId, outcome, reason),
+ * });
+ * console.log(report.applied, report.failed);
+ * ```
  */
 export async function replayDeadLetters(
   redis: RedisConnection,

@@ -3,23 +3,25 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, entityConfig } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { type Lag, readLag } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
-import { targetOf } from "../targets/open.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
 
 /** One partition. What could not be asked, since a server is away, is `null`. */
 export interface PartitionStatus {
+  /** whose partition it is */
   entity: string;
+  /** the key of its events, such as `stream:session` */
   stream: string;
   /** the last stream id that the target holds; `0-0` for none */
   offset: string | null;
-  /** events that the target does not have, and how long the oldest of them waits, in seconds */
+  /** events that the target does not have */
   lagEvents: number | null;
+  /** how long the oldest of them waits, in seconds */
   lagSeconds: number | null;
   /** the sink that holds a live lease */
   owner: string | null;
@@ -27,12 +29,15 @@ export interface PartitionStatus {
   leaseSeconds: number | null;
   /** events in the dead-letter table that wait there */
   parked: number | null;
-  /** how often the stream had gone back and was mended, and when last */
+  /** how often the stream had gone back and was mended */
   wentBack: number | null;
+  /** when it last had */
   wentBackAt: Date | null;
-  /** what the sink said last: its state, failures in a row, and the last of them */
+  /** what the sink said of itself last */
   state: string | null;
+  /** its failures in a row */
   failures: number | null;
+  /** the last of them */
   lastError: string | null;
   /** why it does not go on; empty where it does */
   stuck: string[];
@@ -40,8 +45,22 @@ export interface PartitionStatus {
 
 /**
  * Reads how the partitions of an entity are. Changes nothing.
- * @param redis `null` where it is away; `target` likewise
+ * @param redis `null` where it is away
+ * @param target `null` where it is away
+ * @returns one a partition, in order
  * @throws what a server answers that is there
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, readStatus } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * for (const { stream, lagEvents, stuck } of await readStatus(redis, target, config, "session")) {
+ *   console.log(stream, lagEvents, stuck.join("; "));
+ * }
+ * ```
  */
 export async function readStatus(
   redis: RedisConnection | null,

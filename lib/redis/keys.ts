@@ -32,7 +32,9 @@ export const CONSUMER_GROUP = "writebehind";
 
 /** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
 export interface PartitionKeys {
+  /** the entity's name */
   entity: string;
+  /** its number, from 0 */
   partition: number;
   /** the events: `stream:session`, or `stream:{session-0}` */
   stream: string;

@@ -16,6 +16,15 @@ export type { Pool, PostgresPool };
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
  * older than 16
+ *
+ * @example
+ * ```ts
+ * import { connectPostgres, loadConfig } from "writebehind";
+ *
+ * await using pool = await connectPostgres(await loadConfig());
+ * const { rows } = await pool.query("SELECT count(*) FROM sessions");
+ * console.log(rows[0].count);
+ * ```
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
   return await (await import("./postgres/connect.ts")).connectPostgres(config);
@@ -24,6 +33,14 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
 /**
  * Opens the target that a configuration names.
  * @throws {ConnectionError} where it cannot be reached or used
+ *
+ * @example
+ * ```ts
+ * import { loadConfig, openTarget } from "writebehind";
+ *
+ * await using target = await openTarget(await loadConfig());
+ * console.log(target.describe().address);
+ * ```
  */
 export async function openTarget(config: Config): Promise<Target> {
   return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
@@ -41,6 +58,15 @@ function isTarget(target: Target | Pool): target is Target {
 /**
  * Makes an entity's table and ours where they are missing, and brings older ones up to date. Safe to run at any
  * time, by several processes, and by a user that may not create tables where they are all there.
+ *
+ * @example
+ * ```ts
+ * import { createTable, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using target = await openTarget(config);
+ * await createTable(target, config, "session");
+ * ```
  */
 export function createTable(target: Target | Pool, config: Config, entity: string): Promise<void> {
   return targetOf(target, config).migrate(entity);
@@ -62,6 +88,19 @@ export function deadLettersOf(target: Target): DeadLetters {
  * Reads one event of a dead letter with all that is kept of it.
  * @param id from `listDeadLetters`
  * @returns `null` where there is none
+ * @throws {WriteBehindError} where the target keeps no dead letter
+ *
+ * @example
+ * ```ts
+ * import { listDeadLetters, loadConfig, openTarget, readDeadLetter } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using target = await openTarget(config);
+ * for await (const { id } of listDeadLetters(target, config, "session")) {
+ *   const event = await readDeadLetter(target, id);
+ *   console.log(event?.payload?.toString());
+ * }
+ * ```
  */
 export async function readDeadLetter(
   target: Target | Pool,

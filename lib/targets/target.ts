@@ -22,8 +22,9 @@ export interface Upsert {
   key: string;
   /** JSON text, as it stands in the event */
   payload: Buffer;
-  /** the event's stream id, in its two parts */
+  /** the first part of the event's stream id, in ms */
   ms: number;
+  /** its second part */
   seq: number;
   /** `ts` of the last event, in ms */
   updated: number;
@@ -38,6 +39,7 @@ export type Removal = Pick<Upsert, "id" | "key" | "ms" | "seq">;
 
 /** An event for the dead letter: one that cannot be stored, or that stands behind such a one. */
 export interface Parked {
+  /** where it stands in the stream */
   streamId: string;
   /** UTF-8 of the document id; `null` where the entry could not be decoded */
   id: Buffer | null;
@@ -51,12 +53,15 @@ export interface Parked {
   fields: Buffer[] | null;
   /** the target's code for the refusal; "" where it was not the target that refused */
   sqlstate: string;
+  /** why, for people */
   reason: string;
 }
 
 /** Rows to be written and removed, in the order of their keys. */
 export interface BatchRows {
+  /** documents to be written */
   upserts: Upsert[];
+  /** documents to be removed */
   removals: Removal[];
 }
 
@@ -76,8 +81,11 @@ export interface Batch extends BatchRows {
 
 /** The right to write one partition, until a successor raises the epoch. */
 export interface Claim {
+  /** the partition */
   keys: PartitionKeys;
+  /** the name of the sink that holds it */
   owner: string;
+  /** the lease's number: a higher one fences off a lower */
   epoch: string;
   /** the last stream id that the target holds; `0-0` for none */
   offset: string;
@@ -99,11 +107,13 @@ export class ParkedChangedError extends WriteBehindError {}
 export interface Refusal {
   /** the target's code, such as PostgreSQL's five characters; "" where it has none */
   sqlstate: string;
+  /** why, for people */
   reason: string;
 }
 
 /** A refusal, and what it means when it comes alone. */
 export interface Tried extends Refusal {
+  /** the kind of the target's error */
   kind: ErrorKind;
 }
 
@@ -114,7 +124,7 @@ export interface Ownership {
   /**
    * Keeps the lease, and looks whether the server still works on a batch that is under way: if its
    * connection has died without a word, the batch is abandoned.
-   * @throws {OwnershipLostError}
+   * @throws {OwnershipLostError} where another sink has taken the partition
    */
   renew(claim: Claim, leaseSeconds: number): Promise<void>;
   /** Stops waiting for the batch under way: it fails with `reason`, and may be in or not. */
@@ -167,8 +177,9 @@ export interface Standing {
   events: number;
   /** the entry that must still be in the stream; `0-0` for none */
   witness: string;
-  /** how often the stream had gone back, and when last */
+  /** how often the stream had gone back */
   wentBack: number;
+  /** when it last had */
   wentBackAt: Date | null;
   /** who holds the lease, or held it last */
   owner: string | null;
@@ -184,6 +195,7 @@ export interface Standing {
 export interface Offsets {
   /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
   offset(keys: Pick<PartitionKeys, "stream">): Promise<string>;
+  /** How a partition stands. */
   standing(keys: PartitionKeys): Promise<Standing>;
 }
 
@@ -191,13 +203,15 @@ export interface Offsets {
 export interface Row {
   /** JSON text, in the target's spelling; `null` the value for a row that has none */
   text: string;
+  /** the stream id of its last event as one integer, in decimal */
   version: string;
 }
 
 /** A row in a walk over all of them. */
 export interface ScannedRow extends Row {
+  /** the document's id */
   id: string;
-  /** of its partition, read in the same statement */
+  /** the offset of its partition, read in the same statement */
   offset: string;
   /** whether an event of it is parked, so that the row is not the newest */
   parked: boolean;
@@ -205,6 +219,7 @@ export interface ScannedRow extends Row {
 
 /** Rows of one partition's documents, read together with its offset. */
 export interface RowsAt {
+  /** the partition's offset when they were read */
   offset: string;
   /** in the order of the ids that were asked for, `null` for one that is missing; fewer where they are many bytes */
   rows: (Row | null)[];
@@ -240,27 +255,30 @@ export const READ_BYTES: number = 8 * 2 ** 20;
 /** Rows that are read at a time. */
 export const PAGE_ROWS = 1000;
 
-/** What can become of a parked event. */
-export const DEAD_LETTER_STATES = ["parked", "replayed", "superseded", "discarded"] as const;
 /**
+ * What can become of a parked event.
  * - `parked`: it waits, and later events of its document queue behind it
  * - `replayed`: it was applied
  * - `superseded`: a newer event of its document was applied in its stead
  * - `discarded`: an operator gave it up
  */
-export type DeadLetterState = typeof DEAD_LETTER_STATES[number];
+export type DeadLetterState = "parked" | "replayed" | "superseded" | "discarded";
 
 /** The events of one document in one state, told by the newest of them. */
 export interface DeadLetter {
-  /** of the newest event, to read it by */
+  /** the newest event's number, to read it by */
   id: number;
+  /** whose document it is */
   entity: string;
+  /** the key of the stream that it came from */
   stream: string;
   /** the newest event's stream id */
   streamId: string;
   /** `null` where the entry could not be decoded: it stands for itself then */
   docId: string | null;
+  /** what the entry says it is: `insert`, `update`, `delete`, or anything where it could not be decoded */
   eventType: string;
+  /** what has become of them */
   state: DeadLetterState;
   /** older events of this document in the same state */
   waiting: number;
@@ -270,8 +288,9 @@ export interface DeadLetter {
   reason: string;
   /** how often that one was tried */
   attempts: number;
-  /** when the first of them was parked, and when the last of them was touched */
+  /** when the first of them was parked */
   firstAt: Date;
+  /** when the last of them was touched */
   lastAt: Date;
 }
 
@@ -290,24 +309,31 @@ export type DeadLetterSelection = { all: true } | { docId: string } | { streamId
 
 /** A document with parked events, or an entry that could not be decoded. */
 export interface ParkedDocument {
-  /** of its newest event */
+  /** the number of its newest event */
   id: string;
+  /** UTF-8 of the document id; `null` where the entry could not be decoded */
   docId: Buffer | null;
 }
 
 /** A parked event without its payload. */
 export interface ParkedEvent {
+  /** its number in the dead letter */
   id: string;
+  /** where it stood in the stream */
   streamId: string;
+  /** UTF-8 of the document id */
   docId: Buffer;
+  /** what happened to the document */
   type: EventType;
-  /** ms */
+  /** when it was written, in ms since 1970 */
   ts: number;
 }
 
 /** What a replay has settled, by the ids of parked events. */
 export interface Settled {
+  /** those that were applied */
   replayed: string[];
+  /** older ones, which those stand for */
   superseded: string[];
   /** those that were tried and refused: they stay parked */
   refused: (Refusal & { id: string })[];
@@ -321,9 +347,11 @@ export interface HeldDeadLetters {
   events(docIds: Buffer[]): Promise<ParkedEvent[]>;
   /** The payloads of parked events, by their ids. */
   payloads(ids: string[]): Promise<Map<string, Buffer | null>>;
+  /** Whether the document has a row. */
   hasRow(docId: Buffer): Promise<boolean>;
   /** Writes and removes rows as a batch does; where they are refused, none of them is, and the transaction goes on. */
   write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
+  /** Notes what has become of parked events. */
   settle(settled: Settled): Promise<void>;
 }
 
@@ -331,6 +359,7 @@ export interface HeldDeadLetters {
 export interface DeadLetters {
   /** One a document, the ones parked first at the top, in constant memory. */
   list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter>;
+  /** Reads one event; `null` where there is none. */
   read(id: number): Promise<DeadLetterEvent | null>;
   /** The selected documents of a partition, so many at a time that their payloads fit `maxBytes`. */
   documents(
@@ -352,6 +381,7 @@ export interface DeadLetters {
 export interface TargetDescription {
   /** as the configuration names it, such as `postgresql` */
   name: string;
+  /** what it is, such as `postgresql` */
   kind: string;
   /** without secrets */
   address: string;
@@ -359,11 +389,17 @@ export interface TargetDescription {
 
 /** A place that events are written to. What it cannot do, it leaves out. */
 export interface Target extends AsyncDisposable {
+  /** who may write a partition */
   readonly ownership: Ownership;
+  /** writing events */
   readonly batches: Batches;
+  /** where partitions stand */
   readonly offsets: Offsets;
+  /** reading rows: without it no verify, repair, rebuild or read through */
   readonly rows?: Rows;
+  /** what could not be stored: without it no list, replay or discard */
   readonly deadLetters?: DeadLetters;
+  /** What it is, for people. */
   describe(): TargetDescription;
   /** What an error of its driver or server means for the sink. */
   kindOf(error: unknown): ErrorKind;

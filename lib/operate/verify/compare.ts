@@ -25,7 +25,9 @@ export type Difference = "missing" | "extra" | "different";
 
 /** A document that differs, as it was seen: texts by their hashes, since there may be many of them. */
 export interface Seen {
+  /** the document's id */
   id: string;
+  /** how they differ */
   difference: Difference;
   /** hash of the document's text, `null` where it is missing */
   document: string | null;

@@ -3,11 +3,10 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { DocumentError } from "../../core/errors.ts";
 import { encoded, type Restoration, restore } from "../../documents/restore.ts";
-import { rowsOf, targetOf } from "../../targets/open.ts";
+import { type Pool, rowsOf, targetOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Target } from "../../targets/target.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
@@ -17,6 +16,7 @@ import { hashOf, hashOfRow, type Seen } from "./compare.ts";
 
 /** What a repair did, in documents. */
 export interface RepairReport {
+  /** documents that are equal now, or will be when a sink has applied the event */
   mended: number;
   /** documents or rows that are not as they were seen any more: left alone */
   changed: number;
@@ -26,7 +26,9 @@ export interface RepairReport {
 
 /** Options of {@linkcode repairTarget} and {@linkcode repairRedis}. */
 export interface RepairOptions {
+  /** called after each chunk, with documents done so far */
   onProgress?: (done: number) => void;
+  /** breaks off between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
@@ -34,6 +36,18 @@ export interface RepairOptions {
  * Sends the present state of documents to the target once more, by new events that a sink applies. Only of
  * documents that still are as they were seen.
  * @param mismatches from a report of `verify`
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, repairTarget, verify } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { mismatches } = await verify(redis, target, config, "session");
+ * const { mended, changed } = await repairTarget(redis, config, "session", mismatches);
+ * console.log(mended, changed);
+ * ```
  */
 export async function repairTarget(
   redis: RedisConnection,
@@ -64,6 +78,19 @@ export async function repairTarget(
  * Brings documents in Redis to what their rows hold: writes, replaces or removes them, without events. Only
  * where document and row still are as they were seen and no event is under way to the row.
  * @param mismatches from a report of `verify`
+ * @throws {WriteBehindError} where the target has no rows that could be read
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, repairRedis, verify } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { mismatches } = await verify(redis, target, config, "session");
+ * const { mended, refused } = await repairRedis(redis, target, config, "session", mismatches);
+ * console.log(mended, refused);
+ * ```
  */
 export async function repairRedis(
   redis: RedisConnection,

@@ -3,10 +3,9 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, isForwarded } from "../../config/load.ts";
 import type { EventType } from "../../core/stream_ids.ts";
-import { targetOf } from "../../targets/open.ts";
+import { type Pool, targetOf } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
 import { delay } from "../../core/delay.ts";
 import { compareStreamIds } from "../../core/stream_ids.ts";
@@ -19,8 +18,9 @@ import { Scan } from "./scan.ts";
  * complete.
  */
 export interface VerifyReport {
-  /** documents in Redis (one that is read while others are written may count twice), rows in the target */
+  /** documents in Redis; one that is read while others are written may count twice */
   documents: number;
+  /** rows in the target */
   rows: number;
   /** documents that are as their rows are */
   equal: number;
@@ -50,6 +50,7 @@ export interface VerifyOptions {
   settleMs?: number;
   /** called after each chunk, with documents and rows compared so far, and about how many there are */
   onProgress?: (compared: number, about: number) => void;
+  /** breaks off between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
@@ -58,6 +59,18 @@ export interface VerifyOptions {
  * decimals, whatever the order of keys. Writers need not stop: a difference counts only where it is still
  * there, unchanged, after the target's offset has passed the last event that was in the stream when it was
  * seen.
+ * @throws {WriteBehindError} where the target has no rows that could be read
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, verify } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { equal, mismatches, counts } = await verify(redis, target, config, "session");
+ * console.log(equal, counts.mismatches, mismatches.slice(0, 10));
+ * ```
  */
 export async function verify(
   redis: RedisConnection,
