@@ -25,3 +25,8 @@ export function connectionErrorKind(error: unknown): ErrorKind {
   const passes = CONNECTION.test(`${code ?? ""} ${message}`) || REDIS_LATER.test(message);
   return passes ? "transient" : "configuration";
 }
+
+/** Whether what failed may go well by itself when it is tried again. */
+export function passes(kind: ErrorKind): boolean {
+  return kind === "transient" || kind === "chance" || kind === "too_large";
+}

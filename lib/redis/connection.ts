@@ -6,6 +6,8 @@
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
+import { logRedis } from "../core/log.ts";
 import { Redis, type RedisOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
@@ -22,6 +24,8 @@ export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 export class RedisConnection extends Redis {
   /** What this connection counts, sent about once a second. */
   readonly counters: Counters;
+  /** What happens to the connection: `redis.events.on("connectionLost", …)` */
+  readonly events: Emitter<RedisEvents> = new Emitter();
   /** Document calls that wait for their reply. */
   callsInFlight = 0;
   #config: Config;
@@ -40,9 +44,25 @@ export class RedisConnection extends Redis {
     this.#config = config;
     const { commandTimeout = config.redis.command_timeout_ms } = this.options;
     this.#timeouts = new ReplyTimeouts(commandTimeout);
-    this.counters = new Counters(config, this);
-    // Without a listener ioredis prints to the console; commands report the failure themselves.
-    this.on("error", () => {});
+    const address = addressOf(config);
+    const told = new OncePerMinute();
+    this.counters = new Counters(config, this, (error) => {
+      if (error === null) told.over("countersNotSent");
+      else if (told.allows("countersNotSent")) {
+        this.events.emit("countersNotSent", { address, error });
+      }
+    });
+    logRedis(this.events);
+    this.on("error", (error) => {
+      if (told.allows("connectionLost")) this.events.emit("connectionLost", { address, error });
+    });
+    let lost = false;
+    this.on("close", () => lost = true);
+    this.on("ready", () => {
+      told.over("connectionLost");
+      if (lost) this.events.emit("reconnected", { address });
+      lost = false;
+    });
   }
 
   /**

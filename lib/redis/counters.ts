@@ -6,6 +6,7 @@
 
 import type { ChainableCommander } from "ioredis";
 import type { Config } from "../config/load.ts";
+import { asError } from "../core/events.ts";
 import type { Redis } from "./client.ts";
 
 /** One of the five counters, which count events; each has a log stream of the same name. */
@@ -48,13 +49,16 @@ export class Counters {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
 
+  #told: (error: Error | null) => void;
+
   /**
-   * Made with a connection to Redis.
    * @param send the connection that the counts are sent on
+   * @param told called with what a sending failed for, or `null` where it went well
    */
-  constructor(config: Config, send: Redis) {
+  constructor(config: Config, send: Redis, told: (error: Error | null) => void = () => {}) {
     this.#config = config;
     this.#send = send;
+    this.#told = told;
   }
 
   /**
@@ -78,11 +82,13 @@ export class Counters {
   }
 
   #log(name: CounterName, message: string, count: number): void {
-    const key = `${name} ${message}`;
+    const own = `${name} ${message}`;
+    const fits = this.#messages.has(own) || this.#messages.size < MAX_MESSAGES;
+    const text = fits ? message : "(more messages of other kinds)";
+    const key = fits ? own : `${name} ${text}`;
     const known = this.#messages.get(key);
     if (known) known.count += count;
-    else if (this.#messages.size < MAX_MESSAGES) this.#messages.set(key, { name, message, count });
-    else this.#log(name, "(more messages of other kinds)", count);
+    else this.#messages.set(key, { name, message: text, count });
   }
 
   #schedule(): void {
@@ -110,8 +116,12 @@ export class Counters {
     this.#messages = new Map();
     this.#gauges = new Map();
     try {
-      await this.#transaction(counts, messages, gauges).exec();
-    } catch {
+      const replies = await this.#transaction(counts, messages, gauges).exec();
+      const refused = replies?.find(([error]) => error)?.[0];
+      // Within the transaction: the others were done, so they are not sent again.
+      this.#told(refused ?? null);
+    } catch (error) {
+      this.#told(asError(error));
       for (const [name, events] of counts) {
         this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
       }

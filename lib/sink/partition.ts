@@ -1,17 +1,16 @@
 /**
- * The loop of one partition: own it, read ahead, apply, trim; and again after whatever went wrong.
+ * The loop of one partition: read ahead, apply, trim; and again after whatever went wrong.
  * @module
  */
 
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
-import type { ErrorKind } from "../core/error_kinds.ts";
+import { type ErrorKind, passes } from "../core/error_kinds.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
-import { compareStreamIds } from "../core/stream_ids.ts";
-import type { RedisConnection } from "../redis/connection.ts";
+import { awaitedLater } from "../core/promises.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
 import {
   type Batch,
   type Claim,
@@ -21,20 +20,10 @@ import {
 } from "../targets/target.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
-import { Freshness } from "./freshness.ts";
+import { type Owned, PartitionOwnership, WentBackError } from "./ownership.ts";
 import { Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
-import { hasWitness, sendAgain } from "./rewind.ts";
-import { Trimmer } from "./trimmer.ts";
-
-/** How often a sink in waiting looks whether its partition is free, in ms. */
-const STANDBY_MS = 250;
-
-/** What a sink does with a partition now. */
-export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
-
-/** The stream no longer holds what the target has applied last. */
-export class WentBackError extends WriteBehindError {}
+import type { PartitionReport } from "./report.ts";
 
 /** Events that were read, and the batch made of them. */
 interface Work {
@@ -47,60 +36,32 @@ interface Work {
 /** Drains one partition into the target. Use one {@linkcode PartitionSink.run} at a time. */
 export class PartitionSink {
   readonly keys: PartitionKeys;
-  state: PartitionState = "idle";
-  /** the newest failure; `null` once a batch went well again */
-  lastError: Error | null = null;
-  /** failures since the last batch that went well */
-  failuresInARow = 0;
-  /** events applied, and rows written or removed for them, since this sink was made */
-  events = 0;
-  rows = 0;
-  /** events put in the dead-letter table */
-  parked = 0;
-  /** events that had nothing to write: their document was gone, and they carried no payload */
-  noops = 0;
-  /** times that the stream was found to have gone back */
-  wentBack = 0;
-  #redis: RedisConnection;
+  readonly report: PartitionReport;
   #config: Config;
   #target: Target;
-  #owner: string;
   #reader: StreamReader;
+  #ownership: PartitionOwnership;
   #poison: Poison;
-  #freshness = new Freshness();
-  /** when a batch was applied last, in ms */
-  #appliedAt = 0;
-  #claim: Claim | null = null;
-  /** the newest claim, also where a failure has ended its use: its lease is given back on `close` */
-  #lease: Claim | null = null;
-  #renewedAt = 0;
-  #heartbeat: ReturnType<typeof setInterval> | undefined;
-  /** of the newest claim that was begun */
-  #trimmer: Trimmer | null = null;
   /** lowered when a batch takes the database too long */
   #batchSize: number;
+  /** what is being read ahead */
+  #next: Promise<Work | null> = Promise.resolve(null);
 
-  constructor(
-    redis: RedisConnection,
-    config: Config,
-    target: Target,
-    keys: PartitionKeys,
-    owner: string,
-  ) {
-    this.#redis = redis;
+  constructor(config: Config, target: Target, keys: PartitionKeys, report: PartitionReport) {
+    this.keys = keys;
+    this.report = report;
     this.#config = config;
     this.#target = target;
-    this.#poison = new Poison(target);
-    this.keys = keys;
-    this.#owner = owner;
     this.#reader = new StreamReader(config, keys);
+    this.#ownership = new PartitionOwnership(target, config, keys, this.#reader, report);
+    this.#poison = new Poison(target);
     this.#batchSize = config.write_behind.batch_size;
   }
 
   /**
    * Applies events until there are none left, or, with `follow`, until the signal is aborted. The batch
-   * under way when it is aborted is finished. Transient errors are tried again for ever.
-   * @throws without `follow`, the first error that is not transient; with it, never
+   * under way when it is aborted is finished. What may pass by itself is tried again for ever.
+   * @throws without `follow`, the first error that cannot pass by itself; with it, never
    */
   async run({ follow, signal }: { follow: boolean; signal: AbortSignal }): Promise<void> {
     // A read that waits for events would hold up a stop for its whole waiting time.
@@ -109,15 +70,19 @@ export class PartitionSink {
     try {
       while (!signal.aborted) {
         try {
-          if (!await this.#own(follow, signal)) return;
-          await this.#pump(follow, signal);
+          const owned = await this.#ownership.take(follow, signal);
+          if (owned === null) return;
+          await this.#pump(owned, follow, signal);
           if (!follow) return;
         } catch (error) {
           if (signal.aborted && follow) return;
-          const kind = this.#failed(error as Error);
+          const kind = this.#failed(asError(error));
+          // What was being read ahead ends with its connection, before another claim reads.
+          await this.#next.catch(() => {}); // its error came with the one that ended the loop
           if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
-          await delay(backoff(this.failuresInARow, retry_base_ms, retry_max_ms), signal);
+          const attempt = this.report.failuresInARow;
+          await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
         }
       }
     } finally {
@@ -125,160 +90,47 @@ export class PartitionSink {
     }
   }
 
-  /** Gives the partition back and closes the connections. */
-  async close(): Promise<void> {
-    clearInterval(this.#heartbeat);
-    await this.#trimmer?.stop();
-    this.#reader.close();
-    const lease = this.#lease;
-    this.#claim = this.#lease = null;
-    this.state = "idle";
-    await failpoint?.("releasing");
-    // Without it a successor waits for the lease to end: that costs time, nothing else.
-    await this.#target.ownership.release(this.keys, lease).catch(() => {});
+  /** Gives the partition back and closes the connections. Never rejects. */
+  close(): Promise<void> {
+    return this.#ownership.release();
   }
 
-  /** Takes the partition. False where another sink has it and has drained it, or where we were stopped. */
-  async #own(follow: boolean, signal: AbortSignal): Promise<boolean> {
-    let goal: string | undefined;
-    while (!signal.aborted && this.#claim === null) {
-      const { lease_seconds } = this.#config.write_behind;
-      const claim = await this.#target.ownership.claim(this.keys, this.#owner, lease_seconds);
-      if (claim !== null) {
-        this.#lease = claim;
-        await failpoint?.("claimed");
-        await this.#begin(claim);
-        return true;
-      }
-      this.state = "standby";
-      // The stream is its owner's business now, who also trims it.
-      this.#trimmer = null;
-      if (!follow) {
-        const offset = await this.#target.offsets.offset(this.keys);
-        const last = await lastGeneratedId(await this.#reader.connection(), this.keys.stream);
-        goal ??= last;
-        // An offset past the last id tells of a stream that has gone back, which its owner has to mend.
-        if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) {
-          return false;
-        }
-      }
-      await delay(STANDBY_MS, signal);
-    }
-    return !signal.aborted;
-  }
-
-  /** Starts on a partition that was claimed: the stream must hold what the target has applied last. */
-  async #begin(claim: Claim): Promise<void> {
-    // Every begin has a connection of its own, so no other server can slip in behind the check.
-    this.#reader.close();
-    const redis = await this.#reader.connection();
-    const { lease_seconds } = this.#config.write_behind;
-    clearInterval(this.#heartbeat);
-    this.#heartbeat = setInterval(() => this.#renew(claim), lease_seconds * 1000 / 3);
-    this.#claim = claim;
-    this.#renewedAt = Date.now();
-    // A trim may have missed an older witness than the one that the target names by now.
-    if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.keys, claim.witness)) {
-      await this.#recover(claim);
-    }
-    this.#trimmer = await Trimmer.begin(this.#reader, claim);
-    // What failed is not over by claiming again: a batch has to go well.
-    if (this.failuresInARow === 0 || this.state === "standby") this.state = "owner";
-    this.#tell();
-    await failpoint?.("begun");
-  }
-
-  /** The stream has gone back: says so, and sends again what the target may not have. */
-  async #recover(claim: Claim): Promise<void> {
-    const { stream } = this.keys;
-    this.wentBack++;
-    const what =
-      `${stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
-      "last, is not in it any more";
-    const { counters } = this.#redis;
-    counters.count("postgres_fail", 1, what);
-    this.lastError = new WentBackError(what);
-    await failpoint?.("sending again");
-    const sent = await sendAgain(await this.#reader.connection(), this.keys, claim.offset);
-    await failpoint?.("sent again");
-    await this.#target.ownership.wentBack(claim);
-    claim.witness = "0-0";
-    const done = `${sent} documents were sent again; run verify for what else was lost`;
-    counters.count("redis_retry", sent, `${stream}: ${done}`);
-    this.lastError = new WentBackError(`${what}; ${done}`);
-  }
-
-  async #renew(claim: Claim): Promise<void> {
-    const { lease_seconds } = this.#config.write_behind;
-    try {
-      await this.#target.ownership.renew(claim, lease_seconds);
-      this.#renewedAt = Date.now();
-    } catch (error) {
-      if (this.#claim !== claim) return;
-      const lost = error instanceof OwnershipLostError;
-      if (lost) {
-        this.#claim = null;
-        // What is missing from now on, a successor has trimmed.
-        void this.#trimmer?.stop();
-      }
-      // A statement whose connection has silently died would be waited for until the system gives up.
-      if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
-        this.#target.ownership.abandon(claim, error as Error);
-      }
-    }
-  }
-
-  async #pump(follow: boolean, signal: AbortSignal): Promise<void> {
-    const claim = this.#claim!;
-    const trimmer = this.#trimmer!;
-    let next = this.#nextWork(claim.offset, false);
+  async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
+    const { claim, trimmer } = owned;
+    this.#readOn(claim.offset, false);
     while (!signal.aborted) {
-      this.#check(claim);
-      const work = await next;
+      this.#ownership.check(owned);
+      const work = await this.#next;
       if (work === null) {
         await trimmer.trim();
         await trimmer.lookForWitness();
-        this.#check(claim);
-        this.#idle();
+        this.#ownership.check(owned);
+        this.report.caughtUp();
         if (!follow) return;
-        next = this.#nextWork(claim.offset, true);
+        this.#readOn(claim.offset, true);
         continue;
       }
       // With a backlog the next batch is read while this one commits. At the end of the stream that
       // would make small batches: there it is read afterwards, with all that came in the meantime.
-      const ahead = work.more && !claim.hasParked;
-      if (ahead) next = this.#nextWork(work.batch.lastId, false);
-      // Where this batch fails, nobody waits for that read any more.
-      next.catch(() => {});
+      const prefetch = work.more && !claim.hasParked;
+      if (prefetch) this.#readOn(work.batch.lastId, false);
       const applied = await this.#apply(claim, work);
-      this.#applied(applied);
+      this.#batchSize = Math.min(this.#config.write_behind.batch_size, this.#batchSize * 2);
+      this.report.applied(applied);
       trimmer.applied(applied.events, work.more);
-      const readAhead = ahead && applied.lastId === work.batch.lastId && !claim.hasParked;
-      if (!readAhead) {
-        if (ahead) await next.catch(() => {});
-        next = this.#nextWork(claim.offset, follow);
-      }
-    }
-    next.catch(() => {});
-  }
-
-  /** With nothing left to apply, a failure that is over must not go on standing there as the last word. */
-  #idle(): void {
-    if (this.failuresInARow === 0) return;
-    this.state = "owner";
-    this.lastError = null;
-    this.failuresInARow = 0;
-    this.#tell();
-  }
-
-  #check(claim: Claim): void {
-    if (this.#claim !== claim) throw new OwnershipLostError(`${this.keys.stream} was taken`);
-    if (this.#trimmer?.witnessMissing) {
-      throw new WentBackError(`${this.keys.stream} has gone back: what was applied last is gone`);
+      const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
+      if (fits) continue;
+      if (prefetch) await this.#next.catch(() => {}); // it began behind another offset: it is not used
+      this.#readOn(claim.offset, follow);
     }
   }
 
-  async #nextWork(position: string, wait: boolean): Promise<Work | null> {
+  /** Begins to read what stands behind a position. */
+  #readOn(position: string, wait: boolean): void {
+    this.#next = awaitedLater(this.#read(position, wait));
+  }
+
+  async #read(position: string, wait: boolean): Promise<Work | null> {
     await failpoint?.("reading");
     const { items, more } = await this.#reader.read(position, this.#batchSize, wait);
     await failpoint?.("read");
@@ -306,11 +158,10 @@ export class PartitionSink {
         await failpoint?.("applied");
         return batch;
       } catch (error) {
+        if (isTurn(error)) throw error;
         // Only what this batch covers may be judged by it: a batch may end before its items do.
         const covered = items.slice(0, batch.events);
-        const parkedNow = isTurn(error)
-          ? null
-          : await this.#poison.park(claim, covered, batch, error);
+        const parkedNow = await this.#poison.park(claim, covered, batch, error);
         if (parkedNow === null) {
           const stuck = this.#target.kindOf(error) === "document";
           throw stuck ? new StuckError(reasonOf(error), error) : error;
@@ -331,75 +182,26 @@ export class PartitionSink {
     return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
   }
 
-  #applied(batch: Batch): void {
-    this.state = "owner";
-    this.lastError = null;
-    this.failuresInARow = 0;
-    this.events += batch.events;
-    this.noops += batch.noops;
-    this.parked += batch.parked.length;
-    this.rows += batch.upserts.length + batch.removals.length;
-    this.#batchSize = Math.min(this.#config.write_behind.batch_size, this.#batchSize * 2);
-    this.#freshness.add(batch.times, Date.now());
-    const { counters } = this.#redis;
-    const { stream } = this.keys;
-    counters.count(
-      "postgres_success",
-      batch.events - batch.parked.length,
-      `applied from ${stream}`,
-    );
-    if (batch.noops > 0) counters.count("postgres_success", 0, `nothing to apply from ${stream}`);
-    for (const { reason } of batch.parked) {
-      counters.count("postgres_fail", 1, `parked from ${stream}: ${reason}`);
-    }
-    this.#appliedAt = Date.now();
-    this.#tell();
-  }
-
-  /** Tells people, by way of Redis, how this partition is. */
-  #tell(): void {
-    this.#redis.counters.gauge(this.keys.gauges, () => ({
-      ...this.#freshness.quantiles(),
-      at: this.#appliedAt,
-      owner: this.#owner,
-      state: this.state,
-      failures: this.failuresInARow,
-      last_error: this.lastError === null ? "" : reasonOf(this.lastError).slice(0, 1000),
-    }));
-  }
-
   /** Notes a failure. The partition is claimed anew before the next attempt, which tells the true offset. */
   #failed(error: Error): ErrorKind {
-    this.#claim = null;
-    void this.#trimmer?.stop();
-    clearInterval(this.#heartbeat);
-    this.#reader.close();
-    // These are turns of events, not failures: claiming again deals with them.
+    this.#ownership.end();
     if (isTurn(error)) {
-      this.state = "standby";
+      this.report.state = "standby";
       return "transient";
     }
     if (error instanceof WentBackError) {
-      this.lastError = error;
+      this.report.lastError = error;
       return "transient";
     }
     const kind = this.#target.kindOf(error);
-    this.lastError = error;
-    this.failuresInARow++;
-    this.state = passes(kind) ? "retrying" : "paused";
-    if (kind === "too_large") this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
-    const { counters } = this.#redis;
-    const reason = `${this.keys.stream}: ${reasonOf(error)}`;
-    counters.count("postgres_fail", 1, reason);
-    counters.count("redis_retry", 1, reason);
-    this.#tell();
+    this.report.failed(error, kind);
+    if (kind === "too_large") {
+      this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
+      this.report.halved(this.#batchSize);
+    }
     return kind;
   }
 }
-
-/** Whether what failed may go well by itself when it is tried again. */
-const passes = (kind: ErrorKind): boolean =>
-  kind === "transient" || kind === "chance" || kind === "too_large";
 
 /** A turn of events that claiming again deals with, not a failure. */
 const isTurn = (error: unknown): boolean =>

@@ -30,7 +30,7 @@ export async function hasWitness(
  * @param offset the last stream id that the target holds
  * @returns documents sent again
  */
-export async function sendAgain(
+export async function rewind(
   redis: RedisConnection,
   keys: PartitionKeys,
   offset: string,

@@ -6,12 +6,15 @@
 import { randomBytes } from "node:crypto";
 import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
+import { Emitter, type SinkEvents } from "../core/events.ts";
+import { logSink } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
-import { PartitionSink, type PartitionState } from "./partition.ts";
+import { PartitionSink } from "./partition.ts";
+import { PartitionReport, type PartitionState } from "./report.ts";
 
 /** What a sink has done so far, and how it is. */
 export interface SinkStatus {
@@ -43,6 +46,8 @@ export class RedisWriteBehind {
   #partitions: PartitionSink[];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
+  /** what happens, as it happens: `sink.events.on("parked", …)` */
+  readonly events: Emitter<SinkEvents> = new Emitter();
 
   /**
    * @param redis counts and logs go there; reads go by connections of the sink's own
@@ -54,23 +59,29 @@ export class RedisWriteBehind {
     this.#redis = redis;
     this.#target = targetOf(target, config);
     const owner = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
-    this.#partitions = allPartitions(config, entity).map((keys) =>
-      new PartitionSink(redis, config, this.#target, keys, owner)
-    );
+    const { name } = this.#target.describe();
+    logSink(this.events);
+    this.#partitions = allPartitions(config, entity).map((keys) => {
+      const { partition, stream } = keys;
+      const place = { entity, partition, stream, target: name, process: owner };
+      const report = new PartitionReport(place, this.events, redis.counters, keys.gauges);
+      return new PartitionSink(config, this.#target, keys, report);
+    });
   }
 
   /** What was done since this sink was made. */
   get status(): SinkStatus {
-    const sum = (of: (partition: PartitionSink) => number) =>
-      this.#partitions.reduce((total, partition) => total + of(partition), 0);
+    const reports = this.#partitions.map(({ report }) => report);
+    const sum = (of: (report: PartitionReport) => number) =>
+      reports.reduce((total, report) => total + of(report), 0);
     return {
       events: sum(({ events }) => events),
       rows: sum(({ rows }) => rows),
       noops: sum(({ noops }) => noops),
       parked: sum(({ parked }) => parked),
       wentBack: sum(({ wentBack }) => wentBack),
-      partitions: this.#partitions.map(({ keys, state, failuresInARow, lastError }) => ({
-        stream: keys.stream,
+      partitions: reports.map(({ place, state, failuresInARow, lastError }) => ({
+        stream: place.stream,
         state,
         failuresInARow,
         lastError: lastError?.message ?? null,
@@ -80,7 +91,7 @@ export class RedisWriteBehind {
 
   /** The newest failure of any partition that has not gone well since; `null` where all is well. */
   get lastError(): Error | null {
-    return this.#partitions.find(({ lastError }) => lastError !== null)?.lastError ?? null;
+    return this.#partitions.find(({ report }) => report.lastError)?.report.lastError ?? null;
   }
 
   /**

@@ -12,6 +12,7 @@ import { runScript, trimScript } from "../redis/scripts/mod.ts";
 import { pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
+import type { PartitionReport } from "./report.ts";
 import { hasWitness } from "./rewind.ts";
 
 /** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
@@ -32,8 +33,16 @@ export class Trimmer {
   #trimming: Promise<void> | undefined;
   #stopped = false;
 
-  private constructor(reader: StreamReader, claim: Claim, entriesRead: number) {
+  #report: PartitionReport;
+
+  private constructor(
+    reader: StreamReader,
+    claim: Claim,
+    report: PartitionReport,
+    entriesRead: number,
+  ) {
     this.#reader = reader;
+    this.#report = report;
     this.#claim = claim;
     this.#entriesRead = entriesRead;
     this.#witness = claim.witness;
@@ -42,14 +51,18 @@ export class Trimmer {
   }
 
   /** Makes the stream's consumer group, which shows people how far the target is, and a trimmer. */
-  static async begin(reader: StreamReader, claim: Claim): Promise<Trimmer> {
+  static async begin(
+    reader: StreamReader,
+    claim: Claim,
+    report: PartitionReport,
+  ): Promise<Trimmer> {
     const { keys, offset, owner } = claim;
     const redis = await reader.connection();
     await showGroup(redis, keys, offset, owner);
     const info = pairsOf(await redis.xinfo("STREAM", keys.stream));
     const passed = (await redis.xrange(keys.stream, "-", offset, "COUNT", 2)).length;
     const entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
-    return new Trimmer(reader, claim, entriesRead);
+    return new Trimmer(reader, claim, report, entriesRead);
   }
 
   /** Notes that a batch was applied. Nobody waits for the trim, and small ones are trimmed together. */
@@ -77,7 +90,9 @@ export class Trimmer {
       const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
       if (removed === -1) this.witnessMissing = true;
       else this.#trimmedTo = this.#witness = offset;
-    } catch {
+      this.#report.troubleOver("trimFailed");
+    } catch (error) {
+      if (!this.#stopped) this.#report.trouble("trimFailed", error);
       // Nothing depends on it: the next batch trims further. Whether this one did is not known.
       this.#trimmedTo = this.#witness = "0-0";
     }
@@ -115,4 +130,12 @@ async function showGroup(
   };
   await redis.xgroup("CREATE", stream, CONSUMER_GROUP, offset, "MKSTREAM").catch(unlessDone);
   await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, owner).catch(unlessDone);
+  // Those of sinks that are gone; one that has entries pending reads by the group, so it is none of ours.
+  const consumers = await redis.xinfo("CONSUMERS", stream, CONSUMER_GROUP).catch(unlessDone);
+  for (const consumer of (consumers ?? []) as unknown[]) {
+    const fields = pairsOf(consumer);
+    const name = String(fields.get("name"));
+    if (name === owner || fields.get("pending") !== 0) continue;
+    await redis.xgroup("DELCONSUMER", stream, CONSUMER_GROUP, name).catch(unlessDone);
+  }
 }

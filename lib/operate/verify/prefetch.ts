@@ -3,6 +3,8 @@
  * @module
  */
 
+import { awaitedLater } from "../../core/promises.ts";
+
 /**
  * What `work` makes of each value, in order. The next value is always being fetched, and up to `width` are
  * worked on at a time. A failure comes when its turn comes. When the reader breaks off, what is under way is
@@ -14,23 +16,17 @@ export async function* prefetch<T, R>(
   work: (value: T) => Promise<R>,
 ): AsyncGenerator<R> {
   const results: Promise<R>[] = [];
-  let next = quiet(source.next());
+  let next = awaitedLater(source.next());
   try {
     for (;;) {
       const { done, value } = await next;
       if (done) break;
-      next = quiet(source.next());
-      results.push(quiet(work(value)));
+      next = awaitedLater(source.next());
+      results.push(awaitedLater(work(value)));
       if (results.length === width) yield await results.shift()!;
     }
     while (results.length > 0) yield await results.shift()!;
   } finally {
     await Promise.allSettled([...results, source.return(undefined)]);
   }
-}
-
-/** A failure that nobody waits for yet would end the process. */
-function quiet<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {});
-  return promise;
 }

@@ -1,0 +1,155 @@
+/**
+ * What happens, as typed events: the log, the counters, metrics, charts and tests listen to them.
+ * @module
+ */
+
+import type { ErrorKind } from "./error_kinds.ts";
+
+/** Where something happened. */
+export interface Place {
+  entity: string;
+  /** from 0 */
+  partition: number;
+  stream: string;
+  /** the target's name in the configuration */
+  target: string;
+  /** the sink that tells it: process id and a random part */
+  process: string;
+}
+
+/** What a sink tells, by the names of its events. */
+export interface SinkEvents {
+  /** The sink owns the partition, and begins at the offset. */
+  claimed: Place & { epoch: string; offset: string };
+  /** Another sink owns the partition; this one waits for it. */
+  standby: Place;
+  /** The partition was taken by another sink, or its lease ran out. */
+  lost: Place & { error: Error };
+  /** The partition was given back. */
+  released: Place;
+  /** Giving the partition back failed: a successor waits until the lease ends. */
+  releaseFailed: Place & { error: Error };
+  /** The lease could not be renewed; it still holds for a while. */
+  leaseNotRenewed: Place & { error: Error };
+  /** A batch is in the target. */
+  applied: Place & { events: number; rows: number; parked: number; noops: number; offset: string };
+  /** An attempt failed; it is tried again. `failures`: in a row. */
+  failed: Place & { kind: ErrorKind; failures: number; error: Error };
+  /** A batch went well after failures. `failures`: how many there were in a row. */
+  recovered: Place & { failures: number };
+  /** A batch was too much at once: the next ones have at most so many events. */
+  halved: Place & { batchSize: number };
+  /** An event was put in the dead letter. `documentId` is null where the entry is no event. */
+  parked: Place & {
+    streamId: string;
+    documentId: string | null;
+    sqlstate: string;
+    reason: string;
+  };
+  /** The stream does not hold any more what the target has applied last: it is rewound. */
+  wentBack: Place & { witness: string };
+  /** The rewind has ended: so many documents were sent again. */
+  rewound: Place & { documents: number };
+  /** A trim failed: the stream grows until one succeeds. */
+  trimFailed: Place & { error: Error };
+  /** Something failed that nobody expected: a defect. The partition is claimed anew. */
+  defect: Place & { error: Error };
+  /** A listener failed; nothing else came of it. */
+  listenerFailed: { event: string; error: Error };
+}
+
+/** What a connection to Redis tells. */
+export interface RedisEvents {
+  /** The connection was lost, or could not be made; it is tried again. */
+  connectionLost: { address: string; error: Error };
+  /** The connection is back. */
+  reconnected: { address: string };
+  /** Counters and log lines could not be sent; they are kept, and sent later. */
+  countersNotSent: { address: string; error: Error };
+  /** A listener failed; nothing else came of it. */
+  listenerFailed: { event: string; error: Error };
+}
+
+/** Gets one kind of event. What it throws, or rejects with, is told as `listenerFailed` and harms nobody. */
+export type Listener<Event> = (event: Event) => unknown;
+
+/** Typed events of one source. Telling them never fails and waits for nobody. */
+export class Emitter<Events extends { listenerFailed: { event: string; error: Error } }> {
+  #listeners = new Map<keyof Events, Set<Listener<never>>>();
+  #all = new Set<(name: keyof Events & string, event: Events[keyof Events]) => unknown>();
+
+  /**
+   * Calls a listener with each event of a name.
+   * @returns what ends this
+   */
+  on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(listener as Listener<never>));
+    return () => void listeners.delete(listener as Listener<never>);
+  }
+
+  /**
+   * Calls a listener with every event and its name.
+   * @returns what ends this
+   */
+  onAll(
+    listener: (name: keyof Events & string, event: Events[keyof Events]) => unknown,
+  ): () => void {
+    this.#all.add(listener);
+    return () => void this.#all.delete(listener);
+  }
+
+  /** Tells an event to all listeners. */
+  emit<Name extends keyof Events & string>(name: Name, event: Events[Name]): void {
+    for (const listener of this.#listeners.get(name) ?? []) {
+      this.#call(name, () => listener(event as never));
+    }
+    for (const listener of this.#all) this.#call(name, () => listener(name, event));
+  }
+
+  #call(name: string, listener: () => unknown): void {
+    const failed = (error: unknown) => {
+      if (name === "listenerFailed") return;
+      const event = { event: name, error: asError(error) };
+      this.emit("listenerFailed" as keyof Events & string, event as never);
+    };
+    try {
+      const result = listener();
+      if (result instanceof Promise) result.catch(failed);
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
+/** Anything thrown as an error. */
+export function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** What goes on failing is told so often, in ms. */
+const REPEAT_MS = 60_000;
+
+/** Lets the same thing through once a minute, while it lasts. */
+export class OncePerMinute {
+  #told = new Map<string, number>();
+  #now: () => number;
+
+  /** @param now the clock, in ms */
+  constructor(now: () => number = Date.now) {
+    this.#now = now;
+  }
+
+  /** Whether `what` may be told now: it was not within the last minute. */
+  allows(what: string): boolean {
+    const now = this.#now();
+    if (now - (this.#told.get(what) ?? -Infinity) < REPEAT_MS) return false;
+    this.#told.set(what, now);
+    return true;
+  }
+
+  /** It is over: when it comes again it is told at once. */
+  over(what: string): void {
+    this.#told.delete(what);
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * Owning one partition: claiming it, keeping its lease, noticing when it is lost or its stream has gone back, and
+ * giving it back.
+ * @module
+ */
+
+import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import { asError } from "../core/events.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { failpoint } from "../core/failpoints.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
+import { type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
+import type { StreamReader } from "./reader.ts";
+import type { PartitionReport } from "./report.ts";
+import { hasWitness, rewind } from "./rewind.ts";
+import { Trimmer } from "./trimmer.ts";
+
+/** How often a sink in waiting looks whether its partition is free, in ms. */
+const STANDBY_MS = 250;
+
+/** The stream no longer holds what the target has applied last. */
+export class WentBackError extends WriteBehindError {}
+
+/** A partition that was claimed, and the trimming of its stream. */
+export interface Owned {
+  claim: Claim;
+  trimmer: Trimmer;
+}
+
+/** The ownership of one partition, by one claim after the other. */
+export class PartitionOwnership {
+  #target: Target;
+  #config: Config;
+  #keys: PartitionKeys;
+  #reader: StreamReader;
+  #report: PartitionReport;
+  /** the claim that holds */
+  #owned: Owned | null = null;
+  /** the newest claim, also where a failure has ended its use: its lease is given back in the end */
+  #lease: Claim | null = null;
+  #renewedAt = 0;
+  #heartbeat: ReturnType<typeof setInterval> | undefined;
+  /** of the newest claim that was begun */
+  #trimmer: Trimmer | null = null;
+
+  constructor(
+    target: Target,
+    config: Config,
+    keys: PartitionKeys,
+    reader: StreamReader,
+    report: PartitionReport,
+  ) {
+    this.#target = target;
+    this.#config = config;
+    this.#keys = keys;
+    this.#reader = reader;
+    this.#report = report;
+  }
+
+  /**
+   * Takes the partition, and waits where another sink has it.
+   * @param follow whether to wait for ever; else until the owner has drained what was there
+   * @returns `null` where the owner has drained it, or where the signal was aborted
+   */
+  async take(follow: boolean, signal: AbortSignal): Promise<Owned | null> {
+    let goal: string | undefined;
+    while (!signal.aborted) {
+      if (this.#owned !== null) return this.#owned;
+      const { lease_seconds } = this.#config.write_behind;
+      const { process } = this.#report.place;
+      const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
+      if (claim !== null) {
+        this.#lease = claim;
+        await failpoint?.("claimed");
+        return await this.#begin(claim);
+      }
+      this.#report.standby();
+      // The stream is its owner's business now, who also trims it.
+      this.#trimmer = null;
+      if (!follow) {
+        const offset = await this.#target.offsets.offset(this.#keys);
+        const last = await lastGeneratedId(await this.#reader.connection(), this.#keys.stream);
+        goal ??= last;
+        // An offset past the last id tells of a stream that has gone back, which its owner has to mend.
+        if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) return null;
+      }
+      await delay(STANDBY_MS, signal);
+    }
+    return null;
+  }
+
+  /** Starts on a partition that was claimed: the stream must hold what the target has applied last. */
+  async #begin(claim: Claim): Promise<Owned> {
+    // Every begin has a connection of its own, so no other server can slip in behind the check.
+    this.#reader.close();
+    const redis = await this.#reader.connection();
+    const { lease_seconds } = this.#config.write_behind;
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
+    this.#renewedAt = Date.now();
+    // A trim may have missed an older witness than the one that the target names by now.
+    if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
+      await this.#rewind(claim);
+    }
+    const trimmer = await Trimmer.begin(this.#reader, claim, this.#report);
+    this.#trimmer = trimmer;
+    this.#report.claimed(claim.epoch, claim.offset);
+    await failpoint?.("begun");
+    // A renewal that found it lost meanwhile has ended it already.
+    if (this.#lease !== claim) throw new OwnershipLostError(`${this.#keys.stream} was taken`);
+    return this.#owned = { claim, trimmer };
+  }
+
+  /** The stream has gone back: says so, and sends again what the target may not have. */
+  async #rewind(claim: Claim): Promise<void> {
+    const what =
+      `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
+      "last, is not in it any more";
+    this.#report.goneBack(claim.witness, new WentBackError(what));
+    await failpoint?.("sending again");
+    const sent = await rewind(await this.#reader.connection(), this.#keys, claim.offset);
+    await failpoint?.("sent again");
+    await this.#target.ownership.wentBack(claim);
+    claim.witness = "0-0";
+    const done = `${sent} documents were sent again; run verify for what else was lost`;
+    this.#report.rewound(sent, new WentBackError(`${what}; ${done}`));
+  }
+
+  /** Never rejects: a batch whose claim was lost meanwhile fails by itself. */
+  async #renew(claim: Claim): Promise<void> {
+    const { lease_seconds } = this.#config.write_behind;
+    try {
+      await this.#target.ownership.renew(claim, lease_seconds);
+      this.#renewedAt = Date.now();
+      this.#report.troubleOver("leaseNotRenewed");
+    } catch (error) {
+      if (this.#lease !== claim) return;
+      const lost = error instanceof OwnershipLostError;
+      if (lost) {
+        this.#owned = this.#lease = null;
+        this.#report.lost(error);
+        // What is missing from now on, a successor has trimmed.
+        void this.#trimmer?.stop();
+      } else this.#report.trouble("leaseNotRenewed", error);
+      // A statement whose connection has silently died would be waited for until the system gives up.
+      if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
+        this.#target.ownership.abandon(claim, asError(error));
+      }
+    }
+  }
+
+  /**
+   * Sees that a claim still holds.
+   * @throws {OwnershipLostError} it does not
+   * @throws {WentBackError} it does, and its stream has gone back
+   */
+  check(owned: Owned): void {
+    if (this.#owned !== owned) throw new OwnershipLostError(`${this.#keys.stream} was taken`);
+    if (owned.trimmer.witnessMissing) {
+      throw new WentBackError(
+        `${this.#keys.stream} has gone back: what was applied last is gone`,
+      );
+    }
+  }
+
+  /** Ends the use of the claim, whose lease goes on: the next one tells the true offset. */
+  end(): void {
+    this.#owned = null;
+    void this.#trimmer?.stop();
+    clearInterval(this.#heartbeat);
+    this.#reader.close();
+  }
+
+  /** Gives the partition back and closes the connections. Never rejects. */
+  async release(): Promise<void> {
+    clearInterval(this.#heartbeat);
+    await this.#trimmer?.stop();
+    this.#reader.close();
+    const lease = this.#lease;
+    this.#owned = this.#lease = null;
+    this.#report.state = "idle";
+    await failpoint?.("releasing");
+    try {
+      await this.#target.ownership.release(this.#keys, lease);
+      if (lease !== null) this.#report.released();
+    } catch (error) {
+      // A successor waits for the lease to end: that costs time, nothing else.
+      this.#report.trouble("releaseFailed", error);
+    }
+  }
+}
