@@ -158,3 +158,10 @@ export { type Random, seededRandom } from "./core/random.ts";
 export { type DummySession, generateDummySession } from "./demo/dummy_session.ts";
 export { type RandomQuery, randomSearchQueries } from "./demo/random_queries.ts";
 export { dummyDataWorker, type TrafficOptions, type TrafficReport } from "./demo/traffic.ts";
+export {
+  type Emitter,
+  type Listener,
+  type Place,
+  type RedisEvents,
+  type SinkEvents,
+} from "./core/events.ts";

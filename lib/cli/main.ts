@@ -11,12 +11,13 @@ import { InterruptedError, interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import { CONFIG, configured, ENTITY, number } from "./common.ts";
+import { configureLog, type LogOptions, logOptions } from "./log.ts";
 import { addOperatorCommands } from "./operator.ts";
 
 /** Reports at most this often, in ms. */
 const REPORT_MS = 1000;
 
-interface SinkOptions {
+interface SinkOptions extends LogOptions {
   config?: string;
   entity: string;
   metrics?: number;
@@ -24,12 +25,13 @@ interface SinkOptions {
 }
 
 async function runSink(
-  { config: path, entity, metrics, untilEof }: SinkOptions,
+  { config: path, entity, metrics, untilEof, ...logging }: SinkOptions,
   stopped: AbortSignal,
 ) {
   const { consumePeriodically } = await import("../sink/sink.ts");
   const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
   const config = await configured(path);
+  await configureLog(logging, config);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
   const sink = consumePeriodically(redis, target, config, entity);
@@ -68,7 +70,7 @@ async function serve(redis: RedisConnection, config: Config, port: number) {
   return serveMetrics(redis, new Sampler(redis, config), port);
 }
 
-interface TrafficOptions {
+interface TrafficOptions extends LogOptions {
   config?: string;
   entity: string;
   records?: number;
@@ -84,6 +86,7 @@ async function runTraffic(options: TrafficOptions, signal: AbortSignal) {
     import("./traffic_progress.ts"),
   ]);
   const config = await configured(options.config);
+  await configureLog(options, config);
   await using redis = await connectRedis(config);
   const { records, rate, duration, concurrency, seed } = options;
   const total = records ?? config.dummy_data.num_records;
@@ -154,7 +157,7 @@ function program(): Command {
     console.log(stopped.length > 0 ? `stopped: ${stopped.join(", ")}` : "none were running");
   });
 
-  command.command("sink")
+  logOptions(command.command("sink"))
     .description("carry events on to PostgreSQL, until Ctrl-C")
     .option(...CONFIG)
     .option(...ENTITY)
@@ -162,7 +165,7 @@ function program(): Command {
     .option("--metrics <port>", "serve /metrics for Prometheus on loopback", number)
     .action((options: SinkOptions) => interruptible((signal) => runSink(options, signal)));
 
-  command.command("traffic")
+  logOptions(command.command("traffic"))
     .description("write documents as an application would")
     .option(...CONFIG)
     .option(...ENTITY)

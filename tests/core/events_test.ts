@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { Emitter, OncePerMinute } from "writebehind/core/events.ts";
+
+interface Events {
+  happened: { n: number };
+  listenerFailed: { event: string; error: Error };
+}
+
+Deno.test("each listener of a name gets its events, until it ends that", () => {
+  const emitter = new Emitter<Events>();
+  const got: number[] = [];
+  const all: string[] = [];
+  const end = emitter.on("happened", ({ n }) => got.push(n));
+  emitter.onAll((name) => all.push(name));
+  emitter.emit("happened", { n: 1 });
+  end();
+  emitter.emit("happened", { n: 2 });
+  assert.deepEqual(got, [1]);
+  assert.deepEqual(all, ["happened", "happened"]);
+});
+
+Deno.test("a listener that throws or rejects harms nobody, and is told", async () => {
+  const emitter = new Emitter<Events>();
+  const failed: string[] = [];
+  const got: number[] = [];
+  emitter.on("listenerFailed", ({ event, error }) => {
+    failed.push(`${event}: ${error.message}`);
+    throw new Error("this one as well");
+  });
+  emitter.on("happened", () => {
+    throw new Error("thrown");
+  });
+  emitter.on("happened", () => Promise.reject(new Error("rejected")));
+  emitter.on("happened", ({ n }) => got.push(n));
+  emitter.emit("happened", { n: 1 });
+  await Promise.resolve();
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(got, [1]);
+  assert.deepEqual(failed, ["happened: thrown", "happened: rejected"]);
+});
+
+Deno.test("what goes on is told once a minute, and at once when it comes again", () => {
+  let now = 0;
+  const told = new OncePerMinute(() => now);
+  assert(told.allows("trim"));
+  assert(told.allows("renew"));
+  now = 59_999;
+  assert(!told.allows("trim"));
+  now = 60_000;
+  assert(told.allows("trim"));
+  told.over("trim");
+  assert(told.allows("trim"));
+});
