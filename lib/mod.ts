@@ -147,6 +147,15 @@ export type {
   Upsert,
 } from "./targets/target.ts";
 
+// What happens
+export {
+  type Emitter,
+  type Listener,
+  type Place,
+  type RedisEvents,
+  type SinkEvents,
+} from "./core/events.ts";
+
 // Metrics
 export { loadMetrics, type Metrics } from "./metrics/counters.ts";
 export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
@@ -158,10 +167,3 @@ export { type Random, seededRandom } from "./core/random.ts";
 export { type DummySession, generateDummySession } from "./demo/dummy_session.ts";
 export { type RandomQuery, randomSearchQueries } from "./demo/random_queries.ts";
 export { dummyDataWorker, type TrafficOptions, type TrafficReport } from "./demo/traffic.ts";
-export {
-  type Emitter,
-  type Listener,
-  type Place,
-  type RedisEvents,
-  type SinkEvents,
-} from "./core/events.ts";
