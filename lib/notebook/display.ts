@@ -90,6 +90,16 @@ const running = new Map<string, LiveDisplay>();
  * Draws `render()` now and every `intervalMs` into one display, until it is stopped.
  *
  * @param render returns HTML. What it throws is shown in the display, and drawing goes on.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig } from "writebehind";
+ * import { live } from "writebehind/notebook";
+ *
+ * await using redis = await connectRedis(await loadConfig());
+ * const display = await live(async () => `<b>${await redis.xlen("stream:session")}</b> events`);
+ * await display.stop();
+ * ```
  */
 export async function live(
   render: () => string | Promise<string>,

@@ -4,9 +4,9 @@
  * @module
  */
 
-import type { Redis } from "ioredis";
-import type pg from "pg";
 import type { Metrics } from "../metrics/counters.ts";
+import type { Redis } from "../redis/client.ts";
+import type { Pool } from "../targets/open.ts";
 import { type Column, type DataFrame, FrameError, frameOf, type Schema } from "./columns.ts";
 import { show } from "./display.ts";
 import { frameHtml, type FrameView } from "./frame_html.ts";
@@ -19,7 +19,18 @@ export { frameHtml, type FrameView } from "./frame_html.ts";
  * Builds a DataFrame; without rows it still has its columns.
  *
  * @param rows a missing or undefined value is null
+ * @param schema the type of each column
  * @throws {FrameError} naming the row and the column of a value that does not fit, or a key that is no column
+ *
+ * @example
+ * ```ts
+ * import { equal, throws } from "node:assert/strict";
+ * import { frame } from "writebehind/notebook";
+ *
+ * const df = frame([{ id: "a", events: 3 }, { id: "b" }], { id: "String", events: "Int64" });
+ * equal(df.height, 2);
+ * throws(() => frame([{ id: "a", events: 0.5 }], { id: "String", events: "Int64" }), /events/);
+ * ```
  */
 export function frame(rows: readonly Record<string, unknown>[], schema: Schema): DataFrame {
   for (const [index, row] of rows.entries()) {
@@ -45,9 +56,18 @@ export function frame(rows: readonly Record<string, unknown>[], schema: Schema):
  *
  * @throws {FrameError} where the text is no single statement with rows, or a time is infinite or before Christ
  * @throws what the server says about the statement
+ *
+ * @example
+ * ```ts
+ * import { connectPostgres, loadConfig } from "writebehind";
+ * import { queryFrame, showFrame } from "writebehind/notebook";
+ *
+ * await using pool = await connectPostgres(await loadConfig());
+ * await showFrame(await queryFrame(pool, "SELECT id, payload FROM sessions LIMIT $1", [10]));
+ * ```
  */
 export async function queryFrame(
-  pool: pg.Pool,
+  pool: Pool,
   sql: string,
   params: readonly unknown[] = [],
 ): Promise<DataFrame> {
@@ -80,7 +100,16 @@ const NUMBER_FIELDS = ["ts", "count"];
  * The newest entries of a Redis Stream, newest first: id, time, then every field that one of them has.
  * A missing stream has no entries.
  *
- * @param options `count` is how many entries. @default {100}
+ * @param options.count entries at most. @default {100}
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig } from "writebehind";
+ * import { showFrame, streamFrame } from "writebehind/notebook";
+ *
+ * await using redis = await connectRedis(await loadConfig());
+ * await showFrame(await streamFrame(redis, "stream:session", { count: 5 }));
+ * ```
  */
 export async function streamFrame(
   redis: Redis,

@@ -1,6 +1,7 @@
 /**
  * The original project's producer and consumer, in TypeScript: what our wire format must work with, and
  * what the benchmark is measured against. Row by row, with its counter, log and offset writes an event.
+ * @module
  */
 
 import type { Redis } from "ioredis";

@@ -10,6 +10,17 @@ const kept = new Map<string, AsyncDisposable>();
  * Keeps a thing under a name, after ending the one that was kept there before.
  * @param make makes the thing once the one before has ended
  * @returns the new thing
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig } from "writebehind";
+ * import { endAll, keep } from "writebehind/notebook";
+ *
+ * const config = await loadConfig();
+ * const redis = await keep("redis", () => connectRedis(config));
+ * console.log(await redis.ping());
+ * await endAll();
+ * ```
  */
 export async function keep<Thing extends AsyncDisposable>(
   name: string,

@@ -3,11 +3,10 @@
  * @module
  */
 
-import type { Pool } from "pg";
 import { type Config, configWith } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
-import { connectPostgres, createTable } from "../targets/open.ts";
+import { connectPostgres, createTable, type Pool } from "../targets/open.ts";
 
 /** Redis's database, and PostgreSQL's. */
 const REDIS_DB = 1;
@@ -18,8 +17,11 @@ const MARK = "writebehind:speed";
 
 /** Connections to empty databases, with an empty table of the entity `session`. */
 export interface ScratchDatabases extends AsyncDisposable {
+  /** the configuration that names them */
   readonly config: Config;
+  /** an empty database of Redis */
   readonly redis: RedisConnection;
+  /** a PostgreSQL database with an empty table */
   readonly postgres: Pool;
 }
 

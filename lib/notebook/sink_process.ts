@@ -12,7 +12,10 @@ const MAIN = new URL("../cli/main.ts", import.meta.url).href;
 export class SinkProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
 
-  /** @param config names the servers; the process reads everything else from `config/config.yaml` */
+  /**
+   * Starts it.
+   * @param config names the servers; the process reads everything else from `config/config.yaml`
+   */
   constructor(config: Config) {
     const { redisUrl, databaseUrl } = addressesOf(config);
     this.#child = new Deno.Command(Deno.execPath(), {
@@ -28,6 +31,7 @@ export class SinkProcess implements AsyncDisposable {
     this.#child.unref();
   }
 
+  /** Its process id. */
   get pid(): number {
     return this.#child.pid;
   }
@@ -38,6 +42,7 @@ export class SinkProcess implements AsyncDisposable {
     await this.#child.status;
   }
 
+  /** Stops it after the running batch. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#signal("SIGTERM");
     await this.#child.status;
