@@ -1,9 +1,11 @@
 /// <reference lib="deno.unstable" />
-/** Rules of this project for `deno lint`: what stands only in some rooms of lib/. */
+/** Rules of this project for `deno lint`: what stands only in some rooms of lib/, and how long a test is. */
 
 import { join, relative } from "node:path";
 
-const LIB = join(import.meta.dirname!, "..", "..", "lib");
+const CHECKOUT = join(import.meta.dirname!, "..", "..");
+/** Lines of a file of tests; a longer one is split by subject. */
+const MAX_TEST_LINES = 500;
 
 const SQL = /\b(SELECT|INSERT INTO|UPDATE .* SET|DELETE FROM)\b/s;
 /** The one room of the targets, and the original's algorithm and queries in notebooks. */
@@ -11,10 +13,15 @@ const SQL_ROOMS = ["targets/", "notebook/"];
 /** What a person starts in a terminal. */
 const CONSOLE_ROOMS = ["cli/", "dev/", "pipeline.ts"];
 
+/** A file's path in the checkout, with slashes. */
+function pathOf(filename: string): string {
+  return relative(CHECKOUT, filename).replaceAll("\\", "/");
+}
+
 /** Whether a file lies in lib/, outside all of these rooms. */
 function isOutside(rooms: readonly string[], filename: string): boolean {
-  const path = relative(LIB, filename).replaceAll("\\", "/");
-  return !path.startsWith("..") && !rooms.some((room) => path.startsWith(room));
+  const path = pathOf(filename);
+  return path.startsWith("lib/") && !rooms.some((room) => path.startsWith(`lib/${room}`));
 }
 
 const plugin: Deno.lint.Plugin = {
@@ -36,6 +43,22 @@ const plugin: Deno.lint.Plugin = {
         return {
           Literal: (node) => check(node, String(node.value)),
           TemplateLiteral: (node) => check(node, node.quasis.map(({ cooked }) => cooked).join("…")),
+        };
+      },
+    },
+    "short-tests": {
+      create(context) {
+        if (!/^tests\/.*_test\.ts$/.test(pathOf(context.filename))) return {};
+        return {
+          Program: (node) => {
+            const lines = context.sourceCode.text.split("\n").length - 1;
+            if (lines <= MAX_TEST_LINES) return;
+            context.report({
+              range: [node.range[0], node.range[0]],
+              message: `${lines} lines of tests, at most ${MAX_TEST_LINES} are allowed`,
+              hint: "Split it by subject.",
+            });
+          },
         };
       },
     },

@@ -41,3 +41,12 @@ Deno.test("lint: only commands write to the console", () => {
     deepEqual(faultsOf(file, source), [], file);
   }
 });
+
+Deno.test("lint: a file of tests has at most 500 lines", () => {
+  const long = "run();\n".repeat(501);
+  deepEqual(faultsOf("tests/sink/sink_test.ts", long), [
+    "501 lines of tests, at most 500 are allowed",
+  ]);
+  deepEqual(faultsOf("tests/sink/sink_test.ts", "run();\n".repeat(500)), []);
+  deepEqual(faultsOf("tests/bench/bench.ts", long), []);
+});
