@@ -3,8 +3,10 @@
 import { escapeHtml } from "./charts/theme.ts";
 
 /** Characters of a cell that are shown; more of them, up to {@linkcode MAX_TITLE}, when it is pointed at. */
-const MAX_CELL = 60;
+const MAX_CELL = 50;
 const MAX_TITLE = 1000;
+/** Characters of a text that stand on one line whatever room there is. */
+const MAX_LINE = 24;
 
 /**
  * A cell with its value.
@@ -14,8 +16,9 @@ const MAX_TITLE = 1000;
 export function cellHtml(open: string, value: unknown, isDay: boolean): string {
   if (value === null || value === undefined) return `${open}><span class="null">null</span></td>`;
   const text = cellText(value, isDay);
-  if (text.length <= MAX_CELL) return `${open}>${escapeHtml(text)}</td>`;
-  return `${open} title="${escapeHtml(cut(text, MAX_TITLE))}">${
+  if (text.length <= MAX_LINE) return `${open}>${escapeHtml(text)}</td>`;
+  if (text.length <= MAX_CELL) return `${open} class="long">${escapeHtml(text)}</td>`;
+  return `${open} class="long" title="${escapeHtml(cut(text, MAX_TITLE))}">${
     escapeHtml(cut(text, MAX_CELL))
   }</td>`;
 }

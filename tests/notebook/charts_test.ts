@@ -10,8 +10,8 @@ import {
   freshnessChart,
   latencyChart,
   outcomesChart,
-  perMinuteChart,
 } from "writebehind/notebook/charts/charts.ts";
+import { createdChart } from "writebehind/notebook/charts/created.ts";
 import {
   compact,
   countTicks,
@@ -59,7 +59,7 @@ const EMPTY: Record<string, string> = {
   freshness: freshnessChart([]),
   latency: latencyChart([]),
   devices: devicesChart([]),
-  perMinute: perMinuteChart([]),
+  created: createdChart([]),
   comparison: comparisonChart([]),
 };
 const FILLED: Record<string, string> = {
@@ -68,7 +68,7 @@ const FILLED: Record<string, string> = {
   freshness: freshnessChart(samplesOf(40)),
   latency: latencyChart([{ level: HOSTILE, ms: [0, 0.2, 0.3, 900] }, { level: "none", ms: [] }]),
   devices: devicesChart([{ device_type: HOSTILE, count: 3 }, { device_type: "ios", count: 12 }]),
-  perMinute: perMinuteChart([{ minute: new Date(START), count: 7 }]),
+  created: createdChart([{ second: new Date(START), count: 7 }]),
   comparison: comparisonChart([
     { name: HOSTILE, value: 58_321, unit: HOSTILE },
     { name: "COPY", value: 480, unit: "events/s" },
@@ -165,6 +165,18 @@ Deno.test("devicesChart: the most frequent first; comparisonChart: an axis a uni
   }]);
   assert.equal(parsed(one).querySelectorAll("svg").length, 1);
   assert.equal(parsed(FILLED.comparison ?? "").querySelectorAll("svg").length, 2);
+});
+
+Deno.test("createdChart: few seconds have a bar each, hours have few bars, none is left out", () => {
+  const rows = (seconds: number[]) =>
+    seconds.map((second) => ({ second: new Date(START + 1000 * second), count: 2 }));
+  const few = createdChart(rows([0, 1, 2, 4]));
+  assert.match(few, /Documents per second\. 4 bars, 8 documents/);
+  assert.match(few, />14:16:05</);
+  const hours = createdChart(rows(Array.from({ length: 4 * 3600 }, (_, second) => second)));
+  assert.match(hours, /Documents per 10 minutes\. 2[45] bars, 28,800 documents/);
+  assert.match(hours, />15:00</);
+  assert.ok(parsed(hours).querySelectorAll("rect").length <= 40);
 });
 
 Deno.test("standaloneSvg: well-formed, in fixed colours, with all that the chart says", () => {

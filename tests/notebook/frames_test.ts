@@ -102,7 +102,7 @@ Deno.test("frameHtml: the shape, all digits, escaped and shortened text", () => 
   assert.match(html, /<td>2026-01-02 03:04:05\.678<\/td>/);
   assert.match(html, /<span class="null">null<\/span>/);
   assert.ok(!html.includes("<img"), "cell text is not markup");
-  const json = html.match(/<td title="[^"]*">(&#123;|\{)([^<]*)<\/td>/)?.[0] ?? "";
+  const json = html.match(/<td class="long" title="[^"]*">(&#123;|\{)([^<]*)<\/td>/)?.[0] ?? "";
   assert.match(json, /…<\/td>$/);
   assert.ok(json.replace(/.*">/, "").length < 200);
   assert.ok(html.isWellFormed() && !html.includes("\ufffd"), "no half character at the cut");

@@ -13,6 +13,6 @@ export {
   type Latencies,
   latencyChart,
   outcomesChart,
-  perMinuteChart,
 } from "./charts.ts";
+export { createdChart } from "./created.ts";
 export { distributionChart } from "./distribution.ts";

@@ -58,6 +58,7 @@ export const STYLE = `<style>
   `border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent);background:none;color:inherit}
 .writebehind.writebehind table th{vertical-align:bottom;font-weight:600}
 .writebehind.writebehind table small{display:block;font-weight:400;opacity:.7}
+.writebehind.writebehind table .long{white-space:normal;word-break:break-all;min-width:21ch}
 .writebehind.writebehind table .number{text-align:right;font-variant-numeric:tabular-nums}
 .writebehind .null{opacity:.55;font-style:italic}
 .writebehind .shape{opacity:.75;margin-top:4px}
