@@ -7,7 +7,7 @@ import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { horizontalBars, shortened, sideLabels } from "./bars.ts";
 import { figure, picture, waiting } from "./figure.ts";
-import { clock, compact, countTicks, duration, full, logTicks, timeStep } from "./scales.ts";
+import { compact, duration, full, logTicks } from "./scales.ts";
 import { COLOUR } from "./theme.ts";
 import { overTime } from "./timeline.ts";
 
