@@ -11,7 +11,7 @@ export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: Deep
 export interface Config {
   /** the target: a PostgreSQL database */
   readonly postgresql: {
-    /** @default {"localhost"} */
+    /** a name, an address, or the folder of a Unix socket. @default {"localhost"} */
     readonly host: string;
     /** @default {5432} */
     readonly port: number;
@@ -21,12 +21,16 @@ export interface Config {
     readonly user: string;
     /** readable, but not enumerable: displays show it redacted. @default {null} */
     readonly password: string | null;
-    /** @default {false} */
+    /** TLS, with a certificate that is checked. @default {false} */
     readonly ssl: boolean;
+    /** for the server, in libpq's form: `-c search_path=app`. @default {null} */
+    readonly options: string | null;
+    /** by which the server's own views show our connections. @default {"writebehind"} */
+    readonly application_name: string;
   };
   /** the Redis in front of it */
   readonly redis: {
-    /** @default {"localhost"} */
+    /** a name, an address, or the path of a Unix socket. @default {"localhost"} */
     readonly host: string;
     /** @default {6379} */
     readonly port: number;

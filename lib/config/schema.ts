@@ -95,6 +95,8 @@ const sections = mapping({
     user: nonEmpty("redis"),
     password: optionalText,
     ssl: flag(false),
+    options: optionalText,
+    application_name: nonEmpty("writebehind"),
   }),
   redis: section({
     host,

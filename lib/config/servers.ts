@@ -4,6 +4,15 @@
  */
 
 import { ConfigError } from "../core/errors.ts";
+import {
+  type DatabaseAddress,
+  databaseUrlOf,
+  parseDatabaseUrl,
+  parseRedisUrl,
+  type RedisAddress,
+  redisUrlOf,
+  shown,
+} from "./addresses.ts";
 import type { Config } from "./load.ts";
 import { answers, redisServes } from "./probe.ts";
 import { readRecord, type RecordedServer } from "./record.ts";
@@ -32,10 +41,11 @@ export interface ResolvedServers {
 export function serversFromEnvironment(
   env: (name: string) => string | undefined,
 ): { redis?: string; database?: string } {
-  return {
-    redis: urlFrom("REDIS_URL", env("REDIS_URL"), ["redis:", "rediss:"]),
-    database: urlFrom("DATABASE_URL", env("DATABASE_URL"), ["postgresql:", "postgres:"]),
-  };
+  const [redis, database] = [env("REDIS_URL") || undefined, env("DATABASE_URL") || undefined];
+  // Read here, so that the message names the variable.
+  if (redis) parseRedisUrl("REDIS_URL", redis);
+  if (database) parseDatabaseUrl("DATABASE_URL", database);
+  return { redis, database };
 }
 
 /**
@@ -77,11 +87,15 @@ export async function resolveServers(
     );
   if (!given.redis && redis && !redisRuns && postgresRuns) throw mustRun("Redis");
   if (!given.database && postgres && !postgresRuns && redisRuns) throw mustRun("PostgreSQL");
-  const [redisUrl, redisSource] = firstOf(given.redis, redisRuns && redis, redisUrlOf(config));
+  const [redisUrl, redisSource] = firstOf(
+    given.redis,
+    redisRuns && redis,
+    redisUrlOf(config.redis),
+  );
   const [databaseUrl, databaseSource] = firstOf(
     given.database,
     postgresRuns && postgres,
-    databaseUrlOf(config),
+    databaseUrlOf(config.postgresql),
   );
   return { redisUrl, databaseUrl, source: { redis: redisSource, database: databaseSource } };
 }
@@ -118,15 +132,15 @@ function firstOf(
 export function describeServers({ redisUrl, databaseUrl, source }: ResolvedServers): string {
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, embedded: "embedded", config: "config file" })[from];
-  return `Redis ${redacted(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ` +
-    `PostgreSQL ${redacted(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`;
+  return `Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ` +
+    `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`;
 }
 
 /** The addresses of a configuration, with their passwords: what REDIS_URL and DATABASE_URL would be. */
 export function addressesOf(
   config: ServerSettings,
 ): Pick<ResolvedServers, "redisUrl" | "databaseUrl"> {
-  return { redisUrl: redisUrlOf(config), databaseUrl: databaseUrlOf(config) };
+  return { redisUrl: redisUrlOf(config.redis), databaseUrl: databaseUrlOf(config.postgresql) };
 }
 
 /**
@@ -146,69 +160,11 @@ export function addressesOf(
  * ```
  */
 export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
-  redis: Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">;
-  postgresql: Config["postgresql"];
+  redis: RedisAddress;
+  postgresql: DatabaseAddress;
 } {
-  const redis = new URL(redisUrl);
-  const database = new URL(databaseUrl);
-  const text = (part: string) => part === "" ? null : decodeURIComponent(part);
-  const host = (url: URL) => url.hostname.replace(/^\[|\]$/g, "") || "localhost";
-  const sslmode = database.searchParams.get("sslmode") ?? "disable";
   return {
-    redis: {
-      host: host(redis),
-      port: Number(redis.port || 6379),
-      db: Number(redis.pathname.slice(1) || 0),
-      username: text(redis.username),
-      password: text(redis.password),
-      tls: redis.protocol === "rediss:",
-    },
-    postgresql: {
-      host: host(database),
-      port: Number(database.port || 5432),
-      database: text(database.pathname.slice(1)) ?? text(database.username) ?? "postgres",
-      user: text(database.username) ?? "postgres",
-      password: text(database.password),
-      ssl: !["disable", "allow", "prefer"].includes(sslmode),
-    },
+    redis: parseRedisUrl("REDIS_URL", redisUrl),
+    postgresql: parseDatabaseUrl("DATABASE_URL", databaseUrl),
   };
-}
-
-function urlFrom(name: string, text: string | undefined, schemes: string[]): string | undefined {
-  if (!text) return undefined;
-  // The text itself is not shown: it may hold a password.
-  if (!URL.canParse(text) || !schemes.includes(new URL(text).protocol)) {
-    throw new ConfigError(
-      `${name} holds no address: expected ${schemes[0]}//user:password@host:port/…`,
-    );
-  }
-  return text;
-}
-
-function redisUrlOf({ redis }: ServerSettings): string {
-  const url = new URL(`${redis.tls ? "rediss" : "redis"}://${bracketed(redis.host)}:${redis.port}`);
-  if (redis.username !== null) url.username = encodeURIComponent(redis.username);
-  if (redis.password !== null) url.password = encodeURIComponent(redis.password);
-  if (redis.db !== 0) url.pathname = `/${redis.db}`;
-  return url.href;
-}
-
-function databaseUrlOf({ postgresql }: ServerSettings): string {
-  const { host, port, database, user, password, ssl } = postgresql;
-  const url = new URL(`postgresql://${bracketed(host)}:${port}/${encodeURIComponent(database)}`);
-  url.username = encodeURIComponent(user);
-  if (password !== null) url.password = encodeURIComponent(password);
-  if (ssl) url.searchParams.set("sslmode", "require");
-  return url.href;
-}
-
-function bracketed(host: string): string {
-  return host.includes(":") ? `[${host}]` : host;
-}
-
-function redacted(address: string): string {
-  const url = new URL(address);
-  if (url.password) url.password = "***";
-  url.search = ""; // May hold a password as well.
-  return url.href;
 }

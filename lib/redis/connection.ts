@@ -146,8 +146,7 @@ export class RedisConnection extends Redis {
 function redisOptions(config: Config): ConnectionOptions {
   const { host, port, db, username, password, tls, command_timeout_ms } = config.redis;
   return {
-    host,
-    port,
+    ...(host.startsWith("/") ? { path: host } : { host, port }),
     db,
     ...(username === null ? {} : { username }),
     ...(password === null ? {} : { password }),

@@ -61,7 +61,9 @@ export class RespConnection {
    */
   static async open(config: Config): Promise<RespConnection> {
     const { host: hostname, port, tls, username, password, db, command_timeout_ms } = config.redis;
-    const connecting: Promise<Deno.Conn> = tls
+    const connecting: Promise<Deno.Conn> = hostname.startsWith("/")
+      ? Deno.connect({ transport: "unix", path: hostname })
+      : tls
       ? Deno.connectTls({ hostname, port })
       : Deno.connect({ hostname, port });
     let timer: ReturnType<typeof setTimeout> | undefined;

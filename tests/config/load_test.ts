@@ -13,6 +13,8 @@ Deno.test("config: the original's file loads unchanged", () => {
       user: "redis",
       password: "redis",
       ssl: false,
+      options: null,
+      application_name: "writebehind",
     },
   );
   assert.equal(config.redis.password, null);

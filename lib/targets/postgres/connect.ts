@@ -20,7 +20,8 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
  * older than 16
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
-  const { host, port, database, user, password, ssl } = config.postgresql;
+  const { host, port, database, user, password, ssl, options, application_name } =
+    config.postgresql;
   const pool = new DisposablePool({
     host,
     port,
@@ -28,12 +29,13 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     user,
     ...(password === null ? {} : { password }),
     ssl,
+    ...(options === null ? {} : { options }),
     // A sink keeps one connection a partition, beside those for leases and queries.
     max: 10 + config.entities.length * config.streams.partitions,
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    application_name: "writebehind",
+    application_name,
     // Dates and bytes are read in these forms, whatever the role's own settings say.
     onConnect: async (client) => {
       await client.query("SET datestyle = 'ISO'; SET bytea_output = 'hex'; SET timezone = 'UTC'");
