@@ -41,6 +41,9 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   };
 }
 
+/** What `application_name` is where nothing else is said. */
+const DEFAULT_NAME = "writebehind";
+
 /** What libpq's sslmode and node-postgres's ssl come to here; `null` for what cannot be had. */
 const SSL: Record<string, boolean | null> = {
   ...{ disable: false, allow: null, prefer: null },
@@ -116,7 +119,7 @@ export function databaseUrlOf(address: DatabaseAddress): string {
     host: socket ? host : null,
     sslmode: ssl ? "require" : null,
     options: options ?? null,
-    application_name: application_name ?? null,
+    application_name: application_name === DEFAULT_NAME ? null : application_name ?? null,
   });
   return url.href;
 }
