@@ -8,15 +8,15 @@ import type { Config } from "./config.ts";
 import { configSchema } from "./schema.ts";
 import { formatPath, type Path, type Problem } from "./yaml.ts";
 
-/** The defaults, which also are the list of all known keys. */
-const defaults: unknown = configSchema.parse({});
+/** A configuration is read once or twice: Zod would take longer to compile the schema than to walk it. */
+const ONCE = { jitless: true };
 
 /** Checks a value against the schema, and words what is wrong. */
 export function check(
   raw: unknown,
   lineOf: (path: Path) => number,
 ): { value?: Config; problems: Problem[] } {
-  const { success, data, error } = configSchema.safeParse(raw);
+  const { success, data, error } = configSchema.safeParse(raw, ONCE);
   if (success) return { value: data, problems: [] };
   const problems = error.issues.flatMap((issue) => {
     if (issue.code === "unrecognized_keys") {
@@ -51,7 +51,8 @@ function describe(value: unknown, issue: z.core.$ZodIssue): string {
 /** The known keys beside it that are nearest; else the sections where a key of that name belongs. */
 function suggestion(path: Path): string {
   const key = String(path.at(-1)).toLowerCase();
-  // Every item of a list has the keys of the first.
+  // The defaults have all known keys; every item of a list has the keys of the first.
+  const defaults = configSchema.parse({}, ONCE);
   const parent = path.slice(0, -1).map((part) => typeof part === "number" ? 0 : part);
   const near = Object.keys(Object(at(defaults, parent)))
     .map((name) => ({ name, far: distance(key, name) }))
