@@ -5,6 +5,7 @@
  */
 
 import { connectionErrorKind, type ErrorKind } from "../../core/error_kinds.ts";
+import { ConnectionError } from "../../core/errors.ts";
 
 /** An error that PostgreSQL itself reported, as pg gives it. */
 export interface PostgresError extends Error {
@@ -35,6 +36,8 @@ export function isOfTheServer({ code }: PostgresError): boolean {
 
 /** What an error of PostgreSQL, or of the way to it, means for the sink. */
 export function postgresErrorKind(error: unknown): ErrorKind {
+  // Where we explain an error in words of our own, it is the error itself that says.
+  if (error instanceof ConnectionError && error.cause) return postgresErrorKind(error.cause);
   const { code } = error as { code?: string };
   if (code === undefined || !/^[0-9A-Z]{5}$/.test(code)) return connectionErrorKind(error);
   return KINDS.find(([pattern]) => pattern.test(code))?.[1] ?? "configuration";

@@ -1,103 +1,150 @@
 /**
- * The tables in PostgreSQL: an entity's own, in the shape of the original project plus `updated_at` and
- * `version`, and ours.
+ * Brings the tables in PostgreSQL up to date: an entity's own, in the shape of the original project plus
+ * `updated_at` and `version`, and ours.
+ *
+ * Without a library: node-pg-migrate, postgres-migrations and umzug have no tables that the configuration names, no
+ * word on which older versions may go on, and no SQL for an administrator, which is most of this file.
  * @module
  */
 
 import type { Pool } from "pg";
-import { type Config, entityConfig } from "../../config/load.ts";
-import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
-
-/** Our own tables. The lease has a row of its own, so that renewing it never waits for a batch. */
-const OUR_TABLES = `
-CREATE TABLE IF NOT EXISTS writebehind_offset (
-  stream     TEXT PRIMARY KEY,
-  last_id    TEXT NOT NULL DEFAULT '0-0',
-  events     BIGINT NOT NULL DEFAULT 0,
-  epoch      BIGINT NOT NULL DEFAULT 0,
-  owner      TEXT,
-  updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-  -- The entry that the stream must still hold, and how often it did not.
-  witness        TEXT NOT NULL DEFAULT '0-0',
-  went_back      INTEGER NOT NULL DEFAULT 0,
-  went_back_at   TIMESTAMPTZ,
-  parked_version BIGINT NOT NULL DEFAULT 0
-) WITH (fillfactor = 50);
-CREATE TABLE IF NOT EXISTS writebehind_lease (
-  stream          TEXT PRIMARY KEY,
-  owner           TEXT NOT NULL,
-  epoch           BIGINT NOT NULL,
-  lease_until     TIMESTAMPTZ NOT NULL,
-  backend_pid     INTEGER NOT NULL,
-  backend_started TIMESTAMPTZ NOT NULL
-) WITH (fillfactor = 50);
-CREATE TABLE IF NOT EXISTS writebehind_dead_letter (
-  id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  entity      TEXT NOT NULL,
-  stream      TEXT NOT NULL,
-  stream_id   TEXT NOT NULL,
-  -- Bytes, since text could refuse the very thing that is to be kept.
-  doc_id      BYTEA,
-  fingerprint BYTEA GENERATED ALWAYS AS (sha256(doc_id)) STORED,
-  event_type  TEXT NOT NULL,
-  ts          BIGINT,
-  payload     BYTEA,
-  fields      BYTEA[],
-  sqlstate    TEXT NOT NULL,
-  reason      TEXT NOT NULL,
-  attempts    INTEGER NOT NULL DEFAULT 1,
-  first_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
-  last_at     TIMESTAMPTZ NOT NULL DEFAULT now(),
-  -- parked, replayed, superseded (a newer event of the document was replayed) or discarded
-  state       TEXT NOT NULL DEFAULT 'parked',
-  UNIQUE (stream, stream_id)
-);
--- Stays empty: a row whose parent is missing makes a statement fail on purpose, after all else it does.
-CREATE TABLE IF NOT EXISTS writebehind_probe (
-  id     INTEGER PRIMARY KEY,
-  parent INTEGER NOT NULL REFERENCES writebehind_probe (id)
-);
-CREATE INDEX IF NOT EXISTS writebehind_dead_letter_parked
-    ON writebehind_dead_letter (stream, fingerprint) WHERE state = 'parked';
-`;
+import type { Config } from "../../config/load.ts";
+import { ConnectionError } from "../../core/errors.ts";
+import { type Migration, refusalOf } from "../migrations.ts";
+import { isPostgresError, type PostgresError } from "./errors.ts";
+import { MIGRATIONS, OUR_TABLES, RECORD } from "./migrations/mod.ts";
+import { isWholeSql, readTables, type Tables } from "./schema.ts";
 
 /** Any number will do, as long as all of our processes take the same one. */
 const DDL_LOCK = 7_305_115_611;
+/** Batches and readers queue up behind a change that waits for a lock on their table. */
+const LOCK_SECONDS = 5;
+
+const INSUFFICIENT_PRIVILEGE = "42501";
+const LOCK_NOT_AVAILABLE = "55P03";
+const UNIQUE_VIOLATION = "23505";
 
 /**
- * Creates an entity's table and ours where they are missing, and adds the columns that a table made by
- * the original project lacks. Safe to run at any time, by several processes, and by a user that may not
- * create tables where they are all there.
+ * Makes an entity's table and ours where they are missing, and brings older ones up to date: each migration once, in
+ * order, in a transaction of its own. Safe to run at any time, by several processes, and by a user that may not
+ * change tables where there is nothing to change.
+ *
+ * @param known for tests: the migrations of another version
+ * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
+ * changed the tables so that this one cannot work with them; where somebody keeps a table locked for too long
  */
-export async function createTable(pool: Pool, config: Config, entity: string): Promise<void> {
-  const { table } = entityConfig(config, entity);
-  const query: TimedQuery = {
-    text: `SELECT to_regclass('writebehind_offset') IS NOT NULL
-        AND to_regclass('writebehind_lease') IS NOT NULL
-        AND to_regclass('writebehind_dead_letter') IS NOT NULL
-        AND to_regclass('writebehind_probe') IS NOT NULL
-        AND count(*) = 2 AS complete
-       FROM pg_attribute
-      WHERE attrelid = to_regclass($1) AND attname IN ('updated_at', 'version')`,
-    values: [`"${table}"`],
-    query_timeout: PATIENCE_MS,
-  };
-  const { rows } = await pool.query<{ complete: boolean }>(query);
-  if (rows[0]?.complete) return;
-  // Names come from the configuration, which allows only letters, digits and underscores.
-  // Several statements in one simple query are one transaction.
-  await pool.query(`
-    SELECT pg_advisory_xact_lock(${DDL_LOCK});
-    CREATE TABLE IF NOT EXISTS "${table}" (
-      id         TEXT PRIMARY KEY,
-      payload    JSONB,
-      created_at TIMESTAMPTZ DEFAULT now(),
-      updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-      version    BIGINT NOT NULL DEFAULT 0
+export async function createTable(
+  pool: Pool,
+  config: Config,
+  entity: string,
+  known: readonly Migration[] = MIGRATIONS,
+): Promise<void> {
+  let before: Migration | undefined;
+  for (;;) {
+    const tables = await readTables(pool, config, entity, known);
+    const { schema, mayRecord, what } = tables;
+    if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
+    // Without the right to do so, what is only to be put on record can wait.
+    const [next] = mayRecord ? toDo(tables) : schema.pending;
+    if (next === undefined) return;
+    if (next === before) {
+      throw new ConnectionError(
+        `${next.name} has run for ${what}, but its tables cannot be seen: check the search_path of ` +
+          `the user ${tables.role}`,
+      );
+    }
+    before = next;
+    try {
+      // Several statements in one simple query are one transaction: a process that dies leaves none open.
+      await pool.query(script(tables, [next]));
+    } catch (error) {
+      if (!isPostgresError(error)) throw error;
+      // Another process was first.
+      if (error.code === UNIQUE_VIOLATION && error.table === "writebehind_migration") continue;
+      throw explained(error, next, tables);
+    }
+  }
+}
+
+/** What is to be run, or only to be put on record, in order. */
+function toDo({ recognised, schema }: Tables): Migration[] {
+  return [...recognised, ...schema.pending].sort((a, b) => a.number - b.number);
+}
+
+/** Migrations and their record, under the lock. */
+function script(tables: Tables, migrations: Migration[]): string {
+  const { oursIn, recorded } = tables;
+  return [
+    "SET LOCAL statement_timeout = 0;",
+    `SET LOCAL lock_timeout = '${LOCK_SECONDS}s';`,
+    `SELECT pg_advisory_xact_lock(${DDL_LOCK});`,
+    `SET LOCAL search_path TO ${oursIn};`,
+    ...(recorded ? [] : [RECORD]),
+    ...migrations.flatMap((migration) => part(tables, migration)),
+  ].join("\n");
+}
+
+function part(tables: Tables, migration: Migration): string[] {
+  const { table, oursIn, entityIn, recorded, recognised } = tables;
+  const { number, name, of, oldest, sql } = migration;
+  const recordedAs = of === "ours" ? "''" : `'${table}'`;
+  const parts = [
+    `-- ${name}`,
+    `SET LOCAL search_path TO ${of === "ours" ? oursIn : `${entityIn}, ${oursIn}`};`,
+  ];
+  if (recorded && !tables[of]) {
+    // Somebody has dropped tables. Asked again under the lock: by now, another process may have made them anew.
+    parts.push(
+      `DELETE FROM writebehind_migration
+        WHERE table_name = ${recordedAs} AND NOT ${isWholeSql[of](table)};`,
     );
-    ALTER TABLE "${table}"
-      ADD COLUMN IF NOT EXISTS updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-      ADD COLUMN IF NOT EXISTS version BIGINT NOT NULL DEFAULT 0;
-    ${OUR_TABLES}
-  `);
+  }
+  // First, so that its key refuses a migration that has run meanwhile.
+  parts.push(
+    "INSERT INTO writebehind_migration (number, table_name, oldest) " +
+      `VALUES (${number}, ${recordedAs}, ${oldest});`,
+  );
+  if (!recognised.includes(migration)) parts.push(sql.replaceAll("{table}", `"${table}"`));
+  if (oldest > tables.schema.oldest) {
+    // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
+    parts.push(
+      "UPDATE writebehind_offset SET epoch = epoch + 1;",
+      "UPDATE writebehind_lease SET epoch = epoch + 1;",
+    );
+  }
+  return parts;
+}
+
+/** What an administrator runs for a user that may not: all that is to be done, and the user's rights. */
+function administratorsScript(tables: Tables): string {
+  const { table, oursIn, entityIn, role } = tables;
+  const names = [`${entityIn}."${table}"`, ...OUR_TABLES.map((name) => `${oursIn}.${name}`)];
+  return [
+    "BEGIN;",
+    script(tables, toDo(tables)),
+    `GRANT USAGE ON SCHEMA ${[...new Set([entityIn, oursIn])].join(", ")} TO ${role};`,
+    `GRANT SELECT, INSERT, UPDATE, DELETE ON ${names.join(", ")} TO ${role};`,
+    "COMMIT;",
+  ].join("\n");
+}
+
+function explained(error: PostgresError, { name }: Migration, tables: Tables): Error {
+  const { what, database, role } = tables;
+  if (error.code === INSUFFICIENT_PRIVILEGE) {
+    return new ConnectionError(
+      `The PostgreSQL user ${role} may not make or change the tables for ${what}: ${error.message}. ` +
+        `Let an administrator run this in the database ${database}:\n\n${
+          administratorsScript(tables)
+        }`,
+      { cause: error },
+    );
+  }
+  if (error.code === LOCK_NOT_AVAILABLE) {
+    return new ConnectionError(
+      `${name} for ${what} had to wait for more than ${LOCK_SECONDS} s: another process is changing the tables, ` +
+        "or a transaction that does not end holds one of them (see pg_stat_activity). Nothing was changed; try again",
+      { cause: error },
+    );
+  }
+  return error;
 }

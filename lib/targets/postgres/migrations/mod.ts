@@ -1,0 +1,35 @@
+/**
+ * The migrations of PostgreSQL, in order. To add one: a file with the next number, and a line in
+ * {@linkcode MIGRATIONS}.
+ * - `{table}` stands for the entity's table where it is `of: "entity"`.
+ * - A released file never changes. It runs in a transaction with others, so it has no BEGIN and nothing that cannot
+ *   be in one, and batches wait for it: no rewriting of a large table.
+ * - `IF NOT EXISTS` throughout, since all of them run again where somebody has dropped a table.
+ * - `oldest` is the version of the oldest sink that may go on beside it: one that neither misses what is removed, nor
+ *   leaves empty what must be there.
+ *   Sinks from before the migrations (version 0) do not ask: what they must not do has to make their statements fail.
+ * - A new table of ours goes into {@linkcode OUR_TABLES}, for the rights that a sink needs.
+ * @module
+ */
+
+import type { Migration } from "../../migrations.ts";
+import ourTables from "./0001_our_tables.sql" with { type: "text" };
+import entityTable from "./0002_entity_table.sql" with { type: "text" };
+import record from "./record.sql" with { type: "text" };
+
+/** In order of their numbers. The first of each kind is what versions from before the migrations left behind. */
+export const MIGRATIONS: readonly Migration[] = [
+  { number: 1, name: "0001_our_tables", of: "ours", oldest: 0, sql: ourTables },
+  { number: 2, name: "0002_entity_table", of: "entity", oldest: 0, sql: entityTable },
+];
+
+/** Makes `writebehind_migration`. */
+export const RECORD: string = record;
+
+/** What a sink reads and writes beside an entity's table. */
+export const OUR_TABLES: readonly string[] = [
+  "writebehind_offset",
+  "writebehind_lease",
+  "writebehind_dead_letter",
+  "writebehind_probe",
+];

@@ -1,0 +1,87 @@
+/** Databases for the tests of migrations: empty ones, and such as other versions leave behind. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import type { Pool } from "pg";
+import {
+  configWith,
+  connectPostgres,
+  connectRedis,
+  deleteDocument,
+  insertDocument,
+  parseConfig,
+  updateDocument,
+} from "writebehind";
+import { ConnectionError } from "writebehind/core/errors.ts";
+import type { Migration } from "writebehind/targets/migrations.ts";
+import { MIGRATIONS } from "writebehind/targets/postgres/migrations/mod.ts";
+import type { Pipeline } from "../../support/pipeline.ts";
+import { testDatabase, type TestServers } from "../../support/servers.ts";
+
+/** An empty Redis, and a database in which nothing was made yet. */
+export async function emptyPipeline(servers: TestServers): Promise<Pipeline> {
+  await using stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase(servers.postgres));
+  const { host, port, user, password } = servers.postgres;
+  const config = configWith(parseConfig("", "test.yaml"), {
+    redis: { host: servers.redis.host, port: servers.redis.port },
+    postgresql: { host, port, user, password, database: database.name },
+    write_behind: { retry_base_ms: 5, retry_max_ms: 100 },
+  });
+  const redis = stack.use(await connectRedis(config));
+  const pool = stack.use(await connectPostgres(config));
+  await redis.flushall();
+  const owned = stack.move();
+  return {
+    servers,
+    config,
+    redis,
+    pool,
+    with: (more) => configWith(config, more),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** The SQL of a version that was released before migrations had numbers. */
+export const released = (name: string): Promise<string> =>
+  Deno.readTextFile(join(import.meta.dirname!, "released", `${name}.sql`));
+
+/** What has run, as `number table`. */
+export async function recordOf(pool: Pool): Promise<string[]> {
+  const { rows } = await pool.query<{ number: number; table_name: string }>(
+    "SELECT number, table_name FROM writebehind_migration ORDER BY number, table_name",
+  );
+  return rows.map(({ number, table_name }) => `${number} ${table_name}`);
+}
+export const ALL: string[] = ["1 ", "2 sessions"];
+
+export async function tablesIn(pool: Pool): Promise<string[]> {
+  const { rows } = await pool.query<{ name: string }>(
+    `SELECT oid::regclass::text AS name FROM pg_class
+      WHERE relkind = 'r' AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1`,
+  );
+  return rows.map(({ name }) => name);
+}
+
+/** A version after this one. */
+export const next = (more: Partial<Migration> & Pick<Migration, "sql">): Migration[] => [
+  ...MIGRATIONS,
+  { number: 3, name: "0003_next", of: "entity", oldest: 2, ...more },
+];
+export const COLOR = "ALTER TABLE {table} ADD COLUMN color TEXT;";
+
+/** What something is refused with. */
+export async function refusalOf(failing: Promise<unknown>): Promise<ConnectionError> {
+  const error = await failing.then(() => assert.fail("it was not refused"), (error) => error);
+  assert(error instanceof ConnectionError, String(error));
+  return error;
+}
+
+/** Some documents, and what is done with them. */
+export async function write({ redis, config }: Pipeline): Promise<void> {
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await insertDocument(redis, config, "session", { n: 1 }, "b");
+  await updateDocument(redis, config, "session", "a", { n: 2 });
+  await deleteDocument(redis, config, "session", "b");
+  await insertDocument(redis, config, "session", { n: 1 }, "c");
+}
