@@ -20,6 +20,7 @@
  */
 
 // Configuration, and which servers it leads to
+export type { DatabaseAddress, RedisAddress } from "./config/addresses.ts";
 export {
   type Config,
   configWith,
@@ -85,7 +86,12 @@ export {
 } from "./search/search.ts";
 
 // The sink
-export { consumePeriodically, RedisWriteBehind, type SinkStatus } from "./sink/sink.ts";
+export {
+  consumePeriodically,
+  type PartitionState,
+  RedisWriteBehind,
+  type SinkStatus,
+} from "./sink/sink.ts";
 export { createTable } from "./targets/open.ts";
 
 // Operating it

@@ -4,6 +4,7 @@
  */
 
 export { ConfigError, WriteBehindError } from "../core/errors.ts";
+export type { DatabaseAddress, RedisAddress } from "./addresses.ts";
 export type { Config, DeepPartial, EntityConfig, SearchFieldConfig } from "./config.ts";
 export { configWith, entityConfig, loadConfig, parseConfig } from "./load.ts";
 export {

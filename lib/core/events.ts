@@ -7,9 +7,11 @@ import type { ErrorKind } from "./error_kinds.ts";
 
 /** Where something happened. */
 export interface Place {
+  /** the entity's name */
   entity: string;
-  /** from 0 */
+  /** its partition, from 0 */
   partition: number;
+  /** the key of the partition's events, such as `stream:session` */
   stream: string;
   /** the target's name in the configuration */
   target: string;

@@ -52,6 +52,7 @@ export class Counters {
   #told: (error: Error | null) => void;
 
   /**
+   * Made with a connection to Redis.
    * @param send the connection that the counts are sent on
    * @param told called with what a sending failed for, or `null` where it went well
    */

@@ -4,28 +4,32 @@
  */
 
 import { randomBytes } from "node:crypto";
-import type { Pool } from "pg";
 import type { Config } from "../config/load.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logSink } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
-import { targetOf } from "../targets/open.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { PartitionSink } from "./partition.ts";
 import { PartitionReport, type PartitionState } from "./report.ts";
 
+export type { PartitionState };
+
 /** What a sink has done so far, and how it is. */
 export interface SinkStatus {
-  /** events applied, rows written or removed for them, events that had nothing to write */
+  /** events applied */
   events: number;
+  /** rows written or removed for them */
   rows: number;
+  /** events that had nothing to write: their document was gone, and they carried no payload */
   noops: number;
   /** events put in the dead-letter table */
   parked: number;
   /** times that a stream had gone back */
   wentBack: number;
+  /** each partition by its stream; `lastError` is why it failed last, `null` once a batch went well again */
   partitions: {
     stream: string;
     state: PartitionState;
@@ -38,6 +42,19 @@ export interface SinkStatus {
  * Carries the events of an entity's streams on to PostgreSQL.
  * The offset moves in the transaction of the rows, so after any crash the table holds exactly the events
  * up to the offset, each applied once.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, RedisWriteBehind } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * await using sink = new RedisWriteBehind(redis, target, config, "session");
+ * sink.events.on("parked", ({ documentId, reason }) => console.error(documentId, reason));
+ * const { events, rows } = await sink.drain();
+ * console.log(events, rows);
+ * ```
  */
 export class RedisWriteBehind {
   #config: Config;
@@ -50,6 +67,7 @@ export class RedisWriteBehind {
   readonly events: Emitter<SinkEvents> = new Emitter();
 
   /**
+   * Does not begin yet: see {@linkcode start} and {@linkcode drain}.
    * @param redis counts and logs go there; reads go by connections of the sink's own
    * @param target a target, or a pool of PostgreSQL connections, from which the sink takes one a partition
    * @param entity an entity's name from the configuration
@@ -154,6 +172,7 @@ export class RedisWriteBehind {
     await this.#redis.counters.flush();
   }
 
+  /** Stops, as {@linkcode stop} does. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
@@ -161,8 +180,20 @@ export class RedisWriteBehind {
 
 /**
  * Runs a sink in the background.
+ * @param target a target, or a pool of PostgreSQL connections, from which the sink takes one a partition
  * @param signal stops it
  * @returns the running sink; `stop()` lets the running batch finish
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, consumePeriodically, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * await using sink = consumePeriodically(redis, target, config, "session");
+ * sink.events.on("applied", ({ events, rows }) => console.log(events, rows));
+ * ```
  */
 export function consumePeriodically(
   redis: RedisConnection,

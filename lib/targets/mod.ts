@@ -3,6 +3,7 @@
  * @module
  */
 
+export type { Config, EntityConfig, SearchFieldConfig } from "../config/load.ts";
 export type { ErrorKind } from "../core/error_kinds.ts";
 export { ConnectionError, WriteBehindError } from "../core/errors.ts";
 export type { EventType } from "../core/stream_ids.ts";
