@@ -5,7 +5,8 @@
 
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "writebehind";
-import { allPartitions, type PartitionKeys } from "writebehind/redis/keys.ts";
+import type { Batch, PartitionKeys } from "writebehind/targets";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import { coalesce } from "writebehind/sink/coalesce.ts";
 import { StreamReader } from "writebehind/sink/reader.ts";
 import {
@@ -15,7 +16,6 @@ import {
   valuesOf,
   variantOf,
 } from "writebehind/targets/postgres/statements.ts";
-import type { Batch } from "writebehind/targets/target.ts";
 
 function bareSql(table: string, values: BatchValues): string {
   return `

@@ -1,7 +1,6 @@
 /** What is measured with: sizes, and the events of each workload, the same in every run. */
 
-import { type EventType, generateDummySession, seededRandom } from "writebehind";
-import type { Random } from "writebehind/core/random.ts";
+import { type EventType, generateDummySession, type Random, seededRandom } from "writebehind";
 
 /** How much each row measures. */
 export interface Sizes {

@@ -11,6 +11,7 @@ import {
   DurabilityError,
   insertDocument,
   type JsonObject,
+  type Random,
   type Receipt,
   type RedisConnection,
   RedisRefusedError,
@@ -19,7 +20,6 @@ import {
   type WriteOptions,
 } from "writebehind";
 import { canonicalJson } from "writebehind/core/json/equality.ts";
-import type { Random } from "writebehind/core/random.ts";
 import { below } from "./seed.ts";
 
 /** What became of a document by its last event. */

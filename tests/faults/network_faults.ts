@@ -1,7 +1,7 @@
 /** What a network does to those who rely on it. */
 
 import { setTimeout as delay } from "node:timers/promises";
-import type { Random } from "writebehind/core/random.ts";
+import type { Random } from "writebehind";
 import type { TcpProxy } from "../support/proxy.ts";
 import { below } from "./seed.ts";
 

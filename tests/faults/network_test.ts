@@ -10,11 +10,11 @@ import {
   consumePeriodically,
   DurabilityError,
   insertDocument,
+  type Random,
   RedisRefusedError,
   UnknownOutcomeError,
   updateDocument,
 } from "writebehind";
-import type { Random } from "writebehind/core/random.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { TcpProxy } from "../support/proxy.ts";
 import { waitFor } from "../support/servers.ts";

@@ -1,7 +1,6 @@
 /** Seeds of random tests: chosen anew each run, told where a run fails, and given again by the environment. */
 
-import { seededRandom } from "writebehind";
-import type { Random } from "writebehind/core/random.ts";
+import { type Random, seededRandom } from "writebehind";
 
 /** Names the seed that a run is to use, so that one that failed can be run again. */
 export const SEED_VARIABLE = "WRITEBEHIND_SEED";

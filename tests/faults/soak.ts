@@ -6,8 +6,7 @@
 
 import { Command, InvalidArgumentError } from "commander";
 import { setTimeout as delay } from "node:timers/promises";
-import { caughtUp, connectRedis, seededRandom } from "writebehind";
-import type { Random } from "writebehind/core/random.ts";
+import { caughtUp, connectRedis, type Random, seededRandom } from "writebehind";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";

@@ -7,8 +7,8 @@ import {
   insertDocument,
   readByIds,
   search,
+  SearchError,
 } from "writebehind";
-import { SearchError } from "writebehind/search/error.ts";
 import { assertEqual, drain, testPipeline } from "../support/pipeline.ts";
 
 /** Patterns of keys for just the names of the default configuration. */

@@ -10,11 +10,11 @@ import {
   listDeadLetters,
   readDeadLetter,
   replayDeadLetters,
+  type ReplayOptions,
   type ReplayOutcome,
   updateDocument,
 } from "writebehind";
 import { produce } from "writebehind/notebook/original.ts";
-import type { ReplayOptions } from "writebehind/operate/replay.ts";
 import {
   assertEqual,
   documentsOf,

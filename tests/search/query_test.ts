@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
-import { parseConfig } from "writebehind";
-import { SearchError } from "writebehind/search/error.ts";
-import { buildQuery, type SearchFilter } from "writebehind/search/query.ts";
+import { parseConfig, SearchError, type SearchFilter } from "writebehind";
+import { buildQuery } from "writebehind/search/query.ts";
 
 const config = parseConfig(
   `search_index:

@@ -7,9 +7,9 @@ import {
   createSearchIndex,
   randomSearchQueries,
   search,
+  type SearchFilter,
   searchRaw,
 } from "writebehind";
-import type { SearchFilter } from "writebehind/search/query.ts";
 import { emptyRedis, server } from "../support/own_redis.ts";
 import { TcpProxy } from "../support/proxy.ts";
 import { emptyWithFields, failsWith, FIELDS, insertAll, SESSION } from "../support/searching.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import type { Parked } from "writebehind/targets";
 import { decodeEntry, type Entry, isEvent } from "writebehind/sink/decode.ts";
-import type { Parked } from "writebehind/targets/target.ts";
 
 const entry = (id: string, fields: Record<string, string>): Entry => [
   Buffer.from(id),

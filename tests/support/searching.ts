@@ -7,8 +7,9 @@ import {
   insertDocument,
   type JsonObject,
   type RedisConnection,
+  SearchError,
+  type SearchErrorCode,
 } from "writebehind";
-import { SearchError, type SearchErrorCode } from "writebehind/search/error.ts";
 import { emptyRedis } from "./own_redis.ts";
 
 export const FIELDS = [

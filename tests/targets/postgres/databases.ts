@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Pool } from "pg";
 import {
   configWith,
+  ConnectionError,
   connectPostgres,
   connectRedis,
   deleteDocument,
@@ -12,7 +13,6 @@ import {
   parseConfig,
   updateDocument,
 } from "writebehind";
-import { ConnectionError } from "writebehind/core/errors.ts";
 import type { Migration } from "writebehind/targets/migrations.ts";
 import { MIGRATIONS } from "writebehind/targets/postgres/migrations/mod.ts";
 import type { Pipeline } from "../../support/pipeline.ts";

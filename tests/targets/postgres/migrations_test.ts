@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { Pool } from "pg";
-import { connectPostgres, consumePeriodically, RedisWriteBehind } from "writebehind";
-import { versionOf } from "writebehind/core/stream_ids.ts";
+import { connectPostgres, consumePeriodically, RedisWriteBehind, versionOf } from "writebehind";
 import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 import { createTable } from "writebehind/targets/postgres/migrate.ts";
 import { checkSchema, schemaState } from "writebehind/targets/postgres/schema.ts";
