@@ -5,7 +5,14 @@
 
 import { createHash } from "node:crypto";
 import { type Config, entityConfig, isForwarded } from "../config/load.ts";
-import { BackpressureError, ConnectionError, DurabilityError, reasonOf } from "../core/errors.ts";
+import {
+  BackpressureError,
+  ConfigError,
+  ConnectionError,
+  DocumentError,
+  DurabilityError,
+  reasonOf,
+} from "../core/errors.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
@@ -21,6 +28,7 @@ import {
   settingsScript,
   updateScript,
 } from "../redis/scripts/mod.ts";
+import { recordShape } from "../redis/shape.ts";
 import { checkId, generateDocId } from "./ids.ts";
 import { explain, refusal } from "./refusals.ts";
 
@@ -228,6 +236,10 @@ async function send(
     let outcome = await run(redis, script, keys, args, wait);
     if (statusOf(outcome.reply) === "settings") {
       const { max_events, max_bytes } = config.streams;
+      await recordShape(redis, config, entity).catch((error) => {
+        if (!(error instanceof ConfigError)) throw error;
+        throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
+      });
       const settings = [partitions, max_events, max_bytes].map(String);
       await runScript(redis, settingsScript, [names.settings], settings);
       outcome = await run(redis, script, keys, args, wait);

@@ -10,6 +10,7 @@ import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys, partitionOf } from "../redis/keys.ts";
+import { checkShape } from "../redis/shape.ts";
 import { forwardScript, runScript } from "../redis/scripts/mod.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { hasWitness } from "../sink/rewind.ts";
@@ -71,6 +72,7 @@ export async function rebuild(
   { onProgress, signal }: RebuildOptions = {},
 ): Promise<RebuildReport> {
   entityConfig(config, entity);
+  await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   const stored = rowsOf(opened);
   const partitions = allPartitions(config, entity);

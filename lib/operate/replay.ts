@@ -8,6 +8,7 @@ import type { Config } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { checkShape } from "../redis/shape.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
 import { refusedRows } from "../sink/poison.ts";
@@ -88,6 +89,7 @@ export async function replayDeadLetters(
   { dryRun = false, onOutcome, signal }: ReplayOptions = {},
 ): Promise<ReplayReport> {
   const report: ReplayReport = { applied: 0, gone: 0, superseded: 0, failed: 0 };
+  await checkShape(redis, config, entity);
   const letters = deadLettersOf(targetOf(target, config));
   const { batch_bytes } = config.write_behind;
   for (const keys of allPartitions(config, entity)) {

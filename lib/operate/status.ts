@@ -6,6 +6,7 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { checkShape } from "../redis/shape.ts";
 import { type Lag, readLag } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -69,6 +70,7 @@ export async function readStatus(
   entity: string,
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
+  if (redis) await checkShape(redis, config, entity);
   const offsets = target && targetOf(target, config).offsets;
   return await Promise.all(
     allPartitions(config, entity).map((keys) => partitionStatus(redis, offsets, config, keys)),

@@ -10,6 +10,7 @@ import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
 import { addressOf, explainRedis } from "./explain.ts";
 import { allPartitions } from "./keys.ts";
+import { checkShape } from "./shape.ts";
 
 /**
  * The commands that the pipeline sends, by the keys that they touch, with arguments of the right shape. `KEY` stands
@@ -137,6 +138,7 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   if (!hasJson) fail("it has no RedisJSON; use Redis Stack or Redis 8");
   if (!hasSearch) fail("it has no RediSearch; use Redis Stack or Redis 8");
   await checkCommands(redis, config, fail);
+  for (const { name } of config.entities) await checkShape(redis, config, name);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   if (policy.startsWith("allkeys-")) {
     fail(`maxmemory-policy ${policy} may evict a stream with all its events; set it to noeviction`);

@@ -11,6 +11,7 @@ import { WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
+import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
@@ -97,6 +98,7 @@ export class PartitionOwnership {
     // Every begin has a connection of its own, so no other server can slip in behind the check.
     this.#reader.close();
     const redis = await this.#reader.connection();
+    await checkShape(redis, this.#config, this.#keys.entity);
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);

@@ -5,6 +5,7 @@
 
 import { type Config, isForwarded } from "../../config/load.ts";
 import type { EventType } from "../../core/stream_ids.ts";
+import { checkShape } from "../../redis/shape.ts";
 import { type Pool, targetOf } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
 import { delay } from "../../core/delay.ts";
@@ -79,6 +80,7 @@ export async function verify(
   entity: string,
   { settleMs = 10_000, onProgress, signal = new AbortController().signal }: VerifyOptions = {},
 ): Promise<VerifyReport> {
+  await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   const scan = new Scan(redis, opened, config, entity);
   const comparison = new Comparison(redis, opened, config, entity);

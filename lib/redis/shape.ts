@@ -1,0 +1,65 @@
+/**
+ * The number of partitions of an entity. The first write fixes it: with another one, documents and events would go to
+ * other keys, and nobody would drain or compare the old ones.
+ *
+ * One hash an entity records it. It is asked for by clients, since in a cluster a script sees its own slot only.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../config/load.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { Redis } from "./client.ts";
+
+/** The most partitions that a configuration may ask for. */
+const MOST_PARTITIONS = 256;
+
+const recordOf = ({ streams }: Config, entity: string) => `${streams.prefix}:settings:${entity}`;
+
+/**
+ * Sees that an entity has as many partitions in Redis as in the configuration.
+ * @throws {ConfigError} where it has another number of them
+ */
+export async function checkShape(redis: Redis, config: Config, entity: string): Promise<void> {
+  entityConfig(config, entity);
+  const wanted = config.streams.partitions;
+  const found = await readShape(redis, config, entity);
+  if (found === null || found === wanted) return;
+  throw new ConfigError(
+    `streams.partitions: expected ${found}, as the first write of ${entity} has fixed it, got ${wanted}; use ${found}`,
+  );
+}
+
+/**
+ * Records the number of partitions, once for ever.
+ * @throws {ConfigError} where there is another one
+ */
+export async function recordShape(redis: Redis, config: Config, entity: string): Promise<void> {
+  await checkShape(redis, config, entity);
+  const { partitions } = config.streams;
+  // Of one partition, the stream's own settings are the record.
+  if (partitions === 1) return;
+  await redis.hsetnx(recordOf(config, entity), "partitions", partitions);
+  // Another writer may have been first.
+  await checkShape(redis, config, entity);
+}
+
+/** The number of partitions that an entity has in Redis; `null` where nothing was ever written. */
+async function readShape(redis: Redis, config: Config, entity: string): Promise<number | null> {
+  const { prefix } = config.streams;
+  const record = await redis.hget(recordOf(config, entity), "partitions");
+  if (record !== null) return Number(record);
+  // What older versions, or the original project, have written before there was a record.
+  const pipeline = redis.pipeline().exists(`${prefix}:${entity}`);
+  for (let partition = 0; partition < MOST_PARTITIONS; partition++) {
+    pipeline.hget(`${prefix}:settings:{${entity}-${partition}}`, "partitions");
+  }
+  const replies = (await pipeline.exec()) ?? [];
+  const values = replies.map(([error, value]) => {
+    // A user for just the configured keys may not ask for others.
+    if (error && !error.message.startsWith("NOPERM")) throw error;
+    return error ? null : value;
+  });
+  const split = values.slice(1).find((value) => value !== null);
+  if (split !== undefined) return Number(split);
+  return values[0] === 1 ? 1 : null;
+}
