@@ -1,5 +1,5 @@
 /**
- * Waiting: for a time, and how long before the next attempt.
+ * Waiting for a time, and how long to wait before the next attempt.
  * @module
  */
 
@@ -9,7 +9,7 @@
  * @param attempt failures so far, from 1
  * @param base ms
  * @param max ms
- * @returns ms, at least a tenth of the bound, so that attempts never come in a tight loop
+ * @returns ms, at least a tenth of the bound, so that retries never become a tight loop
  */
 export function backoff(attempt: number, base: number, max: number, random = Math.random): number {
   const bound = Math.min(max, base * 2 ** Math.min(attempt - 1, 30));

@@ -4,13 +4,13 @@
  */
 
 /**
- * - `transient`: the server is away, or going: try again
- * - `chance`: it may go away by itself (a deadlock, a lock that is held), or be a row's fault, if it comes again
- *   for that row alone
+ * - `transient`: the server is down, or shutting down: try again
+ * - `chance`: it may pass by itself (a deadlock, a lock that is held); if it comes back for one row alone, it is
+ *   that row's fault
  * - `document`: a row of the batch cannot be stored
  * - `too_large`: the batch took too long or was too much at once: try again with a smaller one
- * - `configuration`: somebody has to mend something; trying again does no harm. Where other rows go through, it is a
- *   row's fault all the same
+ * - `configuration`: somebody has to fix something; trying again does no harm. If other rows go through, it is the
+ *   row's fault after all
  */
 export type ErrorKind = "transient" | "chance" | "document" | "too_large" | "configuration";
 
@@ -26,7 +26,7 @@ export function connectionErrorKind(error: unknown): ErrorKind {
   return passes ? "transient" : "configuration";
 }
 
-/** Whether what failed may go well by itself when it is tried again. */
+/** Whether what failed may succeed when it is simply tried again. */
 export function passes(kind: ErrorKind): boolean {
   return kind === "transient" || kind === "chance" || kind === "too_large";
 }

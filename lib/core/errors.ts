@@ -50,7 +50,7 @@ export class DocumentError extends WriteBehindError {
   }
 }
 
-/** Too much is waiting already: nothing was written, calling again later is safe. */
+/** Too much is waiting already: nothing was written, and calling again later is safe. */
 export class BackpressureError extends WriteBehindError {
   /**
    * Made by the library, for callers to catch.

@@ -15,13 +15,13 @@ export interface Place {
   stream: string;
   /** the target's name in the configuration */
   target: string;
-  /** the sink that tells it: process id and a random part */
+  /** the sink that reports it: process id and a random part */
   process: string;
 }
 
-/** What a sink tells, by the names of its events. */
+/** What a sink reports, by the names of its events. */
 export interface SinkEvents {
-  /** The sink owns the partition, and begins at the offset. */
+  /** The sink owns the partition, and reads on from the offset. */
   claimed: Place & { epoch: string; offset: string };
   /** Another sink owns the partition; this one waits for it. */
   standby: Place;
@@ -29,7 +29,7 @@ export interface SinkEvents {
   lost: Place & { error: Error };
   /** The partition was given back. */
   released: Place;
-  /** Giving the partition back failed: a successor waits until the lease ends. */
+  /** Giving the partition back failed: the next owner has to wait until the lease ends. */
   releaseFailed: Place & { error: Error };
   /** The lease could not be renewed; it still holds for a while. */
   leaseNotRenewed: Place & { error: Error };
@@ -37,9 +37,9 @@ export interface SinkEvents {
   applied: Place & { events: number; rows: number; parked: number; noops: number; offset: string };
   /** An attempt failed; it is tried again. `failures`: in a row. */
   failed: Place & { kind: ErrorKind; failures: number; error: Error };
-  /** A batch went well after failures. `failures`: how many there were in a row. */
+  /** A batch was applied after failures. `failures`: how many there were in a row. */
   recovered: Place & { failures: number };
-  /** A batch was too much at once: the next ones have at most so many events. */
+  /** A batch was too much at once: the next ones have at most `batchSize` events. */
   halved: Place & { batchSize: number };
   /** An event was put in the dead letter. `documentId` is null where the entry is no event. */
   parked: Place & {
@@ -48,41 +48,41 @@ export interface SinkEvents {
     sqlstate: string;
     reason: string;
   };
-  /** The stream does not hold any more what the target has applied last: it is rewound. */
+  /** The stream no longer holds the last event that the target applied: it is rewound. */
   wentBack: Place & { witness: string };
-  /** The rewind has ended: so many documents were sent again. */
+  /** The rewind has ended. `documents`: how many were resent. */
   rewound: Place & { documents: number };
   /** A trim failed: the stream grows until one succeeds. */
   trimFailed: Place & { error: Error };
-  /** Something failed that nobody expected: a defect. The partition is claimed anew. */
+  /** Something failed that should not be able to: a defect. The partition is claimed again. */
   defect: Place & { error: Error };
-  /** A listener failed; nothing else came of it. */
+  /** A listener failed; nothing else was affected. */
   listenerFailed: { event: string; error: Error };
 }
 
-/** What a connection to Redis tells. */
+/** What a connection to Redis reports. */
 export interface RedisEvents {
-  /** The connection was lost, or could not be made; it is tried again. */
+  /** The connection was lost, or could not be made; the client keeps trying. */
   connectionLost: { address: string; error: Error };
   /** The connection is back. */
   reconnected: { address: string };
-  /** Counters and log lines could not be sent; they are kept, and sent later. */
+  /** Counters and log lines could not be sent; they are kept and sent later. */
   countersNotSent: { address: string; error: Error };
-  /** A listener failed; nothing else came of it. */
+  /** A listener failed; nothing else was affected. */
   listenerFailed: { event: string; error: Error };
 }
 
-/** Gets one kind of event. What it throws, or rejects with, is told as `listenerFailed` and harms nobody. */
+/** Gets one kind of event. What it throws, or rejects with, is reported as `listenerFailed` and harms nobody. */
 export type Listener<Event> = (event: Event) => unknown;
 
-/** Typed events of one source. Telling them never fails and waits for nobody. */
+/** Typed events of one source. Emitting never fails and waits for nobody. */
 export class Emitter<Events extends { listenerFailed: { event: string; error: Error } }> {
   #listeners = new Map<keyof Events, Set<Listener<never>>>();
   #all = new Set<(name: keyof Events & string, event: Events[keyof Events]) => unknown>();
 
   /**
    * Calls a listener with each event of a name.
-   * @returns what ends this
+   * @returns a function that ends this
    */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
     const listeners = this.#listeners.get(name) ?? new Set();
@@ -92,7 +92,7 @@ export class Emitter<Events extends { listenerFailed: { event: string; error: Er
 
   /**
    * Calls a listener with every event and its name.
-   * @returns what ends this
+   * @returns a function that ends this
    */
   onAll(
     listener: (name: keyof Events & string, event: Events[keyof Events]) => unknown,
@@ -101,7 +101,7 @@ export class Emitter<Events extends { listenerFailed: { event: string; error: Er
     return () => void this.#all.delete(listener);
   }
 
-  /** Tells an event to all listeners. */
+  /** Calls all listeners of an event. */
   emit<Name extends keyof Events & string>(name: Name, event: Events[Name]): void {
     for (const listener of this.#listeners.get(name) ?? []) {
       this.#call(name, () => listener(event as never));
@@ -124,17 +124,17 @@ export class Emitter<Events extends { listenerFailed: { event: string; error: Er
   }
 }
 
-/** Anything thrown as an error. */
+/** Anything thrown, as an `Error`. */
 export function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** What goes on failing is told so often, in ms. */
+/** How often something that keeps failing is reported, in ms. */
 const REPEAT_MS = 60_000;
 
-/** Lets the same thing through once a minute, while it lasts. */
+/** Lets the same report through once a minute, while what it reports lasts. */
 export class OncePerMinute {
-  #told = new Map<string, number>();
+  #reported = new Map<string, number>();
   #now: () => number;
 
   /** @param now the clock, in ms */
@@ -142,16 +142,16 @@ export class OncePerMinute {
     this.#now = now;
   }
 
-  /** Whether `what` may be told now: it was not within the last minute. */
+  /** Whether `what` may be reported now: it was not within the last minute. */
   allows(what: string): boolean {
     const now = this.#now();
-    if (now - (this.#told.get(what) ?? -Infinity) < REPEAT_MS) return false;
-    this.#told.set(what, now);
+    if (now - (this.#reported.get(what) ?? -Infinity) < REPEAT_MS) return false;
+    this.#reported.set(what, now);
     return true;
   }
 
-  /** It is over: when it comes again it is told at once. */
+  /** It is over: when it comes back, it is reported at once. */
   over(what: string): void {
-    this.#told.delete(what);
+    this.#reported.delete(what);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Places where a test lets the sink stand still, to kill it there. Off, which is always but in such a test,
- * a failpoint is one comparison with `undefined`.
+ * Places where a test stops the sink, to kill it there. Outside such a test a failpoint costs one comparison
+ * with `undefined`.
  * @module
  */
 
@@ -14,7 +14,7 @@ export type Failpoint =
   | "coalesced"
   | "parking behind"
   | "applying"
-  /** a statement of this name was sent to the target, and its answer not read */
+  /** a statement of this name was sent to the target, and its answer has not been read */
   | `sent ${string}`
   | "applied"
   | "trimming"
@@ -29,7 +29,7 @@ const wanted = Deno.env.get("WRITEBEHIND_FAILPOINT");
 const [name, times = "1"] = wanted?.split(":") ?? [];
 let left = Number(times);
 
-/** Stands still for ever at the place that `WRITEBEHIND_FAILPOINT` (`name` or `name:times`) names. */
+/** Stops for ever at the place that `WRITEBEHIND_FAILPOINT` (`name` or `name:times`) names. */
 export const failpoint: ((place: Failpoint) => Promise<void>) | undefined = wanted === undefined
   ? undefined
   : async (place) => {

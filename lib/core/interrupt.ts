@@ -5,17 +5,17 @@
 
 import { WriteBehindError } from "./errors.ts";
 
-/** The user, or the system, told the command to stop. */
+/** The user, or the system, asked the command to stop. */
 export class InterruptedError extends WriteBehindError {}
 
-/** One Ctrl-C may arrive twice, from the terminal and from `deno task`, within ms of each other. */
+/** One Ctrl-C may arrive twice within milliseconds: from the terminal, and from `deno task`. */
 const SAME_CTRL_C_MS = 1000;
 
 /**
  * Runs `task` with a signal that the first Ctrl-C or SIGTERM raises, with an {@linkcode InterruptedError} as
  * its reason. A second Ctrl-C ends the process at once.
- * @param options.cleansUp the task has to undo what it did: a closed terminal raises the signal as well, and
- * a second Ctrl-C changes nothing
+ * @param options.cleansUp the task has to clean up behind itself: a closed terminal raises the signal as well,
+ * and a second Ctrl-C changes nothing
  */
 export async function interruptible<T>(
   task: (signal: AbortSignal) => Promise<T>,

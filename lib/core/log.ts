@@ -35,17 +35,17 @@ const REDIS_LEVELS: Record<keyof RedisEvents, Level> = {
   listenerFailed: "error",
 };
 
-/** Logs what a sink tells, under `writebehind`, `sink`. */
+/** Logs what a sink reports, under `writebehind`, `sink`. */
 export function logSink(events: Emitter<SinkEvents>): void {
   events.onAll((name, event) => log("sink", SINK_LEVELS[name], name, event));
 }
 
-/** Logs what a connection to Redis tells, under `writebehind`, `redis`. */
+/** Logs what a connection to Redis reports, under `writebehind`, `redis`. */
 export function logRedis(events: Emitter<RedisEvents>): void {
   events.onAll((name, event) => log("redis", REDIS_LEVELS[name], name, event));
 }
 
-/** Loaded with the first event: many programs only read and write documents. */
+/** Loaded with the first event: many programs only read and write documents, and never log. */
 let library: Promise<LogTape> | undefined;
 
 async function log(category: string, level: Level, event: string, fields: object): Promise<void> {
@@ -65,8 +65,8 @@ const SILENT = new Set(["event", "entity", "stream", "partition", "target", "pro
 
 /** The record as one line for people: LogTape puts the fields in. */
 function sentenceOf(record: Record<string, unknown>): string {
-  const told = Object.keys(record).filter((name) => !SILENT.has(name));
-  const fields = told.map((name) => `${name} {${name}}`).join(", ");
+  const shown = Object.keys(record).filter((name) => !SILENT.has(name));
+  const fields = shown.map((name) => `${name} {${name}}`).join(", ");
   return `${"stream" in record ? "{stream}: " : ""}{event}${fields === "" ? "" : `: ${fields}`}`;
 }
 

@@ -1,10 +1,10 @@
 /** Promises that are waited for later. */
 
 /**
- * A promise whose failure is for whoever awaits it, now or later. Nobody may: it was begun ahead of its time, and
- * what it was for may be over. Without this its failure would end the process.
+ * A promise that is started early and awaited later, or never, if its result is no longer needed. Without this,
+ * a failure before anybody awaits it would end the process.
  */
 export function awaitedLater<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {}); // whoever awaits it has the error
+  promise.catch(() => {}); // whoever awaits it gets the error
   return promise;
 }

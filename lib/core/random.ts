@@ -33,7 +33,7 @@ export function seededRandom(seed: number): Random {
     c = (((c << 21) | (c >>> 11)) + sum) | 0;
     return (sum >>> 0) / 2 ** 32;
   };
-  // Seeds that are near each other need some rounds to part.
+  // Similar seeds need some rounds before their numbers differ.
   for (let round = 0; round < 15; round++) next();
   return next;
 }

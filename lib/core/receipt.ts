@@ -5,9 +5,9 @@
 
 /** What a write returns: what was written, and where its event is. */
 export interface Receipt {
-  /** the document's id, also one that was made up */
+  /** the document's id, given or generated */
   documentId: string;
-  /** the event's id in the stream; `null` where `perform_write_behind` forwards no such event */
+  /** the event's id in the stream; `null` where `perform_write_behind` does not forward such a change */
   streamId: string | null;
   /** the stream id as one integer, as the target's `version` column holds it; `null` as above */
   version: bigint | null;

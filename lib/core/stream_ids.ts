@@ -1,14 +1,12 @@
 /**
- * The wire format: the names of keys, the fields of an event, and versions.
- * Field and key names are those of the original Python project, so that either side's producer works with
- * the other's consumer; `payload` is ours.
+ * Stream ids and the versions made from them, in one place; and what else of an event every room knows.
  * @module
  */
 
 /** What happened to a document. */
 export type EventType = "insert" | "update" | "delete";
 
-/** A document id has 1 to so many bytes of UTF-8. */
+/** The most bytes of UTF-8 that a document id has. */
 export const MAX_ID_BYTES = 512;
 
 const SEQUENCE_BITS = 20;
@@ -46,7 +44,7 @@ export function versionOf(streamId: string): bigint | null {
 const SEQUENCES = 2 ** SEQUENCE_BITS;
 const LOW_TIMES = 2 ** (32 - SEQUENCE_BITS);
 
-/** The upper 32 bits of a version, for paths where a bigint an event would cost too much. */
+/** The upper 32 bits of a version, for where a bigint for each event would cost too much. */
 export function versionHigh(ms: number): number {
   return Math.floor(ms / LOW_TIMES);
 }
@@ -80,7 +78,7 @@ export function compareStreamIds(a: string, b: string): number {
   return compareDecimals(aMs, bMs) || compareDecimals(aSeq, bSeq);
 }
 
-/** Without leading zeros the longer one is the larger, and equal lengths compare as text. */
+/** Neither has leading zeros, so the longer one is larger, and equal lengths compare as text. */
 function compareDecimals(a: string, b: string): number {
   return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }

@@ -19,7 +19,7 @@ Deno.test("each listener of a name gets its events, until it ends that", () => {
   assert.deepEqual(all, ["happened", "happened"]);
 });
 
-Deno.test("a listener that throws or rejects harms nobody, and is told", async () => {
+Deno.test("a listener that throws or rejects harms nobody, and is reported", async () => {
   const emitter = new Emitter<Events>();
   const failed: string[] = [];
   const got: number[] = [];
@@ -39,15 +39,15 @@ Deno.test("a listener that throws or rejects harms nobody, and is told", async (
   assert.deepEqual(failed, ["happened: thrown", "happened: rejected"]);
 });
 
-Deno.test("what goes on is told once a minute, and at once when it comes again", () => {
+Deno.test("what goes on is reported once a minute, and at once when it comes back", () => {
   let now = 0;
-  const told = new OncePerMinute(() => now);
-  assert(told.allows("trim"));
-  assert(told.allows("renew"));
+  const reports = new OncePerMinute(() => now);
+  assert(reports.allows("trim"));
+  assert(reports.allows("renew"));
   now = 59_999;
-  assert(!told.allows("trim"));
+  assert(!reports.allows("trim"));
   now = 60_000;
-  assert(told.allows("trim"));
-  told.over("trim");
-  assert(told.allows("trim"));
+  assert(reports.allows("trim"));
+  reports.over("trim");
+  assert(reports.allows("trim"));
 });

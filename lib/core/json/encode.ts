@@ -17,12 +17,12 @@ export interface JsonObject {
   [key: string]: Json | undefined;
 }
 
-/** A document, ready to be sent: as the caller wrote it, which the event carries, and as RedisJSON is to read it. */
+/** A document ready to be sent: the text of the caller, for the event, and the spelling that RedisJSON is to read. */
 export interface EncodedJson extends Spelled {
   text: string;
 }
 
-/** Containers that RedisJSON 2.x nests at most (its parser's recursion limit). */
+/** How deep RedisJSON 2.x nests (its parser's recursion limit). */
 export const MAX_DEPTH = 127;
 
 /**
@@ -48,10 +48,10 @@ export function encodeJson(document: JsonObject | string, maxBytes: number): Enc
 
 function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
   const seen = { longNumber: false };
-  // Nearly every document is plain. What is not is walked again, to say where and why.
+  // Nearly every document is plain. One that is not is walked again, to say where and why.
   if (typeof document !== "object" || !isPlain(document, 0, seen)) checkObject(document);
   const text = JSON.stringify(document);
-  // Both what PostgreSQL cannot hold and what is not Unicode is escaped by now.
+  // By now, everything that PostgreSQL cannot hold or that is not Unicode is escaped.
   if (text.includes("\\u")) checkObject(document);
   checkLength(text, maxBytes);
   return { text, ...(seen.longNumber ? spellNumbers(text) : { spelled: text, additions: [] }) };
@@ -69,7 +69,7 @@ function checkLength(text: string, maxBytes: number): void {
   );
 }
 
-/** Whether a value is surely JSON as it is, its strings aside. A quick look that may err to the safe side. */
+/** Whether a value is certainly JSON, its strings aside. Quick: where it is unsure, it says no. */
 function isPlain(value: unknown, depth: number, seen: { longNumber: boolean }): boolean {
   switch (typeof value) {
     case "string":
@@ -123,12 +123,12 @@ function checkObject(document: unknown): void {
   }
 }
 
-/** Why a value cannot be stored; whoever knows the path makes it an error for the caller. */
+/** Why a value cannot be stored; the caller, who knows the path, makes an error of it. */
 class NotStorable {
   constructor(readonly what: string, readonly advice: string) {}
 }
 
-/** Walks a value once. `path` leads to where it is, also when this throws. */
+/** Walks a value once. `path` leads to where the walk is, also when this throws. */
 function checkValue(value: unknown, path: (string | number)[]): void {
   switch (typeof value) {
     case "string":
@@ -184,7 +184,7 @@ const TOO_DEEP = new NotStorable(`more than ${MAX_DEPTH} nested levels`, "flatte
 const notAnObject = (what: string) =>
   new DocumentError("invalid", `Cannot store the document: expected a JSON object, got ${what}`);
 
-/** Checks a document that came as text: syntax, and all that parsing would hide. */
+/** Checks a document that came as text: its syntax, and what parsing would hide. */
 function checkText(text: string): void {
   let parsed: unknown;
   try {
@@ -198,7 +198,7 @@ function checkText(text: string): void {
     throw notAnObject(Array.isArray(parsed) ? "array" : parsed === null ? "null" : typeof parsed);
   }
   if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
-  // The syntax is known to be right here, so tokens are enough to find keys and levels.
+  // The syntax is known to be right, so tokens are enough to find keys and levels.
   const reader = new JsonReader(text);
   const keysOfLevels: (Set<string> | null)[] = [];
   for (let kind = reader.next(); kind !== END; kind = reader.next()) {
@@ -217,7 +217,7 @@ function checkText(text: string): void {
   }
 }
 
-/** Checks a string of a text that may hold what its escapes hide. */
+/** Checks a string whose escapes may hide what cannot be stored. */
 function checkToken(reader: JsonReader): void {
   try {
     checkString(JSON.parse(reader.token));

@@ -9,7 +9,7 @@ import { END, JsonReader, NUMBER } from "./reader.ts";
 
 /**
  * JSON text in one form for equal values: keys sorted, numbers as decimals without zeros on either end,
- * -0 as 0. Neither Redis's nor PostgreSQL's spelling matters then.
+ * -0 as 0. So the spelling of Redis or PostgreSQL does not matter.
  * @param text valid JSON
  */
 export function canonicalJson(text: string): string {

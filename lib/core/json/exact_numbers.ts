@@ -2,10 +2,10 @@
  * Numbers that RedisJSON holds exactly.
  *
  * RedisJSON 2.x reads decimals by serde_json's fast method: up to 20 digits as one integer, then one multiplication
- * or division by a power of ten. About one double in ten comes out a unit in the last place off. Such a number is
- * spelled another way, which an exact reader and RedisJSON read alike. About one in a thousand has no such spelling:
- * it is written as a neighbour that has one, and what is missing is added by JSON.NUMINCRBY. So a later version
- * that reads exactly, a replica or an append-only file all hold the same value.
+ * or division by a power of ten. About one double in ten comes out wrong by one unit in the last place. Such a number
+ * is spelled another way, which an exact reader and RedisJSON read alike. About one in a thousand has no such spelling:
+ * a neighbour that has one is written, and JSON.NUMINCRBY adds the rest. So a later version that reads exactly, a
+ * replica and an append-only file all hold the same value.
  * Source: serde_json, `de.rs` (`f64_from_parts`).
  * @module
  */
@@ -13,7 +13,7 @@
 import { invalid } from "./invalid.ts";
 import { END, JsonReader, NUMBER } from "./reader.ts";
 
-/** A text may have a number that is not plainly exact only where this matches: 16 digits, or an exponent. */
+/** Where this does not match (16 digits, or an exponent), all numbers of a text are exact as they are. */
 export const LONG_NUMBER = /[\d.]{16}|\d[eE]/;
 
 /** What is to be added to a number of the document once it is written. */
@@ -32,7 +32,7 @@ export interface Spelled {
 
 /**
  * Spells the numbers of a JSON text so that RedisJSON holds them exactly.
- * @throws {DocumentError} `invalid` for a number that is no double, or that cannot be mended where it stands
+ * @throws {DocumentError} `invalid` for a number that is no double, or that RedisJSON would misread and cannot be corrected
  */
 export function spellNumbers(text: string): Spelled {
   const additions: Addition[] = [];
@@ -95,7 +95,7 @@ export function decimalOf(token: string): Decimal {
   return { sign, digits: all.slice(first, last), exponent };
 }
 
-/** How a number is written: `base`, and `delta` added to it where that is not all; `null` where it is no double. */
+/** How a number is written: `base`, plus `delta` where that is not exact; `null` for a number that is no double. */
 function spell(token: string): { base: string; delta: string | null } | null {
   const { sign, digits, exponent } = decimalOf(token);
   if (digits === "" || isInteger(token)) return { base: token, delta: null };
@@ -115,7 +115,7 @@ function spell(token: string): { base: string; delta: string | null } | null {
       const missing = wanted - neighbour;
       const delta = exponential(Math.abs(missing));
       const read = Math.sign(missing) * readText(delta);
-      // Read a little off, it is too small to matter.
+      // Even if it is read slightly wrong, it is too small to matter.
       if (neighbour + read !== wanted || neighbour + missing !== wanted) continue;
       return { base: sign + base, delta: (missing < 0) === (sign === "-") ? delta : `-${delta}` };
     }
@@ -141,7 +141,7 @@ function exponentOf(token: string): number {
   return (e < 0 ? 0 : Number(token.slice(e + 1))) - (point < 0 ? 0 : mantissa.length - point - 1);
 }
 
-/** A double's shortest spelling, with an exponent, so that RedisJSON takes it for no integer. */
+/** A double's shortest spelling, with an exponent, so that RedisJSON does not take it for an integer. */
 function exponential(value: number): string {
   const { digits, exponent } = decimalOf(String(value));
   return `${digits}e${exponent}`;
@@ -172,7 +172,7 @@ function spellingOf(wanted: number): string | null {
 const bits = new BigUint64Array(1);
 const doubles = new Float64Array(bits.buffer);
 
-/** The double so many units in the last place away. */
+/** The double that is `distance` units in the last place away. */
 function neighbourOf(value: number, distance: bigint): number {
   doubles[0] = value;
   bits[0]! += BigInt.asUintN(64, distance);

@@ -18,7 +18,7 @@ export const [END, WORD, NUMBER, STRING, COMMA, COLON, OBJECT, OBJECT_END, ARRAY
 ] as const;
 
 const BACKSLASH = 0x5c;
-/** Keys and indexes that a path shows at most. */
+/** The most keys and indexes that a path shows. */
 const SHOWN_STEPS = 40;
 
 /** Walks over a text that is known to be JSON, and knows where in the document it is. */
@@ -31,7 +31,7 @@ export class JsonReader {
   escaped = false;
   readonly text: string;
   #keyNext = false;
-  /** of each open container: the index of its item, or -1 for an object, and its last key's place */
+  /** of each open container: the index of its item (-1 for an object), and where its last key is */
   #indexes: number[] = [];
   #keys: [start: number, end: number][] = [];
 
