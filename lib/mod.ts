@@ -168,8 +168,8 @@ export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts"
 export { type CounterName, type Counters, type Gauge } from "./redis/counters.ts";
 
 // The original's demonstration
-export { main } from "./cli/main.ts";
 export { type Random, seededRandom } from "./core/random.ts";
 export { type DummySession, generateDummySession } from "./demo/dummy_session.ts";
 export { type RandomQuery, randomSearchQueries } from "./demo/random_queries.ts";
 export { dummyDataWorker, type TrafficOptions, type TrafficReport } from "./demo/traffic.ts";
+export { main, type PipelineOptions } from "./pipeline.ts";

@@ -68,8 +68,7 @@ Deno.test("mod: the names of the original's README are exported, in camelCase", 
 });
 
 Deno.test("mod: an import loads ioredis, and no driver of a target", async () => {
-  // `main` still is the command line's.
-  deepEqual(await packagesOf("lib/mod.ts"), ["commander", "ioredis", "yaml", "zod"]);
+  deepEqual(await packagesOf("lib/mod.ts"), ["ioredis", "yaml", "zod"]);
 });
 
 Deno.test("mod: the configuration and the port load no driver of any server", async () => {

@@ -19,11 +19,14 @@ export interface LogOptions {
 }
 
 /** Adds `--log-level` and `--log-format` to a command. */
-export function logOptions(command: Command): Command {
+export function logOptions(
+  command: Command,
+  level: LogOptions["logLevel"] = "info",
+): Command {
   return command
     .addOption(
       new Option("--log-level <level>", "what is told on standard error, from this level up")
-        .choices(LEVELS).default("info"),
+        .choices(LEVELS).default(level),
     )
     .addOption(
       new Option("--log-format <format>", "how it is told: lines for people, or JSON")

@@ -8,7 +8,8 @@ import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
 import { takeSummary } from "../../notebook/summary.ts";
-import { releaseServices, startServices } from "../servers/services.ts";
+import { leaveServices } from "../servers/leave.ts";
+import { startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
 import { cellDisplay } from "./cell_progress.ts";
 import { NotebookError, type NotebookRun, runNotebook } from "./notebook.ts";
@@ -48,17 +49,6 @@ export function runDemo(options: DemoOptions = {}): Promise<void> {
       await leaveServices();
     }
   }, { cleansUp: true });
-}
-
-/** Lets go of the servers and says what became of them. */
-export async function leaveServices(): Promise<void> {
-  const { stopped, heldBy } = await releaseServices({ onProgress: console.log });
-  if (heldBy.length > 0) {
-    console.log(
-      `the servers are left running: process ${heldBy.join(", ")} uses them ` +
-        "(`deno task services stop` stops them)",
-    );
-  } else if (stopped.length > 0) console.log("servers stopped");
 }
 
 async function execute(notebook: string, signal: AbortSignal): Promise<NotebookRun> {

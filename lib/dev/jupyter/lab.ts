@@ -6,9 +6,9 @@
 import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
+import { leaveServices } from "../servers/leave.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
-import { leaveServices } from "./demo.ts";
 import { jupyterEnvironment, writeKernelspec, writeLabSettings } from "./jupyter.ts";
 
 /** What the lab may be told. */
