@@ -84,3 +84,29 @@ Deno.test("mod: what deno.json exports is documented, and is what tests and note
     equal(/^export \* from/m.test(source), false, `${file} names each export`);
   }
 });
+
+/** What `deno doc --json` tells of the names that a file exports. */
+interface Doc {
+  nodes: Record<string, {
+    symbols: {
+      name: string;
+      declarations: { kind: string; jsDoc?: { tags?: { kind: string }[] } }[];
+    }[];
+  }>;
+}
+
+Deno.test("mod: every public function has an example", async () => {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["doc", "--quiet", "--json", "lib/mod.ts"],
+    cwd: CHECKOUT,
+  }).output();
+  const { nodes } = JSON.parse(new TextDecoder().decode(stdout)) as Doc;
+  const functions = Object.values(nodes).flatMap(({ symbols }) =>
+    symbols.filter(({ declarations }) => declarations.some(({ kind }) => kind === "function"))
+  );
+  const without = functions.filter(({ declarations }) =>
+    !declarations.some(({ jsDoc }) => jsDoc?.tags?.some(({ kind }) => kind === "example"))
+  );
+  deepEqual(without.map(({ name }) => name), []);
+  equal(functions.length >= ORIGINAL.length, true, `read ${functions.length} functions`);
+});
