@@ -74,7 +74,8 @@ export class RespConnection {
       }, command_timeout_ms);
     });
     try {
-      const connection = await Promise.race([connecting, late]);
+      // From here on each call has its own timer: this one would close the connection under it.
+      const connection = await Promise.race([connecting, late]).finally(() => clearTimeout(timer));
       if ("setNoDelay" in connection) (connection as Deno.TcpConn).setNoDelay(true);
       const self = new RespConnection(connection, command_timeout_ms);
       const hello = [["CLIENT", "SETNAME", "writebehind-reader"]];
@@ -94,8 +95,6 @@ export class RespConnection {
         `Cannot connect to Redis at ${hostname}:${port}: connection failed: ${reasonOf(cause)}`,
         { cause },
       );
-    } finally {
-      clearTimeout(timer);
     }
   }
 

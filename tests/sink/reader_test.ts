@@ -1,9 +1,6 @@
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
-import { connectRedis } from "writebehind";
 import { partitionKeys } from "writebehind/redis/keys.ts";
-import { ReplyError, RespConnection } from "writebehind/redis/resp.ts";
 import { type Event, isEvent, type Item } from "writebehind/sink/decode.ts";
 import { StreamReader } from "writebehind/sink/reader.ts";
 import { testPipeline } from "../support/pipeline.ts";
@@ -73,31 +70,5 @@ Deno.test("a read that waits gives what is there at once, and what comes later w
     assert.deepEqual((await waiting).items.map((item) => (item as Event).key), ["c"]);
   } finally {
     reader.close();
-  }
-});
-
-Deno.test("an error that Redis answers fails its own call only", async () => {
-  await using pipeline = await testPipeline();
-  const { config } = pipeline;
-  await using redis = await connectRedis(config);
-  await redis.set("text", "x");
-  const connection = await RespConnection.open(config);
-  try {
-    const refused = (error: unknown) =>
-      error instanceof ReplyError && /^WRONGTYPE/.test(error.message);
-    await assert.rejects(connection.call(["XLEN", "text"]), refused);
-    await assert.rejects(connection.entries(["XRANGE", "text", "-", "+"], () => 1), refused);
-    await assert.rejects(
-      connection.entries(["XREAD", "STREAMS", "text", "0"], () => 1),
-      refused,
-    );
-    assert.deepEqual(await connection.entries(["XREAD", "STREAMS", "none", "0"], () => 1), []);
-    assert.deepEqual(await connection.call(["GET", "text"]), Buffer.from("x"));
-    assert.deepEqual(
-      await connection.call(["EVAL", "return {1, {}, {'a', false}}", "0"]),
-      [1, [], [Buffer.from("a"), null]],
-    );
-  } finally {
-    connection.close();
   }
 });
