@@ -156,6 +156,7 @@ export class PartitionSink {
       try {
         await this.#target.batches.apply(claim, batch);
         await failpoint?.("applied");
+        this.#poison.wentWell();
         return batch;
       } catch (error) {
         if (isTurn(error)) throw error;

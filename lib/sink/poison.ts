@@ -26,6 +26,8 @@ interface Suspect {
 export class Poison {
   #target: Target;
   #suspects = new Map<string, Suspect>();
+  /** failures that may be chance, since a batch went well */
+  #chances = 0;
   #now: () => number;
 
   /** @param now the clock, in ms */
@@ -46,6 +48,8 @@ export class Poison {
     const kind = this.#target.kindOf(error);
     const rows = batch.upserts.length + batch.removals.length;
     if (kind === "transient" || rows === 0 || kind === "too_large" && rows > 1) return null;
+    // Once is chance. Trying would wait for the same locks, and nobody would be told of the failure meanwhile.
+    if (kind === "chance" && ++this.#chances === 1) return null;
     await failpoint?.("probing");
     const refused = await this.#refused(claim, batch);
     if (refused.size === 0) return null;
@@ -62,6 +66,11 @@ export class Poison {
       refused.delete(key);
     }
     return result;
+  }
+
+  /** A batch went well. */
+  wentWell(): void {
+    this.#chances = 0;
   }
 
   /** Why rows cannot be stored, by their keys. */

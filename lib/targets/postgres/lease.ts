@@ -17,19 +17,19 @@ export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {
   #sessions: Sessions;
-  #migrate: (entity: string) => Promise<void>;
+  #prepare: (keys: PartitionKeys) => Promise<void>;
 
-  /** @param migrate brings an entity's tables up to date, before each claim */
-  constructor(sessions: Sessions, migrate: (entity: string) => Promise<void>) {
+  /** @param prepare checks an entity's tables and brings them up to date, before each claim */
+  constructor(sessions: Sessions, prepare: (keys: PartitionKeys) => Promise<void>) {
     this.#sessions = sessions;
-    this.#migrate = migrate;
+    this.#prepare = prepare;
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     const sessions = this.#sessions;
     const seconds = leaseSeconds;
-    await this.#migrate(keys.entity);
+    await this.#prepare(keys);
     const { rows: [self] } = await sessions.query<{ pid: number; started: string }>(keys, {
       name: "self",
       text: `SELECT pid, backend_start::text AS started FROM pg_stat_activity

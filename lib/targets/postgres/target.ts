@@ -4,7 +4,7 @@
  */
 
 import type { Pool } from "pg";
-import type { Config } from "../../config/load.ts";
+import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { PostgresBatches } from "./batch.ts";
@@ -15,6 +15,7 @@ import { createTable } from "./migrate.ts";
 import { PostgresOffsets } from "./offsets.ts";
 import { PostgresRows } from "./rows.ts";
 import { Sessions } from "./sessions.ts";
+import { checkTable } from "./table.ts";
 
 /** The PostgreSQL target of a configuration's entities. */
 export class PostgresTarget implements Target {
@@ -37,7 +38,10 @@ export class PostgresTarget implements Target {
     this.#config = config;
     this.#ownsPool = ownsPool;
     this.#sessions = new Sessions(pool);
-    this.ownership = new PostgresOwnership(this.#sessions, (entity) => this.migrate(entity));
+    this.ownership = new PostgresOwnership(this.#sessions, async ({ entity, stream }) => {
+      await checkTable(pool, entityConfig(config, entity).table, stream);
+      await this.migrate(entity);
+    });
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);
     this.rows = new PostgresRows(pool, config);

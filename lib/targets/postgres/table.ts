@@ -1,0 +1,100 @@
+/**
+ * Whether an entity's table can hold its documents as they are: one row an id, found byte for byte.
+ * @module
+ */
+
+import type { Pool } from "pg";
+import { ConfigError } from "../../core/errors.ts";
+import { isPostgresError } from "./errors.ts";
+import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+
+/** What PostgreSQL's catalogue says of a table. */
+interface TableRow {
+  kind: string;
+  idType: string | null;
+  idMade: boolean;
+  deterministic: boolean;
+  keyed: boolean;
+  payloadType: string | null;
+}
+
+const KINDS: Record<string, string> = {
+  v: "a view",
+  m: "a materialized view",
+  f: "a foreign table",
+};
+
+const ASK = `
+SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
+       coalesce(id.attgenerated <> '' OR id.attidentity <> '', false) AS "idMade",
+       coalesce(l.collisdeterministic, true) AS deterministic,
+       EXISTS (
+         SELECT FROM pg_index i
+          WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+            AND i.indpred IS NULL AND i.indexprs IS NULL
+            AND i.indnkeyatts = 1 AND i.indkey[0] = id.attnum
+            AND i.indcollation[0] = id.attcollation
+       ) AS keyed,
+       payload.atttypid::regtype::text AS "payloadType"
+  FROM pg_class c
+  LEFT JOIN pg_attribute id ON id.attrelid = c.oid AND id.attname = 'id' AND NOT id.attisdropped
+  LEFT JOIN pg_collation l ON l.oid = id.attcollation
+  LEFT JOIN pg_attribute payload
+         ON payload.attrelid = c.oid AND payload.attname = 'payload' AND NOT payload.attisdropped
+ WHERE c.oid = to_regclass($1)`;
+
+/**
+ * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
+ * offset says that it had rows, it is not made anew without a word.
+ * @throws {ConfigError} with the table, and what to do
+ */
+export async function checkTable(pool: Pool, table: string, stream: string): Promise<void> {
+  const query: TimedQuery = { text: ASK, values: [`"${table}"`], query_timeout: PATIENCE_MS };
+  const { rows: [row] } = await pool.query<TableRow>(query);
+  if (row === undefined) {
+    if (!await hasOffset(pool, stream)) return;
+    throw new ConfigError(
+      `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
+        `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
+        "run verify --repair target",
+    );
+  }
+  const problem = problemOf(row);
+  if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);
+}
+
+function problemOf({ kind, idType, idMade, deterministic, keyed, payloadType }: TableRow) {
+  if (kind in KINDS) return `it is ${KINDS[kind]}; name a table in entities`;
+  if (idType === null) return "it has no column id; its key must be id TEXT PRIMARY KEY";
+  if (idType !== "text" && idType !== "character varying") {
+    return `its key, the column id, is ${idType}, which does not tell all ids apart; make it TEXT`;
+  }
+  if (idMade) return "its key, the column id, is generated; make it a plain TEXT";
+  if (!deterministic) {
+    return "the collation of its key, the column id, takes different ids for one; use a deterministic one, such as " +
+      '"C"';
+  }
+  if (!keyed) {
+    return "it has no unique key on id alone, so that a document could have several rows; add PRIMARY KEY (id)";
+  }
+  if (payloadType === null) return "it has no column payload; add payload JSONB";
+  if (payloadType !== "jsonb") {
+    return `its column payload is ${payloadType}, which verify cannot compare (its key and id are fine); run ` +
+      "ALTER TABLE … ALTER COLUMN payload TYPE jsonb USING payload::jsonb";
+  }
+  return null;
+}
+
+async function hasOffset(pool: Pool, stream: string): Promise<boolean> {
+  try {
+    const { rowCount } = await pool.query(
+      "SELECT FROM writebehind_offset WHERE stream = $1 AND last_id <> '0-0'",
+      [stream],
+    );
+    return rowCount !== 0;
+  } catch (error) {
+    // No sink has ever run here.
+    if (isPostgresError(error) && error.code === "42P01") return false;
+    throw error;
+  }
+}
