@@ -27,7 +27,7 @@ export interface SelectionOptions extends CommonOptions {
 async function opened({ config: path, entity, ...options }: CommonOptions) {
   const config = await configured(path, sayFor(options));
   const target = await openTarget(config);
-  await target.migrate(entity);
+  await target.check(entity);
   return { config, target };
 }
 

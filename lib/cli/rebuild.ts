@@ -21,7 +21,7 @@ export async function runRebuild(options: RebuildCommandOptions): Promise<void> 
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
-  await target.migrate(options.entity);
+  await target.check(options.entity);
   await interruptible(async (signal) => {
     const progress = progressOf("rows");
     const report = await rebuild(redis, target, config, options.entity, {

@@ -28,7 +28,7 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
   const config = await configured(options.config, say);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
-  await target.migrate(entity);
+  await target.check(entity);
   await interruptible(async (signal) => {
     const progress = progressOf("documents and rows compared");
     let report: VerifyReport;

@@ -409,6 +409,11 @@ export interface Target extends AsyncDisposable {
    * @throws where the user may not, with what to run; or where the schema is newer than this version can work with
    */
   migrate(entity: string): Promise<void>;
+  /**
+   * Sees that a command that only reads, or that works on what is there, can work with an entity's tables as they are.
+   * @throws where they are missing, older than this version needs, or newer than it can work with: with what to do
+   */
+  check(entity: string): Promise<void>;
   /** Closes the connections that this target opened. */
   close(): Promise<void>;
 }

@@ -29,9 +29,12 @@ const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
   [/^(22...|23...|44000|54...|P0001)$/, "document"],
 ];
 
-/** Whether an error says nothing of the rows that met it: a full or broken disk, which hits some before others. */
-export function isOfTheServer({ code }: PostgresError): boolean {
-  return code === "53100" || code === "58030" || postgresErrorKind({ code }) === "transient";
+/** A full or broken disk, which hits some rows before others; a standby; a login. */
+const SERVER = /^(53100|58030|25006|28...)$/;
+
+/** Whether an error says nothing of the rows that met it. */
+export function isOfTheServer({ code }: Pick<PostgresError, "code">): boolean {
+  return SERVER.test(code) || postgresErrorKind({ code }) === "transient";
 }
 
 /** What an error of PostgreSQL, or of the way to it, means for the sink. */

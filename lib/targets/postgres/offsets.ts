@@ -6,7 +6,11 @@
 import type { Pool } from "pg";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Offsets, Standing } from "../target.ts";
+import { isPostgresError } from "./errors.ts";
 import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+
+/** No sink has ever run here. */
+const UNDEFINED_TABLE = "42P01";
 
 const NOTHING: Standing = {
   offset: "0-0",
@@ -46,8 +50,13 @@ export class PostgresOffsets implements Offsets {
       values: [stream],
       query_timeout: PATIENCE_MS,
     };
-    const { rows: [row] } = await this.#pool.query<{ last_id: string }>(query);
-    return row?.last_id ?? "0-0";
+    try {
+      const { rows: [row] } = await this.#pool.query<{ last_id: string }>(query);
+      return row?.last_id ?? "0-0";
+    } catch (error) {
+      if (isPostgresError(error) && error.code === UNDEFINED_TABLE) return "0-0";
+      throw error;
+    }
   }
 
   async standing({ stream }: PartitionKeys): Promise<Standing> {

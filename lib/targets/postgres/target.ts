@@ -14,6 +14,7 @@ import { PostgresOwnership } from "./lease.ts";
 import { createTable } from "./migrate.ts";
 import { PostgresOffsets } from "./offsets.ts";
 import { PostgresRows } from "./rows.ts";
+import { checkSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
 import { checkTable } from "./table.ts";
 
@@ -63,6 +64,10 @@ export class PostgresTarget implements Target {
 
   migrate(entity: string): Promise<void> {
     return createTable(this.#pool, this.#config, entity);
+  }
+
+  check(entity: string): Promise<void> {
+    return checkSchema(this.#pool, this.#config, entity);
   }
 
   async close(): Promise<void> {
