@@ -1,6 +1,6 @@
 /**
- * Server addresses as URLs: read, written, and as they may be shown. A parameter that is not known is refused: it
- * would change where a command works, and nobody would say so.
+ * Server addresses as URLs: reading them, writing them, and showing them without passwords. An unknown parameter is
+ * refused: ignoring it silently could send a command to another place.
  *
  * Parameters: libpq's manual, "Connection URIs", and the IANA registration of `redis`.
  * @module
@@ -14,15 +14,15 @@ export type RedisAddress = Pick<
   Config["redis"],
   "host" | "port" | "db" | "username" | "password" | "tls"
 >;
-/** Where a database is: keys of the section `postgresql`; those that the address does not name are left out. */
+/** Where a database is: keys of the section `postgresql`; keys that the address does not name are absent. */
 export type DatabaseAddress =
   & Pick<Config["postgresql"], "host" | "port" | "database" | "user" | "password" | "ssl">
   & Partial<Pick<Config["postgresql"], "options" | "application_name">>;
 
 /**
  * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path).
- * @param name the variable that holds it, for messages: what it holds is never shown
- * @throws {ConfigError} where it is none, or has a parameter that is not known
+ * @param name the variable that holds it, for messages; its value is never shown
+ * @throws {ConfigError} where it is no address, or has a parameter that is not known
  */
 export function parseRedisUrl(name: string, text: string): RedisAddress {
   const url = urlOf(name, text, ["redis", "rediss", "unix"]);
@@ -41,10 +41,10 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   };
 }
 
-/** What `application_name` is where nothing else is said. */
+/** The default of `application_name`. */
 const DEFAULT_NAME = "writebehind";
 
-/** What libpq's sslmode and node-postgres's ssl come to here; `null` for what cannot be had. */
+/** What libpq's sslmode and node-postgres's ssl mean here; `null` for what is not supported. */
 const SSL: Record<string, boolean | null> = {
   ...{ disable: false, allow: null, prefer: null },
   ...{ require: true, "verify-ca": true, "verify-full": true, "no-verify": null },
@@ -53,8 +53,8 @@ const SSL: Record<string, boolean | null> = {
 
 /**
  * Reads an address of PostgreSQL: `postgresql://` or `postgres://`.
- * @param name the variable that holds it, for messages: what it holds is never shown
- * @throws {ConfigError} where it is none, or has a parameter that is not known or not possible here
+ * @param name the variable that holds it, for messages; its value is never shown
+ * @throws {ConfigError} where it is no address, or has a parameter that is not known or not possible here
  */
 export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
   const url = urlOf(name, text, ["postgresql", "postgres"]);
@@ -124,7 +124,7 @@ export function databaseUrlOf(address: DatabaseAddress): string {
   return url.href;
 }
 
-/** Parameters of an address. `URLSearchParams` would write a space as +, which libpq takes for itself. */
+/** Parameters of an address. `URLSearchParams` would write a space as +, which libpq takes literally. */
 function parameters(given: Record<string, string | null>): string {
   return Object.entries(given)
     .flatMap(([name, value]) => value === null ? [] : [`${name}=${encodeURIComponent(value)}`])
@@ -143,7 +143,7 @@ export function shown(address: string): string {
 
 function urlOf(name: string, given: string, schemes: string[]): URL {
   const [first] = schemes;
-  // Without a host libpq takes a user all the same, which URLs do not.
+  // libpq allows a user without a host; URLs do not.
   const text = given.replace(/^([a-z]+:\/\/[^/?]*@)(?=\/|$)/, "$1localhost");
   const scheme = /^([a-z]+):\/\//.exec(text)?.[1];
   if (scheme === undefined || !schemes.includes(scheme) || !URL.canParse(text)) {
@@ -173,7 +173,7 @@ function parametersOf(name: string, url: URL, known: string[]): Map<string, stri
   return given;
 }
 
-/** A part of an address, with its %XX; a % that stands for itself stays. */
+/** A part of an address with its %XX decoded; a bare % is left as it is. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);

@@ -1,5 +1,5 @@
 /**
- * Checking a configuration against its schema, and wording the problems.
+ * Checks a configuration against its schema, and describes the problems.
  * @module
  */
 
@@ -8,10 +8,10 @@ import type { Config } from "./config.ts";
 import { configSchema } from "./schema.ts";
 import { formatPath, type Path, type Problem } from "./yaml.ts";
 
-/** A configuration is read once or twice: Zod would take longer to compile the schema than to walk it. */
+/** A configuration is read once or twice, and compiling the schema takes Zod longer than walking it. */
 const ONCE = { jitless: true };
 
-/** Checks a value against the schema, and words what is wrong. */
+/** Checks a value against the schema, and describes what is wrong. */
 export function check(
   raw: unknown,
   lineOf: (path: Path) => number,
@@ -32,7 +32,7 @@ export function check(
   return { problems };
 }
 
-/** What stands in the file, shown only where it cannot be a secret. */
+/** The value in the file, shown only where it cannot be a secret. */
 function describe(value: unknown, issue: z.core.$ZodIssue): string {
   if (value === null) return "null";
   if (value === undefined) return "nothing";
@@ -48,7 +48,7 @@ function describe(value: unknown, issue: z.core.$ZodIssue): string {
   return (secret ? kind : short) + (quote ? "; quote it" : "");
 }
 
-/** The known keys beside it that are nearest; else the sections where a key of that name belongs. */
+/** The known keys nearest to a mistyped one; if there are none, the sections that have a key of its name. */
 function suggestion(path: Path): string {
   const key = String(path.at(-1)).toLowerCase();
   // The defaults have all known keys; every item of a list has the keys of the first.

@@ -70,9 +70,9 @@ export interface Config {
     readonly prefix: string;
     /** streams that an entity is split into, fixed by the first write. @default {1} */
     readonly partitions: number;
-    /** events in a stream past which writers are told to stop. @default {10000000} */
+    /** events in a stream past which writes are refused. @default {10000000} */
     readonly max_events: number;
-    /** bytes of a stream past which writers are told to stop. @default 2 GiB */
+    /** bytes of a stream past which writes are refused. @default 2 GiB */
     readonly max_bytes: number;
     /** the keys of the log streams, one a counter */
     readonly log_streams: {

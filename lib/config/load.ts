@@ -1,5 +1,5 @@
 /**
- * Reads the configuration file, checks it, and reports everything that is wrong with it at once.
+ * Reads the configuration file, checks it, and reports all of its problems at once.
  * @module
  */
 
@@ -17,7 +17,7 @@ const DEFAULT_FILE = "config/config.yaml";
 const MAX_FILE_BYTES = 2 ** 20;
 const REDACTED = "[redacted]";
 
-/** What each config was made from: `configWith` starts there, so that derived defaults follow. */
+/** The source of each config: `configWith` starts from it, so that derived defaults follow the change. */
 const sources = new WeakMap<Config, unknown>();
 
 /**
@@ -47,7 +47,7 @@ export async function loadConfig(path?: string): Promise<Config> {
  * Checks a configuration given as YAML text.
  *
  * @param text YAML; the empty text is all defaults
- * @param fileName the name that stands in the messages
+ * @param fileName the file's name in messages
  * @throws {ConfigError} with all problems, one a line
  *
  * @example
@@ -64,7 +64,7 @@ export async function loadConfig(path?: string): Promise<Config> {
 export function parseConfig(text: string, fileName: string): Config {
   const yaml = readYaml(text);
   const { value, problems } = check(yaml.value, yaml.lineOf);
-  // What follows a syntax error is read differently from what was meant: not worth a report.
+  // After a syntax error the rest is misread, so its problems are not worth reporting.
   const end = Math.min(Infinity, ...yaml.syntax.map(({ line }) => line));
   const all = [...yaml.syntax, ...[...yaml.repeated, ...problems].filter(({ line }) => line < end)];
   if (all.length > 0 || value === undefined) {
@@ -151,7 +151,7 @@ async function readText(file: string, name: string): Promise<string> {
     if (error instanceof Deno.errors.NotFound) {
       throw refuse(`no such file (${resolve(file)})`, error);
     }
-    // Reading a directory fails with an error of no class of its own.
+    // Reading a directory fails with an error that has no class of its own.
     if (error instanceof Error && /directory/i.test(error.message)) {
       throw refuse("is a directory", error);
     }
@@ -165,7 +165,7 @@ async function readText(file: string, name: string): Promise<string> {
   }
 }
 
-/** Not `readFile`: a device or a pipe may never end. */
+/** Instead of `readFile`, since a device or a pipe may never end. */
 async function readAtMost(file: string, limit: number): Promise<Uint8Array> {
   using handle = await Deno.open(file);
   const buffer = new Uint8Array(limit);
@@ -197,7 +197,7 @@ function finish(config: Config, source: unknown): Config {
   return config;
 }
 
-/** Not enumerable, so that no dump, table, copy or assertion shows it; the rest is for displays. */
+/** Makes the password not enumerable, so that no dump, table, copy or assertion shows it. */
 function hidePassword(section: { password: string | null }): void {
   const shown = () => ({ ...section, password: section.password === null ? null : REDACTED });
   const show = (_: unknown, options: Deno.InspectOptions) => Deno.inspect(shown(), options);

@@ -1,14 +1,14 @@
 /**
- * Asking servers on this machine who they are, without a client and without a password.
+ * Asks servers on this machine who they are, without a client and without a password.
  * @module
  */
 
 import type { RecordedServer } from "./record.ts";
 
-/** How long a server may take to tell who it is, in ms. */
+/** How long a server may take to answer, in ms. */
 const PATIENCE_MS = 2000;
 
-/** Tells whether anything listens at an address. */
+/** Whether anything listens at an address. */
 export async function answers(hostname: string, port: number): Promise<boolean> {
   try {
     (await Deno.connect({ hostname, port })).close();
@@ -20,15 +20,14 @@ export async function answers(hostname: string, port: number): Promise<boolean> 
 }
 
 /**
- * Returns all that the Redis on a port of 127.0.0.1 tells of itself (INFO), or the error that it answers,
- * such as `-NOAUTH …`.
- * @throws where nothing listens, or nothing is said in time
+ * Returns the INFO of the Redis on a port of 127.0.0.1, or the error that it answers, such as `-NOAUTH …`.
+ * @throws where nothing listens, or no answer comes in time
  */
 export async function redisInfo(port: number): Promise<string> {
   using connection = await Deno.connect({ hostname: "127.0.0.1", port });
   const timer = setTimeout(() => connection.close(), PATIENCE_MS);
   try {
-    // After QUIT it closes the connection, which is where the text ends.
+    // QUIT makes it close the connection, which marks the end of the text.
     await connection.write(new TextEncoder().encode("INFO\r\nQUIT\r\n"));
     return await new Response(connection.readable).text();
   } finally {
@@ -36,14 +35,14 @@ export async function redisInfo(port: number): Promise<string> {
   }
 }
 
-/** Tells whether what a Redis tells of itself comes from this very process. */
+/** Whether the INFO of a Redis comes from this very process. */
 export function isInfoOf({ pid }: { pid: number }, info: string): boolean {
   return info.includes(`\nprocess_id:${pid}\r\n`);
 }
 
 /**
- * Tells whether a recorded Redis still serves. Another one may have taken the port of one that has ended; one
- * that says nothing at all is taken for the right one, so that it is the connection that fails.
+ * Whether a recorded Redis still serves: another one may have taken the port of one that has ended. One that
+ * answers nothing is taken for the right one, so that the connection to it fails with the true reason.
  */
 export async function redisServes(server: RecordedServer): Promise<boolean> {
   if (!await answers("127.0.0.1", server.port)) return false;

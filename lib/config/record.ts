@@ -12,14 +12,14 @@ export const SERVICE_NAMES = ["replica", "redis", "postgres"] as const;
 /** One of the embedded servers. */
 export type ServiceName = typeof SERVICE_NAMES[number];
 
-/** A process, told apart from a later one with the same pid by the time it started. */
+/** A process. Its start time distinguishes it from a later one with the same pid. */
 export interface ProcessIdentity {
   readonly pid: number;
   /** When the process started, in the system's own notation; only compared, never parsed. */
   readonly startTime: string;
 }
 
-/** A server as it stands in the record. */
+/** A server in the record. */
 export interface RecordedServer extends ProcessIdentity {
   readonly port: number;
   /** With its password. */
@@ -34,7 +34,7 @@ export interface ServersRecord {
 }
 
 /**
- * Reads the record, whatever has become of the processes in it.
+ * Reads the record. Its processes may have ended since.
  *
  * @throws {ConfigError} where the file holds something else
  */
@@ -58,7 +58,7 @@ export async function readRecord(root?: string): Promise<ServersRecord> {
 /** Writes the record, or removes it when no server is left in it. */
 export function writeRecord(record: ServersRecord, root?: string): void {
   const path = join(servicesFolder(root), "state.json");
-  // Renamed when complete: a reader never sees half of it.
+  // Renamed when complete, so that a reader never sees half of it.
   const draft = `${path}.${crypto.randomUUID()}`;
   Deno.writeTextFileSync(draft, JSON.stringify(record, null, 2), { mode: 0o600 });
   Deno.renameSync(draft, path);

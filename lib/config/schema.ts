@@ -1,6 +1,6 @@
 /**
- * The keys of the configuration file: their types, ranges, defaults and the rules between them. What they mean
- * stands in `config.ts`; `load.ts` reads files, `check.ts` words the problems.
+ * The keys of the configuration file: their types, ranges, defaults and the rules between them. `config.ts` says
+ * what they mean, `load.ts` reads files, `check.ts` describes the problems.
  * @module
  */
 
@@ -14,7 +14,7 @@ const LARGEST_DOCUMENT_BYTES = 256 * 2 ** 20;
 /** Prefixes of Redis keys that documents never have. */
 const RESERVED_NAMES = ["stream", "log", "metrics", "request", "writebehind"];
 const NAME = /^[a-z][a-z0-9_]{0,40}$/;
-// deno-lint-ignore no-control-regex -- control characters are what is looked for
+// deno-lint-ignore no-control-regex -- it is there to find control characters
 const NO_SPACE = /^[^\s\u0000-\u001f\u007f-\u009f]+$/;
 
 function range(min: number, max: number): string {
@@ -52,12 +52,12 @@ const optionalText = z.string({ error: "expected text or null" }).nullable().def
 const keyPart = (initial: string) =>
   text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
     .default(initial);
-/** A URL here would be taken for a name, and its password would show in messages. */
+/** A URL is refused: it would be taken for a name, and its password would show in messages. */
 const host = text("expected a host name or an address, not a URL", /^(?!.*(:\/\/|@))[^\s\p{Cc}]+$/u)
   .default("localhost");
 const indexName = text("expected text without spaces or control characters", NO_SPACE);
 
-/** A section of the file; one that is absent, or has nothing under it, is all defaults. */
+/** A section of the file; one that is absent or empty gets all defaults. */
 function section<Shape extends z.ZodRawShape>(shape: Shape) {
   return z.preprocess((value) => value ?? {}, mapping(shape));
 }
@@ -185,8 +185,8 @@ interface CrossProblem {
 }
 
 /**
- * The keys, and the rules between them. These are looked at also where single keys are bad, so that one
- * report holds everything; hence they read the value as if any of it may be missing.
+ * The keys, and the rules between them. The rules are checked even where single keys are bad, so that one
+ * report holds everything; so any part of the value may be missing when they read it.
  */
 const file = z.preprocess(
   (value) => value ?? {},
@@ -200,7 +200,7 @@ const file = z.preprocess(
   entities: value.entities ?? [{ ...SESSION, index_name: value.search_index.index_name }],
 }));
 
-/** The whole file: what it makes is a complete {@linkcode Config}. */
+/** The whole file; parsing it gives a complete {@linkcode Config}. */
 export const configSchema: z.ZodType<Config> = file;
 
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
@@ -243,7 +243,7 @@ function* entityProblems({ entities, streams, search_index }: DeepPartial<Config
   if (!Array.isArray(list)) return;
   yield* repeated(list, ["name", "table", "index_name"], ["entities"]);
 
-  // A document key is `<entity>:<id>`: no other key of ours may begin like one.
+  // A document's key is `<entity>:<id>`, and no other key of ours may begin like one.
   const logs = Object.entries(streams?.log_streams ?? {})
     .map(([key, name]) => [`streams.log_streams.${key}`, name] as const);
   const taken = new Map<unknown, string>(

@@ -1,5 +1,5 @@
 /**
- * Server addresses: where they come from, and as they may be shown.
+ * Server addresses: where they come from, and how they are shown.
  * @module
  */
 
@@ -42,7 +42,7 @@ export function serversFromEnvironment(
   env: (name: string) => string | undefined,
 ): { redis?: string; database?: string } {
   const [redis, database] = [env("REDIS_URL") || undefined, env("DATABASE_URL") || undefined];
-  // Read here, so that the message names the variable.
+  // Parsed here, so that the message names the variable.
   if (redis) parseRedisUrl("REDIS_URL", redis);
   if (database) parseDatabaseUrl("DATABASE_URL", database);
   return { redis, database };

@@ -1,5 +1,5 @@
 /**
- * Reading YAML so that every problem can be told with its line.
+ * Reads YAML so that every problem can be reported with its line.
  * @module
  */
 
@@ -25,7 +25,7 @@ export interface Problem {
   readonly text: string;
 }
 
-/** Words of our own, since the parser's messages quote the file, and with it passwords. */
+/** Our own messages, since the parser's quote the file, and passwords with it. */
 const YAML_PROBLEMS: Partial<Record<ErrorCode, string>> = {
   BAD_DQ_ESCAPE: "unknown escape (\\) within double quotes; use single quotes",
   BAD_INDENT: "the indentation does not fit the lines above",
@@ -49,7 +49,7 @@ export interface Yaml {
   readonly lineOf: (path: Path) => number;
 }
 
-/** Reads YAML, and notes what is wrong with it and where its keys stand. */
+/** Reads YAML, and notes its problems and the lines of its keys. */
 export function readYaml(text: string): Yaml {
   const counter = new LineCounter();
   const lineAt = (offset = 0) => counter.linePos(offset).line || 1;
@@ -65,7 +65,7 @@ export function readYaml(text: string): Yaml {
     lineCounter: counter,
     prettyErrors: false,
     stringKeys: true,
-    uniqueKeys: false, // looked at below, with the path
+    uniqueKeys: false, // checked below, with the path
   });
   for (const { code, pos } of [...document.errors, ...document.warnings]) {
     const open = openQuote(document, pos[0]);
@@ -81,7 +81,7 @@ export function readYaml(text: string): Yaml {
       }
     }
     if (!isMap(node)) return;
-    node.items = node.items.filter(({ key }) => isScalar(key)); // others are reported by now
+    node.items = node.items.filter(({ key }) => isScalar(key)); // others have been reported
     for (const { key, value } of node.items) {
       if (!isScalar(key)) continue;
       const at = [...path, String(key.value)];
@@ -114,7 +114,7 @@ export function readYaml(text: string): Yaml {
   return { value, syntax, repeated, lineOf };
 }
 
-/** A quote that is never closed is reported by the parser where the text ends. */
+/** Where a quote opens that is never closed: the parser reports only the end of the text. */
 function openQuote(document: Document, end: number): number | undefined {
   let start: number | undefined;
   visit(document, {
@@ -125,7 +125,7 @@ function openQuote(document: Document, end: number): number | undefined {
   return start;
 }
 
-/** Keys are cut at the first character that no key of ours has: `password:secret` is one key. */
+/** Cuts keys at the first character that no key of ours has, since `password:secret` is one key. */
 export function formatPath(path: Path): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === "number") return `${text}[${part}]`;

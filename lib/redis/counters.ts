@@ -25,10 +25,10 @@ export const COUNTER_NAMES: readonly CounterName[] = [
   "postgres_fail",
 ];
 
-/** Gives the fields of a hash. */
+/** Returns the fields of a hash. */
 export type Gauge = () => Record<string, string | number>;
 
-/** Different messages that one sending keeps; more of them are counted under one line. */
+/** The most different messages that are kept until the next sending; more are counted under one line. */
 const MAX_MESSAGES = 100;
 
 /** A line for a log stream. */
@@ -49,17 +49,17 @@ export class Counters {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
 
-  #told: (error: Error | null) => void;
+  #onSent: (error: Error | null) => void;
 
   /**
    * Made with a connection to Redis.
    * @param send the connection that the counts are sent on
-   * @param told called with what a sending failed for, or `null` where it went well
+   * @param onSent called after each sending with its error, or `null` where it succeeded
    */
-  constructor(config: Config, send: Redis, told: (error: Error | null) => void = () => {}) {
+  constructor(config: Config, send: Redis, onSent: (error: Error | null) => void = () => {}) {
     this.#config = config;
     this.#send = send;
-    this.#told = told;
+    this.#onSent = onSent;
   }
 
   /**
@@ -119,10 +119,10 @@ export class Counters {
     try {
       const replies = await this.#transaction(counts, messages, gauges).exec();
       const refused = replies?.find(([error]) => error)?.[0];
-      // Within the transaction: the others were done, so they are not sent again.
-      this.#told(refused ?? null);
+      // One was refused within the transaction; the others were done, so they are not sent again.
+      this.#onSent(refused ?? null);
     } catch (error) {
-      this.#told(asError(error));
+      this.#onSent(asError(error));
       for (const [name, events] of counts) {
         this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
       }
@@ -132,7 +132,7 @@ export class Counters {
     }
   }
 
-  /** Either all of it is sent or nothing: trying again counts twice only where the reply itself was lost. */
+  /** All of it is sent or nothing, so a repetition counts twice only where the reply was lost. */
   #transaction(
     counts: Map<CounterName, number>,
     messages: Map<string, Message>,

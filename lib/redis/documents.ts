@@ -11,8 +11,8 @@ import { readScript } from "./scripts/mod.ts";
 
 /**
  * Reads documents of one partition in one round trip.
- * @param maxBytes after so many, no further document is read
- * @returns their JSON texts in the order of `ids`, `null` for one that is missing; fewer where they are
+ * @param maxBytes once so many are read, no further document is
+ * @returns their JSON texts in the order of `ids`, `null` for one that is missing; fewer if they are
  * too many bytes, but at least one
  */
 export async function readDocuments(

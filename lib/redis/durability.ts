@@ -44,19 +44,19 @@ interface Call {
   settle: (outcome: DurableOutcome) => void;
 }
 
-/** What became of a call: its reply or error, and why its durability was not confirmed, if it was not. */
+/** The outcome of a call: its reply or error, and why its durability was not confirmed, if it was not. */
 export interface DurableOutcome {
   error: Error | null;
   reply: unknown;
   unconfirmed: string | null;
 }
 
-/** Calls that share one WAIT at most. */
+/** The most calls that share one WAIT. */
 const GROUP_LIMIT = 256;
 
 /**
- * Sends writes and their WAIT in one pipeline on a connection of their own. Calls that come while a
- * WAIT is under way go together behind it and share the next one.
+ * Sends writes and their WAIT in one pipeline on a connection of their own. Calls that arrive during a
+ * WAIT go out together behind it and share the next one.
  */
 export class DurableLane {
   #redis: Redis;
@@ -67,12 +67,12 @@ export class DurableLane {
 
   constructor(redis: Redis, config: Config) {
     this.#redis = redis;
-    // Another server may stand behind the address now, with other scripts.
+    // The address may lead to another server now, with other scripts.
     redis.on("close", () => this.#loaded.clear());
     this.#config = config;
   }
 
-  /** Runs a script and waits for what `wait` asks. Never rejects. */
+  /** Runs a script and waits for what `wait` asks for. Never rejects. */
   run(script: Script, keys: string[], args: string[], wait: Wait): Promise<DurableOutcome> {
     if (this.#redis.status !== "ready") {
       const error = new ConnectionError("Not connected to Redis: nothing was sent");
@@ -86,7 +86,7 @@ export class DurableLane {
 
   async #drain(): Promise<void> {
     this.#running = true;
-    // One turn of the event loop gathers the calls that were made together.
+    // Gathers the calls of one turn of the event loop.
     await Promise.resolve();
     while (this.#waiting.length > 0) await this.#sendGroup(this.#waiting.splice(0, GROUP_LIMIT));
     this.#running = false;

@@ -1,4 +1,4 @@
-/** How a Redis server, and what went wrong with it, is named in messages. */
+/** How messages name a Redis server and what went wrong with it. */
 
 import type { Config } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";

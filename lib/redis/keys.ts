@@ -27,7 +27,7 @@ export function partitionOf(docId: string, partitions: number): number {
   return partitions === 1 ? 0 : crc16(docId) % partitions;
 }
 
-/** The consumer group in which sinks show lag and workers to people's tools; it decides nothing. */
+/** The consumer group in which sinks show lag and workers to Redis tools; nothing depends on it. */
 export const CONSUMER_GROUP = "writebehind";
 
 /** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
@@ -42,7 +42,7 @@ export interface PartitionKeys {
   settings: string;
   /** a copy of the offset for people */
   lastId: string;
-  /** a hash in which the sink tells how fresh the target is, for people */
+  /** a hash in which the sink reports how fresh the target is, for people */
   gauges: string;
   /** what comes before a document's id in its key */
   documentPrefix: string;

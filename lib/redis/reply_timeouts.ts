@@ -5,7 +5,7 @@
 
 import { Command } from "ioredis";
 
-/** A command whose time {@linkcode ReplyTimeouts} keeps, instead of a timer of its own. */
+/** A command that {@linkcode ReplyTimeouts} watches, instead of a timer of its own. */
 export class WatchedCommand extends Command {
   override setTimeout(): void {}
 }
@@ -19,7 +19,7 @@ interface Sent {
 }
 
 /**
- * Fails the commands whose reply does not come in time. Redis answers in order, so those that wait are a
+ * Fails the commands whose reply does not come in time. Redis answers in order, so the waiting ones are a
  * queue, and one timer is enough for it. ioredis's `commandTimeout` starts and clears one for every command,
  * which costs a tenth of a write.
  */
@@ -34,7 +34,7 @@ export class ReplyTimeouts {
     this.#ms = ms;
   }
 
-  /** Lets the time of a command begin that was just sent. */
+  /** Starts the time of a command that was just sent. */
   add(command: WatchedCommand): void {
     this.#forgetSettled();
     const sent = { command, due: performance.now() + this.#ms, next: undefined };
@@ -51,13 +51,13 @@ export class ReplyTimeouts {
   #drop(first: Sent): void {
     this.#first = first.next;
     if (first.next === undefined) this.#last = undefined;
-    // An old entry that led to younger ones would keep them from being collected soon.
+    // An old entry that points to younger ones would delay their garbage collection.
     first.next = undefined;
   }
 
   #start(ms: number): void {
     this.#timer = setTimeout(() => this.#expire(), ms);
-    // It is the socket that keeps the process alive, for as long as somebody waits.
+    // The socket keeps the process alive as long as somebody waits; the timer must not.
     Deno.unrefTimer(this.#timer);
   }
 

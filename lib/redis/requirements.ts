@@ -13,8 +13,8 @@ import { allPartitions } from "./keys.ts";
 import { checkShape } from "./shape.ts";
 
 /**
- * The commands that the pipeline sends, by the keys that they touch, with arguments of the right shape. `KEY` stands
- * for the key.
+ * The commands that the pipeline sends, by the keys that they touch, with arguments of the right shape. `KEY` is
+ * replaced by the key.
  */
 const COMMANDS: Record<string, string[]> = {
   document: [
@@ -68,7 +68,7 @@ for _, command in ipairs(cjson.decode(ARGV[1])) do
 end
 return {cjson.encode(denied), cjson.encode(unknown)}`;
 
-/** A pattern of keys that lets these through lets the others through as well. */
+/** Partitions whose keys are checked: a user that may use these may use the others as well. */
 const CHECKED_PARTITIONS = 16;
 
 /** The commands with the keys of a configuration. */
@@ -90,14 +90,14 @@ function commandsOf(config: Config): string[][] {
   );
 }
 
-/** Lists a few of many. */
+/** Lists the first few of many. */
 function some(list: string[]): string {
   const unique = [...new Set(list)];
   const more = unique.length - 8;
   return unique.slice(0, 8).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
-/** Sees that the user may run what the pipeline sends, on the keys of the configuration. */
+/** Checks that the user may run what the pipeline sends, on the keys of the configuration. */
 async function checkCommands(
   redis: Redis,
   config: Config,
@@ -122,7 +122,7 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   const fail = (reason: string) => {
     throw new ConnectionError(`Cannot use Redis at ${addressOf(config)}: ${reason}`);
   };
-  // ioredis goes on with database 0 where the server has no such database.
+  // If the server has no such database, ioredis silently goes on with database 0.
   if (config.redis.db !== 0) {
     await redis.select(config.redis.db).catch((error) => fail(explainRedis(error)));
   }

@@ -1,9 +1,9 @@
 /**
  * A small Redis client for the sink's reads. Libraries were tried first, reading 200,000 events of 350 bytes:
  * node-redis 6.3 takes 1.2 µs of CPU an event, ioredis 6.0 takes 5, valkey-glide 2.5 takes 9; this one 0.6,
- * with the events decoded. Libraries make ten objects of an event. With node-redis, hot keys are drained at
- * 2.5 times the rate of new rows instead of 3.5, and the sink's process takes 250 MB instead of 160. Here an
- * entry is found in place, as numbers, and views are made only of what goes on to the target.
+ * with the events decoded. Libraries make ten objects for each event. With node-redis, hot keys are drained at
+ * 2.5 times the rate of new rows instead of 3.5, and the sink's process takes 250 MB instead of 160. Here the
+ * values of an entry are located in the buffer, and views are made only of those that the target gets.
  * Protocol: RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/
  * @module
  */
@@ -29,13 +29,13 @@ const MINUS = 0x2d;
 const BULK = 0x24;
 const ARRAY = 0x2a;
 
-/** An array whose values are not all there yet. */
+/** An array whose values have not all arrived yet. */
 interface Open {
   items: Reply[];
   missing: number;
 }
 
-/** One connection; commands go one after the other. A failure closes it: open another one. */
+/** One connection; commands run one after the other. A failure closes it: open another one. */
 export class RespConnection {
   #connection: Deno.Conn;
   #timeoutMs: number;
@@ -47,7 +47,7 @@ export class RespConnection {
   /** chunks with replies since the last `recycle`, those before it, and those that are free again */
   #chunks: { young: Buffer[]; old: Buffer[]; free: Buffer[] } | null = null;
   #closed: Error | null = null;
-  /** the call before, which has to have its reply first */
+  /** the call before, whose reply comes first */
   #before: Promise<unknown> = Promise.resolve();
 
   private constructor(connection: Deno.Conn, timeoutMs: number) {
@@ -108,9 +108,9 @@ export class RespConnection {
   }
 
   /**
-   * Sends an XRANGE, or an XREAD of one stream, and gives its entries as they lie in the reply.
-   * @param take is given an entry: where its values begin and end in `bytes`, in turn: the id, then field
-   * names and values. `spans` is used again for the next one.
+   * Sends an XRANGE, or an XREAD of one stream, and hands out its entries without copying them.
+   * @param take gets each entry as the places in `bytes` where its values begin and end: the id, then field
+   * names and values in turn. `spans` is reused for the next entry.
    * @throws {ReplyError} where Redis answers an error
    */
   entries<T>(
@@ -122,8 +122,8 @@ export class RespConnection {
   }
 
   /**
-   * Begins a part: replies that came before the last part began may be written over from now on. Without
-   * it they are kept as long as anybody holds a view of them, and a drain waits for the garbage collector.
+   * Begins a new part: memory of replies from before the last part began is reused from now on. Without this
+   * they live as long as anybody holds a view of them, and a drain waits for the garbage collector.
    */
   recycle(): void {
     this.#before = this.#before.then(() => {
@@ -183,7 +183,7 @@ export class RespConnection {
     while (bytes.length > 0) bytes = bytes.subarray(await this.#connection.write(bytes));
   }
 
-  /** Reads a reply of entries, and makes of each what `take` says. */
+  /** Reads a reply of entries, and converts each by `take`. */
   async #readEntries<T>(
     ofStreams: boolean,
     take: (bytes: Buffer, spans: readonly number[]) => T,
@@ -204,7 +204,7 @@ export class RespConnection {
     return taken;
   }
 
-  /** Reads how many values an array has whose values come next; 0 for none. */
+  /** Reads the length of the array that comes next; 0 for none. */
   async #length(): Promise<number> {
     const open: Open[] = [];
     let value = this.#parse(open);
@@ -216,7 +216,7 @@ export class RespConnection {
     return open[0]?.missing ?? 0;
   }
 
-  /** Finds the values of the entry at the start, and steps over it; false where it is not all there yet. */
+  /** Locates the values of the next entry, and steps over it; false where it has not all arrived yet. */
   #entry(spans: number[]): boolean {
     spans.length = 0;
     // An entry is an array of two: the id, and an array of names and values.
@@ -231,14 +231,14 @@ export class RespConnection {
     return true;
   }
 
-  /** Steps into an array: where its values begin; -1 where its length is not all there yet. */
+  /** Steps into an array: where its values begin; -1 where its length has not all arrived yet. */
   #nested(at: number): number {
     const lineEnd = this.#lineEnd(at);
     if (lineEnd >= 0 && this.#chunk[at] !== ARRAY) throw unknownReply(this.#chunk[at]!);
     return lineEnd < 0 ? -1 : lineEnd + 2;
   }
 
-  /** Steps over a text and notes where it is: the end of it; -1 where it is not all there yet. */
+  /** Steps over a text and notes its place: where it ends; -1 where it has not all arrived yet. */
   #span(at: number, spans: number[]): number {
     const lineEnd = this.#lineEnd(at);
     if (lineEnd < 0) return -1;
@@ -253,7 +253,7 @@ export class RespConnection {
     return to + 2;
   }
 
-  /** Reads until one whole reply is there. Arrays that are not full yet wait on a stack. */
+  /** Reads one whole reply. Arrays that are not complete yet wait on a stack. */
   async #read(): Promise<Reply> {
     const open: Open[] = [];
     for (;;) {
@@ -277,7 +277,7 @@ export class RespConnection {
     }
   }
 
-  /** Parses the value at the start; `undefined` where it is not all there yet. */
+  /** Parses the next value; `undefined` where it has not all arrived yet. */
   #parse(open: Open[]): Reply | undefined {
     const buffer = this.#chunk;
     const lineEnd = this.#lineEnd(this.#start);
@@ -326,7 +326,7 @@ export class RespConnection {
     }
   }
 
-  /** Where the line that begins at `at` ends; -1 where it is not all there yet. */
+  /** Where the line that begins at `at` ends; -1 where it has not all arrived yet. */
   #lineEnd(at: number): number {
     const bytes = this.#chunk;
     const last = this.#end - 1;
@@ -356,7 +356,7 @@ export class RespConnection {
     this.#end += count;
   }
 
-  /** Goes on in another chunk, which takes over what is not parsed yet: there are views of the rest. */
+  /** Moves on to another chunk with what is not parsed yet: the old one may have views. */
   #nextChunk(): void {
     const size = Math.max(CHUNK_BYTES, this.#wanted + LOW_BYTES);
     const free = size === CHUNK_BYTES ? this.#chunks?.free.pop() : undefined;
@@ -372,7 +372,7 @@ export class RespConnection {
 const unknownReply = (type: number) =>
   new Error(`an unknown kind of reply: ${String.fromCharCode(type)}`);
 
-/** Says that an array has begun: its values come next. */
+/** The mark that an array has begun: its values come next. */
 const OPENED: Reply[] = [];
 
 function encode(command: (string | Uint8Array)[]): Buffer {

@@ -1,5 +1,5 @@
 /**
- * What Redis tells of its streams: their last ids, and how far a target is behind them.
+ * What Redis knows of its streams: their last ids, and how far a target is behind them.
  * @module
  */
 
@@ -7,7 +7,7 @@ import type { Redis } from "./client.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { CONSUMER_GROUP } from "./keys.ts";
 
-/** The flat pairs of a reply, such as that of XINFO, by name. */
+/** The flat pairs of a reply, such as XINFO's, by name. */
 export function pairsOf(reply: unknown): Map<string, unknown> {
   const flat = reply as unknown[];
   const map = new Map<string, unknown>();
@@ -37,7 +37,7 @@ export interface Position {
 /** What a target has not applied yet. */
 export interface Lag {
   events: number;
-  /** age of the oldest of them, in seconds, by the clock of Redis, which the stream's times are of */
+  /** age of the oldest of them, in seconds, by the clock of Redis, which made the stream's times */
   seconds: number;
 }
 
@@ -46,7 +46,7 @@ type Entries = [id: string, fields: string[]][];
 /**
  * Reads the lag at some positions, in one round trip.
  * @returns in the order of `positions`
- * @throws what Redis answers where it cannot tell
+ * @throws the error that Redis answers
  */
 export async function readLag(redis: Redis, positions: readonly Position[]): Promise<Lag[]> {
   const pipeline = redis.pipeline().time();
@@ -69,11 +69,11 @@ export async function readLag(redis: Redis, positions: readonly Position[]): Pro
     const [waiting] = value<Entries>();
     const passed = value<Entries>().length;
     const length = value<number>();
-    const told = lagOfGroup(next(), offset);
+    const known = lagOfGroup(next(), offset);
     if (waiting === undefined) return { events: 0, seconds: 0 };
     const age = (now - Number(waiting[0].split("-")[0])) / 1000;
-    // Between a commit and its trim, the entries in between are counted in.
-    return { events: told ?? Math.max(1, length - passed), seconds: Math.max(0, age) };
+    // Entries that are committed but not trimmed yet are counted in.
+    return { events: known ?? Math.max(1, length - passed), seconds: Math.max(0, age) };
   });
 }
 
@@ -83,7 +83,7 @@ export function valueOf([error, value]: [Error | null, unknown]): unknown {
   return value;
 }
 
-/** What Redis counts for the sink's group, where the group stands at the offset. */
+/** The lag that Redis counts for the sink's group, if the group is at the offset. */
 function lagOfGroup([error, groups]: [Error | null, unknown], offset: string): number | null {
   if (error) {
     if (/no such key/.test(reasonOf(error))) return null;

@@ -1,4 +1,4 @@
--- Appends the event and returns its stream id. It stands behind insert, update and delete.
+-- Appends the event and returns its stream id. It ends insert, update and delete.
 -- The verb has set EVENT_TYPE, and payload, which is nil for a delete.
 
 local id = ''
@@ -11,9 +11,9 @@ if FORWARD then
     id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1],
       'event_type', EVENT_TYPE)
   end
-  -- The sequence may not pass MAX_SEQUENCE (core/stream_ids.ts), 1048575. It comes near only where the
-  -- clock was set back and stays there; the next event then takes the next millisecond. A time has 13
-  -- digits and the limit 7, so nearly every id is too short to look at.
+  -- The sequence may not pass MAX_SEQUENCE (core/stream_ids.ts), 1048575. It gets near only where the
+  -- clock was set back, and stays so; then the next event takes the next millisecond. A time has 13
+  -- digits and the limit 7, so nearly every id is too short to need a closer look.
   if #id > 20 then
     local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
     if tonumber(seq) >= 1048574 then

@@ -1,4 +1,4 @@
--- What insert, update and delete share. It stands before each of them, and append.lua behind it.
+-- What insert, update and delete share: it comes before each of them, and append.lua after it.
 --
 -- Redis does not undo a script that fails half way, so everything that could fail is checked before the
 -- first write, and the event is appended last.
@@ -10,13 +10,13 @@
 --   {"repeated", stream id} or {a DocumentErrorCode, a limit or "settings", detail}
 --   "settings": the stream has none yet, so call settings.lua and then again
 --
--- Statements, and hardly a function: it would be made anew in every call, which costs more than a check.
+-- Mostly statements: a function would be created again in every call, which costs more than a check.
 
 local DOCUMENT, STREAM, SETTINGS, REQUEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FORWARD = ARGV[3] ~= '0'
 local LARGEST = 0
 
--- What a read of ours was refused for: the key's type, or the user's rights.
+-- Why a read was refused: the key's type, or the user's rights.
 local function refused(reply, key)
   if string.find(reply.err, 'WRONGTYPE', 1, true) then return {'wrong_type', key} end
   error(reply)
@@ -46,7 +46,7 @@ if FORWARD then
   LARGEST = tonumber(settings[4] or 0)
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
   if events >= max_events then return {'max_events', tostring(events)} end
-  -- A stream of few events is measured only where the largest of them could matter.
+  -- A stream of few events is measured only if the largest of them could matter.
   if events * LARGEST * 2 >= max_bytes then
     local bytes = redis.call('MEMORY', 'USAGE', STREAM)
     if bytes and bytes >= max_bytes then return {'max_bytes', tostring(bytes)} end

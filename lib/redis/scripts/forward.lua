@@ -1,11 +1,11 @@
--- Moves a stream's last id to the offset, above which new ids begin, so that no new event gets an id that
+-- Moves a stream's last id up to the offset: new ids begin above it, so that no new event gets an id that
 -- the target has passed.
 -- KEYS: 1 stream
 -- ARGV: 1 the offset  2 consumer group
--- Returns 1 where it was moved, 0 where it was past it already.
+-- Returns 1 where the last id was moved, 0 where it was past the offset already.
 
 redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0-0', 'MKSTREAM')
--- XSETID refuses an id below the newest entry, which is where the stream is past the offset already.
+-- XSETID refuses an id below the newest entry: then the stream is past the offset already.
 local moved = redis.pcall('XSETID', KEYS[1], ARGV[1])
 if not moved.err then return 1 end
 return string.find(moved.err, 'smaller than', 1, true) and 0 or moved

@@ -8,11 +8,11 @@ local EVENT_TYPE = 'insert'
 local document = ARGV[4]
 if not redis.acl_check_cmd('JSON.SET', DOCUMENT, '$', '{}') then return {'permission', 'JSON.SET'} end
 local payload = ARGV[6] ~= '' and ARGV[6] or document
--- Whether the longest payload of the stream may be noted. It tells the sink how many events fit its memory.
+-- May we note the longest payload of the stream? By it, the sink knows how many events fit its memory.
 if #payload > LARGEST and FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}
 end
--- Adding cannot fail where the path is right; where it is not, all is put back.
+-- Adding cannot fail if the path is right; if it is not, everything is put back.
 local before
 if ARGV[7] ~= '' then
   for _, command in ipairs({{'JSON.NUMINCRBY', '$', '1'}, {'DEL'}, {'RESTORE', '0', '', 'REPLACE'}}) do

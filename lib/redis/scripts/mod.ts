@@ -29,7 +29,7 @@ function script(name: string, source: string): Script {
   return { name, source, sha: createHash("sha1").update(source).digest("hex") };
 }
 
-/** A verb stands between the checks that all of them make, and the event that all of them append. */
+/** A verb's own part comes between the checks that all verbs make and the event that all verbs append. */
 const verbScript = (name: string, verb: string) => script(name, `${common}\n${verb}\n${append}`);
 
 export const insertScript: Script = verbScript("insert", `${numbers}\n${insertVerb}`);
@@ -62,7 +62,7 @@ export async function runScript(
     return await evalsha();
   } catch (error) {
     if (!isNoScript(error)) throw error;
-    // Nothing ran yet, so this is the first time.
+    // Nothing has run yet, so this does not run it twice.
     return await redis.eval(source, keys.length, ...keys, ...args);
   }
 }

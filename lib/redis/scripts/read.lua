@@ -1,4 +1,4 @@
--- Reads documents until they are too many bytes: their present state, for events without payload.
+-- Reads documents up to a number of bytes: their present state, for events without payload.
 -- KEYS: documents
 -- ARGV: 1 bytes after which no further document is read
 -- Returns their JSON texts in order, "" for one that is missing, and stops early past the limit. A key of
@@ -8,7 +8,7 @@ local texts, bytes = {}, 0
 for index, key in ipairs(KEYS) do
   local text = redis.pcall('JSON.GET', key) or ''
   if type(text) == 'table' then
-    -- Asked only now, since nearly every key holds a document.
+    -- The type is asked only now, since nearly every key holds a document.
     if redis.call('TYPE', key).ok == 'ReJSON-RL' then error(text) end
     text = ''
   end

@@ -2,7 +2,7 @@
 -- KEYS: 1 document  2 stream  3 settings of the stream
 -- ARGV: 1 document id  2 ts (ms)
 --   3 "" or the JSON text that the document must still have, "-" where it must still be missing
--- Returns the event's stream id, or "" where the document has changed meanwhile: nothing is appended then.
+-- Returns the event's stream id, or "" where the document has changed meanwhile and nothing was appended.
 
 local payload = redis.call('JSON.GET', KEYS[1])
 if ARGV[3] ~= '' and ARGV[3] ~= (payload or '-') then return '' end

@@ -1,18 +1,18 @@
--- Brings documents to what their rows hold, without events, each only where it still is as expected, and
--- where no event that the rows do not have names it.
+-- Brings documents to what their rows hold, without events. A document is left alone if it is not as expected
+-- any more, or if an event that the target does not have yet names it.
 -- KEYS: 1 stream  2 settings of the stream  3… documents
--- ARGV: 1 the offset that was read with the rows  2 entries to look through at most  3 bytes likewise
---   then of each document: its id, its expected JSON text ("" for missing), the new text ("" removes it,
+-- ARGV: 1 the offset that was read with the rows  2 most entries to look through  3 most bytes of them
+--   then for each document: its id, its expected JSON text ("" for missing), the new text ("" removes it,
 --   "-" changes nothing), what to add to its numbers, see numbers.lua, or ""
--- Returns of each document {outcome, its JSON text afterwards or ""}: "restored"; "changed", it is not as
--- expected; "pending", an event after the offset names it; "unknown", the events after the offset are too
--- many, or are not all there: nothing is changed then.
+-- Returns for each document {outcome, its JSON text afterwards or ""}. Outcomes: "restored"; "changed", it is
+-- not as expected; "pending", an event after the offset names it; "unknown", the events after the offset are
+-- too many, or some are missing, so nothing was changed.
 
 local STREAM, OFFSET = KEYS[1], ARGV[1]
 local entries_left, bytes_left = tonumber(ARGV[2]), tonumber(ARGV[3])
 
--- All events after the offset are there if the offset's own entry is, or if nothing was ever removed. A
--- stream without that entry is another one than the target knows: then every entry counts.
+-- No event after the offset is missing if the offset's own entry is there, or if nothing was ever removed. A
+-- stream without that entry is not the one that the target knows: then every entry counts.
 local from = OFFSET == '0-0' and '-' or '(' .. OFFSET
 local complete = true
 if redis.call('EXISTS', STREAM) == 1 then
@@ -26,7 +26,7 @@ if redis.call('EXISTS', STREAM) == 1 then
   end
 end
 
--- Large events are read few at a time.
+-- Of large events, only a few are read at a time.
 local largest = tonumber(redis.call('HGET', KEYS[2], 'largest') or 0)
 local count = math.max(1, math.min(100, math.floor(1048576 / math.max(1, largest))))
 local named = {}

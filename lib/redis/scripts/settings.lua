@@ -1,4 +1,4 @@
--- Writes a stream's settings where it has none: what all of its writers must agree on.
+-- Writes a stream's settings, which all of its writers must agree on, if it has none yet.
 -- KEYS: 1 settings of the stream
 -- ARGV: 1 partitions  2 max_events  3 max_bytes
 -- Returns 1 where they were written, 0 where they were there.

@@ -10,8 +10,8 @@ for _, witness in ipairs({offset, ARGV[4]}) do
   if witness ~= '0-0' and #redis.call('XRANGE', KEYS[1], witness, witness) == 0 then return -1 end
 end
 local removed = redis.call('XTRIM', KEYS[1], 'MINID', offset)
--- The rest is refused where memory is full. Nothing depends on it, and it must not look as if nothing was
--- trimmed: trimming is what makes room.
+-- A full Redis refuses the rest. Nothing depends on it, and the trim, which frees the memory, must not look
+-- failed because of it.
 redis.pcall('SET', KEYS[2], offset)
 -- With nothing but the witness left, no event of the stream is large.
 if redis.call('XLEN', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[3]) == 1 then

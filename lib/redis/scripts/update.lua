@@ -12,13 +12,13 @@ if not redis.acl_check_cmd('JSON.MERGE', DOCUMENT, '$', '{}') then
   return {'permission', 'JSON.MERGE'}
 end
 if not redis.acl_check_cmd('JSON.GET', DOCUMENT, '$') then return {'permission', 'JSON.GET'} end
--- How long the payload will be, and whether it has to be noted, is known only after the merge.
+-- Only after the merge is it known how long the payload is, and whether that has to be noted.
 if FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}
 end
 
--- Merging cannot be undone by another merge, so a document near the limit is kept as it was. A character
--- takes six bytes of text at most (\u0001) where it takes one in memory.
+-- A merge cannot be undone by another merge, so a copy is kept of a document near the limit. A character
+-- that takes one byte in memory takes at most six in text (\u0001).
 local limit = tonumber(ARGV[5])
 local before
 if ARGV[6] ~= '' and not redis.acl_check_cmd('JSON.NUMINCRBY', DOCUMENT, '$', '1') then
