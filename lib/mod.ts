@@ -157,6 +157,7 @@ export type {
 export {
   type Emitter,
   type Listener,
+  type ListenerFailed,
   type Place,
   type RedisEvents,
   type SinkEvents,

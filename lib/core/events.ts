@@ -1,5 +1,5 @@
 /**
- * What happens, as typed events: the log, the counters, metrics, charts and tests listen to them.
+ * What happens, as typed events: the log, metrics, charts and tests listen to them.
  * @module
  */
 
@@ -15,27 +15,27 @@ export interface Place {
   stream: string;
   /** the target's name in the configuration */
   target: string;
-  /** the sink that reports it: process id and a random part */
+  /** who reports it: a sink's process id and a random part, or a process id alone */
   process: string;
 }
 
 /** What a sink reports, by the names of its events. */
 export interface SinkEvents {
-  /** The sink owns the partition, and reads on from the offset. */
-  claimed: Place & { epoch: string; offset: string };
+  /** The sink owns the partition, and reads on from the offset. `again`: it owned it before, and an attempt failed. */
+  claimed: Place & { epoch: string; offset: string; again: boolean };
   /** Another sink owns the partition; this one waits for it. */
   standby: Place;
-  /** The partition was taken by another sink, or its lease ran out. */
+  /** Another sink has taken the partition. */
   lost: Place & { error: Error };
   /** The partition was given back. */
   released: Place;
-  /** Giving the partition back failed: the next owner has to wait until the lease ends. */
+  /** Giving the partition back failed: the next owner has to wait until the lease ends. Once a minute at most. */
   releaseFailed: Place & { error: Error };
-  /** The lease could not be renewed; it still holds for a while. */
+  /** The lease could not be renewed; it still holds for a while. Once a minute at most. */
   leaseNotRenewed: Place & { error: Error };
   /** A batch is in the target. */
   applied: Place & { events: number; rows: number; parked: number; noops: number; offset: string };
-  /** An attempt failed; it is tried again. `failures`: in a row. */
+  /** An attempt to claim, read or apply failed, such as by a lost connection; it is made again. `failures`: in a row. */
   failed: Place & { kind: ErrorKind; failures: number; error: Error };
   /** A batch was applied after failures. `failures`: how many there were in a row. */
   recovered: Place & { failures: number };
@@ -52,31 +52,48 @@ export interface SinkEvents {
   wentBack: Place & { witness: string };
   /** The rewind has ended. `documents`: how many were resent. */
   rewound: Place & { documents: number };
-  /** A trim failed: the stream grows until one succeeds. */
+  /** A trim failed: the stream grows until one succeeds. Once a minute at most. */
   trimFailed: Place & { error: Error };
-  /** Something failed that should not be able to: a defect. The partition is claimed again. */
-  defect: Place & { error: Error };
   /** A listener failed; nothing else was affected. */
-  listenerFailed: { event: string; error: Error };
+  listenerFailed: ListenerFailed;
 }
 
-/** What a connection to Redis reports. */
+/** What a connection to Redis reports, and what operators do by way of it. */
 export interface RedisEvents {
-  /** The connection was lost, or could not be made; the client keeps trying. */
+  /** The connection was lost, or is still away; the client keeps trying. Once a minute at most. */
   connectionLost: { address: string; error: Error };
   /** The connection is back. */
   reconnected: { address: string };
-  /** Counters and log lines could not be sent; they are kept and sent later. */
+  /** Counters and log lines could not be sent; they are kept and sent later. Once a minute at most. */
   countersNotSent: { address: string; error: Error };
+  /** A document's parked events were replayed, the newest of them standing for all. */
+  replayed: Place & {
+    streamId: string;
+    documentId: string | null;
+    outcome: "applied" | "gone" | "failed";
+    sqlstate: string;
+    reason: string;
+  };
   /** A listener failed; nothing else was affected. */
-  listenerFailed: { event: string; error: Error };
+  listenerFailed: ListenerFailed;
+}
+
+/** What a listener failed with, and the event that it was called with. */
+export interface ListenerFailed {
+  /** the event's name */
+  listensTo: string;
+  /** what the listener threw, or rejected with */
+  error: Error;
 }
 
 /** Gets one kind of event. What it throws, or rejects with, is reported as `listenerFailed` and harms nobody. */
 export type Listener<Event> = (event: Event) => unknown;
 
-/** Typed events of one source. Emitting never fails and waits for nobody. */
-export class Emitter<Events extends { listenerFailed: { event: string; error: Error } }> {
+/**
+ * Typed events of one source. Emitting never fails and waits for nobody; with `EventTarget` and `node:events` a
+ * listener that fails ends the process.
+ */
+export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
   #listeners = new Map<keyof Events, Set<Listener<never>>>();
   #all = new Set<(name: keyof Events & string, event: Events[keyof Events]) => unknown>();
 
@@ -112,7 +129,7 @@ export class Emitter<Events extends { listenerFailed: { event: string; error: Er
   #call(name: string, listener: () => unknown): void {
     const failed = (error: unknown) => {
       if (name === "listenerFailed") return;
-      const event = { event: name, error: asError(error) };
+      const event: ListenerFailed = { listensTo: name, error: asError(error) };
       this.emit("listenerFailed" as keyof Events & string, event as never);
     };
     try {

@@ -4,70 +4,94 @@
  * @module
  */
 
-import type { Emitter, RedisEvents, SinkEvents } from "./events.ts";
+import type { Logger } from "@logtape/logtape";
+import { passes } from "./error_kinds.ts";
 import { reasonOf } from "./errors.ts";
+import type { Emitter, RedisEvents, SinkEvents } from "./events.ts";
 
 type Level = "debug" | "info" | "warning" | "error";
-type LogTape = typeof import("@logtape/logtape");
+type AllEvents = SinkEvents & RedisEvents;
 
-const SINK_LEVELS: Record<keyof SinkEvents, Level> = {
-  claimed: "info",
-  standby: "info",
-  lost: "warning",
-  released: "info",
-  releaseFailed: "warning",
-  leaseNotRenewed: "warning",
-  applied: "debug",
-  failed: "error",
-  recovered: "info",
-  halved: "info",
-  parked: "warning",
-  wentBack: "warning",
-  rewound: "warning",
-  trimFailed: "warning",
-  defect: "error",
-  listenerFailed: "error",
+/** How loud each event is, and its line for people: LogTape puts the fields in. */
+const LINES: {
+  [Name in keyof AllEvents]: [Level | ((event: AllEvents[Name]) => Level), string];
+} = {
+  claimed: [
+    ({ again }) => again ? "debug" : "info",
+    "{stream} claimed, epoch {epoch}, at offset {offset}",
+  ],
+  standby: ["info", "{stream} is owned by another sink: waiting for it"],
+  lost: ["warning", "{stream} lost: {error}"],
+  released: ["info", "{stream} given back"],
+  releaseFailed: [
+    "warning",
+    "{stream} was not given back, so a successor waits until the lease ends: {error}",
+  ],
+  leaseNotRenewed: ["warning", "the lease of {stream} was not renewed: {error}"],
+  applied: ["debug", "{events} events of {stream} applied, {rows} rows"],
+  failed: [
+    ({ kind }) => passes(kind) ? "warning" : "error",
+    "{stream}: failure {failures} in a row ({kind}): {error}",
+  ],
+  recovered: ["info", "{stream} is well again after {failures} failures"],
+  halved: ["info", "batches of {stream} have at most {batchSize} events from now on"],
+  parked: ["warning", "{stream}: event {streamId} of document {documentId} parked: {reason}"],
+  wentBack: [
+    "warning",
+    "{stream} has gone back: the entry {witness}, which was applied last, is not in it any more",
+  ],
+  rewound: [
+    "warning",
+    "{stream}: {documents} documents were sent again; run verify for what else was lost",
+  ],
+  trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
+  connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],
+  reconnected: ["info", "connected to Redis at {address} again"],
+  countersNotSent: ["warning", "counters not sent to Redis at {address}, kept for later: {error}"],
+  replayed: ["info", "{stream}: parked event {streamId} of document {documentId}: {outcome}"],
+  listenerFailed: ["error", "a listener of {listensTo} failed: {error}"],
 };
-const REDIS_LEVELS: Record<keyof RedisEvents, Level> = {
-  connectionLost: "warning",
-  reconnected: "info",
-  countersNotSent: "warning",
-  listenerFailed: "error",
-};
 
-/** Logs what a sink reports, under `writebehind`, `sink`. */
-export function logSink(events: Emitter<SinkEvents>): void {
-  events.onAll((name, event) => log("sink", SINK_LEVELS[name], name, event));
+/** Logs every event of a source, under `writebehind` and a category of its own. */
+export function logEvents<Events extends SinkEvents | RedisEvents>(
+  category: "sink" | "redis",
+  events: Emitter<Events>,
+): void {
+  events.onAll((name, event) => {
+    const [level, line] = LINES[name as keyof AllEvents];
+    return withLogger(category, (logger) => {
+      const loud = typeof level === "string" ? level : level(event as never);
+      if (logger.isEnabledFor(loud)) {
+        logger[loud](line, { event: name, ...logged(event as object) });
+      }
+    });
+  });
 }
 
-/** Logs what a connection to Redis reports, under `writebehind`, `redis`. */
-export function logRedis(events: Emitter<RedisEvents>): void {
-  events.onAll((name, event) => log("redis", REDIS_LEVELS[name], name, event));
+const loggers = new Map<string, Logger>();
+
+/** LogTape is loaded with the first event: many programs only read and write documents, and never log. */
+function withLogger(category: string, use: (logger: Logger) => void): void | Promise<void> {
+  const logger = loggers.get(category);
+  if (logger) return use(logger);
+  return import("@logtape/logtape").then(({ getLogger }) => {
+    loggers.set(category, getLogger(["writebehind", category]));
+    use(loggers.get(category)!);
+  });
 }
 
-/** Loaded with the first event: many programs only read and write documents, and never log. */
-let library: Promise<LogTape> | undefined;
-
-async function log(category: string, level: Level, event: string, fields: object): Promise<void> {
-  library ??= import("@logtape/logtape");
-  const { getLogger } = await library;
-  const record: Record<string, unknown> = { event, ...fields };
-  if (record.error instanceof Error) {
-    const { stack } = record.error;
-    if (event === "defect" && stack) record.stack = redacted(stack);
-    record.error = redacted(reasonOf(record.error));
-  }
-  getLogger(["writebehind", category])[level](sentenceOf(record), record);
-}
-
-/** What a line for people leaves out of a record. */
-const SILENT = new Set(["event", "entity", "stream", "partition", "target", "process", "stack"]);
-
-/** The record as one line for people: LogTape puts the fields in. */
-function sentenceOf(record: Record<string, unknown>): string {
-  const shown = Object.keys(record).filter((name) => !SILENT.has(name));
-  const fields = shown.map((name) => `${name} {${name}}`).join(", ");
-  return `${"stream" in record ? "{stream}: " : ""}{event}${fields === "" ? "" : `: ${fields}`}`;
+/** An event's fields as they are logged: errors as texts, without passwords. */
+function logged(event: object): Record<string, unknown> {
+  const { error, reason, ...fields } = event as Record<string, unknown>;
+  return {
+    ...fields,
+    ...(reason === undefined ? {} : { reason: redacted(String(reason)) }),
+    ...(error === undefined ? {} : { error: redacted(reasonOf(error)) }),
+    // Such errors are defects of ours or of a library: their messages say too little.
+    ...(error instanceof TypeError || error instanceof RangeError
+      ? { stack: redacted(String(error.stack)) }
+      : {}),
+  };
 }
 
 /** An address in a message is shown without its password. */

@@ -90,8 +90,10 @@ export async function replayDeadLetters(
 ): Promise<ReplayReport> {
   const report: ReplayReport = { applied: 0, gone: 0, superseded: 0, failed: 0 };
   await checkShape(redis, config, entity);
-  const letters = deadLettersOf(targetOf(target, config));
+  const to = targetOf(target, config);
+  const letters = deadLettersOf(to);
   const { batch_bytes } = config.write_behind;
+  const by = { target: to.describe().name, process: String(Deno.pid) };
   for (const keys of allPartitions(config, entity)) {
     for await (const chunk of letters.documents(keys, selection, batch_bytes)) {
       signal?.throwIfAborted();
@@ -103,11 +105,17 @@ export async function replayDeadLetters(
       for (const outcome of outcomes) {
         report[outcome.outcome]++;
         report.superseded += outcome.superseded;
+        if (!dryRun) redis.events.emit("replayed", { ...by, ...replayedEvent(keys, outcome) });
         onOutcome?.(outcome);
       }
     }
   }
   return report;
+}
+
+function replayedEvent({ entity, partition, stream }: PartitionKeys, replayed: ReplayOutcome) {
+  const { docId: documentId, streamId, outcome, sqlstate, reason } = replayed;
+  return { entity, partition, stream, documentId, streamId, outcome, sqlstate, reason };
 }
 
 /** A parked event: as it came, or as it was decoded now. */

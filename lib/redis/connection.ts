@@ -7,7 +7,7 @@ import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
 import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
-import { logRedis } from "../core/log.ts";
+import { logEvents } from "../core/log.ts";
 import { Redis, type RedisOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
@@ -52,16 +52,29 @@ export class RedisConnection extends Redis {
         this.events.emit("countersNotSent", { address, error });
       }
     });
-    logRedis(this.events);
-    this.on("error", (error) => {
-      if (reports.allows("connectionLost")) this.events.emit("connectionLost", { address, error });
-    });
+    this.#watch(address, reports);
+  }
+
+  /** Makes events of what becomes of the connection, once it has been there. */
+  #watch(address: string, reports: OncePerMinute): void {
+    let connected = false;
     let lost = false;
-    this.on("close", () => lost = true);
+    let reason: Error | undefined;
+    // Without a listener ioredis prints to the console.
+    this.on("error", (error: Error) => reason = error);
     this.on("ready", () => {
-      reports.over("connectionLost");
       if (lost) this.events.emit("reconnected", { address });
+      connected = true;
       lost = false;
+      reason = undefined;
+      reports.over("connectionLost");
+    });
+    // Not where the connection was closed on purpose.
+    this.on("reconnecting", () => {
+      if (!connected) return;
+      lost = true;
+      const error = reason ?? new ConnectionError("the server closed the connection");
+      if (reports.allows("connectionLost")) this.events.emit("connectionLost", { address, error });
     });
   }
 
@@ -120,7 +133,10 @@ export class RedisConnection extends Redis {
       1000 * aof_rewrite_timeout_secs;
     const options = { commandTimeout: timeout, socketTimeout: timeout };
     this.#lane ??= openRedis(this.#config, options).then(
-      (redis) => new DurableLane(redis, this.#config),
+      (redis) => {
+        redis.events.onAll((name, event) => this.events.emit(name, event as never));
+        return new DurableLane(redis, this.#config);
+      },
       (error) => {
         this.#lane = undefined;
         throw error;
@@ -132,7 +148,7 @@ export class RedisConnection extends Redis {
   /** Sends the counters, then closes. */
   async close(): Promise<void> {
     await this.counters.close();
-    const lane = await this.#lane?.catch(() => undefined);
+    const lane = await this.#lane?.catch(() => undefined); // the writes that wanted it have the error
     lane?.close();
     this.disconnect();
   }
@@ -224,6 +240,7 @@ export async function connectRedis(
   const redis = await openRedis(config, options);
   try {
     await checkRedis(redis, config);
+    logEvents("redis", redis.events);
     return redis;
   } catch (error) {
     redis.disconnect();

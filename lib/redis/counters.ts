@@ -48,7 +48,6 @@ export class Counters {
   #gauges = new Map<string, Gauge>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> = Promise.resolve();
-
   #onSent: (error: Error | null) => void;
 
   /**

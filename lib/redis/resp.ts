@@ -168,9 +168,9 @@ export class RespConnection {
     }
   }
 
-  /** Closes the connection; a call under way fails. */
-  close(): void {
-    this.#fail(new ConnectionError("Connection to Redis closed"));
+  /** Closes the connection; a call under way fails with `reason`. */
+  close(reason: Error = new ConnectionError("Connection to Redis closed")): void {
+    this.#fail(reason);
   }
 
   #fail(reason: Error): void {
@@ -352,7 +352,7 @@ export class RespConnection {
     if (free < Math.max(LOW_BYTES, wanted)) this.#nextChunk();
     this.#wanted = 0;
     const count = await this.#connection.read(this.#chunk.subarray(this.#end));
-    if (count === null) throw new Error("Redis closed it");
+    if (count === null) throw new Error("connection closed by Redis");
     this.#end += count;
   }
 

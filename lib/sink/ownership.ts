@@ -38,8 +38,8 @@ export class PartitionOwnership {
   #keys: PartitionKeys;
   #reader: StreamReader;
   #report: PartitionReport;
-  /** the claim that holds */
-  #owned: Owned | null = null;
+  /** the claim that is in use */
+  #claim: Claim | null = null;
   /** the newest claim, also where a failure has ended its use: its lease is given back in the end */
   #lease: Claim | null = null;
   #renewedAt = 0;
@@ -69,12 +69,12 @@ export class PartitionOwnership {
   async take(follow: boolean, signal: AbortSignal): Promise<Owned | null> {
     let goal: string | undefined;
     while (!signal.aborted) {
-      if (this.#owned !== null) return this.#owned;
+      if (this.#claim !== null) return { claim: this.#claim, trimmer: this.#trimmer! };
       const { lease_seconds } = this.#config.write_behind;
       const { process } = this.#report.place;
       const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
+      this.#lease = claim;
       if (claim !== null) {
-        this.#lease = claim;
         await failpoint?.("claimed");
         return await this.#begin(claim);
       }
@@ -85,7 +85,7 @@ export class PartitionOwnership {
         const offset = await this.#target.offsets.offset(this.#keys);
         const last = await lastGeneratedId(await this.#reader.connection(), this.#keys.stream);
         goal ??= last;
-        // An offset past the last id tells of a stream that has gone back, which its owner has to mend.
+        // An offset past the last id means a stream that has gone back, which its owner has to mend.
         if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) return null;
       }
       await delay(STANDBY_MS, signal);
@@ -102,21 +102,19 @@ export class PartitionOwnership {
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
+    this.#claim = claim;
     this.#renewedAt = Date.now();
     // A trim may have missed an older witness than the one that the target names by now.
     if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
       await this.#rewind(claim);
     }
-    const trimmer = await Trimmer.begin(this.#reader, claim, this.#report);
-    this.#trimmer = trimmer;
-    this.#report.claimed(claim.epoch, claim.offset);
+    const trimmer = this.#trimmer = await Trimmer.begin(this.#reader, claim, this.#report);
+    this.#report.claimed(claim);
     await failpoint?.("begun");
-    // A renewal that found it lost meanwhile has ended it already.
-    if (this.#lease !== claim) throw new OwnershipLostError(`${this.#keys.stream} was taken`);
-    return this.#owned = { claim, trimmer };
+    return { claim, trimmer };
   }
 
-  /** The stream has gone back: says so, and sends again what the target may not have. */
+  /** The stream has gone back: says so, and resends what the target may not have. */
   async #rewind(claim: Claim): Promise<void> {
     const what =
       `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
@@ -137,13 +135,12 @@ export class PartitionOwnership {
     try {
       await this.#target.ownership.renew(claim, lease_seconds);
       this.#renewedAt = Date.now();
-      this.#report.troubleOver("leaseNotRenewed");
+      this.#report.over("leaseNotRenewed");
     } catch (error) {
-      if (this.#lease !== claim) return;
+      if (this.#claim !== claim) return;
       const lost = error instanceof OwnershipLostError;
       if (lost) {
-        this.#owned = this.#lease = null;
-        this.#report.lost(error);
+        this.#claim = this.#lease = null;
         // What is missing from now on, a successor has trimmed.
         void this.#trimmer?.stop();
       } else this.#report.trouble("leaseNotRenewed", error);
@@ -155,22 +152,21 @@ export class PartitionOwnership {
   }
 
   /**
-   * Sees that a claim still holds.
+   * Looks whether a claim still holds.
    * @throws {OwnershipLostError} it does not
    * @throws {WentBackError} it does, and its stream has gone back
    */
-  check(owned: Owned): void {
-    if (this.#owned !== owned) throw new OwnershipLostError(`${this.#keys.stream} was taken`);
-    if (owned.trimmer.witnessMissing) {
-      throw new WentBackError(
-        `${this.#keys.stream} has gone back: what was applied last is gone`,
-      );
+  check({ claim, trimmer }: Owned): void {
+    const { stream } = this.#keys;
+    if (this.#claim !== claim) throw new OwnershipLostError(`${stream} was taken`);
+    if (trimmer.witnessMissing) {
+      throw new WentBackError(`${stream} has gone back: what was applied last is gone`);
     }
   }
 
-  /** Ends the use of the claim, whose lease goes on: the next one tells the true offset. */
+  /** Ends the use of the claim, whose lease goes on: only the next one has the true offset. */
   end(): void {
-    this.#owned = null;
+    this.#claim = null;
     void this.#trimmer?.stop();
     clearInterval(this.#heartbeat);
     this.#reader.close();
@@ -182,8 +178,8 @@ export class PartitionOwnership {
     await this.#trimmer?.stop();
     this.#reader.close();
     const lease = this.#lease;
-    this.#owned = this.#lease = null;
-    this.#report.state = "idle";
+    this.#claim = this.#lease = null;
+    this.#report.idle();
     await failpoint?.("releasing");
     try {
       await this.#target.ownership.release(this.#keys, lease);

@@ -44,7 +44,7 @@ export class PartitionSink {
   #poison: Poison;
   /** lowered when a batch takes the database too long */
   #batchSize: number;
-  /** what is being read ahead */
+  /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
   constructor(config: Config, target: Target, keys: PartitionKeys, report: PartitionReport) {
@@ -77,7 +77,7 @@ export class PartitionSink {
         } catch (error) {
           if (signal.aborted && follow) return;
           const kind = this.#failed(asError(error));
-          // What was being read ahead ends with its connection, before another claim reads.
+          // A prefetch ends with its connection, before another claim reads and prepares.
           await this.#next.catch(() => {}); // its error came with the one that ended the loop
           if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
@@ -183,11 +183,11 @@ export class PartitionSink {
     return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
   }
 
-  /** Notes a failure. The partition is claimed anew before the next attempt, which tells the true offset. */
+  /** Notes a failure. The partition is claimed anew before the next attempt, which has the true offset. */
   #failed(error: Error): ErrorKind {
     this.#ownership.end();
     if (isTurn(error)) {
-      this.report.state = "standby";
+      this.report.turned(error);
       return "transient";
     }
     if (error instanceof WentBackError) {

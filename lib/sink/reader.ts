@@ -37,11 +37,12 @@ export class StreamReader {
   }
 
   #connections(): Promise<{ control: RedisConnection; bulk: RespConnection }> {
-    this.#open ??= this.#connect().catch((error) => {
-      this.#open = undefined;
-      throw error;
+    if (this.#open) return this.#open;
+    const open = this.#connect();
+    open.catch(() => { // whoever asked for it has the error
+      if (this.#open === open) this.#open = undefined;
     });
-    return this.#open;
+    return this.#open = open;
   }
 
   async #connect() {
@@ -50,7 +51,10 @@ export class StreamReader {
     try {
       bulk = await RespConnection.open(this.#config);
       // Reading goes on only as long as trimming can.
-      control.once("end", () => bulk?.close());
+      control.once(
+        "end",
+        () => bulk?.close(new ConnectionError("Connection to Redis lost: the one for trimming")),
+      );
       // What is checked on one must hold for what the other reads.
       if (runIdOf(await control.info("server")) !== runIdOf(await bulk.call(["INFO", "server"]))) {
         throw new ConnectionError("Connection to Redis lost: another server has taken its place");
@@ -120,7 +124,7 @@ export class StreamReader {
     this.#open?.then(({ control, bulk }) => {
       control.disconnect();
       bulk.close();
-    }, () => {});
+    }, () => {}); // one that could not be opened: whoever asked for it has the error
     this.#open = undefined;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What one partition's sink tells: its state and sums, events, counters, and gauges in Redis for people.
+ * What is seen of one partition: its state and sums, events, counters, and gauges in Redis for people.
  * @module
  */
 
@@ -13,7 +13,7 @@ import {
 } from "../core/events.ts";
 import { reasonOf } from "../core/errors.ts";
 import type { Counters } from "../redis/counters.ts";
-import type { Batch } from "../targets/target.ts";
+import { type Batch, type Claim, OwnershipLostError } from "../targets/target.ts";
 import { Freshness } from "./freshness.ts";
 
 /** What a sink does with a partition now. */
@@ -39,6 +39,8 @@ export class PartitionReport {
   /** times that the stream was found to have gone back */
   wentBack = 0;
   readonly place: Place;
+  /** whether the sink has the partition, as its events said last; `null` where they have not said it */
+  #owns: boolean | null = null;
   #emitter: Emitter<SinkEvents>;
   #counters: Counters;
   #gauges: string;
@@ -47,7 +49,7 @@ export class PartitionReport {
   #appliedAt = 0;
   #troubles = new OncePerMinute();
 
-  /** @param gauges the hash in Redis in which people are told how the partition is */
+  /** @param gauges the hash in Redis that shows people how the partition is */
   constructor(
     place: Place,
     emitter: Emitter<SinkEvents>,
@@ -60,21 +62,34 @@ export class PartitionReport {
     this.#gauges = gauges;
   }
 
-  claimed(epoch: string, offset: string): void {
+  claimed({ epoch, offset }: Claim): void {
     // What failed is not over by claiming again: a batch has to go well.
     if (this.failuresInARow === 0 || this.state === "standby") this.state = "owner";
-    this.#emitter.emit("claimed", { ...this.place, epoch, offset });
-    this.#tell();
+    this.#emitter.emit("claimed", { ...this.place, epoch, offset, again: this.#owns === true });
+    this.#owns = true;
+    this.#show();
   }
 
+  /** Another sink has the partition. */
   standby(): void {
-    if (this.state === "standby") return;
     this.state = "standby";
+    if (this.#owns === false) return;
+    this.#owns = false;
     this.#emitter.emit("standby", this.place);
   }
 
-  lost(error: Error): void {
+  /** The claim is of no use any more, and no failure has ended it: a new one has to be made. */
+  turned(error: Error): void {
+    this.state = "standby";
+    if (!(error instanceof OwnershipLostError)) return;
+    this.#owns = null;
     this.#emitter.emit("lost", { ...this.place, error });
+  }
+
+  /** Nothing is done with the partition until the next claim. */
+  idle(): void {
+    this.state = "idle";
+    this.#owns = null;
   }
 
   released(): void {
@@ -101,14 +116,14 @@ export class PartitionReport {
     }
     const sums = { events, rows, parked: parked.length, noops };
     this.#emitter.emit("applied", { ...this.place, ...sums, offset: lastId });
-    this.#tell();
+    this.#show();
   }
 
   /** With nothing left to apply, a failure that is over is not shown any longer. */
   caughtUp(): void {
     if (this.failuresInARow === 0) return;
     this.#wentWell();
-    this.#tell();
+    this.#show();
   }
 
   #wentWell(): void {
@@ -128,7 +143,7 @@ export class PartitionReport {
     const reason = `${this.place.stream}: ${reasonOf(error)}`;
     this.#counters.count("postgres_fail", 1, reason);
     this.#counters.count("redis_retry", 1, reason);
-    this.#tell();
+    this.#show();
   }
 
   halved(batchSize: number): void {
@@ -149,18 +164,19 @@ export class PartitionReport {
     this.#emitter.emit("rewound", { ...this.place, documents });
   }
 
-  /** Tells of something that goes on failing, once a minute at most while it lasts. */
+  /** Something goes on failing: an event once a minute at most, while it lasts. */
   trouble(what: Trouble, error: unknown): void {
     if (!this.#troubles.allows(what)) return;
     this.#emitter.emit(what, { ...this.place, error: asError(error) });
   }
 
-  troubleOver(what: Trouble): void {
+  /** It has gone well again. */
+  over(what: Trouble): void {
     this.#troubles.over(what);
   }
 
-  /** Tells people, by way of Redis, how this partition is. */
-  #tell(): void {
+  /** Shows people, by way of Redis, how this partition is. */
+  #show(): void {
     this.#counters.gauge(this.#gauges, () => ({
       ...this.#freshness.quantiles(),
       at: this.#appliedAt,

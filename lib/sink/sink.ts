@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/load.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
-import { logSink } from "../core/log.ts";
+import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
@@ -63,7 +63,7 @@ export class RedisWriteBehind {
   #partitions: PartitionSink[];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
-  /** what happens, as it happens: `sink.events.on("parked", …)` */
+  /** What happens, as it happens: `sink.events.on("parked", …)`. */
   readonly events: Emitter<SinkEvents> = new Emitter();
 
   /**
@@ -78,7 +78,7 @@ export class RedisWriteBehind {
     this.#target = targetOf(target, config);
     const owner = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     const { name } = this.#target.describe();
-    logSink(this.events);
+    logEvents("sink", this.events);
     this.#partitions = allPartitions(config, entity).map((keys) => {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target: name, process: owner };

@@ -32,7 +32,6 @@ export class Trimmer {
   #witness: string;
   #trimming: Promise<void> | undefined;
   #stopped = false;
-
   #report: PartitionReport;
 
   private constructor(
@@ -90,7 +89,7 @@ export class Trimmer {
       const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
       if (removed === -1) this.witnessMissing = true;
       else this.#trimmedTo = this.#witness = offset;
-      this.#report.troubleOver("trimFailed");
+      this.#report.over("trimFailed");
     } catch (error) {
       if (!this.#stopped) this.#report.trouble("trimFailed", error);
       // Nothing depends on it: the next batch trims further. Whether this one did is not known.

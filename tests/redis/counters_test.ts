@@ -50,6 +50,42 @@ Deno.test("counts that could not be sent are sent later", async () => {
   });
 });
 
+Deno.test("more messages than one sending keeps are counted under one line", async () => {
+  await using own = await emptyRedis({ metrics: { flush_interval_ms: 60_000 } });
+  const { redis } = own;
+  for (let n = 0; n < 250; n++) redis.counters.count("redis_retry", 1, `reason ${n}`);
+  await redis.counters.flush();
+  assert.equal((await loadMetrics(redis))["metrics:redis_retry"], 250);
+  const logged = await events(redis, "log:redis:retry");
+  assert.equal(logged.length, 101);
+  assert.equal(logged.at(-1)!.fields.count, "150");
+});
+
+Deno.test("counters that may not be sent are one event, and no call fails for it", async () => {
+  await using own = await emptyRedis({ metrics: { flush_interval_ms: 60_000 } });
+  await own.redis.call("ACL", "SETUSER", "app", "on", ">secret", "+@all", "~*", "&*");
+  const config = configWith(own.config, { redis: { username: "app", password: "secret" } });
+  await using redis = await connectRedis(config);
+  const failed: Error[] = [];
+  redis.events.on("countersNotSent", ({ error }) => failed.push(error));
+  await own.redis.call("ACL", "SETUSER", "app", "-incrby");
+  for (let n = 0; n < 3; n++) {
+    await insertDocument(redis, config, "session", {}, `d${n}`);
+    await redis.counters.flush();
+  }
+  assert.equal(failed.length, 1);
+  await own.redis.call("ACL", "SETUSER", "app", "+incrby");
+  await redis.counters.flush();
+  assert.equal((await loadMetrics(redis))["metrics:redis_success"], 3);
+
+  // One command of the transaction that fails is one event, too; the others have happened.
+  await own.redis.set("log:redis:success", "no stream");
+  await insertDocument(redis, config, "session", {}, "last");
+  await redis.counters.flush();
+  assert.match(failed[1]!.message, /WRONGTYPE/);
+  assert.equal((await loadMetrics(redis))["metrics:redis_success"], 4);
+});
+
 Deno.test("counts that Redis refused are sent later, once", async () => {
   await using own = await emptyRedis({ metrics: { flush_interval_ms: 60_000 } });
   const { redis } = own;

@@ -3,21 +3,24 @@ import {
   connectRedis,
   consumePeriodically,
   insertDocument,
+  type RedisEvents,
   RedisWriteBehind,
+  replayDeadLetters,
   type SinkEvents,
+  updateDocument,
 } from "writebehind";
-import { type Pipeline, withPipeline } from "../support/pipeline.ts";
+import { drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
-/** The names of all that a sink tells, in order, with their fields. */
+/** The events of a sink, in order, with their fields. */
 function listenTo(sink: RedisWriteBehind) {
-  const told: { name: keyof SinkEvents; fields: Record<string, unknown> }[] = [];
-  sink.events.onAll((name, event) => told.push({ name, fields: { ...event } }));
-  const of = (name: keyof SinkEvents) => told.filter((one) => one.name === name);
-  return { told, of, names: () => told.map(({ name }) => name) };
+  const heard: { name: keyof SinkEvents; fields: Record<string, unknown> }[] = [];
+  sink.events.onAll((name, event) => heard.push({ name, fields: { ...event } }));
+  const of = (name: keyof SinkEvents) => heard.filter((one) => one.name === name);
+  return { of, names: () => heard.map(({ name }) => name) };
 }
 
-/** A sink in the background, and what it tells from its first event on. */
+/** A sink in the background, and its events from the first on. */
 function started({ redis, pool, config }: Pipeline) {
   const sink = new RedisWriteBehind(redis, pool, config, "session");
   const heard = listenTo(sink);
@@ -25,7 +28,7 @@ function started({ redis, pool, config }: Pipeline) {
   return { sink, ...heard };
 }
 
-Deno.test("what a sink tells", (t) =>
+Deno.test("the events of a sink", (t) =>
   withPipeline(t, {
     "claimed, applied, parked and released, each once, with its place": async (pipeline) => {
       const { redis, pool, config } = pipeline;
@@ -64,6 +67,92 @@ Deno.test("what a sink tells", (t) =>
       assert.deepEqual(second.names(), ["standby", "claimed", "released"]);
     },
 
+    "lost, where another sink takes the partition of one that was away": async (pipeline) => {
+      const { pool } = pipeline;
+      const first = started(pipeline);
+      await using _stopped = first.sink;
+      await waitFor(() => first.of("claimed").length === 1, { what: "the claim" });
+      // As a successor does once the lease has ended.
+      await pool.query(
+        `UPDATE writebehind_lease SET owner = 'other', epoch = epoch + 1,
+                lease_until = clock_timestamp() + interval '1 hour'`,
+      );
+      await pool.query("UPDATE writebehind_offset SET owner = 'other', epoch = epoch + 1");
+      await insertDocument(pipeline.redis, pipeline.config, "session", { n: 1 }, "one");
+      await waitFor(() => first.of("standby").length === 1, { what: "standby" });
+      await first.sink.stop();
+      assert.deepEqual(first.names(), ["claimed", "lost", "standby"]);
+      assert.match(String(first.of("lost")[0]!.fields.error), /another sink owns/);
+    },
+
+    "a lease that cannot be renewed or given back, each once": async (pipeline) => {
+      const { pool } = pipeline;
+      const config = pipeline.with({ write_behind: { lease_seconds: 0.3 } });
+      const { sink, of, names } = started({ ...pipeline, config });
+      await using _stopped = sink;
+      await waitFor(() => of("claimed").length === 1, { what: "the claim" });
+      await pool.query("ALTER TABLE writebehind_lease RENAME TO hidden");
+      const began = Date.now();
+      await waitFor(() => of("leaseNotRenewed").length > 0 && Date.now() - began > 500, {
+        what: "more than one renewal",
+      });
+      await sink.stop();
+      await pool.query("ALTER TABLE hidden RENAME TO writebehind_lease");
+      assert.deepEqual(names(), ["claimed", "leaseNotRenewed", "releaseFailed"]);
+      assert.match(String(of("releaseFailed")[0]!.fields.error), /writebehind_lease/);
+    },
+
+    "a connection that reads is lost: claimed again over another one": async (pipeline) => {
+      const { redis } = pipeline;
+      const { sink, of } = started(pipeline);
+      await using _stopped = sink;
+      await waitFor(() => of("claimed").length === 1, { what: "the claim" });
+      await redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await waitFor(() => of("claimed").length === 2, { what: "the claim after it" });
+      assert.deepEqual(of("claimed").map(({ fields }) => fields.again), [false, true]);
+      const { kind, error } = of("failed")[0]!.fields;
+      assert.equal(kind, "transient", String(error));
+    },
+
+    "a batch that takes too long is halved": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      for (let n = 0; n < 4; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);
+      await pool.query(`
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN IF (SELECT count(*) FROM fresh) > 2 THEN
+            RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014';
+          END IF; RETURN NULL; END $$;
+        CREATE TRIGGER slow AFTER INSERT ON sessions REFERENCING NEW TABLE AS fresh
+          FOR EACH STATEMENT EXECUTE FUNCTION slow();`);
+      const small = pipeline.with({ write_behind: { batch_size: 4 } });
+      const { sink, of } = started({ ...pipeline, config: small });
+      await using _stopped = sink;
+      await waitFor(() => of("applied").length > 0, { what: "a batch" });
+      await pool.query("DROP FUNCTION slow CASCADE");
+      assert.deepEqual(of("halved").map(({ fields }) => fields.batchSize), [2]);
+      assert.equal(of("failed")[0]!.fields.kind, "too_large");
+    },
+
+    "a replay, once a document": async (pipeline) => {
+      const { redis, pool, config } = pipeline;
+      await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->>'bad' IS NULL)");
+      await insertDocument(redis, config, "session", { bad: true }, "bad");
+      await updateDocument(redis, config, "session", "bad", { n: 2 });
+      await drain(pipeline);
+      await pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
+      const replayed: RedisEvents["replayed"][] = [];
+      const end = redis.events.on("replayed", (event) => replayed.push(event));
+      await replayDeadLetters(redis, pool, config, "session", { all: true }, { dryRun: true });
+      await replayDeadLetters(redis, pool, config, "session", { all: true });
+      end();
+      const [{ entity, partition, target, documentId, outcome }] = replayed as [typeof replayed[0]];
+      assert.equal(replayed.length, 1, "a dry run changes nothing");
+      assert.deepEqual(
+        [entity, partition, target, documentId, outcome],
+        ["session", 0, "postgresql", "bad", "applied"],
+      );
+    },
+
     "failures, and their end": async (pipeline) => {
       const { redis, pool, config } = pipeline;
       const { sink, of } = started(pipeline);
@@ -79,7 +168,7 @@ Deno.test("what a sink tells", (t) =>
       assert.equal(of("recovered")[0]!.fields.failures, of("failed").length);
     },
 
-    "a stream that goes back under traffic: told, rewound, and nothing dies": async (pipeline) => {
+    "a stream that goes back under traffic is rewound, and nothing dies": async (pipeline) => {
       const { redis, pool, config } = pipeline;
       const { sink, of } = started(pipeline);
       await using _stopped = sink;
@@ -103,7 +192,7 @@ Deno.test("what a sink tells", (t) =>
       assert.equal(of("rewound").length, of("wentBack").length);
     },
 
-    "a trim that fails is told once, and draining goes on": async (pipeline) => {
+    "a trim that fails is one event, and draining goes on": async (pipeline) => {
       const { redis, pool } = pipeline;
       await redis.call("ACL", "SETUSER", "app", "on", ">secret", "+@all", "~*", "&*");
       const config = pipeline.with({ redis: { username: "app", password: "secret" } });
@@ -135,6 +224,6 @@ Deno.test("what a sink tells", (t) =>
         throw new Error("mine");
       });
       assert.equal((await sink.drain()).rows, 1);
-      assert.equal(of("listenerFailed")[0]!.fields.event, "applied");
+      assert.equal(of("listenerFailed")[0]!.fields.listensTo, "applied");
     },
   }));

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { ConnectionError } from "writebehind";
 import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 
 Deno.test("errors are sorted: exact codes win over classes, and what is unknown is configuration", () => {
@@ -18,5 +19,9 @@ Deno.test("errors are sorted: exact codes win over classes, and what is unknown 
     postgresErrorKind(new Error("LOADING Redis is loading the dataset in memory")),
     "transient",
   );
+  for (const cause of [new Error("connection closed by Redis"), undefined]) {
+    const lost = new ConnectionError("Connection to Redis lost: no reply in time", { cause });
+    assert.equal(postgresErrorKind(lost), "transient");
+  }
   assert.equal(postgresErrorKind(new Error("WRONGTYPE Operation against a key")), "configuration");
 });
