@@ -172,5 +172,6 @@ export { type CounterName, type Counters, type Gauge } from "./redis/counters.ts
 export { type Random, seededRandom } from "./core/random.ts";
 export { type DummySession, generateDummySession } from "./demo/dummy_session.ts";
 export { type RandomQuery, randomSearchQueries } from "./demo/random_queries.ts";
-export { dummyDataWorker, type TrafficOptions, type TrafficReport } from "./demo/traffic.ts";
+export { type TrafficReport } from "./demo/tally.ts";
+export { dummyDataWorker, type TrafficOptions } from "./demo/traffic.ts";
 export { main, type PipelineOptions } from "./pipeline.ts";

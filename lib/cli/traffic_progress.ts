@@ -1,6 +1,6 @@
 /** Shows how far traffic is: a bar on a terminal, elsewhere a line every few seconds. */
 
-import type { TrafficReport } from "../demo/traffic.ts";
+import type { TrafficReport } from "../demo/tally.ts";
 import { progressBar } from "../dev/progress_bar.ts";
 
 const LINE_EVERY_SECONDS = 2;

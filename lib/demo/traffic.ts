@@ -1,9 +1,8 @@
 /**
- * Dummy traffic: session documents from a seed, and a worker that creates, updates and deletes them.
+ * Dummy traffic: a worker that creates, updates and deletes session documents.
  * @module
  */
 
-import { createHistogram } from "node:perf_hooks";
 import { type Config, configWith, type DeepPartial, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import {
@@ -15,43 +14,9 @@ import {
   RedisRefusedError,
   UnknownOutcomeError,
 } from "../core/errors.ts";
-import { type Random, seededRandom } from "../core/random.ts";
-import type { EventType } from "../core/stream_ids.ts";
-import { generateDocId } from "../documents/ids.ts";
-import {
-  deleteDocument,
-  insertDocument,
-  updateDocument,
-  type WriteOptions,
-} from "../documents/write.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { below, generateDummyPatch, generateDummySession } from "./dummy_session.ts";
-
-/** What traffic has done. */
-export interface TrafficReport {
-  /** documents inserted */
-  inserted: number;
-  /** documents updated */
-  updated: number;
-  /** documents deleted */
-  deleted: number;
-  /** of these three, the ones whose durability was not confirmed */
-  unconfirmed: number;
-  /** calls that failed; for `UnknownOutcomeError`, the document may be written all the same */
-  failed: number;
-  /** times that a call was told to come later, and did */
-  backpressure: number;
-  /** how long it took, in seconds */
-  seconds: number;
-  /** documents written per second */
-  perSecond: number;
-  /** of the calls that succeeded, without waiting for their turn, in ms */
-  latencyMs: { p50: number; p99: number };
-  /** why calls failed or were told to come later, and how often */
-  reasons: Record<string, number>;
-  /** documents that this traffic created and did not delete */
-  live: number;
-}
+import { type Call, Calls } from "./calls.ts";
+import { Tally, type TrafficReport } from "./tally.ts";
 
 /** Options of {@linkcode dummyDataWorker}; the others are those of `dummy_data` in the configuration. */
 export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
@@ -99,21 +64,10 @@ export async function dummyDataWorker(
   return await new Traffic(redis, merged, entity, requestIds, onProgress).run(signal);
 }
 
-/** Among so many documents, updates and deletes choose: memory stays bounded. */
-const MAX_CHOICES = 100_000;
-/** Different reasons in a report; more of them are counted under one line. */
-const MAX_REASONS = 20;
 const PROGRESS_MS = 250;
 /** Pauses after a refusal, in ms, doubled each time in a row. */
 const FIRST_PAUSE_MS = 10;
 const LONGEST_PAUSE_MS = 1000;
-
-/** One call to make. */
-interface Call {
-  verb: EventType;
-  docId: string;
-  write: (options: WriteOptions) => Promise<unknown>;
-}
 
 /** The same text for the same cause: without the id, and without how much there is at the moment. */
 function shortReason(error: unknown, docId: string): string {
@@ -134,22 +88,12 @@ class Traffic {
   readonly #requestIds: boolean;
   readonly #onProgress: TrafficOptions["onProgress"];
   readonly #stop = new AbortController();
-  readonly #began = performance.now();
-  /** Two generators, so that the n-th document does not depend on which calls were made meanwhile. */
-  readonly #documents: Random;
-  readonly #choices: Random;
-  /** Documents that updates and deletes may take; one that a call has taken is not in it. */
-  readonly #free: string[] = [];
-  readonly #written = { insert: 0, update: 0, delete: 0 };
-  readonly #latency = createHistogram();
-  readonly #reasons = new Map<string, number>();
-  #unconfirmed = 0;
-  #failed = 0;
-  #backpressure = 0;
-  #calls = 0;
-  #nextStart = this.#began;
+  readonly #calls: Calls;
+  readonly #tally = new Tally();
+  #turns = 0;
+  #nextStart = performance.now();
+  #lastProgress = performance.now();
   #refusalsInARow = 0;
-  #lastProgress = this.#began;
 
   constructor(
     redis: RedisConnection,
@@ -163,9 +107,7 @@ class Traffic {
     this.#entity = entity;
     this.#requestIds = requestIds;
     this.#onProgress = onProgress;
-    const { seed } = config.dummy_data;
-    this.#documents = seededRandom(seed);
-    this.#choices = seededRandom(seed + 1);
+    this.#calls = new Calls(redis, config, entity);
   }
 
   async run(signal: AbortSignal | undefined): Promise<TrafficReport> {
@@ -183,7 +125,7 @@ class Traffic {
       clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
     }
-    const report = this.#report();
+    const report = this.#tally.report();
     this.#onProgress?.(report);
     return report;
   }
@@ -193,8 +135,8 @@ class Traffic {
       while (this.#takeTurn()) {
         await this.#waitForStart();
         if (this.#stop.signal.aborted) return;
-        await this.#make(this.#nextCall());
-        this.#tellProgress();
+        await this.#make(this.#calls.next());
+        this.#reportProgress();
       }
     } catch (error) {
       this.#stop.abort();
@@ -202,17 +144,17 @@ class Traffic {
     }
   }
 
-  #tellProgress(): void {
+  #reportProgress(): void {
     const now = performance.now();
     if (this.#onProgress === undefined || now - this.#lastProgress < PROGRESS_MS) return;
     this.#lastProgress = now;
-    this.#onProgress(this.#report());
+    this.#onProgress(this.#tally.report());
   }
 
   #takeTurn(): boolean {
     const { num_records, duration_seconds } = this.#config.dummy_data;
     if (this.#stop.signal.aborted) return false;
-    return this.#calls++ < num_records || duration_seconds > 0;
+    return this.#turns++ < num_records || duration_seconds > 0;
   }
 
   /** Starts are counted from the one before, not from its end, so the rate does not drift. */
@@ -230,49 +172,6 @@ class Traffic {
     if (ms > 0) await delay(ms, this.#stop.signal);
   }
 
-  #nextCall(): Call {
-    const { create_pct, update_pct } = this.#config.dummy_data;
-    const choice = this.#choices();
-    const place = below(this.#choices, this.#free.length);
-    if (choice < create_pct || this.#free.length === 0) {
-      const document = generateDummySession(this.#documents);
-      const docId = generateDocId(this.#entity);
-      return {
-        verb: "insert",
-        docId,
-        write: (options) =>
-          insertDocument(this.#redis, this.#config, this.#entity, document, docId, options),
-      };
-    }
-    const docId = this.#take(place);
-    if (choice < create_pct + update_pct) {
-      const patch = generateDummyPatch(this.#choices);
-      return {
-        verb: "update",
-        docId,
-        write: (options) =>
-          updateDocument(this.#redis, this.#config, this.#entity, docId, patch, options),
-      };
-    }
-    return {
-      verb: "delete",
-      docId,
-      write: (options) => deleteDocument(this.#redis, this.#config, this.#entity, docId, options),
-    };
-  }
-
-  #take(place: number): string {
-    const docId = this.#free[place]!;
-    this.#free[place] = this.#free.at(-1)!;
-    this.#free.pop();
-    return docId;
-  }
-
-  #giveBack(docId: string): void {
-    if (this.#free.length < MAX_CHOICES) this.#free.push(docId);
-    else this.#free[below(this.#choices, MAX_CHOICES)] = docId;
-  }
-
   /** Makes the call, as often as that is safe and of use. */
   async #make(call: Call): Promise<void> {
     const options = this.#requestIds ? { requestId: crypto.randomUUID() } : {};
@@ -281,23 +180,23 @@ class Traffic {
       const began = performance.now();
       try {
         await call.write(options);
-        this.#latency.record(Math.max(1, Math.round(1000 * (performance.now() - began))));
+        this.#tally.addLatency(performance.now() - began);
         return this.#succeed(call);
       } catch (error) {
         const reason = shortReason(error, call.docId);
-        this.#addReason(reason);
+        this.#tally.addReason(reason);
         if (error instanceof DurabilityError) {
-          this.#unconfirmed++;
+          this.#tally.unconfirmed++;
           return this.#succeed(call);
         }
         if (error instanceof UnknownOutcomeError) unknownSince ??= performance.now();
         const told = error instanceof BackpressureError;
-        if (told) this.#backpressure++;
+        if (told) this.#tally.backpressure++;
         if (!(told || this.#mayRepeat(error, unknownSince)) || this.#stop.signal.aborted) {
           return await this.#fail(call, error, told && unknownSince === undefined);
         }
         this.#redis.counters.count("redis_retry", 1, `${call.verb} ${this.#entity}: ${reason}`);
-        this.#tellProgress();
+        this.#reportProgress();
         await this.#pause();
       }
     }
@@ -312,18 +211,18 @@ class Traffic {
 
   #succeed({ verb, docId }: Call): void {
     this.#refusalsInARow = 0;
-    this.#written[verb]++;
-    if (verb !== "delete") this.#giveBack(docId);
+    this.#tally.addWritten(verb);
+    if (verb !== "delete") this.#calls.giveBack(docId);
   }
 
   /** @param stopped the traffic ended while the call was told to come later: nobody's failure */
   async #fail({ verb, docId }: Call, error: unknown, stopped: boolean): Promise<void> {
-    if (!stopped) this.#failed++;
+    if (!stopped) this.#tally.failed++;
     const unknown = error instanceof UnknownOutcomeError;
     const missing = error instanceof DocumentError && error.code === "missing";
     // A document that may be gone, or may never have been there, is left alone.
     if (verb === "update" ? !missing : verb === "delete" && !missing && !unknown) {
-      this.#giveBack(docId);
+      this.#calls.giveBack(docId);
     }
     // While Redis is away every call fails at once: no need to make thousands a second.
     if (isPassing(error)) await this.#pause();
@@ -337,31 +236,5 @@ class Traffic {
 
   get #lanes(): number {
     return this.#config.dummy_data.concurrency;
-  }
-
-  #addReason(reason: string): void {
-    const known = this.#reasons.has(reason) || this.#reasons.size < MAX_REASONS;
-    const key = known ? reason : "(other reasons)";
-    this.#reasons.set(key, (this.#reasons.get(key) ?? 0) + 1);
-  }
-
-  #report(): TrafficReport {
-    const { insert, update, delete: deleted } = this.#written;
-    const seconds = (performance.now() - this.#began) / 1000;
-    const latency = (percent: number) =>
-      this.#latency.count === 0 ? 0 : this.#latency.percentile(percent) / 1000;
-    return {
-      inserted: insert,
-      updated: update,
-      deleted,
-      unconfirmed: this.#unconfirmed,
-      failed: this.#failed,
-      backpressure: this.#backpressure,
-      seconds,
-      perSecond: (insert + update + deleted) / seconds,
-      latencyMs: { p50: latency(50), p99: latency(99) },
-      reasons: Object.fromEntries(this.#reasons),
-      live: insert - deleted,
-    };
   }
 }

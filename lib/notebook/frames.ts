@@ -51,7 +51,7 @@ export function frame(rows: readonly Record<string, unknown>[], schema: Schema):
 }
 
 /**
- * Runs one statement and returns its rows as a DataFrame, with columns of the types that PostgreSQL tells.
+ * Runs one statement and returns its rows as a DataFrame, with columns of the types that PostgreSQL names.
  * Of two columns with the same name the second gets `_2`.
  *
  * @throws {FrameError} where the text is no single statement with rows, or a time is infinite or before Christ

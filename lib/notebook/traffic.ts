@@ -4,7 +4,8 @@
  */
 
 import type { Config } from "../config/load.ts";
-import { dummyDataWorker, type TrafficReport } from "../demo/traffic.ts";
+import type { TrafficReport } from "../demo/tally.ts";
+import { dummyDataWorker } from "../demo/traffic.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 
 /** Longer than any presentation, in seconds. */
