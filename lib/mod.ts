@@ -97,6 +97,7 @@ export { createTable } from "./targets/open.ts";
 // Operating it
 export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
+export { type FarEntry, type MendReport, mendStreams } from "./operate/mend.ts";
 export {
   rebuild,
   type RebuildOptions,

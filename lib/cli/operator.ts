@@ -1,8 +1,9 @@
-/** The commands of an operator: status, verify, dead-letter, rebuild. Each loads only what it needs. */
+/** The commands of an operator: status, verify, dead-letter, rebuild, mend. Each loads only what it needs. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { CONFIG, ENTITY, JSON_OUTPUT, number } from "./common.ts";
 import type { SelectionOptions } from "./dead_letter.ts";
+import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
 import type { StatusOptions } from "./status.ts";
 import type { VerifyCommandOptions } from "./verify.ts";
@@ -50,6 +51,16 @@ export function addOperatorCommands(program: Command): void {
     .action(async (options: RebuildCommandOptions) =>
       (await import("./rebuild.ts")).runRebuild(options)
     );
+
+  program.command("mend")
+    .description(
+      "remove entries whose ids no version can hold, which block a stream; prints the plan",
+    )
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option("--yes", "do it")
+    .option(...JSON_OUTPUT)
+    .action(async (options: MendOptions) => (await import("./mend.ts")).runMend(options));
 
   addDeadLetter(program);
 }

@@ -32,6 +32,8 @@ export type DocumentErrorCode =
   | "too_large"
   /** the same `requestId` came with another call */
   | "request_conflict"
+  /** the stream has an entry whose id no write can follow: `deno task mend` removes it */
+  | "stream"
   /** the stream was first written with another number of partitions */
   | "partitions"
   /** the Redis user may not run a command that the call needs */

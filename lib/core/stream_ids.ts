@@ -16,6 +16,9 @@ export const MAX_SEQUENCE = 2 ** SEQUENCE_BITS - 1;
 /** The latest time that a version holds, in ms since 1970: in the year 2248. */
 export const MAX_MS = 2 ** (63 - SEQUENCE_BITS) - 1;
 
+/** The last stream id that a version holds. */
+export const LAST_STREAM_ID: string = `${MAX_MS}-${MAX_SEQUENCE}`;
+
 /**
  * A stream id in one signed 64-bit integer: milliseconds · 2^20 + sequence, so that versions compare as
  * stream ids do.

@@ -10,6 +10,7 @@ import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
+import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
   type Batch,
@@ -132,13 +133,31 @@ export class PartitionSink {
 
   async #read(position: string, wait: boolean): Promise<Work | null> {
     await failpoint?.("reading");
-    const { items, more } = await this.#reader.read(position, this.#batchSize, wait);
+    const { items: read, more } = await this.#reader.read(position, this.#batchSize, wait);
     await failpoint?.("read");
-    if (items.length === 0) return null;
+    if (read.length === 0) return null;
+    const items = this.#withoutFar(read);
     const batch = await this.#coalesce(items);
     this.#target.batches.prepare(this.keys, batch);
     await failpoint?.("coalesced");
     return { items, batch, more };
+  }
+
+  /**
+   * The entries before the first one whose id no version can hold. It is not parked: the offset would stand at its
+   * id, past everything that comes after.
+   */
+  #withoutFar(items: Item[]): Item[] {
+    const isFar = ({ streamId }: Item) => compareStreamIds(streamId, LAST_STREAM_ID) > 0;
+    if (!isFar(items.at(-1)!)) return items;
+    const first = items.findIndex(isFar);
+    if (first > 0) return items.slice(0, first);
+    throw new WriteBehindError(
+      `${this.keys.stream} has the entry ${
+        items[0]!.streamId
+      }, from another program: its id, past the year 2248, is ` +
+        "no version; remove it by deno task mend",
+    );
   }
 
   #coalesce(items: Item[]): Promise<Batch> {

@@ -1,0 +1,40 @@
+/** `deno task mend`: removes entries whose ids no version can hold. */
+
+import { WriteBehindError } from "../core/errors.ts";
+import { mendStreams } from "../operate/mend.ts";
+import { connectRedis } from "../redis/connection.ts";
+import { configured, oneLine, quoted, sayFor } from "./common.ts";
+
+export interface MendOptions {
+  config?: string;
+  entity: string;
+  yes?: boolean;
+  json?: boolean;
+}
+
+/** Mends, or shows what it would do: the exit status is 1 where that was not asked for by `--yes`. */
+export async function runMend(options: MendOptions): Promise<void> {
+  const { entity, yes = false, json } = options;
+  const config = await configured(options.config, sayFor(options));
+  await using redis = await connectRedis(config);
+  const report = await mendStreams(redis, config, entity, { dryRun: !yes });
+  if (json) console.log(JSON.stringify(report, null, 2));
+  else {
+    for (const { stream, streamId, fields } of report.entries) {
+      const shown = fields.slice(0, 12).map((field) => quoted(field.slice(0, 80))).join(" ");
+      console.log(`${oneLine(stream)} ${streamId}: ${shown}`);
+    }
+    const done = yes ? "" : "would be ";
+    console.log(
+      report.streams.length === 0
+        ? "nothing to mend"
+        : `${done}mended: ${
+          report.streams.join(", ")
+        }; ${report.entries.length} entries removed, ` +
+          `${report.resent} documents sent again`,
+    );
+  }
+  if (!yes && report.streams.length > 0) {
+    throw new WriteBehindError("nothing was changed; --yes does it");
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * Mending a stream in which an entry has an id that no version can hold: another program has written it, or the
+ * server's clock was wrong. Redis gives every later entry a higher id still, so writers are refused until it is gone.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../config/load.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { mendScript, runScript } from "../redis/scripts/mod.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
+import { resend } from "../sink/rewind.ts";
+
+/** An entry that no version can hold. */
+export interface FarEntry {
+  /** the stream that it is in */
+  stream: string;
+  /** its id */
+  streamId: string;
+  /** names and values in turn */
+  fields: string[];
+}
+
+/** What a mending did, or would do. */
+export interface MendReport {
+  /** the entries that are removed */
+  entries: FarEntry[];
+  /** documents that such entries name: they are sent again, as they are now */
+  resent: number;
+  /** streams that were put right */
+  streams: string[];
+}
+
+/** Entries that are copied at a time. */
+const CHUNK = 500;
+/** Sinks trim while the copy is made, and other programs may write. */
+const ATTEMPTS = 20;
+
+/**
+ * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
+ * they name are sent again.
+ * @param options.dryRun looks, and changes nothing. @default {false}
+ * @throws {WriteBehindError} where another program goes on writing to the stream
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, mendStreams } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const { entries } = await mendStreams(redis, config, "session", { dryRun: true });
+ * console.log(entries.length);
+ * ```
+ */
+export async function mendStreams(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  { dryRun = false }: { dryRun?: boolean } = {},
+): Promise<MendReport> {
+  entityConfig(config, entity);
+  const report: MendReport = { entries: [], resent: 0, streams: [] };
+  for (const keys of allPartitions(config, entity)) {
+    const { stream } = keys;
+    if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) continue;
+    const far = await redis.xrange(stream, `(${LAST_STREAM_ID}`, "+");
+    const named = new Set<string>();
+    for (const [streamId, fields] of far) {
+      report.entries.push({ stream, streamId, fields });
+      for (let at = 0; at < fields.length; at += 2) {
+        if (fields[at] === "doc_id" && fields[at + 1]) named.add(fields[at + 1]!);
+      }
+    }
+    report.streams.push(stream);
+    report.resent += named.size;
+    if (dryRun) continue;
+    await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
+    for (const id of named) await resend(redis, keys, id);
+  }
+  return report;
+}
+
+/** Puts a copy of the stream without its far entries in its place. */
+async function replace(
+  redis: RedisConnection,
+  { stream }: PartitionKeys,
+  last: string,
+): Promise<void> {
+  const copy = `${stream}:mend`;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    await redis.del(copy);
+    let copied = "0-0";
+    for (;;) {
+      const after = copied === "0-0" ? "-" : `(${copied}`;
+      const entries = await redis.xrangeBuffer(stream, after, LAST_STREAM_ID, "COUNT", CHUNK);
+      if (entries.length === 0) break;
+      const pipeline = redis.pipeline();
+      for (const [id, fields] of entries) pipeline.xadd(copy, id, ...fields);
+      for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error;
+      copied = entries.at(-1)![0].toString();
+    }
+    const done = await runScript(redis, mendScript, [stream, copy], [copied, LAST_STREAM_ID, last]);
+    if (done === 1) return;
+    const [newest] = await redis.xrevrange(stream, "+", "-", "COUNT", 1);
+    last = newest?.[0] ?? "0-0";
+  }
+  await redis.del(copy);
+  throw new WriteBehindError(
+    `Cannot mend ${stream}: another program goes on writing to it; stop that one, then run this again`,
+  );
+}
