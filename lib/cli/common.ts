@@ -3,6 +3,7 @@
 import { InvalidArgumentError } from "commander";
 import { type Config, configWith, loadConfig } from "../config/load.ts";
 import { describeServers, resolveServers, serverOverrides } from "../config/servers.ts";
+import { hideSecrets } from "./log.ts";
 
 /** Loads the configuration with the servers that this command is to use, and says which they are. */
 export async function configured(
@@ -12,7 +13,9 @@ export async function configured(
   const config = await loadConfig(path);
   const servers = await resolveServers(config);
   say(describeServers(servers));
-  return configWith(config, serverOverrides(servers));
+  const resolved = configWith(config, serverOverrides(servers));
+  hideSecrets(resolved);
+  return resolved;
 }
 
 /** Where a command with `--json` says everything but its JSON. */

@@ -8,6 +8,7 @@ import { loadConfig } from "../config/load.ts";
 import { describeServers } from "../config/servers.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { InterruptedError, interruptible } from "../core/interrupt.ts";
+import { logFailure } from "./log.ts";
 import { addOperatorCommands } from "./operator.ts";
 import { addPipeline } from "./pipeline.ts";
 import { addSink } from "./sink.ts";
@@ -93,7 +94,7 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
     if (usage !== undefined) return usage;
     // An error thrown on purpose says what to do; of any other, the stack is the best there is.
     const known = error instanceof WriteBehindError || !(error instanceof Error);
-    console.error(known ? reasonOf(error) : error.stack);
+    logFailure(known ? reasonOf(error) : error.stack ?? error.message);
     return error instanceof InterruptedError ? 130 : 1;
   }
 }

@@ -1,16 +1,17 @@
 /** The command `pipeline`. */
 
 import type { Command } from "commander";
-import { configureLog, type LogOptions, logOptions } from "./log.ts";
+import { configureLog, hideSecrets, type LogOptions, logOptions } from "./log.ts";
 import { trafficOf, type WritingOptions, writingOptions } from "./traffic.ts";
 
 async function runPipeline(options: WritingOptions & LogOptions) {
   const { main } = await import("../pipeline.ts");
+  await configureLog(options);
   Deno.exitCode = await main({
     config: options.config,
     entity: options.entity,
     traffic: trafficOf(options),
-    onServers: (config) => configureLog(options, config),
+    onServers: hideSecrets,
   });
 }
 

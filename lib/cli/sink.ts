@@ -24,8 +24,8 @@ async function runSink(
 ) {
   const { consumePeriodically } = await import("../sink/sink.ts");
   const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
+  await configureLog(logging);
   const config = await configured(path);
-  await configureLog(logging, config);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
   const sink = consumePeriodically(redis, target, config, entity);
@@ -35,8 +35,7 @@ async function runSink(
   let reported = "";
   const report = () => {
     const { events, rows } = sink.status;
-    const problem = sink.lastError ? `; ${sink.lastError.message}` : "";
-    const line = `${events} events applied, ${rows} rows${problem}`;
+    const line = `${events} events applied, ${rows} rows`;
     if (line !== reported) console.log(reported = line);
   };
   const timer = setInterval(report, REPORT_MS);

@@ -48,8 +48,8 @@ async function runTraffic(options: WritingOptions & LogOptions, signal: AbortSig
     import("../demo/traffic.ts"),
     import("./traffic_progress.ts"),
   ]);
+  await configureLog(options);
   const config = await configured(options.config);
-  await configureLog(options, config);
   await using redis = await connectRedis(config);
   const { num_records, duration_seconds } = { ...config.dummy_data, ...trafficOf(options) };
   const progress = trafficProgress(duration_seconds === 0 ? num_records : undefined);

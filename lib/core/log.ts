@@ -13,7 +13,7 @@ type Level = "debug" | "info" | "warning" | "error";
 type AllEvents = SinkEvents & RedisEvents;
 
 /** How loud each event is, and its line for people: LogTape puts the fields in. */
-const LINES: {
+export const LINES: {
   [Name in keyof AllEvents]: [Level | ((event: AllEvents[Name]) => Level), string];
 } = {
   claimed: [

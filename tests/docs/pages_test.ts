@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { dirname, join, normalize } from "node:path";
+import { LINES } from "writebehind/core/log.ts";
 import { anchorOf, CHECKOUT, commandsOf, page, PAGES, section } from "./pages.ts";
 
 const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
@@ -36,6 +37,12 @@ Deno.test("the editor's tasks are tasks", async () => {
 Deno.test("operating.md has a line for each task, and for nothing else", () => {
   const named = [...section("docs/operating.md", "## Tasks").matchAll(/^\| `([\w-]+)` +\| /gm)];
   assert.deepEqual(named.map(([, name]) => name).sort(), Object.keys(tasks).sort());
+});
+
+Deno.test("operating.md has a line for each event, and for nothing else", () => {
+  const table = section("docs/operating.md", "## Events and the log");
+  const named = [...table.matchAll(/^\| `(\w+)` +\| /gm)].map(([, name]) => name!);
+  assert.deepEqual(named.sort(), Object.keys(LINES).sort());
 });
 
 Deno.test("the pages' files and headings are there", async () => {

@@ -14,6 +14,8 @@ export interface RunningCommand extends AsyncDisposable {
   readonly status: Promise<Deno.CommandStatus>;
   /** what it has printed so far */
   output(): string;
+  /** what of it was on standard error */
+  errors(): string;
   kill(signal: Deno.Signal): void;
 }
 
@@ -42,11 +44,18 @@ export function startTask(
     detached: true,
   }).spawn();
   let output = "";
-  const collect = async (stream: ReadableStream<Uint8Array>) => {
+  let errors = "";
+  const collect = async (stream: ReadableStream<Uint8Array>, take: (text: string) => void) => {
     const decoder = new TextDecoder();
-    for await (const bytes of stream) output += decoder.decode(bytes, { stream: true });
+    for await (const bytes of stream) take(decoder.decode(bytes, { stream: true }));
   };
-  const read = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  const read = Promise.all([
+    collect(child.stdout, (text) => output += text),
+    collect(child.stderr, (text) => {
+      output += text;
+      errors += text;
+    }),
+  ]);
   const kill = (signal: Deno.Signal) => {
     try {
       Deno.kill(-child.pid, signal);
@@ -62,6 +71,7 @@ export function startTask(
     pid: child.pid,
     status,
     output: () => output,
+    errors: () => errors,
     kill,
     [Symbol.asyncDispose]: async () => {
       kill("SIGKILL");
