@@ -8,7 +8,7 @@ import { COLOUR } from "./theme.ts";
 /** Bars that are drawn at most; at least so many have room. */
 const MAX_BARS = 40;
 const MIN_BARS = 5;
-/** Bars that have room for their number. */
+/** Places for bars, so many at most, that leave room for a number above each. */
 const MAX_LABELLED = 15;
 
 /** Documents by the second in which they were created, on this machine's clock; over a long time, by more. */
@@ -59,7 +59,7 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
         fill: COLOUR.stored,
         inset: 1,
       }),
-      ...(bars.length <= MAX_LABELLED
+      ...((end - first) / width <= MAX_LABELLED
         ? [Plot.text(bars, {
           x: ({ start }) => start + width / 2,
           y: "count",
