@@ -16,15 +16,28 @@ interface Sums {
   branchesRun: number;
 }
 
+/** The share of all lines that a run of all tests is to reach, in percent. */
+export const LEAST = 93;
+
+/** What the tests ran of lib/. */
+export interface Coverage {
+  /** A table, a line each. */
+  table: string[];
+  /** The share of all lines, in percent. */
+  total: number;
+}
+
 /**
- * A table, a line each: the lines and branches of each room, and how many of them the tests ran. What no
+ * Sums by room: the lines and branches of each room, and how many of them the tests ran. What no
  * test loads is not among them; processes that the tests start are, unless they were killed.
  */
-export async function coverageByRoom(profile: string): Promise<string[]> {
+export async function coverageByRoom(profile: string): Promise<Coverage> {
   const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
     args: ["coverage", "--lcov", `--include=^${pathToFileURL(LIB).href}/`, profile],
   }).output();
-  if (!success) return [`no coverage: ${new TextDecoder().decode(stderr)}`];
+  if (!success) {
+    return { table: [`no coverage: ${new TextDecoder().decode(stderr)}`], total: 0 };
+  }
   const rooms = roomsOf(new TextDecoder().decode(stdout));
   const rows = [...rooms].sort(([a], [b]) => a.localeCompare(b)).map(([room, sums]) => [
     room === ALL ? "all" : room,
@@ -33,9 +46,11 @@ export async function coverageByRoom(profile: string): Promise<string[]> {
     String(sums.branches),
     percent(sums.branchesRun, sums.branches),
   ]);
-  return [["coverage", "lines", "run", "branches", "run"], ...rows].map(([room = "", ...cells]) =>
-    room.padEnd(12) + cells.map((cell) => cell.padStart(10)).join("")
-  );
+  const table = [["coverage", "lines", "run", "branches", "run"], ...rows].map((
+    [room = "", ...cells],
+  ) => room.padEnd(12) + cells.map((cell) => cell.padStart(10)).join(""));
+  const { lines, linesRun } = rooms.get(ALL) ?? { lines: 1, linesRun: 0 };
+  return { table, total: 100 * linesRun / lines };
 }
 
 /** Sums a report in lcov's format by room, and over all. */

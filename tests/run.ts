@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ensureSetup } from "writebehind/dev/setup.ts";
-import { coverageByRoom } from "./coverage.ts";
+import { coverageByRoom, LEAST } from "./coverage.ts";
 
 const CHECKOUT = join(import.meta.dirname!, "..");
 const { values: { coverage }, positionals } = parseArgs({
@@ -37,7 +37,7 @@ Deno.addSignalListener("SIGINT", () => {});
 const { success } = await tests.status;
 // A file that does not type-check ends the run before there is a report.
 const xml = await Deno.readTextFile(report).catch(() => "");
-if (coverage) { for (const line of await coverageByRoom(profile)) console.log(line); }
+const covered = coverage ? await coverageByRoom(profile) : undefined;
 await Deno.remove(folder, { recursive: true });
 
 const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
@@ -51,5 +51,10 @@ for (const { test } of skipped) {
   console.log(`skipped: ${test.replace(/&(\w+);/g, (whole, name) => ENTITIES[name] ?? whole)}`);
 }
 if (Deno.env.get("CI") === "true") failed += skipped.length;
+for (const line of covered?.table ?? []) console.log(line);
+if (covered && covered.total < LEAST && positionals.length === 0) {
+  console.log(`${covered.total.toFixed(1)} % of the lines ran, at least ${LEAST} % are wanted`);
+  failed++;
+}
 console.log(`${passed} passed, ${failed} failed`);
 Deno.exit(failed === 0 && passed > 0 ? 0 : 1);
