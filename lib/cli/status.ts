@@ -49,7 +49,7 @@ export async function runStatus(options: StatusOptions): Promise<void> {
   }
   if (away.length > 0 || partitions.some(({ stuck }) => stuck.length > 0)) Deno.exitCode = 1;
   redis?.disconnect();
-  // Closing could wait for a server that does not answer; the process ends here anyway.
+  // Closing could wait for a server that does not answer, or fail by it; the process ends here anyway.
   target?.close().catch(() => {});
 }
 

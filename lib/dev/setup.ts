@@ -68,7 +68,7 @@ async function installPythonPackages(root: string, { onProgress, signal }: Setup
   const requirements = join(root, "requirements.txt");
   const stamp = join(root, ".venv", ".requirements.sha256");
   const wanted = createHash("sha256").update(await Deno.readFile(requirements)).digest("hex");
-  const installed = await Deno.readTextFile(stamp).catch(() => undefined);
+  const installed = await Deno.readTextFile(stamp).catch(unlessMissing);
   const python = venvPython(root);
   const works = async (code: string) => (await run([python, "-c", code], { signal })).success;
   if (installed === wanted && await works("")) return;
@@ -88,14 +88,18 @@ async function installPythonPackages(root: string, { onProgress, signal }: Setup
   await Deno.writeTextFile(stamp, wanted);
 }
 
+function unlessMissing(error: unknown): undefined {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}
+
 async function makeVenv(root: string, signal: AbortSignal | undefined): Promise<void> {
   const python = await findPython(signal);
   const venv = join(root, ".venv");
   // What is there does not work: an interrupted set-up, or a Python that has gone since.
-  await Deno.remove(venv, { recursive: true }).catch(() => {});
+  await Deno.remove(venv, { recursive: true }).catch(unlessMissing);
   const { success, output } = await run([...python, "-m", "venv", venv], { signal });
   if (success) return;
-  await Deno.remove(venv, { recursive: true }).catch(() => {});
+  await Deno.remove(venv, { recursive: true }).catch(unlessMissing);
   throw new SetupError(
     /ensurepip|No module named venv/.test(output)
       ? `${

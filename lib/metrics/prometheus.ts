@@ -4,6 +4,7 @@
  */
 
 import prometheus from "prom-client";
+import { reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { loadMetrics } from "./counters.ts";
 import type { Sampler } from "./sampler.ts";
@@ -66,8 +67,8 @@ export function serveMetrics(
       }
       try {
         return new Response(await scrape(), { headers: { "content-type": registry.contentType } });
-      } catch {
-        return new Response("Redis does not answer\n", { status: 503 });
+      } catch (error) {
+        return new Response(`Redis does not answer: ${reasonOf(error)}\n`, { status: 503 });
       }
     },
   );

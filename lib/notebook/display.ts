@@ -153,7 +153,7 @@ class Live implements LiveDisplay {
       this.lastError = undefined;
     } catch (error) {
       this.lastError = error;
-      await this.#display.set(errorHtml(error)).catch(() => {});
+      await this.#display.set(errorHtml(error)).catch(() => {}); // nothing can be shown: lastError has it
     }
   }
 
@@ -176,7 +176,7 @@ function showError(error: unknown): void {
   const shown = errors.get(key) ?? { display: new Display(), times: 0 };
   errors.set(key, shown);
   shown.times++;
-  shown.display.set(errorHtml(error, shown.times)).catch(() => {});
+  shown.display.set(errorHtml(error, shown.times)).catch(() => {}); // nothing can be shown
 }
 
 let guarded = false;

@@ -70,7 +70,7 @@ export class RespConnection {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         reject(new Error(`no connection after ${command_timeout_ms} ms`));
-        connecting.then((connection) => connection.close(), () => {});
+        connecting.then((connection) => connection.close(), () => {}); // too late to matter
       }, command_timeout_ms);
     });
     try {
@@ -140,7 +140,7 @@ export class RespConnection {
     read: () => Promise<T>,
   ): Promise<T> {
     const reply = this.#before.then(() => this.#call(command, patienceMs, read));
-    this.#before = reply.catch(() => {});
+    this.#before = reply.catch(() => {}); // the caller has its error
     return reply;
   }
 

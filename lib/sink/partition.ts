@@ -1,5 +1,5 @@
 /**
- * The loop of one partition: read ahead, apply, trim; and again after whatever went wrong.
+ * The loop of one partition: read, apply, trim; and again after whatever went wrong.
  * @module
  */
 
@@ -45,6 +45,8 @@ export class PartitionSink {
   #poison: Poison;
   /** lowered when a batch takes the database too long */
   #batchSize: number;
+  /** what the target failed a batch with last */
+  #refused: unknown;
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
@@ -76,7 +78,11 @@ export class PartitionSink {
           await this.#pump(owned, follow, signal);
           if (!follow) return;
         } catch (error) {
-          if (signal.aborted && follow) return;
+          if (signal.aborted && follow) {
+            // A stop closes the reader under whoever waits for it; a batch fails by itself only.
+            if (error === this.#refused) this.#failed(asError(error));
+            return;
+          }
           const kind = this.#failed(asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
           await this.#next.catch(() => {}); // its error came with the one that ended the loop
@@ -121,7 +127,7 @@ export class PartitionSink {
       trimmer.applied(applied.events, work.more);
       const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (fits) continue;
-      if (prefetch) await this.#next.catch(() => {}); // it began behind another offset: it is not used
+      if (prefetch) await this.#next.catch(() => {}); // not used; its error, if it lasts, is the next one's
       this.#readOn(claim.offset, follow);
     }
   }
@@ -184,7 +190,7 @@ export class PartitionSink {
         const parkedNow = await this.#poison.park(claim, covered, batch, error);
         if (parkedNow === null) {
           const stuck = this.#target.kindOf(error) === "document";
-          throw stuck ? new StuckError(reasonOf(error), error) : error;
+          throw this.#refused = stuck ? new StuckError(reasonOf(error), error) : error;
         }
         items = parkedNow;
         batch = await this.#coalesce(items);

@@ -153,6 +153,26 @@ Deno.test("the events of a sink", (t) =>
       );
     },
 
+    "a batch that fails while the sink stops": async (pipeline) => {
+      const { redis, pool, config } = pipeline;
+      const { sink, of, names } = started(pipeline);
+      await using _stopped = sink;
+      await waitFor(() => of("claimed").length === 1, { what: "the claim" });
+      const outside = await pool.connect();
+      await outside.query("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE");
+      await insertDocument(redis, config, "session", { n: 1 }, "one");
+      const waiting =
+        "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()";
+      await waitFor(async () => (await outside.query(`SELECT ${waiting}`)).rowCount! > 0, {
+        what: "the batch to wait",
+      });
+      const stopping = sink.stop();
+      await outside.query(`SELECT pg_terminate_backend(pid) ${waiting}; ROLLBACK`);
+      outside.release();
+      await stopping;
+      assert.deepEqual(names(), ["claimed", "failed", "released"]);
+    },
+
     "failures, and their end": async (pipeline) => {
       const { redis, pool, config } = pipeline;
       const { sink, of } = started(pipeline);

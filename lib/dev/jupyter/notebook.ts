@@ -99,7 +99,7 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
   const errors = new Response(runner.stderr).text();
   let deadline: ReturnType<typeof setTimeout> | undefined;
   const end = () => {
-    runner.stdin.close().catch(() => {});
+    runner.stdin.close().catch(() => {}); // it has ended, and closed it
     deadline = setTimeout(() => runner.kill("SIGKILL"), END_MS);
   };
   signal?.addEventListener("abort", end, { once: true });
@@ -134,7 +134,7 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
   } finally {
     signal?.removeEventListener("abort", end);
     clearTimeout(deadline);
-    if (!signal?.aborted) await runner.stdin.close().catch(() => {});
+    if (!signal?.aborted) await runner.stdin.close().catch(() => {}); // the same
     await Promise.all([runner.status, errors]);
   }
 }
