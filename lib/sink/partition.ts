@@ -98,8 +98,9 @@ export class PartitionSink {
   }
 
   /** Gives the partition back and closes the connections. Never rejects. */
-  close(): Promise<void> {
-    return this.#ownership.release();
+  async close(): Promise<void> {
+    await this.#ownership.release();
+    await this.#next.catch(() => {}); // its connection was closed
   }
 
   async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
