@@ -18,7 +18,7 @@ export async function configured(
   return resolved;
 }
 
-/** Where a command with `--json` says everything but its JSON. */
+/** Prints lines for people: on standard error with `--json`, which leaves standard output to the JSON. */
 export function sayFor({ json }: { json?: boolean }): (line: string) => void {
   return json ? console.error : console.log;
 }
@@ -39,17 +39,17 @@ export const CONFIG = [
 export const ENTITY = ["--entity <name>", "the entity", "session"] as const;
 export const JSON_OUTPUT = ["--json", "print JSON instead of lines for people"] as const;
 
-// What a terminal obeys, or shows in another order than it stands.
+// Characters that a terminal obeys, or shows out of order.
 const UNPRINTABLE = /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 const escaped = (character: string) =>
   `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
-/** Any text as one line in quotes that a terminal shows as it is, whatever stands in it. */
+/** Any text as one quoted line that no terminal interprets. */
 export function quoted(text: string): string {
   return JSON.stringify(text).replace(UNPRINTABLE, escaped);
 }
 
-/** A message as one line that a terminal shows as it is. */
+/** A message as one line that no terminal interprets. */
 export function oneLine(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/\s*[\r\n]+\s*/g, "; ").replace(/[\u0000-\u001f]/g, escaped).replace(

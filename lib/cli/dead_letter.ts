@@ -1,4 +1,4 @@
-/** `deno task dead-letter`: what is parked, and what becomes of it. */
+/** `deno task dead-letter`: lists, shows, replays and discards parked events. */
 
 import { isUtf8 } from "node:buffer";
 import { WriteBehindError } from "../core/errors.ts";
@@ -43,7 +43,7 @@ export async function runList(
     ) {
       signal.throwIfAborted();
       count++;
-      // A line each, so that any number of them can be piped on.
+      // A line each, so that any number of them can be piped.
       if (options.json) console.log(JSON.stringify(letter));
       else {
         const { id, docId, streamId, eventType, waiting, attempts, state } = letter;
@@ -64,7 +64,7 @@ export async function runList(
   });
 }
 
-/** Text where it is text, else hexadecimal digits: what stands in it can always be seen. */
+/** Valid text as text, anything else as hexadecimal digits. */
 function readable(bytes: Buffer): { text: string } | { hex: string } {
   return isUtf8(bytes) ? { text: bytes.toString() } : { hex: bytes.toString("hex") };
 }

@@ -92,7 +92,7 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
     return 0;
   } catch (error) {
     if (usage !== undefined) return usage;
-    // An error thrown on purpose says what to do; of any other, the stack is the best there is.
+    // An error thrown on purpose says what to do; for any other, the stack helps most.
     const known = error instanceof WriteBehindError || !(error instanceof Error);
     logFailure(known ? reasonOf(error) : error.stack ?? error.message);
     return error instanceof InterruptedError ? 130 : 1;

@@ -35,7 +35,8 @@ export function addOperatorCommands(program: Command): void {
       SETTLE_SECONDS,
     )
     .addOption(
-      new Option("--repair <side>", "mend this side; prints the plan").choices(["target", "redis"]),
+      new Option("--repair <side>", "repair this side; prints the plan")
+        .choices(["target", "redis"]),
     )
     .option("--yes", "do what the plan says")
     .option(...JSON_OUTPUT)

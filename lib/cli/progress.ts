@@ -4,7 +4,7 @@ import { progressBar } from "../dev/progress_bar.ts";
 
 const LINE_EVERY_MS = 2000;
 
-/** Takes how much is done, of about how much, and the end. */
+/** Shows how much is done, of about how much. */
 export interface Progress {
   update(done: number, about?: number): void;
   end(): void;

@@ -12,10 +12,10 @@ export interface StatusOptions {
   json?: boolean;
 }
 
-/** A server that does not answer for so long is away, in ms. */
+/** After so long without an answer, in ms, a server counts as down. */
 const PATIENCE_MS = 10_000;
 
-/** Prints the status. The process's exit status is 1 where a partition is stuck or a server is away. */
+/** Prints the status. The process's exit status is 1 where a partition is stuck or a server is down. */
 export async function runStatus(options: StatusOptions): Promise<void> {
   const say = sayFor(options);
   const config = await configured(options.config, say);

@@ -7,7 +7,7 @@ const LINE_EVERY_SECONDS = 2;
 
 /**
  * @param total documents to be written, or `undefined` where the traffic runs for a time
- * @returns what takes the reports, and what ends the display
+ * @returns functions: one takes the reports, one ends the display
  */
 export function trafficProgress(total: number | undefined): {
   update: (report: TrafficReport) => void;

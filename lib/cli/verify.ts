@@ -1,4 +1,4 @@
-/** `deno task verify`: Redis against the target, and mending what differs. */
+/** `deno task verify`: compares Redis with the target, and repairs what differs. */
 
 import { interruptible } from "../core/interrupt.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
@@ -45,14 +45,14 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
     let repaired: RepairReport | undefined;
     const { mismatches, counts } = report;
     if (repair && options.yes && mismatches.length > 0) {
-      const mending = progressOf("documents mended");
+      const repairing = progressOf("documents repaired");
       try {
-        const how = { onProgress: mending.update, signal };
+        const how = { onProgress: repairing.update, signal };
         repaired = repair === "target"
           ? await repairTarget(redis, config, entity, mismatches, how)
           : await repairRedis(redis, target, config, entity, mismatches, how);
       } finally {
-        mending.end();
+        repairing.end();
       }
       if (!options.json) printRepair(repaired, repair);
     } else if (repair && mismatches.length > 0) say("nothing was changed; --yes does it");
@@ -66,8 +66,8 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
 
 const PLANS = {
   target: {
-    missing: "would be sent again, as it is in Redis",
-    different: "would be sent again, as it is in Redis",
+    missing: "would be resent, as it is in Redis",
+    different: "would be resent, as it is in Redis",
     extra: "would be removed from the target: Redis does not have it",
   },
   redis: {
@@ -106,7 +106,7 @@ function shown<T>(list: T[], count: number, line: (item: T) => string): void {
 }
 
 function printRepair({ mended, changed, refused }: RepairReport, repair: "target" | "redis"): void {
-  const done = repair === "target" ? "sent again, a sink applies them" : "brought to their rows";
+  const done = repair === "target" ? "resent, a sink applies them" : "made equal to their rows";
   console.log(`${mended} ${done}; ${changed} had changed meanwhile and were left alone`);
   shown(refused, refused.length, ({ id, reason }) => `refused: ${quoted(id)}: ${oneLine(reason)}`);
 }

@@ -1,5 +1,5 @@
 /**
- * Document ids: making them, and refusing those that cannot be one.
+ * Document ids: making them, and refusing what cannot be one.
  * @module
  */
 
@@ -10,7 +10,7 @@ import { MAX_ID_BYTES } from "../core/stream_ids.ts";
 /**
  * A new document id: readable, ordered by time, unique without asking anyone.
  * @param appId what writes the document, such as `app`
- * @param machineId where; by default this machine's host name is not told
+ * @param machineId the machine that writes it; the default does not disclose the host name
  * @returns such as `app-m1-1764000000000-9f2c4a1be07d`
  *
  * @example

@@ -15,14 +15,14 @@ import { readThrough } from "./read_through.ts";
 /** Options of {@linkcode readByIds}. */
 export interface ReadOptions {
   /**
-   * The target, to read documents from that Redis does not have. They are put back into Redis, but never an
-   * older document than one written meanwhile, nor one whose delete the target has not applied yet. With
-   * more than 1,000 events that it has not applied, such a document stays missing.
+   * The target, from which documents are read that Redis does not have. They are put back into Redis, unless
+   * one was written meanwhile, or the target has not applied the document's delete yet. While the target is
+   * more than 1,000 events behind, such a document stays missing.
    */
   through?: Target | Pool;
 }
 
-/** Keys that one command names at most. */
+/** The most keys that one command names. */
 const KEYS_AT_A_TIME = 5000;
 
 /**

@@ -11,13 +11,13 @@ import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Rows, Target } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
 
-/** A trim between reading the rows and asking the stream makes it worth looking again. */
+/** A trim between reading the rows and asking the stream makes another attempt worthwhile. */
 const ATTEMPTS = 3;
 
 /**
- * Reads documents that Redis does not have from their rows, and puts them back. Not where an event that the
- * target has not applied names the document, or is parked: it may be the delete. Nor where there are more of those events
- * than can be looked through: the document then stays missing.
+ * Reads documents that Redis does not have from their rows, and puts them back. A document stays missing if an event
+ * that the target has not applied, or a parked one, names it, since that may be its delete; also if there are too many
+ * such events to look through.
  * @returns JSON texts by id; an id without a document has none
  * @throws {ConfigError} where changes are not forwarded, so that the row may hold what was deleted
  */
@@ -48,7 +48,7 @@ export async function readThrough(
   return found;
 }
 
-/** @returns the ids of which the stream could not tell whether they may be put back */
+/** @returns the ids for which the stream could not answer whether they may be put back */
 async function readPartition(
   redis: RedisConnection,
   rows: Rows,
@@ -65,7 +65,7 @@ async function readPartition(
     );
     const wanted = there.map(({ id, row }) => {
       const restored = encoded(row);
-      // A row of other writers may hold what Redis cannot; it can be read all the same.
+      // A row by another writer may hold what Redis cannot; it is returned, but not put back.
       return {
         id,
         expected: null,

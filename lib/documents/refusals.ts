@@ -1,5 +1,5 @@
 /**
- * What a script's or Redis's answer means to the caller: typed errors that say what to do.
+ * Turns the answers of scripts and of Redis into typed errors that say what to do.
  * @module
  */
 
@@ -48,7 +48,7 @@ export function refusal(
   return new DocumentError(code as DocumentErrorCode, `${cannot}: ${reasons[code] ?? code}`);
 }
 
-/** Errors of Redis that say that it did nothing, and may do it later. */
+/** Errors by which Redis says that it did nothing, and may do it later. */
 const REFUSALS = new Map([
   ["OOM", "its memory is full"],
   ["MISCONF", "it cannot save to disk"],
@@ -61,7 +61,7 @@ const REFUSALS = new Map([
   ["TRYAGAIN", "its cluster is moving keys"],
 ]);
 
-/** The error to throw for one that came from Redis or the way to it. */
+/** The error to throw for one that came from Redis or from the connection. */
 export function explain(error: unknown, verb: string, docId: string): unknown {
   if (error instanceof WriteBehindError) return error;
   const reason = reasonOf(error);
@@ -73,11 +73,11 @@ export function explain(error: unknown, verb: string, docId: string): unknown {
       cause: error,
     });
   }
-  // Within a script, what may be written is asked for first, so only a read can have been refused.
+  // A script asks first what it may write, so only a read can have been refused here.
   if (code === "NOPERM" || /ACL failure in script/.test(reason)) {
     return new DocumentError("permission", `${cannot}: ${reason}`, { cause: error });
   }
-  // RedisJSON refuses a text before it changes anything; of any other answer we do not know.
+  // RedisJSON refuses a text before it changes anything; after any other answer we cannot know.
   if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {
     return new DocumentError("invalid", `${cannot}: ${reason}`, { cause: error });
   }

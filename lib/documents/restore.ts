@@ -1,6 +1,6 @@
 /**
- * Bringing documents in Redis to what their rows hold: for reads through, repairs and rebuilding. No event
- * is appended, since the target has it already.
+ * Makes documents in Redis equal to their rows, for read-through, repair and rebuild. No event is appended,
+ * since the target has the state already.
  * @module
  */
 
@@ -12,19 +12,19 @@ import type { PartitionKeys } from "../redis/keys.ts";
 import { restoreScript, runScript } from "../redis/scripts/mod.ts";
 import type { Row } from "../targets/target.ts";
 
-/** Events after the offset that are looked through at most, for one that names the document. */
+/** The most events after the offset that are searched for one that names the document. */
 export const MAX_LAG_EVENTS = 1000;
 const MAX_LAG_BYTES = 16 * 2 ** 20;
 
-/** What is to be added to a document's numbers, as the scripts take it. */
+/** The additions to a document's numbers, as the scripts take them. */
 export function additionsArgument(additions: readonly Addition[]): string {
   if (additions.length === 0) return "";
   return JSON.stringify(additions.flatMap(({ path, delta }) => [path, delta]));
 }
 
 /**
- * A row as Redis takes it; `null` for none, or why Redis cannot hold it. `documents.max_bytes` does not count
- * here: the target may spell the same document with more bytes than it had.
+ * A row as Redis takes it: `null` for no row, an error if Redis cannot hold it. `documents.max_bytes` does not
+ * apply: the target may spell the same document with more bytes.
  */
 export function encoded(row: Row | null): Spelled | null | DocumentError {
   if (row === null) return null;
@@ -36,29 +36,29 @@ export function encoded(row: Row | null): Spelled | null | DocumentError {
   }
 }
 
-/** What is to become of a document. */
+/** What is to be done with a document. */
 export interface Restoration {
   id: string;
   /** the JSON text that it must still have, `null` where it must still be missing */
   expected: string | null;
-  /** what it is to be, as RedisJSON reads it; `null` removes it; `undefined` only asks */
+  /** the new text, as RedisJSON reads it; `null` removes the document; `undefined` changes nothing */
   wanted: Spelled | null | undefined;
 }
 
-/** What became of it. */
+/** The outcome. */
 export interface Restored {
   /**
-   * - `restored`: it is as the row is (or may be made so, where that was only asked)
+   * - `restored`: it equals the row (or could be made so, if `wanted` is `undefined`)
    * - `changed`: it is not as expected
-   * - `pending`: an event that the row does not have names it
-   * - `unknown`: the events that the rows do not have are too many, or are not all there any more
+   * - `pending`: an event that the target has not applied names it
+   * - `unknown`: the target has too many events to apply, or some are gone from the stream
    */
   outcome: "restored" | "changed" | "pending" | "unknown";
-  /** its JSON text now, `null` where it is missing */
+  /** its JSON text afterwards, `null` where it is missing */
   text: string | null;
 }
 
-/** Restores documents of one partition in one atomic step, each where it still is as expected. */
+/** Restores documents of one partition in one atomic step, each only if it is still as expected. */
 export async function restore(
   redis: RedisConnection,
   { documentPrefix, stream, settings }: PartitionKeys,

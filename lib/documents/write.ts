@@ -32,7 +32,7 @@ import { recordShape } from "../redis/shape.ts";
 import { checkId, generateDocId } from "./ids.ts";
 import { explain, refusal } from "./refusals.ts";
 
-/** What every write may ask for. */
+/** Options of every write. */
 export interface WriteOptions {
   /** what to wait for; by default what `zero_data_loss` asks */
   durability?: Durability;
@@ -192,7 +192,7 @@ async function write(
     return receipt;
   } catch (error) {
     const unconfirmed = error instanceof DurabilityError;
-    // An id in the reason would make each failure a line of its own in the log stream.
+    // With the id in the reason, each failure would be a line of its own in the log stream.
     const reason = reasonOf(error).replaceAll(docId, "<id>");
     redis.counters.count(
       unconfirmed ? "redis_success" : "redis_fail",
@@ -257,7 +257,7 @@ async function send(
   }
 }
 
-/** Runs a script where its durability can be had. */
+/** Runs a script on the connection that can give the durability. */
 async function run(
   redis: RedisConnection,
   script: Script,
@@ -278,7 +278,7 @@ async function run(
   return { reply: await runScript(redis, script, keys, args, evalsha), unconfirmed: null };
 }
 
-/** What a verb answered: "ok" for a plain stream id. */
+/** The status in a verb's answer: "ok" for a plain stream id. */
 function statusOf(reply: unknown): string {
   return typeof reply === "string" ? "ok" : (reply as [string, string])[0];
 }

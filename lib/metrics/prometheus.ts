@@ -9,7 +9,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { loadMetrics } from "./counters.ts";
 import type { Sampler } from "./sampler.ts";
 
-/** An endpoint that runs. */
+/** A running endpoint. */
 export interface MetricsServer extends AsyncDisposable {
   /** where to scrape it, such as `http://127.0.0.1:9464/metrics` */
   readonly url: string;
@@ -51,7 +51,7 @@ export function serveMetrics(
     const { freshnessP50Ms, freshnessP99Ms } = sample;
     if (freshnessP50Ms !== null) freshness.set({ quantile: "0.5" }, freshnessP50Ms / 1000);
     if (freshnessP99Ms !== null) freshness.set({ quantile: "0.99" }, freshnessP99Ms / 1000);
-    // The counters live in Redis, for all processes: what Prometheus gets is their state.
+    // The counters live in Redis, for all processes; Prometheus gets their present values.
     events.reset();
     for (const [key, value] of Object.entries(await loadMetrics(redis))) {
       const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];

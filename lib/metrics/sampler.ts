@@ -1,6 +1,5 @@
 /**
- * Watches the pipeline: takes a sample of counters, lag and freshness again and again, and keeps a
- * bounded series of them.
+ * Watches the pipeline: samples counters, lag and freshness at an interval, and keeps a bounded series.
  * @module
  */
 
@@ -40,7 +39,7 @@ export interface SamplerOptions {
   flush?: (() => Promise<void>)[];
 }
 
-/** A sink that has not told its freshness for so long, in ms, applies nothing now. */
+/** After so long without a new freshness, in ms, a sink applies nothing. */
 const FRESHNESS_MAX_AGE_MS = 5000;
 
 /**
@@ -48,7 +47,7 @@ const FRESHNESS_MAX_AGE_MS = 5000;
  *
  * At most `metrics.max_samples` are kept. When there are more, every other sample of the older half is
  * merged into the one after it (rates over both intervals, the larger lag and freshness), so the whole
- * story stays in the series, coarser the older it is, and no peak vanishes.
+ * history stays in the series, coarser with age, and no peak vanishes.
  *
  * @example
  * ```ts
@@ -124,7 +123,7 @@ export class Sampler {
 
   /**
    * Waits for a sample that meets a condition.
-   * @param what what is awaited, for the error's sentence
+   * @param what what is awaited, for the error message
    * @param deadlineMs how long to wait, in ms
    * @throws {WriteBehindError} after the deadline
    */
@@ -151,7 +150,7 @@ export class Sampler {
 
   /**
    * Takes one sample, in at most two round trips, and adds it to the series.
-   * @throws what Redis answers where it cannot tell
+   * @throws the error that Redis answers
    */
   sample(): Promise<Sample> {
     const taken = this.#taking.then(() => this.#sample());
@@ -164,7 +163,7 @@ export class Sampler {
     const began = performance.now();
     await this.sample().catch(() => {}); // lastError has it
     if (!this.#started) return;
-    // A stop and a start while the sample was taken leave two ticks: the newer timer wins.
+    // A stop and a start during the sample leave two ticks: the newer timer wins.
     clearTimeout(this.#timer);
     const pause = this.#config.metrics.sample_interval_ms - (performance.now() - began);
     const timer = setTimeout(() => void this.#tick(), Math.max(0, pause));
@@ -198,8 +197,8 @@ export class Sampler {
     for (const keys of this.#partitions) {
       // The copy of the offset; there is none before the first batch.
       positions.push({ stream: keys.stream, offset: next() as string | null ?? "0-0" });
-      const [toldAt, p50, p99] = next() as (string | null)[];
-      const age = at.getTime() - Number(toldAt ?? -Infinity);
+      const [reportedAt, p50, p99] = next() as (string | null)[];
+      const age = at.getTime() - Number(reportedAt ?? -Infinity);
       if (age <= FRESHNESS_MAX_AGE_MS && p50 && p99) freshness.push([Number(p50), Number(p99)]);
     }
     const lags = await readLag(this.#redis, positions);
@@ -220,7 +219,7 @@ export class Sampler {
     return sample;
   }
 
-  /** Turns the counters in Redis into events since sampling began, also when Redis was emptied meanwhile. */
+  /** Turns the counters in Redis into events since sampling began, even if Redis was emptied meanwhile. */
   #count(values: (string | null)[]): Record<CounterName, number> {
     const entries = COUNTER_NAMES.map((name, index): [CounterName, number] => {
       const seen = Number(values[index] ?? 0);
@@ -253,10 +252,10 @@ function setRates(sample: Sample, before: Sample): void {
   sample.drainedPerSecond = (sample.postgres_success - before.postgres_success) / seconds;
 }
 
-/** Halves the resolution of the older half; the first sample stays, since it tells when it began. */
+/** Halves the resolution of the older half; the first sample stays, since it marks the start. */
 function thinOut(samples: Sample[]): void {
   if (samples.length < 3) return void samples.shift();
-  // An odd number, so that the last of them takes in the one before it.
+  // An odd number, so that the last of them absorbs the one before it.
   const older = samples.splice(0, Math.max(3, Math.floor(samples.length / 2) | 1));
   const kept = older.slice(0, 1);
   for (let index = 2; index < older.length; index += 2) {

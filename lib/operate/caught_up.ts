@@ -49,7 +49,7 @@ export async function caughtUp(
     for (;;) {
       signal.throwIfAborted();
       const offset = await offsets.offset(keys);
-      // An offset past the last id tells of a stream that has gone back: there is something to mend first.
+      // An offset past the last id means that the stream has gone back: a sink has to rewind it first.
       const reached = compareStreamIds(offset, goal) >= 0;
       if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
       if (Date.now() >= deadline) {

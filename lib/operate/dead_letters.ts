@@ -1,5 +1,5 @@
 /**
- * What is parked, why, and giving it up. Applying it again is in `replay.ts`.
+ * Listing and discarding parked events; `replay.ts` applies them again.
  * @module
  */
 
@@ -14,7 +14,7 @@ import type {
 } from "../targets/target.ts";
 
 /**
- * Lists an entity's dead letters, one a document, the ones parked first at the top.
+ * Lists an entity's dead letters, one a document, those that were parked first at the top.
  * @param options.state which ones; `"all"` for all of them. @default {"parked"}
  * @throws {ConfigError} where the configuration has no such entity
  *
@@ -40,11 +40,11 @@ export async function* listDeadLetters(
 }
 
 /**
- * Gives up parked events: they stay in the table, for audit, and later events of their documents flow
- * again once nothing of the document is parked.
+ * Discards parked events. They stay in the table, for audit, and later events of their documents are applied
+ * again once none of the document's events is parked.
  * @param selection a `streamId` names one event, a `docId` all of a document's
  * @param options.dryRun counts, and changes nothing. @default {false}
- * @returns how many, in events
+ * @returns how many events
  * @throws {ConfigError} where the configuration has no such entity
  *
  * @example

@@ -17,7 +17,7 @@ import { hasWitness } from "../sink/rewind.ts";
 
 /** What a rebuild did, in documents. */
 export interface RebuildReport {
-  /** rows that were looked at */
+  /** rows that were read */
   rows: number;
   /** documents that were written */
   restored: number;
@@ -27,29 +27,29 @@ export interface RebuildReport {
   refused: { id: string; reason: string }[];
   /** how many they are */
   refusedRows: number;
-  /** what became of the search index */
+  /** what was done about the search index */
   index: SearchIndexResult["status"];
 }
 
 /** Options of {@linkcode rebuild}. */
 export interface RebuildOptions {
-  /** called after each chunk, with rows done so far, and about how many there are */
+  /** called after each chunk, with the rows done so far and about how many there are */
   onProgress?: (done: number, about: number) => void;
-  /** breaks off between two chunks, with its reason */
+  /** stops it between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
-/** Why a rebuild does not begin, or breaks off. */
+/** Why a rebuild does not begin, or does not go on. */
 export class RebuildRefusedError extends WriteBehindError {}
 
 const MAX_REFUSED = 1000;
-/** A sink that trims between reading rows and writing documents makes it worth looking again. */
+/** A trim between reading rows and writing documents makes another attempt worthwhile. */
 const ATTEMPTS = 10;
 
 /**
  * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index.
- * Appends no events. Writers and sinks may run: no document is overwritten, and none is brought back that
- * was deleted meanwhile. Can be broken off and run again.
+ * Appends no events. Writers and sinks may run: no document is overwritten, and none that was deleted
+ * meanwhile is brought back. It can be stopped and run again.
  * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
  * documents would be older than what Redis held
  *
@@ -120,7 +120,7 @@ export async function rebuild(
   return report;
 }
 
-/** Sees that the rows of a partition are the newest there is, and that new events get ids past the offset. */
+/** Checks that no event is newer than the partition's rows, and makes new events get ids past the offset. */
 async function prepare(
   redis: RedisConnection,
   offsets: Offsets,
@@ -139,7 +139,7 @@ async function prepare(
     throw refuse("events wait that the target does not have; let a sink apply them first");
   }
   if (await redis.xlen(stream) > 0 && !await hasWitness(redis, keys, witness)) {
-    throw refuse("the stream has gone back; start a sink, which mends it, and run this again");
+    throw refuse("the stream has gone back; start a sink, which rewinds it, and run this again");
   }
   if (offset !== "0-0") await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
 }

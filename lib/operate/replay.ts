@@ -1,5 +1,5 @@
 /**
- * Applying parked events again. Each event holds the whole document, so the newest one of a document is
+ * Applies parked events again. Each event holds the whole document, so the newest one of a document is
  * applied, and those before it are superseded.
  * @module
  */
@@ -22,15 +22,15 @@ import type {
   Target,
 } from "../targets/target.ts";
 
-/** What became of a document, or of an entry that could not be decoded. */
+/** The outcome for a document, or for an entry that could not be decoded. */
 export interface ReplayOutcome {
   /** `null` for an entry that could not be decoded */
   docId: string | null;
   /** the event that was tried: the newest one */
   streamId: string;
-  /** `gone`: its document is not there any more, so there was nothing to write */
+  /** `gone`: its document no longer exists, so there was nothing to write */
   outcome: "applied" | "gone" | "failed";
-  /** older events of the document that this one stands for */
+  /** older events of the document that this one replaces */
   superseded: number;
   /** where it failed: the target's code, or "" */
   sqlstate: string;
@@ -42,9 +42,9 @@ export interface ReplayOutcome {
 export interface ReplayReport {
   /** documents whose newest event was applied */
   applied: number;
-  /** documents that are not there any more, so that there was nothing to write */
+  /** documents that no longer exist, so that there was nothing to write */
   gone: number;
-  /** events that a newer one of their document stands for */
+  /** events that a newer one of their document replaces */
   superseded: number;
   /** documents that stay parked */
   failed: number;
@@ -52,7 +52,7 @@ export interface ReplayReport {
 
 /** Options of {@linkcode replayDeadLetters}. */
 export interface ReplayOptions {
-  /** does everything, tells the outcomes, and takes it all back */
+  /** does everything, reports the outcomes, and rolls it all back */
   dryRun?: boolean;
   /** called for each document, once its outcome is settled */
   onOutcome?: (outcome: ReplayOutcome) => void;
@@ -65,7 +65,7 @@ export interface ReplayOptions {
  * reason. An event without payload stands for the document's present state in Redis. An entry that could
  * not be decoded is decoded again.
  * @param selection a `streamId` selects the document whose event it is
- * @throws any error that is not about a row; what was replayed before it stays so
+ * @throws any error that is not about a row; what was replayed before it stays replayed
  *
  * @example
  * ```ts
@@ -118,7 +118,7 @@ function replayedEvent({ entity, partition, stream }: PartitionKeys, replayed: R
   return { entity, partition, stream, documentId, streamId, outcome, sqlstate, reason };
 }
 
-/** A parked event: as it came, or as it was decoded now. */
+/** A parked event: decoded when it was parked, or only now. */
 interface Candidate {
   id: string;
   event: Event;
@@ -128,7 +128,7 @@ interface Candidate {
 /** The parked events of one document, the oldest first. */
 type Queue = Candidate[];
 
-/** Replays one chunk of documents. What is parked is read anew, under the lock. */
+/** Replays one chunk of documents. What is parked is read again, under the lock. */
 class Replay {
   #redis: RedisConnection;
   #config: Config;
@@ -165,7 +165,7 @@ class Replay {
     await this.#withPayloads([...queues.values()]);
     await this.#dropStale(queues);
 
-    // A coalesced batch ends early where the documents that it had to read would be too many bytes.
+    // A batch covers fewer events where the documents that it has to read would be too many bytes.
     let left = [...queues.values()];
     while (left.length > 0) {
       const items = left.flatMap((queue) => queue.map(({ event }) => event));
@@ -215,8 +215,8 @@ class Replay {
   }
 
   /**
-   * Nothing queued behind an entry that could not be decoded, so its document may have been removed since,
-   * by an event after it. Where neither the row nor the document is there, it is not brought back.
+   * Later events of a document do not wait behind an entry that could not be decoded, so one of them may have
+   * deleted the document. If neither the row nor the document exists, it is not brought back.
    */
   async #dropStale(queues: Map<string, Queue>): Promise<void> {
     for (const [key, queue] of queues) {
@@ -233,7 +233,7 @@ class Replay {
     return readDocuments(this.#redis, this.#keys, docIds, batch_bytes);
   }
 
-  /** Notes what became of a document's events: all of a chunk are stored together. */
+  /** Notes the outcome of a document's events; those of a chunk are stored together. */
   #settle(queue: Queue, outcome: "applied" | "gone", refusal?: Refusal): void {
     const { id, event: { docId, streamId } } = queue.at(-1)!;
     if (refusal) return this.#refuse(id, docId.toString(), streamId, refusal);

@@ -1,5 +1,5 @@
 /**
- * How each partition is, as any process can see it: from the target, the stream, and what the sink tells.
+ * The state of each partition, as any process can see it: from the target, the stream, and what the sink reports.
  * @module
  */
 
@@ -12,7 +12,7 @@ import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
 
-/** One partition. What could not be asked, since a server is away, is `null`. */
+/** One partition. What is unknown because a server is down is `null`. */
 export interface PartitionStatus {
   /** whose partition it is */
   entity: string;
@@ -22,34 +22,34 @@ export interface PartitionStatus {
   offset: string | null;
   /** events that the target does not have */
   lagEvents: number | null;
-  /** how long the oldest of them waits, in seconds */
+  /** age of the oldest of them, in seconds */
   lagSeconds: number | null;
   /** the sink that holds a live lease */
   owner: string | null;
-  /** until its lease ends, in seconds */
+  /** time until its lease ends, in seconds */
   leaseSeconds: number | null;
-  /** events in the dead-letter table that wait there */
+  /** events that are parked now */
   parked: number | null;
-  /** how often the stream had gone back and was mended */
+  /** how often the stream went back and was rewound */
   wentBack: number | null;
-  /** when it last had */
+  /** when it last did */
   wentBackAt: Date | null;
-  /** what the sink said of itself last */
+  /** the state that the sink reported last */
   state: string | null;
   /** its failures in a row */
   failures: number | null;
-  /** the last of them */
+  /** the error of the last one */
   lastError: string | null;
-  /** why it does not go on; empty where it does */
+  /** why the partition makes no progress; empty where it does */
   stuck: string[];
 }
 
 /**
- * Reads how the partitions of an entity are. Changes nothing.
- * @param redis `null` where it is away
- * @param target `null` where it is away
+ * Reads the state of an entity's partitions. Changes nothing.
+ * @param redis `null` where it is down
+ * @param target `null` where it is down
  * @returns one a partition, in order
- * @throws what a server answers that is there
+ * @throws the error of a server that is not down
  *
  * @example
  * ```ts
@@ -84,7 +84,7 @@ async function partitionStatus(
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
   const standing = offsets && await offsets.standing(keys);
-  const told = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
+  const gauges = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
   const stuck: string[] = [];
 
   let lag: Lag | null = null;
@@ -92,7 +92,7 @@ async function partitionStatus(
     const { stream } = keys;
     [lag] = await readLag(redis, [{ stream, offset: standing.offset }]) as [Lag];
     if (await hasGoneBack(redis, offsets, keys, standing)) {
-      stuck.push("the stream has gone back, and no sink has mended it");
+      stuck.push("the stream has gone back, and no sink has rewound it; start one");
     }
     const { lease_seconds } = config.write_behind;
     const unowned = Math.min(
@@ -103,10 +103,10 @@ async function partitionStatus(
       stuck.push("events wait, and no sink owns the partition; start one");
     }
   }
-  // What a sink said that waits behind the owner, or is gone, is not how the partition is.
-  const heard = told !== null && told.size > 0 &&
-    (!standing?.live || told.get("owner") === standing.owner);
-  const failures = heard ? Number(told.get("failures") ?? 0) : told && 0;
+  // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.
+  const heard = gauges !== null && gauges.size > 0 &&
+    (!standing?.live || gauges.get("owner") === standing.owner);
+  const failures = heard ? Number(gauges.get("failures") ?? 0) : gauges && 0;
   const { max_retry_attempts } = config.write_behind;
   if (failures !== null && failures > 0 && failures >= max_retry_attempts) {
     stuck.push(`${failures} failures in a row`);
@@ -122,14 +122,14 @@ async function partitionStatus(
     parked: standing && standing.parked,
     wentBack: standing && standing.wentBack,
     wentBackAt: standing && standing.wentBackAt,
-    state: heard ? String(told.get("state") ?? "") || null : null,
+    state: heard ? String(gauges.get("state") ?? "") || null : null,
     failures,
-    lastError: heard ? String(told.get("last_error") ?? "") || null : null,
+    lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     stuck,
   };
 }
 
-/** Whether what the target has applied last is missing in the stream, and nobody has mended it yet. */
+/** Whether the last event that the target applied is missing in the stream, and no sink has rewound it yet. */
 async function hasGoneBack(
   redis: RedisConnection,
   offsets: Offsets,
@@ -138,7 +138,7 @@ async function hasGoneBack(
 ): Promise<boolean> {
   for (;;) {
     if (await hasWitness(redis, keys, witness)) return false;
-    // A sink may have gone on, and trimmed, since the target was read.
+    // Since the target was read, a sink may have applied more and trimmed.
     const again = await offsets.standing(keys);
     if (again.witness === witness) return true;
     witness = again.witness;

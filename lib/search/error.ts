@@ -1,5 +1,5 @@
 /**
- * Asking RediSearch, and what it means when it refuses.
+ * Sends commands to RediSearch, and turns its refusals into typed errors.
  * @module
  */
 
@@ -12,14 +12,14 @@ export type SearchErrorCode =
   | "no_index"
   /** the index has no such field, or one of another type */
   | "unknown_field"
-  /** a filter, limit or offset that cannot be one */
+  /** a filter, limit or offset that is not valid */
   | "invalid"
-  /** the index is not filled yet, after the deadline */
+  /** the index was not complete by the deadline */
   | "indexing"
   /** Redis refuses the command, such as for the syntax of a raw query */
   | "refused";
 
-/** A search, or the making of its index, failed. */
+/** A search failed, or creating its index. */
 export class SearchError extends WriteBehindError {
   /**
    * Made by the library, for callers to catch.
@@ -47,7 +47,7 @@ export async function ask(
         cause,
       });
     }
-    // Worded differently by RediSearch 2.8, 2.10 and 8.
+    // RediSearch 2.8, 2.10 and 8 word it differently.
     if (/no such index|unknown index name|index.*not.?found/i.test(reason)) {
       throw new SearchError(
         "no_index",

@@ -1,5 +1,5 @@
 /**
- * The search index of an entity: made, checked against the configuration, and rebuilt where asked.
+ * The search index of an entity: created, compared with the configuration, and replaced on request.
  * @module
  */
 
@@ -58,7 +58,7 @@ export async function createSearchIndex(
     if (status === "differs" && !rebuild) return { status, differences, unindexed: info.failures };
   }
   if (status === "differs") {
-    // Without DD: the index goes, the documents stay. Another process may have dropped it just now.
+    // Without DD only the index goes and the documents stay. Another process may have dropped it just now.
     await ask(redis, index, ["FT.DROPINDEX", index]).catch(ignoreMissing);
     await create(redis, config, entity, index);
     status = "rebuilt";
@@ -104,7 +104,7 @@ async function create(
     ...[path, "AS", name, type],
     ...(sortable ? ["SORTABLE"] : []),
   ]);
-  // No stop words: every word that a document has can be found.
+  // No stop words, so that every word of a document can be found.
   const options = ["PREFIX", String(prefixes.length), ...prefixes, "STOPWORDS", "0"];
   try {
     await ask(redis, index, ["FT.CREATE", index, "ON", "JSON", ...options, "SCHEMA", ...schema]);
@@ -115,7 +115,7 @@ async function create(
   }
 }
 
-/** What FT.INFO says, as far as it matters here: pairs in one list, in all versions and protocols. */
+/** What matters here of FT.INFO's answer. */
 interface IndexInfo {
   definition: Map<unknown, unknown>;
   attributes: unknown[][];
@@ -184,7 +184,7 @@ function compare(info: IndexInfo, config: Config, entity: string): string[] {
   differ("filter", String(info.definition.get("filter") ?? "none"), "none");
   differ("stop words", info.stopWords ? list(info.stopWords) : "RediSearch's own list", "none");
   const found = new Map(info.attributes.map((attribute) => {
-    // Names and values, then flags: in a list of their own by RESP3, bare at the end by RESP2.
+    // Names and values, then flags: RESP3 has them in a list of their own, RESP2 bare at the end.
     const values = pairs(attribute);
     const options = attribute.slice(6).flat();
     const flags = FLAGS.filter((flag) => options.includes(flag));

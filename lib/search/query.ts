@@ -1,5 +1,5 @@
 /**
- * Queries from filters, with everything escaped that RediSearch would take for syntax.
+ * Builds queries from filters, and escapes everything that RediSearch would take for syntax.
  * @module
  */
 
@@ -8,7 +8,7 @@ import { SearchError } from "./error.ts";
 
 /** What a search looks for: documents that meet all of it. An empty filter meets all documents. */
 export interface SearchFilter {
-  /** TEXT fields: these words in this order, whole words, whatever stands between them */
+  /** TEXT fields: these whole words in this order, whatever punctuation is between them */
   text?: Record<string, string>;
   /** TAG fields: the whole value, or one of several; upper and lower case are the same */
   tag?: Record<string, string | string[]>;
@@ -61,7 +61,7 @@ export function buildQuery(
     // RediSearch has no entry for an empty tag, and U+0000 would end the value.
     const values = [value].flat().filter((one) => one !== "" && !one.includes("\0"));
     if (values.length === 0) return null;
-    // A backslash takes the character after it as it is, also in parameters.
+    // A backslash escapes the character after it, also in parameters.
     const alternatives = values.map((one) => parameter(one.replaceAll("\\", "\\\\")));
     parts.push(`${fieldInQuery(name)}:{${alternatives.join("|")}}`);
   }

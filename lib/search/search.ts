@@ -42,9 +42,9 @@ export interface SearchResult {
 }
 
 /**
- * Finds documents. User input is safe in every value: it never changes the query, only what it looks for.
+ * Finds documents. User input is safe in every value: it is searched for, and never read as a query.
  *
- * What no index holds finds nothing, without an error: the empty text, or text of punctuation only.
+ * What an index cannot hold is simply not found: an empty text, or one of punctuation only.
  * @throws {ConfigError} where the configuration has no such entity
  * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`
  * @throws {ConnectionError} without an answer from Redis
@@ -77,8 +77,8 @@ export async function search(
 }
 
 /**
- * Runs a query in RediSearch's own language (dialect 2), such as `@device_type:{android}`. It is sent as
- * it is: never put user input into it.
+ * Runs a query in RediSearch's own language (dialect 2), such as `@device_type:{android}`. It is sent
+ * unchanged: never put user input into it.
  * @param returns as in {@linkcode SearchOptions}
  * @param page `limit` and `offset` as in {@linkcode SearchOptions}
  * @throws as {@linkcode search}
@@ -127,7 +127,7 @@ async function run(
   const { index_name: index } = entityConfig(config, entity);
   const { fields } = config.search_index;
   const names = [...new Set(returns ?? fields.map(({ name }) => name))];
-  // Always by path, so that the document's own value comes, indexed or not.
+  // Always by path, which returns the document's own value, indexed or not.
   const columns = names.map((name, column) => {
     const path = name.startsWith("$") ? name : `$[${JSON.stringify(name)}]`;
     const known = fields.find((field) => field.name === name);

@@ -104,7 +104,7 @@ Deno.test("rebuild", (t) =>
       }
     },
 
-    "refuses while a stream has gone back, until a sink has mended it": async (pipeline) => {
+    "refuses while a stream has gone back, until a sink has rewound it": async (pipeline) => {
       const { redis } = pipeline;
       await stored(pipeline, 2);
       await redis.flushall();

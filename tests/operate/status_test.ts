@@ -137,7 +137,7 @@ Deno.test("status", (t) =>
       }
     },
 
-    "a stream that has gone back is stuck until a sink has mended it": async (pipeline) => {
+    "a stream that has gone back is stuck until a sink has rewound it": async (pipeline) => {
       const { redis, config } = pipeline;
       await insertDocument(redis, config, "session", { n: 1 }, "a");
       await drain(pipeline);

@@ -1,5 +1,5 @@
 /**
- * The careful comparison of `verify`: what a difference is, when it was seen, and whether it is explained.
+ * The exact comparison of `verify`: reads documents and rows by their ids, and finds those that differ.
  * @module
  */
 
@@ -20,10 +20,10 @@ import {
   type Target,
 } from "../../targets/target.ts";
 
-/** How Redis and the target differ in one document: `missing` and `extra` are told of the target. */
+/** How the target differs from Redis in one document: the row is `missing`, `extra` or `different`. */
 export type Difference = "missing" | "extra" | "different";
 
-/** A document that differs, as it was seen: texts by their hashes, since there may be many of them. */
+/** A difference as it was seen, with hashes instead of texts, since there may be many. */
 export interface Seen {
   /** the document's id */
   id: string;
@@ -38,9 +38,9 @@ export interface Seen {
 /** A difference that may go away by itself. */
 export interface Suspect extends Seen {
   partition: number;
-  /** the last event in the stream after it was seen: the target must pass it */
+  /** the last event in the stream when it was seen: the difference counts once the target has passed it */
   lastId: string;
-  /** how often it was seen just so after the target had passed that event */
+  /** how often it was seen unchanged after the target had passed that event */
   looks: number;
 }
 
@@ -63,7 +63,7 @@ export function byPartition(
   return [...groups].map(([partition, own]) => [partitions[partition]!, own]);
 }
 
-/** Compares documents with their rows, whichever are named to it. */
+/** Compares documents with their rows, by their ids. */
 export class Comparison {
   readonly partitions: PartitionKeys[];
   #redis: RedisConnection;
@@ -114,7 +114,7 @@ export class Comparison {
       left = left.slice(both);
     }
     if (suspects.length > 0) {
-      // Asked after the documents were read, so that the events of what was seen are at or below it.
+      // Read after the documents, so that the events behind what was seen are not above it.
       const lastId = await lastGeneratedId(this.#redis, keys.stream);
       for (const suspect of suspects) suspect.lastId = lastId;
     }

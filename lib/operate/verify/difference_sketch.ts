@@ -1,19 +1,19 @@
 /**
- * Telling in fixed memory which ids one walk has met and another has not.
+ * Finds, in fixed memory, the ids that one walk has met and another has not.
  * @module
  */
 
 import type { Buffer } from "node:buffer";
 
 const SLOTS = 2 ** 18;
-/** More than the rest of any hash, so that every id counts. */
+/** Larger than the rest of any hash, so that every id counts. */
 const ONE = 2 ** 35;
 
 /**
- * What is left of a set when ids are added and taken away, in 2 MB. A hash of 53 bits sends each id to one
- * of many sums, to which the rest of its hash and a one are added, or from which they are taken away: where
- * the sum is 0 nothing is left. An id that was added is hidden only by others that were taken away and
- * whose hashes happen to make up for its own.
+ * What is left of a set when ids are added and removed, in 2 MB. A hash of 53 bits assigns each id to one of
+ * many sums. Adding the id adds the rest of its hash and a constant to the sum, and removing it subtracts them,
+ * so a sum of 0 means that nothing is left. An id that was added is hidden only if the hashes of others that
+ * were removed happen to cancel its own.
  */
 export class DifferenceSketch {
   // Exact up to 2^53, so up to 2^35 ids.
@@ -33,7 +33,7 @@ export class DifferenceSketch {
     return this.#sums.every((sum) => sum === 0);
   }
 
-  /** Whether an id may be left. Others that share its sum may be instead. */
+  /** Whether an id may be left; it may also be others that share its sum. */
   mayHold(id: Buffer): boolean {
     return this.#sums[slotOf(hashOf(id))] !== 0;
   }

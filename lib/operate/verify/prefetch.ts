@@ -1,14 +1,14 @@
 /**
- * Working on several parts while the next one is fetched.
+ * Works on several parts while the next one is fetched.
  * @module
  */
 
 import { awaitedLater } from "../../core/promises.ts";
 
 /**
- * What `work` makes of each value, in order. The next value is always being fetched, and up to `width` are
- * worked on at a time. A failure comes when its turn comes. When the reader breaks off, what is under way is
- * waited for.
+ * Yields the results of `work` on each value, in order. The next value is always being fetched, and up to
+ * `width` are worked on at a time. A failure is thrown in its turn. If the reader stops early, the work under
+ * way is awaited.
  */
 export async function* prefetch<T, R>(
   source: AsyncGenerator<T>,

@@ -1,5 +1,5 @@
 /**
- * Mending what `verify` found, on either side, where it still stands as it was seen.
+ * Repairs on either side what `verify` found, if it has not changed since.
  * @module
  */
 
@@ -18,7 +18,7 @@ import { hashOf, hashOfRow, type Seen } from "./compare.ts";
 export interface RepairReport {
   /** documents that are equal now, or will be when a sink has applied the event */
   mended: number;
-  /** documents or rows that are not as they were seen any more: left alone */
+  /** documents or rows that have changed since they were seen: left alone */
   changed: number;
   /** documents that Redis cannot hold as their rows are, with the reason */
   refused: { id: string; reason: string }[];
@@ -26,15 +26,15 @@ export interface RepairReport {
 
 /** Options of {@linkcode repairTarget} and {@linkcode repairRedis}. */
 export interface RepairOptions {
-  /** called after each chunk, with documents done so far */
+  /** called after each chunk, with the documents done so far */
   onProgress?: (done: number) => void;
-  /** breaks off between two chunks, with its reason */
+  /** stops it between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
 /**
- * Sends the present state of documents to the target once more, by new events that a sink applies. Only of
- * documents that still are as they were seen.
+ * Resends documents: appends their present state as new events, which a sink applies to the target. Documents
+ * that have changed since they were seen are left alone.
  * @param mismatches from a report of `verify`
  *
  * @example
@@ -75,10 +75,10 @@ export async function repairTarget(
 }
 
 /**
- * Brings documents in Redis to what their rows hold: writes, replaces or removes them, without events. Only
- * where document and row still are as they were seen and no event is under way to the row.
+ * Makes documents in Redis equal to their rows: writes, replaces or removes them, without events. It leaves those
+ * alone whose document or row has changed since, or with an event that the target has not applied.
  * @param mismatches from a report of `verify`
- * @throws {WriteBehindError} where the target has no rows that could be read
+ * @throws {WriteBehindError} where the target keeps no rows that can be read
  *
  * @example
  * ```ts

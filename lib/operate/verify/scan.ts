@@ -1,9 +1,9 @@
 /**
- * The quick look of `verify` over all rows and all documents. It passes over what is surely equal, so that
- * few are left for the careful comparison.
+ * The quick scan of `verify` over all rows and all documents. It passes over what is certainly equal, so that
+ * few are left for the exact comparison.
  *
- * Rows are read in the order of their ids, which is about the order in which they were written: in the
- * order in which Redis names documents, finding rows would take most of the time.
+ * Rows are read in the order of their ids, which is about the order in which they were written. Redis names
+ * documents in no order, and finding their rows one by one would take most of the time.
  * @module
  */
 
@@ -22,7 +22,7 @@ import { prefetch } from "./prefetch.ts";
 /** Keeps Redis, the target and this process busy together. Each holds `READ_BYTES`, plus one document. */
 const PAGES_AT_A_TIME = 3;
 
-/** What was looked at. */
+/** What was scanned. */
 export interface Scanned {
   /** how many rows or documents */
   count: number;
@@ -30,15 +30,15 @@ export interface Scanned {
   suspected: string[];
 }
 
-/** Looks over all rows, then over all documents, of an entity. */
+/** Scans all rows, then all documents, of an entity. */
 export class Scan {
-  /** keys under the entity's prefix that can be no document of it */
+  /** keys under the entity's prefix that cannot be its documents */
   foreign = 0;
   #redis: RedisConnection;
   #rows: Rows;
   #entity: string;
   #partitions: PartitionKeys[];
-  /** documents that were met by their rows, less those that were met in Redis */
+  /** documents that were met by their rows, minus those that were met in Redis */
   #met = new DifferenceSketch();
 
   constructor(redis: RedisConnection, target: Target, config: Config, entity: string) {
@@ -54,14 +54,14 @@ export class Scan {
     return Math.max(await this.#redis.dbsize(), rows) + rows;
   }
 
-  /** All rows: suspected are those that the target does not see equal to their documents. */
+  /** All rows. Suspected are those that the target does not find equal to their documents. */
   rows(): AsyncGenerator<Scanned> {
-    return prefetch(this.#rows.ids(this.#entity), PAGES_AT_A_TIME, (page) => this.#lookAt(page));
+    return prefetch(this.#rows.ids(this.#entity), PAGES_AT_A_TIME, (page) => this.#scanPage(page));
   }
 
   /**
-   * All documents, to be asked for after all rows: suspected are those that no row has led to. A document
-   * may come twice (SCAN's promise is at least once).
+   * All documents; call it after all rows. Suspected are those that no row has led to. A document may come
+   * twice (SCAN promises at least once).
    */
   async *documents(): AsyncGenerator<Scanned> {
     yield* prefetch(this.#scan(), 1, ({ ids, foreign }) => {
@@ -75,8 +75,8 @@ export class Scan {
     }
   }
 
-  /** Reads the documents of rows, `READ_BYTES` at a time, plus one document, and has them compared. */
-  async #lookAt(page: string[]): Promise<Scanned> {
+  /** Reads the documents of rows, `READ_BYTES` at a time plus one document, and lets the target compare them. */
+  async #scanPage(page: string[]): Promise<Scanned> {
     const suspected: string[] = [];
     let ids: Buffer[] = [];
     let texts: (Buffer | null)[] = [];
@@ -88,7 +88,7 @@ export class Scan {
     for (const [keys, own] of byPartition(this.#partitions, page)) {
       for (let at = 0; at < own.length;) {
         const left = own.slice(at);
-        // As bytes, since the target takes them as they are.
+        // As bytes, which the target takes unchanged.
         const read = await readDocuments(this.#redis, keys, left, READ_BYTES - bytes);
         for (const text of read) {
           const id = Buffer.from(own[at++]!);

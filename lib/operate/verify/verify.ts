@@ -15,52 +15,51 @@ import { Comparison, type Difference, type Seen, type Suspect } from "./compare.
 import { Scan } from "./scan.ts";
 
 /**
- * What became of a comparison. A list holds at most {@linkcode MAX_LISTED} documents; `counts` are
+ * The result of a comparison. A list holds at most {@linkcode MAX_LISTED} documents; `counts` are
  * complete.
  */
 export interface VerifyReport {
-  /** documents in Redis; one that is read while others are written may count twice */
+  /** documents in Redis; while others are written, one may be counted twice */
   documents: number;
   /** rows in the target */
   rows: number;
-  /** documents that are as their rows are */
+  /** documents that equal their rows */
   equal: number;
   /** differences that persist after the target has caught up: these are errors */
   mismatches: Seen[];
-  /** documents whose events the target has not reached in time */
+  /** documents whose events the target did not reach in time */
   behind: string[];
   /** documents with an event in the dead-letter table */
   parked: string[];
   /** differences that `perform_write_behind` explains */
   notForwarded: string[];
-  /** how long the lists would be */
+  /** how long the full lists would be */
   counts: { mismatches: number; behind: number; parked: number; notForwarded: number };
-  /** JSON values under the entity's prefix that can be no document: their ids are none, or of another partition */
+  /** JSON values under the entity's prefix that cannot be its documents: a bad id, or one of another partition */
   foreign: number;
 }
 
-/** What a list of a report holds at most, and how many differences are looked at again at a time. */
+/** The most documents in a list of a report, and the most differences that wait for a second look. */
 export const MAX_LISTED = 100_000;
 const LOOK_AGAIN_MS = 50;
-/** A missing row has no version, so one that comes and goes is told from one that stays by looking often. */
+/** A missing row has no version: only looking several times shows whether it stays missing. */
 const LOOKS_FOR_MISSING = 3;
 
 /** Options of {@linkcode verify}. */
 export interface VerifyOptions {
   /** how long the target may take to catch up with what was seen, in ms. @default {10000} */
   settleMs?: number;
-  /** called after each chunk, with documents and rows compared so far, and about how many there are */
+  /** called after each chunk, with the documents and rows compared so far and about how many there are */
   onProgress?: (compared: number, about: number) => void;
-  /** breaks off between two chunks, with its reason */
+  /** stops it between two chunks, with its reason */
   signal?: AbortSignal;
 }
 
 /**
  * Compares every document of an entity with its row. Documents are equal as JSON values: numbers as
- * decimals, whatever the order of keys. Writers need not stop: a difference counts only where it is still
- * there, unchanged, after the target's offset has passed the last event that was in the stream when it was
- * seen.
- * @throws {WriteBehindError} where the target has no rows that could be read
+ * decimals, keys in any order. Writers need not stop: a difference counts only if it is still there, unchanged,
+ * when the target has passed the last event that was in the stream when the difference was seen.
+ * @throws {WriteBehindError} where the target keeps no rows that can be read
  *
  * @example
  * ```ts
@@ -123,7 +122,7 @@ export async function verify(
   return report;
 }
 
-/** Waits with what differs until the target has passed what was seen. */
+/** Holds differences until the target has passed what was seen, then looks again. */
 class Settling {
   #suspects = new Map<string, Suspect>();
   #listed = new Set<string>();
@@ -148,8 +147,8 @@ class Settling {
   }
 
   /**
-   * Whether a document that was found by itself is in the report: its row may have led to it. Where the
-   * lists overflow this is not known, unless it has no row.
+   * Whether a document that the scan of documents found may be in the report already, by way of its row. Once
+   * the lists overflow this is not known, unless it has no row.
    */
   mayHaveListed({ id, difference }: Suspect): boolean {
     return this.#listed.has(id) || this.#listed.size >= MAX_LISTED && difference !== "missing";
@@ -181,11 +180,11 @@ class Settling {
     const progress = await this.#comparison.progress();
     const settled = [...this.#suspects.values()].filter(({ partition, lastId: seen }) => {
       const { offset, lastId } = progress[partition]!;
-      // An offset past the last event tells of a stream that has gone back: a sink may be mending it.
+      // An offset past the last event means that the stream has gone back: a sink may be rewinding it.
       return compareStreamIds(offset, seen) >= 0 && (late || compareStreamIds(lastId, offset) >= 0);
     });
     if (settled.length === 0) return;
-    // Asked before the rows are read: a replay in between makes a document equal, not a mismatch.
+    // Asked before the rows are read, so that a replay in between makes a document equal, not a mismatch.
     const parked = await this.#comparison.parked(settled);
     const again = new Map(
       (await this.#comparison.compare(settled.map(({ id }) => id))).map((now) => [now.id, now]),
@@ -214,7 +213,7 @@ class Settling {
     else this.#report[kind].push(id);
   }
 
-  /** Whether a difference is what the configuration asks for. */
+  /** Whether the configuration explains a difference. */
   #isNotForwarded(difference: Difference): boolean {
     const forwards = this.#forwards;
     switch (difference) {
