@@ -1,5 +1,5 @@
 /**
- * ioredis's client under our own names, since it stands in public signatures and has its own documentation:
+ * ioredis's client under our own names, since it is in public signatures and has its own documentation:
  * https://redis.github.io/ioredis/
  * @module
  */

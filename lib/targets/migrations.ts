@@ -1,6 +1,6 @@
 /**
- * Numbered changes of a target's tables, whatever the target: which of them are still to run, and whether this
- * version can work with the tables as they are. A version is known by the highest number in its list.
+ * Numbered changes of a target's tables, for any target: which of them are still to run, and whether this version
+ * can work with the tables as they are. A version is the highest number in its list.
  * @module
  */
 
@@ -18,11 +18,11 @@ export interface Migration {
   sql: string;
 }
 
-/** What a target's record says of a migration that has run. */
+/** A migration that has run, in a target's record. */
 export type RanMigration = Pick<Migration, "number" | "oldest">;
 
 /**
- * How the tables are, beside what this version knows:
+ * The state of the tables, compared with what this version knows:
  * - `missing`: none, or not all of them
  * - `old`: a migration has not run that this version needs
  * - `old, workable`: one has not run, and commands that only read need not wait for it

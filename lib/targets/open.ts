@@ -46,7 +46,7 @@ export async function openTarget(config: Config): Promise<Target> {
   return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
 }
 
-/** The target itself, or the PostgreSQL that a pool leads to. */
+/** The target itself, or a PostgreSQL target on the pool. */
 export function targetOf(target: Target | Pool, config: Config): Target {
   return isTarget(target) ? target : new PostgresTarget(target, config);
 }
@@ -72,7 +72,7 @@ export function createTable(target: Target | Pool, config: Config, entity: strin
   return targetOf(target, config).migrate(entity);
 }
 
-/** A target's rows. @throws {WriteBehindError} where it has none that could be read */
+/** A target's rows. @throws {WriteBehindError} where it has none that can be read */
 export function rowsOf(target: Target): Rows {
   if (target.rows) return target.rows;
   throw new WriteBehindError(`${target.describe().name} has no rows that could be read`);
@@ -85,7 +85,7 @@ export function deadLettersOf(target: Target): DeadLetters {
 }
 
 /**
- * Reads one event of a dead letter with all that is kept of it.
+ * Reads one event of a dead letter with everything that was kept of it.
  * @param id from `listDeadLetters`
  * @returns `null` where there is none
  * @throws {WriteBehindError} where the target keeps no dead letter

@@ -3,9 +3,9 @@
  * reason. Only a target's own folder knows its server, its driver and its SQL.
  *
  * **How long a buffer lives.** The ids and payloads of a {@linkcode Batch} are views of memory that the reader
- * writes over two reads later. `prepare` may keep what it makes of them until the `apply` of that batch has
- * ended, and no view of them for longer; `prepare` of the next batch comes while the batch before is applied, so
- * a target that reuses memory needs two places, taken in turn. What is parked is copied by `apply`.
+ * overwrites two reads later. `prepare` may keep such views, and what it makes of them, until the `apply` of that
+ * batch has ended. The next batch is prepared while the one before is applied, so a target that reuses memory
+ * needs two buffers, used in turn. `apply` copies what is parked.
  * @module
  */
 
@@ -20,7 +20,7 @@ export interface Upsert {
   id: Buffer;
   /** the id's bytes as text of one character a byte: the order of rows */
   key: string;
-  /** JSON text, as it stands in the event */
+  /** JSON text, as it is in the event */
   payload: Buffer;
   /** the first part of the event's stream id, in ms */
   ms: number;
@@ -30,26 +30,26 @@ export interface Upsert {
   updated: number;
   /** `ts` of the last insert event in the batch, in ms; `null` where there was none */
   created: number | null;
-  /** whether its first event in the batch is an insert, so that no row of it is expected */
+  /** whether its first event in the batch is an insert, so that it should have no row yet */
   fresh: boolean;
 }
 
 /** A document to be removed: its last event in the batch is a delete. */
 export type Removal = Pick<Upsert, "id" | "key" | "ms" | "seq">;
 
-/** An event for the dead letter: one that cannot be stored, or that stands behind such a one. */
+/** An event for the dead letter: one that cannot be stored, or one behind such an event. */
 export interface Parked {
-  /** where it stands in the stream */
+  /** its place in the stream */
   streamId: string;
   /** UTF-8 of the document id; `null` where the entry could not be decoded */
   id: Buffer | null;
-  /** what the entry says it is; "" where it says nothing */
+  /** the entry's event type; "" where it has none */
   type: string;
   /** ms since 1970, or `null` */
   ts: number | null;
-  /** JSON text as it came; `null` for a delete, or where the event has none */
+  /** the event's JSON text, unchanged; `null` for a delete, or where the event has none */
   payload: Buffer | null;
-  /** all fields as they came, where the entry could not be decoded */
+  /** all fields, unchanged, where the entry could not be decoded */
   fields: Buffer[] | null;
   /** the target's code for the refusal; "" where it was not the target that refused */
   sqlstate: string;
@@ -100,7 +100,7 @@ export interface Claim {
 /** Another sink has taken the partition, so this one may not write any more. */
 export class OwnershipLostError extends WriteBehindError {}
 
-/** What was parked has changed under this claim: claim again, and look anew. */
+/** What is parked has changed under this claim: claim again and read it again. */
 export class ParkedChangedError extends WriteBehindError {}
 
 /** Why a row cannot be stored. */
@@ -111,7 +111,7 @@ export interface Refusal {
   reason: string;
 }
 
-/** A refusal, and what it means when it comes alone. */
+/** A refusal, and its kind of error when it comes alone. */
 export interface Tried extends Refusal {
   /** the kind of the target's error */
   kind: ErrorKind;
@@ -122,20 +122,20 @@ export interface Ownership {
   /** Takes a partition that nobody owns; `null` while another sink holds it. */
   claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null>;
   /**
-   * Keeps the lease, and looks whether the server still works on a batch that is under way: if its
-   * connection has died without a word, the batch is abandoned.
+   * Keeps the lease, and checks that the server still works on a batch that is under way: if its connection
+   * has died silently, the batch is abandoned.
    * @throws {OwnershipLostError} where another sink has taken the partition
    */
   renew(claim: Claim, leaseSeconds: number): Promise<void>;
-  /** Stops waiting for the batch under way: it fails with `reason`, and may be in or not. */
+  /** Stops waiting for the batch under way: it fails with `reason`, and may have been applied or not. */
   abandon(claim: Claim, reason: Error): void;
   /**
-   * Gives the partition back, so that a successor need not wait for the lease to end, and closes what claiming it
-   * has opened.
+   * Gives the partition back, so that the next owner need not wait for the lease to end, and closes what
+   * claiming it opened.
    * @param claim the newest one; `null` where the partition was never taken
    */
   release(keys: PartitionKeys, claim: Claim | null): Promise<void>;
-  /** Notes that the stream has gone back and that its documents were sent again: no witness is expected. */
+  /** Notes that the stream went back and its documents were resent: no witness is expected any more. */
   wentBack(claim: Claim): Promise<void>;
 }
 
@@ -145,8 +145,8 @@ export interface Batches {
   prepare(keys: PartitionKeys, batch: Batch): void;
   /**
    * Applies a batch (rows, removals, what is parked) and moves the offset, in one durable transaction, and sets
-   * `claim.offset`. An older version never replaces a newer one. Where it fails, the batch may still be in (the
-   * connection may have been lost after the commit): claim the partition again, and its offset says.
+   * `claim.offset`. An older version never replaces a newer one. If it fails, the batch may still have been applied
+   * (the connection may have been lost after the commit): claiming the partition again shows it by the offset.
    * @throws {OwnershipLostError} nothing was applied
    * @throws {ParkedChangedError} nothing was applied
    */
@@ -157,19 +157,19 @@ export interface Batches {
   invalidPayloads(claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>>;
   /**
    * Tries rows without changing anything.
-   * @param deep whether to try also what is checked only at a commit, which takes longer
+   * @param deep whether to try also what is checked only at the commit, which takes longer
    * @returns why they cannot be stored together, `null` where they can
-   * @throws any error that says nothing of these rows, such as a lost connection or a full disk
+   * @throws any error that says nothing about these rows, such as a lost connection or a full disk
    */
   probe(claim: Claim, rows: BatchRows, deep: boolean): Promise<Tried | null>;
   /**
-   * Whether rows that nobody has to answer for go through: a new one of `{}`, or one that is there, as it is. Where
-   * neither does, no document is to blame for what it is refused for.
+   * Whether harmless rows go through: a new one of `{}`, or an existing one, unchanged. If neither does, no document is
+   * to blame for being refused.
    */
   works(claim: Claim): Promise<boolean>;
 }
 
-/** How a partition stands, as the target tells it. */
+/** The state of a partition in the target. */
 export interface Standing {
   /** the last stream id that the target holds; `0-0` for none */
   offset: string;
@@ -177,9 +177,9 @@ export interface Standing {
   events: number;
   /** the entry that must still be in the stream; `0-0` for none */
   witness: string;
-  /** how often the stream had gone back */
+  /** how often the stream went back */
   wentBack: number;
-  /** when it last had */
+  /** when it last did */
   wentBackAt: Date | null;
   /** who holds the lease, or held it last */
   owner: string | null;
@@ -187,15 +187,15 @@ export interface Standing {
   live: boolean;
   /** seconds until the lease ends, negative after it; `null` where it was given back */
   leaseSeconds: number | null;
-  /** events in the dead letter that wait there */
+  /** events that are parked now */
   parked: number;
 }
 
-/** Where partitions stand. Reads only; where no sink has ever run, all is at its beginning. */
+/** The state of partitions. Reads only; before any sink has run, every partition is at its beginning. */
 export interface Offsets {
   /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
   offset(keys: Pick<PartitionKeys, "stream">): Promise<string>;
-  /** How a partition stands. */
+  /** The state of a partition. */
   standing(keys: PartitionKeys): Promise<Standing>;
 }
 
@@ -227,15 +227,15 @@ export interface RowsAt {
   parked: boolean[];
 }
 
-/** Reading rows: for verify, repair, rebuild and reads through. */
+/** Reading rows: for verify, repair, rebuild and read-through. */
 export interface Rows {
   /** About how many rows there are, for showing progress. */
   size(entity: string): Promise<number>;
   /** The ids of all rows, in the target's order of keys, at most {@linkcode PAGE_ROWS} at a time. */
   ids(entity: string): AsyncGenerator<string[]>;
   /**
-   * Which of these documents are not surely equal to their rows, as JSON values: those that differ, those
-   * without a row, those without a text, and any that the target cannot judge.
+   * Which of these documents are not certainly equal to their rows, as JSON values: those that differ, those
+   * without a row, those without a text, and any that the target cannot compare.
    * @param texts JSON texts in the order of `ids`; `null` for a document that is missing
    */
   notSurelyEqual(entity: string, ids: Buffer[], texts: (Buffer | null)[]): Promise<string[]>;
@@ -250,21 +250,21 @@ export interface Rows {
   parkedAmong(partitions: PartitionKeys[], ids: string[]): Promise<Set<string>>;
 }
 
-/** Documents and rows are read so many bytes at a time, plus one. */
+/** How many bytes of documents or rows are read at a time, plus one document or row. */
 export const READ_BYTES: number = 8 * 2 ** 20;
 /** Rows that are read at a time. */
 export const PAGE_ROWS = 1000;
 
 /**
- * What can become of a parked event.
+ * The states of an event in the dead letter.
  * - `parked`: it waits, and later events of its document queue behind it
  * - `replayed`: it was applied
- * - `superseded`: a newer event of its document was applied in its stead
- * - `discarded`: an operator gave it up
+ * - `superseded`: a newer event of its document was applied instead
+ * - `discarded`: an operator discarded it
  */
 export type DeadLetterState = "parked" | "replayed" | "superseded" | "discarded";
 
-/** The events of one document in one state, told by the newest of them. */
+/** The events of one document in one state, shown by the newest of them. */
 export interface DeadLetter {
   /** the newest event's number, to read it by */
   id: number;
@@ -274,11 +274,11 @@ export interface DeadLetter {
   stream: string;
   /** the newest event's stream id */
   streamId: string;
-  /** `null` where the entry could not be decoded: it stands for itself then */
+  /** `null` where the entry could not be decoded; it is listed by itself */
   docId: string | null;
-  /** what the entry says it is: `insert`, `update`, `delete`, or anything where it could not be decoded */
+  /** the entry's event type: `insert`, `update`, `delete`, or any text where it could not be decoded */
   eventType: string;
-  /** what has become of them */
+  /** their state */
   state: DeadLetterState;
   /** older events of this document in the same state */
   waiting: number;
@@ -290,11 +290,11 @@ export interface DeadLetter {
   attempts: number;
   /** when the first of them was parked */
   firstAt: Date;
-  /** when the last of them was touched */
+  /** when the last of them was parked or changed */
   lastAt: Date;
 }
 
-/** One event of the dead letter, as it came. */
+/** One event of the dead letter, unchanged. */
 export interface DeadLetterEvent extends Omit<DeadLetter, "waiting"> {
   /** `ts` of the event, in ms; `null` where the entry could not be decoded */
   ts: number | null;
@@ -319,7 +319,7 @@ export interface ParkedDocument {
 export interface ParkedEvent {
   /** its number in the dead letter */
   id: string;
-  /** where it stood in the stream */
+  /** its place in the stream */
   streamId: string;
   /** UTF-8 of the document id */
   docId: Buffer;
@@ -329,11 +329,11 @@ export interface ParkedEvent {
   ts: number;
 }
 
-/** What a replay has settled, by the ids of parked events. */
+/** The result of a replay, by the ids of parked events. */
 export interface Settled {
   /** those that were applied */
   replayed: string[];
-  /** older ones, which those stand for */
+  /** older ones, which those replace */
   superseded: string[];
   /** those that were tried and refused: they stay parked */
   refused: (Refusal & { id: string })[];
@@ -349,9 +349,9 @@ export interface HeldDeadLetters {
   payloads(ids: string[]): Promise<Map<string, Buffer | null>>;
   /** Whether the document has a row. */
   hasRow(docId: Buffer): Promise<boolean>;
-  /** Writes and removes rows as a batch does; where they are refused, none of them is, and the transaction goes on. */
+  /** Writes and removes rows as a batch does. If they are refused, none is written, and the transaction goes on. */
   write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
-  /** Notes what has become of parked events. */
+  /** Notes the outcome for parked events. */
   settle(settled: Settled): Promise<void>;
 }
 
@@ -367,11 +367,11 @@ export interface DeadLetters {
     selection: DeadLetterSelection,
     maxBytes: number,
   ): AsyncGenerator<ParkedDocument[]>;
-  /** Gives parked events up; returns how many. `dryRun` changes nothing. */
+  /** Discards parked events; returns how many. `dryRun` changes nothing. */
   discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
   /**
    * Runs a transaction that holds a partition: the sink's next batch waits for it, finds that what is parked has
-   * changed, and looks anew.
+   * changed, and reads it again.
    * @param work returns whether to keep what it did
    */
   hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void>;
@@ -379,7 +379,7 @@ export interface DeadLetters {
 
 /** A target, for people. */
 export interface TargetDescription {
-  /** as the configuration names it, such as `postgresql` */
+  /** its name in the configuration, such as `postgresql` */
   name: string;
   /** what it is, such as `postgresql` */
   kind: string;
@@ -387,15 +387,15 @@ export interface TargetDescription {
   address: string;
 }
 
-/** A place that events are written to. What it cannot do, it leaves out. */
+/** A place that events are written to. An optional part that it cannot offer is absent. */
 export interface Target extends AsyncDisposable {
   /** who may write a partition */
   readonly ownership: Ownership;
   /** writing events */
   readonly batches: Batches;
-  /** where partitions stand */
+  /** the state of partitions */
   readonly offsets: Offsets;
-  /** reading rows: without it no verify, repair, rebuild or read through */
+  /** reading rows: without it no verify, repair, rebuild or read-through */
   readonly rows?: Rows;
   /** what could not be stored: without it no list, replay or discard */
   readonly deadLetters?: DeadLetters;
@@ -404,13 +404,13 @@ export interface Target extends AsyncDisposable {
   /** What an error of its driver or server means for the sink. */
   kindOf(error: unknown): ErrorKind;
   /**
-   * Makes an entity's table and ours where they are missing, and brings them up to date. Done when a sink claims;
-   * commands that only read never do it.
+   * Creates an entity's table and ours if they are missing, and brings them up to date. A sink does it when it
+   * claims; commands that only read never do it.
    * @throws where the user may not, with what to run; or where the schema is newer than this version can work with
    */
   migrate(entity: string): Promise<void>;
   /**
-   * Sees that a command that only reads, or that works on what is there, can work with an entity's tables as they are.
+   * Checks that a command that only reads, or that works on what exists, can work with an entity's tables as they are.
    * @throws where they are missing, older than this version needs, or newer than it can work with: with what to do
    */
   check(entity: string): Promise<void>;

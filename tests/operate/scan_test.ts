@@ -82,7 +82,9 @@ Deno.test("scan", (t) =>
       assert.deepEqual(await all(scan.documents()), { count: pairs.length, suspected: [] });
     },
 
-    "suspects every document that the careful comparison tells from its row": async (pipeline) => {
+    "suspects every document that the exact comparison finds to differ from its row": async (
+      pipeline,
+    ) => {
       const { redis } = pipeline;
       const leaf = fc.constantFrom(
         ...["0", "-0.0", "1", "1.0", "1e0", "10", "1e1", "9007199254740993", "9007199254740992"],
@@ -114,7 +116,7 @@ Deno.test("scan", (t) =>
       assert.deepEqual((await all(scanOf(pipeline).rows())).suspected, different.sort());
     },
 
-    "a text that is no JSONB leads to the careful comparison, which tells it": async (pipeline) => {
+    "a text that is no JSONB leads to the exact comparison, which reports it": async (pipeline) => {
       const { redis, pool, config } = pipeline;
       await store(
         pipeline,

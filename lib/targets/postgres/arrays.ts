@@ -1,6 +1,6 @@
 /**
- * PostgreSQL's binary format of one-dimensional arrays. A parameter given as a Buffer goes out as it is,
- * so a whole column travels as one parameter, and payloads are copied, never parsed.
+ * PostgreSQL's binary format of one-dimensional arrays. pg sends a parameter that is a Buffer unchanged, so a
+ * whole column travels as one parameter, and payloads are copied, never parsed.
  * Layout: the PostgreSQL sources, `array_recv`, `timestamptz_recv`.
  * @module
  */
@@ -8,13 +8,13 @@
 import { Buffer } from "node:buffer";
 import { versionHigh, versionLow } from "../../core/stream_ids.ts";
 
-/** Memory of an arena that is kept, at most: a few large batches should not hold it for ever. */
+/** The most memory that an arena keeps: a few large batches should not hold it for ever. */
 const KEPT_BYTES = 16 << 20;
 const FIRST_BYTES = 1 << 10;
 
 /**
- * Memory in which arrays are written, one after the other. It is used again for each batch: new memory
- * would wait for the garbage collector.
+ * Memory in which arrays are written, one after the other. Each batch reuses it, since new memory would have
+ * to wait for the garbage collector.
  */
 export class Arena {
   #buffer = Buffer.alloc(0);
@@ -22,7 +22,7 @@ export class Arena {
   #begin = 0;
   #end = 0;
 
-  /** Takes all memory back. */
+  /** Makes all memory free again. */
   clear(): void {
     this.#begin = this.#end = 0;
     if (this.#buffer.length > KEPT_BYTES) this.#buffer = Buffer.alloc(0);
@@ -44,7 +44,7 @@ export class Arena {
     this.#end += value.length;
   }
 
-  /** Ends an array, and gives what was written since the last one. */
+  /** Ends an array, and returns what was written since the last one. */
   end(): Buffer {
     const array = this.#buffer.subarray(this.#begin, this.#end);
     this.#begin = this.#end;
@@ -53,7 +53,7 @@ export class Arena {
 
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#buffer.length) return;
-    // Arrays that were given out keep the memory before; the next batch finds room for all of them here.
+    // Arrays that were handed out keep the old memory; the new one is large enough for the whole next batch.
     const larger = Buffer.allocUnsafeSlow(2 * this.#buffer.length + FIRST_BYTES + bytes);
     this.#buffer.copy(larger, 0, this.#begin, this.#end);
     this.#end -= this.#begin;
@@ -77,7 +77,7 @@ export function bytesArray<T>(
   arena = new Arena(),
 ): Buffer {
   return array(OIDS[type], values, arena, (value) => {
-    // Asked for one by one: views of all values at once would be most of a sink's memory.
+    // One by one, since views of all values at once would be most of a sink's memory.
     const bytes = bytesOf(value);
     arena.int32(bytes === null ? -1 : bytes.length);
     if (bytes !== null) arena.bytes(bytes);
@@ -123,7 +123,7 @@ function array<T>(
   write: (value: T) => void,
 ): Buffer {
   arena.int32(values.length === 0 ? 0 : 1);
-  // That there may be NULLs: PostgreSQL finds out by itself whether there are.
+  // There may be NULLs; PostgreSQL finds out whether there are.
   arena.int32(1);
   arena.int32(oid);
   if (values.length > 0) {

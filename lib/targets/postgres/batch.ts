@@ -35,18 +35,18 @@ import {
 } from "./statements.ts";
 
 const UNIQUE_VIOLATION = "23505";
-/** Batches that are applied with care after one whose rows were not new. */
-const CAREFUL_BATCHES = 32;
+/** After a batch whose rows were not new, for so many batches no row is expected to be new. */
+const BATCHES_WITHOUT_NEW = 32;
 
 /** Applies batches to the tables of a configuration's entities. */
 export class PostgresBatches implements Batches {
   #sessions: Sessions;
   #config: Config;
-  /** batches to come in which no row is expected to be new */
-  #carefulBatches = 0;
-  /** parameters that were made while another batch was under way */
+  /** for how many more batches no row is expected to be new */
+  #batchesWithoutNew = 0;
+  /** parameters that were prepared while another batch was under way */
   #prepared = new WeakMap<Batch, BatchValues>();
-  /** where they are: of each partition one batch is under way while the next one is made */
+  /** memory for them: two for each partition, as one batch is under way while the next one is prepared */
   #arenas = new Map<string, [Arena, Arena]>();
 
   constructor(sessions: Sessions, config: Config) {
@@ -62,7 +62,7 @@ export class PostgresBatches implements Batches {
     const [arena, other] = this.#arenas.get(stream) ?? [new Arena(), new Arena()];
     this.#arenas.set(stream, [other, arena]);
     arena.clear();
-    this.#prepared.set(batch, batchValues(batch, this.#carefulBatches > 0, arena));
+    this.#prepared.set(batch, batchValues(batch, this.#batchesWithoutNew > 0, arena));
   }
 
   async apply(claim: Claim, batch: Batch): Promise<void> {
@@ -85,13 +85,13 @@ export class PostgresBatches implements Batches {
         ],
         variant: variantOf(values),
       });
-    const careful = this.#carefulBatches > 0;
-    if (careful) this.#carefulBatches--;
-    const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, careful))
+    const noneNew = this.#batchesWithoutNew > 0;
+    if (noneNew) this.#batchesWithoutNew--;
+    const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, noneNew))
       .catch((error) => {
         if (error.code !== UNIQUE_VIOLATION) throw error;
-        // A row that should be new is there already. Nothing was done; it may be so for a while.
-        this.#carefulBatches = CAREFUL_BATCHES;
+        // A row that should be new exists already. Nothing was done; more such batches may follow.
+        this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
         return run(batchValues(batch, true));
       });
     if (row!.moved === 0) await this.#explainStanding(claim);
@@ -123,7 +123,7 @@ export class PostgresBatches implements Batches {
     return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));
   }
 
-  /** The check itself may fail, on a text that is nested too deeply: then it tells nothing. */
+  /** The check itself may fail, on a text that is nested too deeply: then it finds nothing. */
   async invalidPayloads({ keys }: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
     const refused = new Map<string, Refusal>();
     const texts = upserts.filter(({ key, payload }) => {

@@ -36,15 +36,14 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     application_name,
-    // Dates and bytes are read in these forms, whatever the role's own settings say.
+    // We read dates and bytes in these formats, whatever the role's settings say.
     onConnect: async (client) => {
       await client.query("SET datestyle = 'ISO'; SET bytea_output = 'hex'; SET timezone = 'UTC'");
     },
   });
-  // A connection that breaks while idle is replaced by the pool; without a listener it ends the process.
+  // The pool replaces a connection that breaks while idle; without a listener it would end the process.
   pool.on("error", () => {});
-  // The pool does not listen for a connection that it hands out, and the taker only a moment later; queries
-  // report what is lost.
+  // Nobody listens to a connection between the pool and the caller that takes it. A query on it reports the loss.
   pool.on("connect", (client) => client.on("error", () => {}));
   try {
     const { rows } = await pool.query<{ version: string; number: number; encoding: string }>(

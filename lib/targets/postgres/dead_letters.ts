@@ -26,13 +26,13 @@ import { bytesArray } from "./arrays.ts";
 import { isPostgresError, postgresErrorKind } from "./errors.ts";
 import { storable, writeRows } from "./statements.ts";
 
-/** Rows are fetched so many at a time. */
+/** How many rows are fetched at a time. */
 const PAGE = 500;
 
 /** An SQL expression that orders stream ids as Redis does: as text, 10 would come before 9. */
 const NEWEST_FIRST =
   "split_part(d.stream_id, '-', 1)::numeric DESC, split_part(d.stream_id, '-', 2)::numeric DESC";
-/** What tells documents apart; an entry that could not be decoded is one of its own. */
+/** What distinguishes documents; an entry that could not be decoded counts as one. */
 const ONE_DOCUMENT = "d.fingerprint, CASE WHEN d.doc_id IS NULL THEN d.id END";
 
 /** The rows of a query, a page at a time, through a cursor: memory holds one page. */
@@ -218,7 +218,7 @@ export class PostgresDeadLetters implements DeadLetters {
     const connection = await this.#pool.connect();
     let broken = true;
     try {
-      // Stopped in the middle, this must not hold up the sink for ever.
+      // If this process is stopped in the middle, it must not hold up the sink for ever.
       const patience = Math.ceil(this.#config.write_behind.lease_seconds * 1000);
       await connection.query(
         `BEGIN;
@@ -238,7 +238,7 @@ export class PostgresDeadLetters implements DeadLetters {
       }
       broken = false;
     } finally {
-      // A connection that is closed in mid-transaction has changed nothing.
+      // Closing the connection in mid-transaction rolls everything back.
       connection.release(broken);
     }
   }

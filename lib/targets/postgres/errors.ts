@@ -7,20 +7,20 @@
 import { connectionErrorKind, type ErrorKind } from "../../core/error_kinds.ts";
 import { ConnectionError } from "../../core/errors.ts";
 
-/** An error that PostgreSQL itself reported, as pg gives it. */
+/** An error that PostgreSQL itself reported, as pg throws it. */
 export interface PostgresError extends Error {
   /** five characters */
   code: string;
   table?: string;
 }
 
-/** Whether PostgreSQL itself reported an error; else it is of the driver or of the network. */
+/** Whether PostgreSQL itself reported an error; else the driver or the network did. */
 export function isPostgresError(error: unknown): error is PostgresError {
   return error instanceof Error && "severity" in error && "code" in error &&
     /^[0-9A-Z]{5}$/.test(String(error.code));
 }
 
-// Exact codes win over classes; what is not listed is a matter of configuration.
+// Exact codes win over classes; a code that is not listed is a matter of configuration.
 const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
   [/^(57014|25P03|25P04)$/, "too_large"],
   [/^(53100|58030)$/, "configuration"],
@@ -29,7 +29,7 @@ const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
   [/^(22...|23...|44000|54...|P0001)$/, "document"],
 ];
 
-/** A full or broken disk, which hits some rows before others; a standby; a login. */
+/** A full or broken disk, which may hit some rows before others; a standby; a login. */
 const SERVER = /^(53100|58030|25006|28...)$/;
 
 /** Whether an error says nothing of the rows that met it. */
@@ -39,7 +39,7 @@ export function isOfTheServer({ code }: Pick<PostgresError, "code">): boolean {
 
 /** What an error of PostgreSQL, or of the way to it, means for the sink. */
 export function postgresErrorKind(error: unknown): ErrorKind {
-  // Where we explain an error in words of our own, it is the error itself that says.
+  // This is our explanation of an error: its cause has the code.
   if (error instanceof ConnectionError && error.cause) return postgresErrorKind(error.cause);
   const { code } = error as { code?: string };
   if (code === undefined || !/^[0-9A-Z]{5}$/.test(code)) return connectionErrorKind(error);

@@ -9,7 +9,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { type Claim, type Ownership, OwnershipLostError } from "../target.ts";
 import { PATIENCE_MS, type Sessions } from "./sessions.ts";
 
-/** That the partition is another's now. */
+/** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
   return new OwnershipLostError(`another sink owns ${stream} now`);
 }
@@ -57,7 +57,7 @@ export class PostgresOwnership implements Ownership {
     );
     if (lease === undefined) return null;
     await failpoint?.("claiming");
-    // What the owner before had under way must not hold us up, nor land after us.
+    // A batch that the former owner has under way must not hold us up, nor land after ours.
     await sessions.patiently(
       seconds,
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -80,7 +80,7 @@ export class PostgresOwnership implements Ownership {
       seconds,
     });
     if (row === undefined) return null;
-    // Asked behind the update: by its snapshot, what the owner before has just parked would be missing.
+    // Asked after the update, whose snapshot would miss what the former owner has just parked.
     const { rows: [has] } = await sessions.query<{ parked: boolean }>(keys, {
       name: "has parked",
       text: `SELECT EXISTS (SELECT FROM writebehind_dead_letter

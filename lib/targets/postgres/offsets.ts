@@ -1,5 +1,5 @@
 /**
- * Where the partitions stand in PostgreSQL. Reads only, also where our tables are not there yet.
+ * The offsets of the partitions in PostgreSQL. Reads only, and works before our tables exist.
  * @module
  */
 

@@ -1,5 +1,5 @@
 /**
- * node-postgres's pool under a name of our own, since it stands in public signatures and has its own
+ * node-postgres's pool under a name of our own, since it is in public signatures and has its own
  * documentation: https://node-postgres.com/apis/pool
  * @module
  */

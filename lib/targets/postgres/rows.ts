@@ -1,5 +1,5 @@
 /**
- * Reading an entity's rows in PostgreSQL, for verify, repair, rebuild and reads through.
+ * Reads an entity's rows in PostgreSQL, for verify, repair, rebuild and read-through.
  * @module
  */
 
@@ -60,7 +60,7 @@ export class PostgresRows implements Rows {
     texts: (Buffer | null)[],
   ): Promise<string[]> {
     try {
-      // Rows are looked up by their ids and nothing else, whatever the planner knows of the table.
+      // Rows are always looked up by their ids, whatever the planner believes of the table.
       const { rows } = await this.#pool.query<[string]>({
         text: `SELECT e.id
                  FROM unnest($1::text[], $2::text[]) AS e (id, text)
@@ -72,7 +72,7 @@ export class PostgresRows implements Rows {
       });
       return rows.map(([id]) => id);
     } catch (error) {
-      // One of the texts is no JSONB: another client wrote it.
+      // One of the texts is no JSONB; another client wrote it.
       if (postgresErrorKind(error) === "document") return ids.map(String);
       throw error;
     }

@@ -1,5 +1,5 @@
 /**
- * How the tables in PostgreSQL are, beside what this version knows. Reads only.
+ * Compares the tables in PostgreSQL with what this version knows. Reads only.
  * @module
  */
 
@@ -62,7 +62,7 @@ export const isWholeSql = {
                                            AND attname IN ('updated_at', 'version')) = 2)`,
 };
 
-/** Asks all at once: tables that are up to date cost one query. */
+/** Asks everything at once, so that tables that are up to date cost one query. */
 const askSql = (table: string, recorded: boolean) => `
 SELECT t.ours IS NOT NULL AND t.entity IS NOT NULL AS there,
        ${isWholeSql.ours()} AS ours,
@@ -107,7 +107,7 @@ async function ask(pool: Pool, table: string): Promise<Answer> {
   }
 }
 
-/** Reads how an entity's tables are. */
+/** Reads the state of an entity's tables. */
 export async function readTables(
   pool: Pool,
   config: Config,
@@ -119,7 +119,7 @@ export async function readTables(
   const ran: RanMigration[] = [];
   const recognised: Migration[] = [];
   for (const kind of ["ours", "entity"] as const) {
-    // What is on record does not hold for tables that somebody has dropped since.
+    // The record does not count for tables that somebody has dropped since.
     if (!answer[kind]) continue;
     const name = kind === "ours" ? "" : table;
     const recorded = answer.ran.filter(({ table_name }) => table_name === name);
@@ -136,7 +136,7 @@ export async function readTables(
 }
 
 /**
- * How the tables that an entity needs are, beside what this version knows. Reads only.
+ * Compares the tables that an entity needs with what this version knows. Reads only.
  * @param known for tests: the migrations of another version
  */
 export async function schemaState(

@@ -1,6 +1,6 @@
 /**
- * The connections of the PostgreSQL target: one a partition for its batches, and the pool's others for what must
- * not wait behind a batch.
+ * The connections of the PostgreSQL target: one for each partition's batches, and others from the pool for what
+ * must not wait behind a batch.
  * @module
  */
 
@@ -10,18 +10,18 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { isPostgresError, postgresErrorKind } from "./errors.ts";
 
 /**
- * A query with a time limit in ms, past which pg gives it up (its types do not know of it): on a connection
- * that has silently died it would wait until the system gives up.
+ * A query with a time limit in ms, after which pg gives up on it (pg's types lack the option). Without it, a
+ * query on a connection that has silently died would wait until the system gives up.
  */
 export type TimedQuery = QueryConfig & { query_timeout?: number };
 
-/** How long a query may take that neither writes rows nor waits for anybody, in ms. */
+/** How long a query may take that writes no rows and waits for nobody, in ms. */
 export const PATIENCE_MS = 5000;
 
 /**
- * What a session of the sink relies on, whatever the role's own settings say. A commit must be durable, since the
- * stream is trimmed behind it; a plan made while the table was empty would scan the whole table for ever after; rows
- * that a policy would hide are an error.
+ * What a session of the sink relies on, whatever the role's settings say. A commit must be durable, since the stream
+ * is trimmed after it. A plan that was made while the table was empty would scan the whole table for ever. Rows that
+ * a policy would hide must be an error.
  */
 const SETTINGS = `
 SELECT set_config('synchronous_commit', 'on', false)
@@ -42,7 +42,7 @@ export interface PartitionQuery {
   values: unknown[];
   /** how long it may take; a batch may take as long as its lease is kept */
   seconds?: number;
-  /** tells texts of one name apart */
+  /** distinguishes the texts of one name */
   variant?: string;
 }
 
@@ -57,7 +57,7 @@ export class Sessions {
     this.pool = pool;
   }
 
-  /** A query on any connection, given up after `seconds`: nobody may hang on a dead connection. */
+  /** A query on any connection, abandoned after `seconds`: nobody may hang on a dead connection. */
   patiently<Row extends QueryResultRow>(
     seconds: number,
     text: string,
@@ -83,8 +83,8 @@ export class Sessions {
       await failpoint?.(`sent ${name}`);
       return await Promise.race([reply, abandoned.promise]);
     } catch (error) {
-      // A connection that failed otherwise than by an answer is not used again. Nor is one whose session may be
-      // to blame: a primary that was demoted, or a role whose settings have changed, is only left by a new one.
+      // A connection is not used again if it failed without an answer, or if its session may be to blame: after a
+      // primary was demoted, or a role's settings changed, only a new connection helps.
       if (!isPostgresError(error) || postgresErrorKind(error) === "configuration") {
         this.disconnect(stream);
       }
@@ -94,7 +94,7 @@ export class Sessions {
     }
   }
 
-  /** Runs a query with all constraints checked at once, and takes back what it did. */
+  /** Runs a query with all constraints checked at once, and rolls it back. */
   async rolledBack(keys: PartitionKeys, query: PartitionQuery): Promise<void> {
     const plain = (text: string) => this.query(keys, { name: "", text, values: [] });
     await plain("BEGIN");
@@ -102,7 +102,7 @@ export class Sessions {
       await plain("SET CONSTRAINTS ALL IMMEDIATE");
       await this.query(keys, query);
     } finally {
-      // A connection that was lost meanwhile is another one now, in no transaction.
+      // If the connection was lost meanwhile, this is a new one, in no transaction.
       await plain("ROLLBACK");
     }
   }
@@ -113,7 +113,7 @@ export class Sessions {
     return query === undefined ? 0 : Date.now() - query.since;
   }
 
-  /** Makes the partition's query fail with `reason`, whatever becomes of it in the server. */
+  /** Makes the partition's query fail with `reason`; the server may still finish it. */
   abandon({ stream }: PartitionKeys, reason: Error): void {
     this.#underWay.get(stream)?.fail(reason);
   }
@@ -122,7 +122,7 @@ export class Sessions {
     const known = this.#connections.get(stream);
     if (known) return known;
     const connection = await this.pool.connect();
-    // At once: it may come with the first answer.
+    // Registered at once, since the error may come with the first answer.
     connection.on("error", () => {
       if (this.#connections.get(stream) === connection) this.disconnect(stream);
     });

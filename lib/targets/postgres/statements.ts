@@ -8,8 +8,8 @@ import type { Batch, Parked, Removal, Upsert } from "../target.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
 
 /**
- * Five arrays as rows. In the select list PostgreSQL takes them apart as it goes; in FROM it stores them
- * first. The payloads come last, since pg copies all that came before once more when its buffer has to grow.
+ * Five arrays as rows. In the select list PostgreSQL unnests them row by row; in FROM it would store them
+ * first. The payloads come last, since pg copies everything before them again when its buffer has to grow.
  */
 const rowsSql = (first: number) => `
   (SELECT unnest($${first}::text[]) AS id, unnest($${first + 1}::int8[]) AS version,
@@ -18,9 +18,9 @@ const rowsSql = (first: number) => `
           unnest($${first + 4}::text[]) AS payload) AS e`;
 
 /**
- * Writes rows that are expected to be there, as the queries `updated` and, for those that are not there,
- * `added`; `only` is a condition that must hold. An older version never replaces a newer one. An update does
- * not know when its document was created: the row does.
+ * Writes rows that are expected to exist, by the query `updated`, and by `added` for those that do not; `only` is
+ * a condition that must hold. An older version never replaces a newer one. An update event does not know when
+ * its document was created, so the row keeps its value.
  */
 const writeSql = (table: string, first: number, only: string) =>
   `updated AS (
@@ -45,8 +45,8 @@ const writeSql = (table: string, first: number, only: string) =>
 )`;
 
 /**
- * Writes rows that are expected to be new, without looking for them. A row that is there fails the statement
- * (23505), and the batch is given once more, all of it to {@linkcode writeSql}.
+ * Writes rows that are expected to be new, without looking for them. A row that exists fails the statement
+ * (23505); then the whole batch is written again by {@linkcode writeSql}.
  */
 const insertSql = (table: string, first: number, only: string) =>
   `inserted AS (
@@ -100,13 +100,13 @@ export const valuesOf = ({ inserted, written, removed }: BatchValues): Buffer[] 
   ...removed,
 ];
 
-/** Tells the texts of one table apart: which parts they have. */
+/** Distinguishes the texts of one table: which parts they have. */
 export const variantOf = ({ inserted, written, removed }: BatchValues): string =>
   [inserted, written, removed].map(({ length }) => Math.sign(length)).join("");
 
 /**
- * The queries that write and remove a batch's rows. There is none for a part that has nothing to do:
- * PostgreSQL takes about 0.2 ms for each, as long as for a row that it writes.
+ * The queries that write and remove a batch's rows. A part with nothing to do has none, since PostgreSQL takes
+ * about 0.2 ms for each query, as long as for writing a row.
  * @param first the number of their first parameter
  * @param only a condition that must hold
  */
@@ -126,8 +126,8 @@ export function partsSql(
 }
 
 /**
- * The batch statement of a table. The offset moves only where it stands as expected, the epoch is ours and
- * nobody has changed what is parked; everything else happens only where it moved.
+ * The batch statement of a table. The offset moves only if it is as expected, the epoch is ours and nobody has
+ * changed what is parked; everything else happens only if the offset moved.
  */
 export function applySql(table: string, values: BatchValues, parking: boolean): string {
   const parts = partsSql(table, values, 7, "EXISTS (SELECT FROM moved)");
@@ -143,8 +143,8 @@ SELECT count(*)::int AS moved FROM moved`;
 }
 
 /**
- * Does all that a batch does to rows, then fails on purpose: the foreign key is checked when the statement
- * ends, behind the table's own triggers and foreign keys. What is deferred to the commit is not tried.
+ * Does all that a batch does to rows, then fails on purpose: the foreign key of our own is checked when the
+ * statement ends, after the table's triggers and foreign keys. What is deferred to the commit is not tried.
  */
 export const probeSql = (table: string) => `
 WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")}
@@ -173,15 +173,15 @@ export const rowValues = (upserts: Upsert[], removals: Removal[]): Buffer[] => [
 
 /**
  * The parameters of {@linkcode applySql} that hold rows.
- * @param careful whether no row is expected to be new
+ * @param noneNew whether no row is expected to be new
  */
 export function batchValues(
   { upserts, removals }: Batch,
-  careful: boolean,
+  noneNew: boolean,
   arena?: Arena,
 ): BatchValues {
   const [expectedNew, others]: [Upsert[], Upsert[]] = [[], []];
-  for (const upsert of upserts) (upsert.fresh && !careful ? expectedNew : others).push(upsert);
+  for (const upsert of upserts) (upsert.fresh && !noneNew ? expectedNew : others).push(upsert);
   return {
     inserted: expectedNew.length > 0 ? upsertValues(expectedNew, arena) : [],
     written: others.length > 0 ? upsertValues(others, arena) : [],
