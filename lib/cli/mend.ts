@@ -31,7 +31,7 @@ export async function runMend(options: MendOptions): Promise<void> {
         : `${done}mended: ${
           report.streams.join(", ")
         }; ${report.entries.length} entries removed, ` +
-          `${report.resent} documents sent again`,
+          `${report.resent} documents resent`,
     );
   }
   if (!yes && report.streams.length > 0) {

@@ -21,8 +21,8 @@ export type Failpoint =
   | "trimmed"
   | "probing"
   | "parking"
-  | "sending again"
-  | "sent again"
+  | "resending"
+  | "resent"
   | "releasing";
 
 const wanted = Deno.env.get("WRITEBEHIND_FAILPOINT");

@@ -42,7 +42,7 @@ export const LINES: {
   ],
   rewound: [
     "warning",
-    "{stream}: {documents} documents were sent again; run verify for what else was lost",
+    "{stream}: {documents} documents were resent; run verify for what else was lost",
   ],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],

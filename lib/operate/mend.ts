@@ -27,7 +27,7 @@ export interface FarEntry {
 export interface MendReport {
   /** the entries that are removed */
   entries: FarEntry[];
-  /** documents that such entries name: they are sent again, as they are now */
+  /** documents that such entries name: they are resent, as they are now */
   resent: number;
   /** streams that were put right */
   streams: string[];
@@ -40,7 +40,7 @@ const ATTEMPTS = 20;
 
 /**
  * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
- * they name are sent again.
+ * they name are resent.
  * @param options.dryRun looks, and changes nothing. @default {false}
  * @throws {WriteBehindError} where another program goes on writing to the stream
  *

@@ -6,7 +6,7 @@
 import type { Batch, Upsert } from "../targets/target.ts";
 import { type Event, isEvent, type Item } from "./decode.ts";
 
-/** The last event of a document: its row, if it is no delete. */
+/** The last event of a document: its row, unless it is a delete. */
 class Latest implements Upsert {
   event: Event;
   created: number | null;
@@ -47,15 +47,15 @@ class Latest implements Upsert {
   }
 }
 
-/** How many events of a batch are looked at for freshness. */
+/** How many events of a batch are sampled for freshness. */
 const TIMES_PER_BATCH = 64;
 
 /**
  * Keeps the last event of each document.
  * @param items in stream order, not empty
- * @param readDocuments gives the present state of documents (ids in, JSON text or `null` out) whose last
- * event has no payload. It may answer fewer than asked, where they would be too many bytes: the batch then
- * ends before the first event of a document that was not read.
+ * @param readDocuments reads the present state of documents whose last event has no payload: ids in, JSON text
+ * or `null` out. It may return fewer, if they would be too many bytes: then the batch ends before the first
+ * event of a document that was not read.
  */
 export async function coalesce(
   items: Item[],

@@ -10,7 +10,7 @@ import type { Parked, Refusal } from "../targets/target.ts";
 /** A stream entry as it came: id, then field names and values in turn. */
 export type Entry = [id: Buffer, fields: Buffer[]];
 
-/** An event that was understood. */
+/** A decoded event. */
 export interface Event {
   streamId: string;
   ms: number;
@@ -21,11 +21,11 @@ export interface Event {
   type: EventType;
   /** ms since 1970 */
   ts: number;
-  /** `null` for a delete, and where the producer sends none */
+  /** `null` for a delete, and if the producer sends none */
   payload: Buffer | null;
 }
 
-/** What an entry in its place comes to: an event, or what is to be parked in its stead. */
+/** What a stream entry decodes to: an event, or what is parked instead. */
 export type Item = Event | Parked;
 
 /** Whether an item is an event. */
@@ -34,8 +34,8 @@ export function isEvent(item: Item): item is Event {
 }
 
 /**
- * An event in the bytes of the reply that brought it. Of a hot document nearly all events are left out of a
- * batch, so a view of a value is made when it is asked for.
+ * An event in the bytes of the reply that brought it. A batch leaves out nearly all events of a hot document, so a
+ * view of a value is made only when it is asked for.
  */
 class ReceivedEvent implements Event {
   #bytes: Buffer;
@@ -72,8 +72,8 @@ class ReceivedEvent implements Event {
 }
 
 /**
- * Reads an entry where it lies. What is no event is to be parked as it came. The payload is not looked into.
- * @param spans where its values begin and end in `bytes`, in turn: the id, then field names and values
+ * Decodes an entry in place. What is no event is parked unchanged. The payload is not parsed.
+ * @param spans where its values begin and end in `bytes`: the id, then field names and values in turn
  */
 export function decode(bytes: Buffer, spans: readonly number[]): Item {
   let dash = spans[0]!;
@@ -86,7 +86,7 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
     const to = spans[at + 1]!;
     const value = spans[at + 2]!;
     const valueEnd = spans[at + 3]!;
-    // Other fields are other people's.
+    // Other fields belong to other programs.
     if (same(bytes, from, to, TS)) ts = value, tsEnd = valueEnd;
     else if (same(bytes, from, to, DOC_ID)) id = value, idEnd = valueEnd;
     else if (same(bytes, from, to, EVENT_TYPE)) type = value, typeEnd = valueEnd;
@@ -112,7 +112,7 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
   return new ReceivedEvent(ms, seq, key, known, time, bytes, id, payload, payloadEnd);
 }
 
-/** Reads an entry whose values came one by one. */
+/** Decodes an entry whose values are separate buffers. */
 export function decodeEntry([id, fields]: Entry): Item {
   const spans: number[] = [];
   let end = 0;
@@ -138,8 +138,8 @@ function undecodable(bytes: Buffer, spans: readonly number[], reason: string): P
   };
 }
 
-// This runs for every event, so bytes are compared and counted in place: a string of each would cost more
-// than all the rest.
+// This runs for every event, so bytes are compared and parsed in place: making strings of them would cost
+// more than everything else.
 
 const DASH = 0x2d;
 const [TS, DOC_ID, EVENT_TYPE, PAYLOAD] = ["ts", "doc_id", "event_type", "payload"].map((name) =>
@@ -157,7 +157,7 @@ function same(bytes: Buffer, from: number, to: number, name: Buffer): boolean {
   return true;
 }
 
-/** The number that digits make; NaN for anything else. Beyond 2^53 it is only near. */
+/** The number that the digits spell; NaN for anything else. Not exact beyond 2^53. */
 function decimal(bytes: Buffer, from: number, to: number): number {
   if (from >= to) return NaN;
   let value = 0;
@@ -191,7 +191,7 @@ function isPlainText(bytes: Buffer, from: number, to: number): boolean {
 
 /**
  * Turns an event into one to be parked.
- * @param payload where the event carries none, the document as it was read for it
+ * @param payload for an event without one, the document that was read for it
  */
 export function park(event: Event, refusal: Refusal, payload = event.payload): Parked {
   const { streamId, docId: id, type, ts } = event;

@@ -14,7 +14,7 @@ export class Freshness {
     }
   }
 
-  /** Half and 99 % of the recent events were at least as fresh, in ms. */
+  /** The times within which half, and 99 %, of the recent events became visible, in ms. */
   quantiles(): { freshness_p50_ms: number; freshness_p99_ms: number } {
     const sorted = [...this.#recent].sort((a, b) => a - b);
     const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))] ?? 0;

@@ -19,10 +19,10 @@ import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
 import { Trimmer } from "./trimmer.ts";
 
-/** How often a sink in waiting looks whether its partition is free, in ms. */
+/** How often a standby looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
 
-/** The stream no longer holds what the target has applied last. */
+/** The stream no longer holds the last event that the target applied. */
 export class WentBackError extends WriteBehindError {}
 
 /** A partition that was claimed, and the trimming of its stream. */
@@ -31,7 +31,7 @@ export interface Owned {
   trimmer: Trimmer;
 }
 
-/** The ownership of one partition, by one claim after the other. */
+/** The ownership of one partition, one claim after the other. */
 export class PartitionOwnership {
   #target: Target;
   #config: Config;
@@ -40,7 +40,7 @@ export class PartitionOwnership {
   #report: PartitionReport;
   /** the claim that is in use */
   #claim: Claim | null = null;
-  /** the newest claim, also where a failure has ended its use: its lease is given back in the end */
+  /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
   #lease: Claim | null = null;
   #renewedAt = 0;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
@@ -62,7 +62,7 @@ export class PartitionOwnership {
   }
 
   /**
-   * Takes the partition, and waits where another sink has it.
+   * Takes the partition; waits while another sink owns it.
    * @param follow whether to wait for ever; else until the owner has drained what was there
    * @returns `null` where the owner has drained it, or where the signal was aborted
    */
@@ -79,13 +79,13 @@ export class PartitionOwnership {
         return await this.#begin(claim);
       }
       this.#report.standby();
-      // The stream is its owner's business now, who also trims it.
+      // The owner trims the stream, so an entry that our trimmer misses means nothing.
       this.#trimmer = null;
       if (!follow) {
         const offset = await this.#target.offsets.offset(this.#keys);
         const last = await lastGeneratedId(await this.#reader.connection(), this.#keys.stream);
         goal ??= last;
-        // An offset past the last id means a stream that has gone back, which its owner has to mend.
+        // An offset past the last id means that the stream has gone back: its owner has to rewind it.
         if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) return null;
       }
       await delay(STANDBY_MS, signal);
@@ -93,9 +93,9 @@ export class PartitionOwnership {
     return null;
   }
 
-  /** Starts on a partition that was claimed: the stream must hold what the target has applied last. */
+  /** Begins with a partition that was claimed: the stream must hold the last event that the target applied. */
   async #begin(claim: Claim): Promise<Owned> {
-    // Every begin has a connection of its own, so no other server can slip in behind the check.
+    // A new connection for each begin, so that what is checked here is the server that is read from.
     this.#reader.close();
     const redis = await this.#reader.connection();
     await checkShape(redis, this.#config, this.#keys.entity);
@@ -104,7 +104,7 @@ export class PartitionOwnership {
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
     this.#claim = claim;
     this.#renewedAt = Date.now();
-    // A trim may have missed an older witness than the one that the target names by now.
+    // A trim may have missed a witness older than the one that the target names now.
     if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
       await this.#rewind(claim);
     }
@@ -114,18 +114,18 @@ export class PartitionOwnership {
     return { claim, trimmer };
   }
 
-  /** The stream has gone back: says so, and resends what the target may not have. */
+  /** The stream has gone back: reports it, and resends what the target may not have. */
   async #rewind(claim: Claim): Promise<void> {
     const what =
       `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
       "last, is not in it any more";
     this.#report.goneBack(claim.witness, new WentBackError(what));
-    await failpoint?.("sending again");
+    await failpoint?.("resending");
     const sent = await rewind(await this.#reader.connection(), this.#keys, claim.offset);
-    await failpoint?.("sent again");
+    await failpoint?.("resent");
     await this.#target.ownership.wentBack(claim);
     claim.witness = "0-0";
-    const done = `${sent} documents were sent again; run verify for what else was lost`;
+    const done = `${sent} documents were resent; run verify for what else was lost`;
     this.#report.rewound(sent, new WentBackError(`${what}; ${done}`));
   }
 
@@ -141,10 +141,10 @@ export class PartitionOwnership {
       const lost = error instanceof OwnershipLostError;
       if (lost) {
         this.#claim = this.#lease = null;
-        // What is missing from now on, a successor has trimmed.
+        // From now on, entries may be missing because the next owner has trimmed them.
         void this.#trimmer?.stop();
       } else this.#report.trouble("leaseNotRenewed", error);
-      // A statement whose connection has silently died would be waited for until the system gives up.
+      // If its connection has silently died, the statement would hang until the system gives up.
       if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
         this.#target.ownership.abandon(claim, asError(error));
       }
@@ -152,7 +152,7 @@ export class PartitionOwnership {
   }
 
   /**
-   * Looks whether a claim still holds.
+   * Checks that a claim still holds.
    * @throws {OwnershipLostError} it does not
    * @throws {WentBackError} it does, and its stream has gone back
    */
@@ -164,7 +164,7 @@ export class PartitionOwnership {
     }
   }
 
-  /** Ends the use of the claim, whose lease goes on: only the next one has the true offset. */
+  /** Ends the use of the claim but keeps its lease: only a new claim has the true offset. */
   end(): void {
     this.#claim = null;
     void this.#trimmer?.stop();
@@ -185,7 +185,7 @@ export class PartitionOwnership {
       await this.#target.ownership.release(this.#keys, lease);
       if (lease !== null) this.#report.released();
     } catch (error) {
-      // A successor waits for the lease to end: that costs time, nothing else.
+      // The next owner has to wait for the lease to end: that costs time, nothing else.
       this.#report.trouble("releaseFailed", error);
     }
   }

@@ -43,9 +43,9 @@ export class PartitionSink {
   #reader: StreamReader;
   #ownership: PartitionOwnership;
   #poison: Poison;
-  /** lowered when a batch takes the database too long */
+  /** halved when a batch takes the target too long */
   #batchSize: number;
-  /** what the target failed a batch with last */
+  /** the last error of the target for a batch */
   #refused: unknown;
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
@@ -63,11 +63,11 @@ export class PartitionSink {
 
   /**
    * Applies events until there are none left, or, with `follow`, until the signal is aborted. The batch
-   * under way when it is aborted is finished. What may pass by itself is tried again for ever.
+   * under way when it is aborted is finished. What may pass by itself is retried for ever.
    * @throws without `follow`, the first error that cannot pass by itself; with it, never
    */
   async run({ follow, signal }: { follow: boolean; signal: AbortSignal }): Promise<void> {
-    // A read that waits for events would hold up a stop for its whole waiting time.
+    // A read that waits for events would delay a stop by its whole waiting time.
     const unblock = () => this.#reader.close();
     if (follow) signal.addEventListener("abort", unblock, { once: true });
     try {
@@ -79,13 +79,13 @@ export class PartitionSink {
           if (!follow) return;
         } catch (error) {
           if (signal.aborted && follow) {
-            // A stop closes the reader under whoever waits for it; a batch fails by itself only.
+            // A stop closes the reader, so a failed read means nothing; a failed batch does.
             if (error === this.#refused) this.#failed(asError(error));
             return;
           }
           const kind = this.#failed(asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
-          await this.#next.catch(() => {}); // its error came with the one that ended the loop
+          await this.#next.catch(() => {}); // its error is the one that ended the loop, or follows from it
           if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           const attempt = this.report.failuresInARow;
@@ -118,8 +118,8 @@ export class PartitionSink {
         this.#readOn(claim.offset, true);
         continue;
       }
-      // With a backlog the next batch is read while this one commits. At the end of the stream that
-      // would make small batches: there it is read afterwards, with all that came in the meantime.
+      // With a backlog the next batch is read while this one commits. At the end of the stream that would
+      // make small batches, so there it is read afterwards, with all events that came meanwhile.
       const prefetch = work.more && !claim.hasParked;
       if (prefetch) this.#readOn(work.batch.lastId, false);
       const applied = await this.#apply(claim, work);
@@ -133,7 +133,7 @@ export class PartitionSink {
     }
   }
 
-  /** Begins to read what stands behind a position. */
+  /** Begins to read the entries after a position. */
   #readOn(position: string, wait: boolean): void {
     this.#next = awaitedLater(this.#read(position, wait));
   }
@@ -151,8 +151,8 @@ export class PartitionSink {
   }
 
   /**
-   * The entries before the first one whose id no version can hold. It is not parked: the offset would stand at its
-   * id, past everything that comes after.
+   * The entries before the first one whose id no version can hold. It cannot be parked: the offset would move to its
+   * id, past everything that comes later.
    */
   #withoutFar(items: Item[]): Item[] {
     const isFar = ({ streamId }: Item) => compareStreamIds(streamId, LAST_STREAM_ID) > 0;
@@ -171,7 +171,7 @@ export class PartitionSink {
     return coalesce(items, (docIds) => this.#reader.documents(docIds));
   }
 
-  /** Applies a batch. What cannot be stored is parked, and so is what stands behind something parked. */
+  /** Applies a batch. What cannot be stored is parked, and so are later events of parked documents. */
   async #apply(claim: Claim, { items, batch }: Work): Promise<Batch> {
     if (claim.hasParked) {
       items = await this.#parkBehind(claim, items);
@@ -186,7 +186,7 @@ export class PartitionSink {
         return batch;
       } catch (error) {
         if (isTurn(error)) throw error;
-        // Only what this batch covers may be judged by it: a batch may end before its items do.
+        // The batch may cover only the first of its items, and only those may be blamed for its error.
         const covered = items.slice(0, batch.events);
         const parkedNow = await this.#poison.park(claim, covered, batch, error);
         if (parkedNow === null) {
@@ -209,7 +209,7 @@ export class PartitionSink {
     return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
   }
 
-  /** Notes a failure. The partition is claimed anew before the next attempt, which has the true offset. */
+  /** Notes a failure. Before the next attempt the partition is claimed again, which shows the true offset. */
   #failed(error: Error): ErrorKind {
     this.#ownership.end();
     if (isTurn(error)) {
@@ -230,7 +230,7 @@ export class PartitionSink {
   }
 }
 
-/** A turn of events that claiming again deals with, not a failure. */
+/** Not a failure: claiming again is all that is needed. */
 const isTurn = (error: unknown): boolean =>
   error instanceof OwnershipLostError || error instanceof ParkedChangedError;
 

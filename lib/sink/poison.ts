@@ -1,10 +1,10 @@
 /**
  * Finds the rows of a batch that cannot be stored, so that the others can.
  *
- * Whether an error is a document's is found by trying, whatever its code: rows that are refused where others go
- * through are to blame. Where all are refused, codes that speak of data are believed; for any other, rows that
- * nobody has to answer for must go through (see `works` in the port), or it is a fault of configuration, which
- * parks nothing. What may be chance, such as a deadlock, counts only where it came again and again for that row.
+ * Whether an error is a document's fault is found by trying, whatever its code: rows that are refused while others go
+ * through are to blame. If all rows are refused, a code that means bad data is believed. For any other code, harmless
+ * rows are tried (see `works` in the port): if those are refused too, the configuration is to blame, and nothing is
+ * parked. What may be chance, such as a deadlock, counts only if it comes again and again for that row.
  * @module
  */
 
@@ -12,21 +12,21 @@ import { failpoint } from "../core/failpoints.ts";
 import type { Batch, BatchRows, Claim, Refusal, Target, Tried } from "../targets/target.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 
-/** What may be chance is a row's fault after so many failures of it alone, over so many ms. */
+/** What may be chance is a row's fault after so many failures of the row, over at least so many ms. */
 const FAILURES = 3;
 const SPREAD_MS = 5000;
 
-/** A row that was refused for what may be chance. */
+/** A row that was refused for a reason that may be chance. */
 interface Suspect {
   since: number;
   failures: number;
 }
 
-/** Judges the batches of one partition that were refused. */
+/** Finds the rows to blame in the refused batches of one partition. */
 export class Poison {
   #target: Target;
   #suspects = new Map<string, Suspect>();
-  /** failures that may be chance, since a batch went well */
+  /** failures that may be chance, since the last batch that was applied */
   #chances = 0;
   #now: () => number;
 
@@ -37,10 +37,10 @@ export class Poison {
   }
 
   /**
-   * Parks the last event of each document whose row cannot be stored. An event before it, if there is one in
-   * the batch, takes its place: it may be fine.
-   * @param items what the batch covers
-   * @param error what the target refused it for
+   * Parks the last event of each document whose row cannot be stored. If the batch has an earlier event of the
+   * document, that one is tried next: it may be fine.
+   * @param items the items that the batch covers
+   * @param error the target's error for the batch
    * @returns the items with those events parked, `null` where no document is to blame
    * @throws where trying fails for another reason
    */
@@ -48,7 +48,7 @@ export class Poison {
     const kind = this.#target.kindOf(error);
     const rows = batch.upserts.length + batch.removals.length;
     if (kind === "transient" || rows === 0 || kind === "too_large" && rows > 1) return null;
-    // Once is chance. Trying would wait for the same locks, and nobody would be told of the failure meanwhile.
+    // The first time it is chance: trying would wait for the same locks, and delay the report of the failure.
     if (kind === "chance" && ++this.#chances === 1) return null;
     await failpoint?.("probing");
     const refused = await this.#refused(claim, batch);
@@ -68,7 +68,7 @@ export class Poison {
     return result;
   }
 
-  /** A batch went well. */
+  /** A batch was applied. */
   wentWell(): void {
     this.#chances = 0;
   }
@@ -76,7 +76,7 @@ export class Poison {
   /** Why rows cannot be stored, by their keys. */
   async #refused(claim: Claim, batch: Batch): Promise<Map<string, Refusal>> {
     const { batches } = this.#target;
-    // What is no JSON is found in one statement. Where that was all, the batch goes well without it.
+    // One statement finds what is no JSON. If there was nothing else, the batch goes through without it.
     const invalid = await batches.invalidPayloads(claim, batch.upserts);
     if (invalid.size > 0) return invalid;
     for (const deep of [false, true]) {
@@ -110,7 +110,7 @@ export class Poison {
     return blamed;
   }
 
-  /** Notes one more failure of a row, and tells whether it is chance no more. */
+  /** Notes one more failure of a row. @returns whether it can no longer be chance */
   #isAgain(row: string, before: Map<string, Suspect>): boolean {
     const now = this.#now();
     const { since, failures } = before.get(row) ?? { since: now, failures: 0 };
@@ -120,9 +120,9 @@ export class Poison {
 }
 
 /**
- * Why rows cannot be stored, by their keys, found by halving: one bad row in 1,000 takes about twenty attempts of
- * ever fewer rows, and n bad rows at most 2·n.
- * @param attempt tries rows, or writes them: why they are refused together, `null` where they are not
+ * Finds the rows that cannot be stored by halving, and returns why, by their keys. One bad row in 1,000 takes about
+ * twenty attempts with ever fewer rows.
+ * @param attempt tries rows, or writes them: returns why they are refused together, `null` where they are not
  */
 export async function refusedRows<R extends Refusal>(
   { upserts, removals }: BatchRows,
@@ -148,7 +148,7 @@ export async function refusedRows<R extends Refusal>(
       removals: removals.slice(Math.max(0, middle - upserts.length)),
     };
     const inLeft = await halve(left, null);
-    // Where the left half is fine the bad row is in the right one, and need not be asked for again.
+    // If the left half is fine, the right half is known to be refused and need not be tried.
     const single = right.upserts.length + right.removals.length === 1;
     await halve(right, inLeft || single ? null : refusal);
     return true;

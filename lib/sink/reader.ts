@@ -11,7 +11,7 @@ import type { PartitionKeys } from "../redis/keys.ts";
 import { type Reply, RespConnection } from "../redis/resp.ts";
 import { decode, type Item } from "./decode.ts";
 
-/** How long a read waits for events before it looks around again, in ms. */
+/** How long a read waits for events before it returns empty, in ms. */
 const BLOCK_MS = 1000;
 
 /** Entries that were read and decoded, and whether there may be more. */
@@ -31,7 +31,7 @@ export class StreamReader {
     this.#keys = keys;
   }
 
-  /** The connection for all but reading. Opened, with the one for reading, when first needed. */
+  /** The connection for everything but reading; both are opened when first needed. */
   async connection(): Promise<RedisConnection> {
     return (await this.#connections()).control;
   }
@@ -50,12 +50,12 @@ export class StreamReader {
     let bulk: RespConnection | undefined;
     try {
       bulk = await RespConnection.open(this.#config);
-      // Reading goes on only as long as trimming can.
+      // No reading without trimming: both connections end together.
       control.once(
         "end",
         () => bulk?.close(new ConnectionError("Connection to Redis lost: the one for trimming")),
       );
-      // What is checked on one must hold for what the other reads.
+      // What is checked on one connection must hold for the server that the other reads from.
       if (runIdOf(await control.info("server")) !== runIdOf(await bulk.call(["INFO", "server"]))) {
         throw new ConnectionError("Connection to Redis lost: another server has taken its place");
       }
@@ -69,9 +69,9 @@ export class StreamReader {
 
   /**
    * Reads the entries after a position: at most `size` of them and `batch_bytes`, plus one.
-   * What it gives lies in memory that the read after the next one writes over.
+   * The result lies in memory that the read after the next one overwrites.
    * @param position a stream id
-   * @param wait whether to wait, about a second, for events where there are none; it may then give fewer
+   * @param wait whether to wait, about a second, for events if there are none; then it may return fewer
    */
   async read(position: string, size: number, wait: boolean): Promise<Part> {
     const { batch_bytes } = this.#config.write_behind;
@@ -85,16 +85,16 @@ export class StreamReader {
       bytes += spans.at(-1)! - spans[0]!;
       return decode(reply, spans);
     };
-    // Redis knows no limit of bytes here. The writers note the longest payload of the stream, so that a
-    // count can be chosen that fits whatever the entries are; small ones are then asked for again.
+    // Redis has no limit of bytes here. The writers note the stream's longest payload, so that the count can be
+    // chosen to fit in any case; if the entries are small, more are read.
     const fitting = async () => {
       const largest = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
       const fits = largest === 0 ? size : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
       return Math.min(size - items.length, fits);
     };
     if (wait) {
-      // Where there are none, it answers when the first write comes, with what that one write appended. So
-      // few are asked for that they fit whatever they are: asking for the longest would cost a round trip.
+      // If there are none, Redis answers with what the next write appends. The count is so small that any entries
+      // fit, since asking for the longest payload would cost a round trip.
       const count = Math.min(size, Math.max(1, Math.floor(batch_bytes / max_bytes)));
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
@@ -129,7 +129,7 @@ export class StreamReader {
   }
 }
 
-/** A server's run has an id of its own. */
+/** The id of a server's run, which is new after each start. */
 function runIdOf(info: Reply | string): string | undefined {
   return /run_id:(\w+)/.exec(String(info))?.[1];
 }

@@ -1,5 +1,5 @@
 /**
- * What is seen of one partition: its state and sums, events, counters, and gauges in Redis for people.
+ * The report of one partition: its state and sums, its events and counters, and its gauges in Redis for people.
  * @module
  */
 
@@ -19,27 +19,27 @@ import { Freshness } from "./freshness.ts";
 /** What a sink does with a partition now. */
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
 
-/** What goes on failing beside the batches. */
+/** What may keep failing beside the batches. */
 type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed";
 
 /** The report of one partition. */
 export class PartitionReport {
   state: PartitionState = "idle";
-  /** the newest failure; `null` once a batch went well again */
+  /** the newest failure; `null` once a batch was applied again */
   lastError: Error | null = null;
-  /** failures since the last batch that went well */
+  /** failures since the last batch that was applied */
   failuresInARow = 0;
   /** events applied, and rows written or removed for them, since this sink was made */
   events = 0;
   rows = 0;
-  /** events put in the dead letter */
+  /** events that were parked */
   parked = 0;
   /** events that had nothing to write: their document was gone, and they carried no payload */
   noops = 0;
-  /** times that the stream was found to have gone back */
+  /** how often the stream went back */
   wentBack = 0;
   readonly place: Place;
-  /** whether the sink has the partition, as its events said last; `null` where they have not said it */
+  /** whether the sink owns the partition, by its last event of ownership; `null` where there was none */
   #owns: boolean | null = null;
   #emitter: Emitter<SinkEvents>;
   #counters: Counters;
@@ -49,7 +49,7 @@ export class PartitionReport {
   #appliedAt = 0;
   #troubles = new OncePerMinute();
 
-  /** @param gauges the hash in Redis that shows people how the partition is */
+  /** @param gauges the key of the hash in Redis that shows people the partition's state */
   constructor(
     place: Place,
     emitter: Emitter<SinkEvents>,
@@ -63,14 +63,14 @@ export class PartitionReport {
   }
 
   claimed({ epoch, offset }: Claim): void {
-    // What failed is not over by claiming again: a batch has to go well.
+    // Claiming again does not end a failure: a batch has to be applied.
     if (this.failuresInARow === 0 || this.state === "standby") this.state = "owner";
     this.#emitter.emit("claimed", { ...this.place, epoch, offset, again: this.#owns === true });
     this.#owns = true;
     this.#show();
   }
 
-  /** Another sink has the partition. */
+  /** Another sink owns the partition. */
   standby(): void {
     this.state = "standby";
     if (this.#owns === false) return;
@@ -78,7 +78,7 @@ export class PartitionReport {
     this.#emitter.emit("standby", this.place);
   }
 
-  /** The claim is of no use any more, and no failure has ended it: a new one has to be made. */
+  /** The claim has ended, but not by a failure: a new one has to be made. */
   turned(error: Error): void {
     this.state = "standby";
     if (!(error instanceof OwnershipLostError)) return;
@@ -119,7 +119,7 @@ export class PartitionReport {
     this.#show();
   }
 
-  /** With nothing left to apply, a failure that is over is not shown any longer. */
+  /** Nothing is left to apply, so an earlier failure is over. */
   caughtUp(): void {
     if (this.failuresInARow === 0) return;
     this.#wentWell();
@@ -160,22 +160,22 @@ export class PartitionReport {
   rewound(documents: number, error: Error): void {
     this.lastError = error;
     const { stream } = this.place;
-    this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents sent again`);
+    this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents resent`);
     this.#emitter.emit("rewound", { ...this.place, documents });
   }
 
-  /** Something goes on failing: an event once a minute at most, while it lasts. */
+  /** Something keeps failing: an event at most once a minute, while it lasts. */
   trouble(what: Trouble, error: unknown): void {
     if (!this.#troubles.allows(what)) return;
     this.#emitter.emit(what, { ...this.place, error: asError(error) });
   }
 
-  /** It has gone well again. */
+  /** It has succeeded again. */
   over(what: Trouble): void {
     this.#troubles.over(what);
   }
 
-  /** Shows people, by way of Redis, how this partition is. */
+  /** Shows people, by way of Redis, the state of this partition. */
   #show(): void {
     this.#counters.gauge(this.#gauges, () => ({
       ...this.#freshness.quantiles(),

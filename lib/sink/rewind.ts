@@ -2,8 +2,8 @@
  * What to do when the stream has gone back: a stale replica was promoted, an old append-only file or
  * snapshot was loaded, everything was flushed, or somebody trimmed.
  *
- * Redis is the truth. Ids that the target has passed would be skipped, so the stream's last id is moved to the
- * offset, above which new ids begin, and every document named by an entry at or below it is sent again from Redis.
+ * Redis is the truth. Ids that the target has passed would be skipped, so the stream's last id is moved up to the
+ * offset: new ids begin above it. Then every document that an entry at or below the offset names is resent from Redis.
  * @module
  */
 
@@ -12,10 +12,10 @@ import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
 import { decodeEntry, type Entry, isEvent } from "./decode.ts";
 
-/** Entries looked through at a time. */
+/** How many entries are read at a time. */
 const CHUNK = 500;
 
-/** Whether the entry that the target has applied last is still in the stream. */
+/** Whether the last entry that the target applied is still in the stream. */
 export async function hasWitness(
   redis: RedisConnection,
   { stream }: PartitionKeys,
@@ -26,9 +26,9 @@ export async function hasWitness(
 }
 
 /**
- * Mends a stream that has gone back. Safe to break off and to do again: it only appends.
+ * Rewinds a stream that has gone back. It only appends, so it may be stopped and run again.
  * @param offset the last stream id that the target holds
- * @returns documents sent again
+ * @returns how many documents were resent
  */
 export async function rewind(
   redis: RedisConnection,
@@ -51,10 +51,10 @@ export async function rewind(
 }
 
 /**
- * Sends a document's present state to the target again, a delete where it is gone.
+ * Resends a document: appends its present state as a new event, or a delete if it is gone.
  * @param expected the JSON text that it must still have, `null` where it must still be missing;
  * `undefined` takes any state
- * @returns the event's stream id, or `null` where the document has changed and nothing was sent
+ * @returns the event's stream id, or `null` where the document has changed and nothing was appended
  */
 export async function resend(
   redis: RedisConnection,

@@ -17,7 +17,7 @@ import { PartitionReport, type PartitionState } from "./report.ts";
 
 export type { PartitionState };
 
-/** What a sink has done so far, and how it is. */
+/** What a sink has done so far, and its state. */
 export interface SinkStatus {
   /** events applied */
   events: number;
@@ -25,11 +25,11 @@ export interface SinkStatus {
   rows: number;
   /** events that had nothing to write: their document was gone, and they carried no payload */
   noops: number;
-  /** events put in the dead-letter table */
+  /** events that were parked */
   parked: number;
-  /** times that a stream had gone back */
+  /** how often a stream went back */
   wentBack: number;
-  /** each partition by its stream; `lastError` is why it failed last, `null` once a batch went well again */
+  /** each partition by its stream; `lastError` is why it failed last, `null` once a batch was applied again */
   partitions: {
     stream: string;
     state: PartitionState;
@@ -107,16 +107,16 @@ export class RedisWriteBehind {
     };
   }
 
-  /** The newest failure of any partition that has not gone well since; `null` where all is well. */
+  /** The newest failure of a partition that has applied nothing since; `null` where all is well. */
   get lastError(): Error | null {
     return this.#partitions.find(({ report }) => report.lastError)?.report.lastError ?? null;
   }
 
   /**
-   * Applies all events that are there, then gives the partitions back. Where another sink owns a
+   * Applies all events in the streams, then gives the partitions back. Where another sink owns a
    * partition, waits until that one has applied them.
    * @returns the status afterwards
-   * @throws the first error that trying again cannot mend; transient ones are tried again for ever
+   * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
   async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
     try {

@@ -1,6 +1,6 @@
 /**
- * Trimming: what the target holds is removed from the stream. It is also what notices that a stream has gone
- * back, since the entry that the target has applied last must still be there: the witness.
+ * Trimming: removes from the stream what the target holds. It also notices that a stream has gone back, since the
+ * last entry that the target applied must still be there: the witness.
  * @module
  */
 
@@ -15,12 +15,12 @@ import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness } from "./rewind.ts";
 
-/** How long a small batch may stay in the stream behind its commit, in ms: trimming each would cost as much as it. */
+/** How long a small batch may stay in the stream after its commit, in ms: trimming each costs as much as a batch. */
 const TRIM_MS = 100;
 
 /** Trims the stream of one claim. */
 export class Trimmer {
-  /** the stream does not hold what the target has applied last */
+  /** whether the stream no longer holds the last entry that the target applied */
   witnessMissing = false;
   #reader: StreamReader;
   #claim: Claim;
@@ -45,11 +45,11 @@ export class Trimmer {
     this.#claim = claim;
     this.#entriesRead = entriesRead;
     this.#witness = claim.witness;
-    // Without a witness there is nothing at the offset to trim to: the next batch brings one.
+    // Without a witness the stream has no entry at the offset to trim to; the next batch brings one.
     this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
   }
 
-  /** Makes the stream's consumer group, which shows people how far the target is, and a trimmer. */
+  /** Creates a trimmer, and the stream's consumer group, which shows people how far the target is. */
   static async begin(
     reader: StreamReader,
     claim: Claim,
@@ -92,15 +92,15 @@ export class Trimmer {
       this.#report.over("trimFailed");
     } catch (error) {
       if (!this.#stopped) this.#report.trouble("trimFailed", error);
-      // Nothing depends on it: the next batch trims further. Whether this one did is not known.
+      // Nothing depends on it: the next batch trims further. Whether this trim took effect is unknown.
       this.#trimmedTo = this.#witness = "0-0";
     }
     await failpoint?.("trimmed");
   }
 
   /**
-   * Looks whether the stream has gone back. With nothing to read there is nothing to trim either, so nothing
-   * else would notice it under a connection that lives on: new events below the offset would never be read.
+   * Checks whether the stream has gone back. With nothing to read there is nothing to trim either, so if the
+   * connection lives on, nothing else would notice, and new events below the offset would never be read.
    */
   async lookForWitness(): Promise<void> {
     if (this.#stopped) return;
@@ -117,7 +117,7 @@ export class Trimmer {
   }
 }
 
-/** The group is for people's tools. Where Redis is full it takes none, and draining is what makes room. */
+/** The group is for people's tools. A full Redis refuses it, and only draining frees memory. */
 async function showGroup(
   redis: RedisConnection,
   { stream }: PartitionKeys,
@@ -129,7 +129,7 @@ async function showGroup(
   };
   await redis.xgroup("CREATE", stream, CONSUMER_GROUP, offset, "MKSTREAM").catch(unlessDone);
   await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, owner).catch(unlessDone);
-  // Those of sinks that are gone; one that has entries pending reads by the group, so it is none of ours.
+  // Those of sinks that are gone; a consumer with pending entries reads by the group, so it is not ours.
   const consumers = await redis.xinfo("CONSUMERS", stream, CONSUMER_GROUP).catch(unlessDone);
   for (const consumer of (consumers ?? []) as unknown[]) {
     const fields = pairsOf(consumer);

@@ -210,8 +210,8 @@ Deno.test("a sink killed while it parks: each bad event is parked once, later on
   await pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
 });
 
-Deno.test("a sink killed while it mends a stream that has gone back", async (t) => {
-  for (const place of ["sending again", "sent again"]) {
+Deno.test("a sink killed while it rewinds a stream that has gone back", async (t) => {
+  for (const place of ["resending", "resent"]) {
     await t.step(place, async () => {
       await fresh();
       const { redis, pool, config } = pipeline;

@@ -117,7 +117,7 @@ Deno.test("a stream that has gone back", (t) =>
       assert.equal((await drain(pipeline)).wentBack, 0, "said once");
     },
 
-    "a document deleted meanwhile is sent again as a delete": async (pipeline) => {
+    "a document deleted meanwhile is resent as a delete": async (pipeline) => {
       const { redis, config } = pipeline;
       await insertDocument(redis, config, "session", { n: 1 }, "a");
       await insertDocument(redis, config, "session", { n: 1 }, "b");
