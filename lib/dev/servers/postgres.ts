@@ -38,7 +38,7 @@ const STOP_MS = 20_000;
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
   const { user, password, database } = EMBEDDED_DATABASE;
   const { dir, data, account, program } = await prepareData(options.dir, EMBEDDED_DATABASE);
-  // As pg_ctl does: the first line is the postmaster's pid, the eighth its state.
+  // As pg_ctl does: the first line is the postmaster's pid, the eighth its state; none is there at first.
   const lockFile = async () =>
     (await Deno.readTextFile(join(data, "postmaster.pid")).catch(() => "")).split("\n");
   const server = await startServer(
