@@ -7,7 +7,7 @@
 import { DocumentError } from "../errors.ts";
 import { LONG_NUMBER, type Spelled, spellNumbers } from "./exact_numbers.ts";
 import { invalid } from "./invalid.ts";
-import { ARRAY, ARRAY_END, END, JsonReader, OBJECT, OBJECT_END, STRING } from "./reader.ts";
+import { ARRAY, ARRAY_END, END, JsonReader, NUMBER, OBJECT, OBJECT_END, STRING } from "./reader.ts";
 
 /** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | JsonObject;
@@ -40,11 +40,25 @@ export const MAX_DEPTH = 127;
  * ```
  */
 export function encodeJson(document: JsonObject | string, maxBytes: number): EncodedJson {
-  if (typeof document !== "string") return encodeObject(document, maxBytes);
-  checkLength(document, maxBytes);
-  checkText(document);
-  return { text: document, ...spellNumbers(document) };
+  return typeof document === "string"
+    ? encodeText(document, maxBytes)
+    : encodeObject(document, maxBytes);
 }
+
+function encodeText(text: string, maxBytes: number): EncodedJson {
+  checkLength(text, maxBytes);
+  const document = parsed(text);
+  const seen = { longNumber: false };
+  // Written as JSON.stringify writes it, a text has no key twice, and no number that parsing would hide.
+  const plain = isPlain(document, 0, seen) && !text.includes("\\u") &&
+    JSON.stringify(document) === text;
+  return spelled(text, plain ? seen.longNumber : checkText(text));
+}
+
+const spelled = (text: string, longNumber: boolean): EncodedJson => ({
+  text,
+  ...(longNumber ? spellNumbers(text) : { spelled: text, additions: [] }),
+});
 
 function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
   const seen = { longNumber: false };
@@ -54,7 +68,7 @@ function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
   // By now, everything that PostgreSQL cannot hold or that is not Unicode is escaped.
   if (text.includes("\\u")) checkObject(document);
   checkLength(text, maxBytes);
-  return { text, ...(seen.longNumber ? spellNumbers(text) : { spelled: text, additions: [] }) };
+  return spelled(text, seen.longNumber);
 }
 
 function checkLength(text: string, maxBytes: number): void {
@@ -184,19 +198,27 @@ const TOO_DEEP = new NotStorable(`more than ${MAX_DEPTH} nested levels`, "flatte
 const notAnObject = (what: string) =>
   new DocumentError("invalid", `Cannot store the document: expected a JSON object, got ${what}`);
 
-/** Checks a document that came as text: its syntax, and what parsing would hide. */
-function checkText(text: string): void {
-  let parsed: unknown;
+/** Parses a document that came as text. */
+function parsed(text: string): JsonObject {
+  let document: unknown;
   try {
-    parsed = JSON.parse(text);
+    document = JSON.parse(text);
   } catch (cause) {
     throw new DocumentError("invalid", `Cannot store the document: ${(cause as Error).message}`, {
       cause,
     });
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
-    throw notAnObject(Array.isArray(parsed) ? "array" : parsed === null ? "null" : typeof parsed);
+  if (typeof document === "object" && document !== null && !Array.isArray(document)) {
+    return document as JsonObject;
   }
+  throw notAnObject(
+    Array.isArray(document) ? "array" : document === null ? "null" : typeof document,
+  );
+}
+
+/** Checks a text that is JSON for all that parsing hides. Returns whether it has a number that is not plainly exact. */
+function checkText(text: string): boolean {
+  let longNumber = false;
   if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
   // The syntax is known to be right, so tokens are enough to find keys and levels.
   const reader = new JsonReader(text);
@@ -206,6 +228,7 @@ function checkText(text: string): void {
       keysOfLevels.push(kind === OBJECT ? new Set() : null);
       if (reader.depth > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
     } else if (kind === OBJECT_END || kind === ARRAY_END) keysOfLevels.pop();
+    longNumber ||= kind === NUMBER && LONG_NUMBER.test(reader.token);
     if (kind !== STRING) continue;
     if (reader.escaped) checkToken(reader);
     if (!reader.isKey) continue;
@@ -215,6 +238,7 @@ function checkText(text: string): void {
     if (keys.has(key)) throw invalid("a duplicate key", reader.where(), "keep one of them");
     keys.add(key);
   }
+  return longNumber;
 }
 
 /** Checks a string whose escapes may hide what cannot be stored. */
