@@ -3,6 +3,7 @@
 import { WriteBehindError } from "../core/errors.ts";
 import { mendStreams } from "../operate/mend.ts";
 import { connectRedis } from "../redis/connection.ts";
+import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 
 export interface MendOptions {
@@ -17,7 +18,9 @@ export async function runMend(options: MendOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  const report = await mendStreams(redis, config, entity, { dryRun: !yes });
+  await using target = await openTarget(config);
+  await target.check(entity);
+  const report = await mendStreams(redis, target, config, entity, { dryRun: !yes });
   if (json) console.log(JSON.stringify(report, null, 2));
   else {
     for (const { stream, streamId, fields } of report.entries) {

@@ -8,10 +8,12 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
-import { mendScript, runScript } from "../redis/scripts/mod.ts";
+import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { forwardScript, mendScript, runScript } from "../redis/scripts/mod.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { resend } from "../sink/rewind.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
 
 /** An entry that no version can hold. */
 export interface FarEntry {
@@ -41,26 +43,30 @@ const ATTEMPTS = 20;
 /**
  * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
  * they name are resent.
+ * Where a sink has parked such entries, the offset is moved back before them.
  * @param options.dryRun looks, and changes nothing. @default {false}
  * @throws {WriteBehindError} where another program goes on writing to the stream
  *
  * @example
  * ```ts
- * import { connectRedis, loadConfig, mendStreams } from "writebehind";
+ * import { connectRedis, loadConfig, mendStreams, openTarget } from "writebehind";
  *
  * const config = await loadConfig();
  * await using redis = await connectRedis(config);
- * const { entries } = await mendStreams(redis, config, "session", { dryRun: true });
+ * await using target = await openTarget(config);
+ * const { entries } = await mendStreams(redis, target, config, "session", { dryRun: true });
  * console.log(entries.length);
  * ```
  */
 export async function mendStreams(
   redis: RedisConnection,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
   entityConfig(config, entity);
+  const { offsets, ownership } = targetOf(target, config);
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
@@ -76,18 +82,25 @@ export async function mendStreams(
     report.streams.push(stream);
     report.resent += named.size;
     if (dryRun) continue;
-    await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
+    const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
+    const offset = await offsets.offset(keys);
+    if (compareStreamIds(offset, LAST_STREAM_ID) > 0) {
+      const [seconds] = await redis.time();
+      const before = kept === "0-0" ? `${Number(seconds) * 1000}-0` : kept;
+      await ownership.moveOffset(keys, before);
+      await runScript(redis, forwardScript, [stream], [before, CONSUMER_GROUP]);
+    }
     for (const id of named) await resend(redis, keys, id);
   }
   return report;
 }
 
-/** Puts a copy of the stream without its far entries in its place. */
+/** Puts a copy of the stream without its far entries in its place; returns the last id that it has. */
 async function replace(
   redis: RedisConnection,
   { stream }: PartitionKeys,
   last: string,
-): Promise<void> {
+): Promise<string> {
   const copy = `${stream}:mend`;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     await redis.del(copy);
@@ -102,7 +115,7 @@ async function replace(
       copied = entries.at(-1)![0].toString();
     }
     const done = await runScript(redis, mendScript, [stream, copy], [copied, LAST_STREAM_ID, last]);
-    if (done === 1) return;
+    if (done === 1) return copied;
     const [newest] = await redis.xrevrange(stream, "+", "-", "COUNT", 1);
     last = newest?.[0] ?? "0-0";
   }

@@ -10,7 +10,6 @@ import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
-import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
   type Batch,
@@ -140,31 +139,13 @@ export class PartitionSink {
 
   async #read(position: string, wait: boolean): Promise<Work | null> {
     await failpoint?.("reading");
-    const { items: read, more } = await this.#reader.read(position, this.#batchSize, wait);
+    const { items, more } = await this.#reader.read(position, this.#batchSize, wait);
     await failpoint?.("read");
-    if (read.length === 0) return null;
-    const items = this.#withoutFar(read);
+    if (items.length === 0) return null;
     const batch = await this.#coalesce(items);
     this.#target.batches.prepare(this.keys, batch);
     await failpoint?.("coalesced");
     return { items, batch, more };
-  }
-
-  /**
-   * The entries before the first one whose id no version can hold. It cannot be parked: the offset would move to its
-   * id, past everything that comes later.
-   */
-  #withoutFar(items: Item[]): Item[] {
-    const isFar = ({ streamId }: Item) => compareStreamIds(streamId, LAST_STREAM_ID) > 0;
-    if (!isFar(items.at(-1)!)) return items;
-    const first = items.findIndex(isFar);
-    if (first > 0) return items.slice(0, first);
-    throw new WriteBehindError(
-      `${this.keys.stream} has the entry ${
-        items[0]!.streamId
-      }, from another program: its id, past the year 2248, is ` +
-        "no version; remove it by deno task mend",
-    );
   }
 
   #coalesce(items: Item[]): Promise<Batch> {

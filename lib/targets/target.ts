@@ -137,6 +137,11 @@ export interface Ownership {
   release(keys: PartitionKeys, claim: Claim | null): Promise<void>;
   /** Notes that the stream went back and its documents were resent: no witness is expected any more. */
   wentBack(claim: Claim): Promise<void>;
+  /**
+   * Moves a partition's offset, whoever owns it, and expects no witness: the running claim looks anew. Only for a
+   * stream that was mended, where the offset stood at an id that no version can hold.
+   */
+  moveOffset(keys: PartitionKeys, offset: string): Promise<void>;
 }
 
 /** Writing batches, each in one transaction with the offset. */

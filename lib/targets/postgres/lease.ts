@@ -133,6 +133,16 @@ export class PostgresOwnership implements Ownership {
     );
   }
 
+  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
+    await this.#sessions.patiently(
+      PATIENCE_MS / 1000,
+      `UPDATE writebehind_offset
+          SET last_id = $2, witness = '0-0', parked_version = parked_version + 1
+        WHERE stream = $1`,
+      [stream, offset],
+    );
+  }
+
   async wentBack({ keys, owner, epoch }: Claim): Promise<void> {
     await this.#sessions.patiently(
       PATIENCE_MS / 1000,
