@@ -150,8 +150,10 @@ export class Workbench implements AsyncDisposable {
 
   /** Puts a backlog back, into streams that nobody has drained yet, in front of empty tables. */
   async restore({ name, config }: Backlog): Promise<void> {
-    for (const { stream, settings, lastId } of allPartitions(config, ENTITY)) {
-      await this.redis.del(lastId);
+    // With the streams goes the number of partitions that the backlog before had fixed.
+    const before = await this.redis.keys(`${config.streams.prefix}:*`);
+    if (before.length > 0) await this.redis.unlink(...before);
+    for (const { stream, settings } of allPartitions(config, ENTITY)) {
       for (const key of [stream, settings]) {
         await this.redis.copy(copyOf(name, key), key, "REPLACE");
       }
