@@ -184,7 +184,7 @@ async function watch(pipeline: Pipeline, written: () => number, done: AbortSigna
 
 /** Writes over the line before; cut where the terminal ends, since a second line would stay. */
 function redraw(line: string): void {
-  const columns = Deno.consoleSize().columns || 80; // Some terminals do not tell.
+  const columns = Deno.consoleSize().columns || 80; // Some terminals report 0.
   Deno.stdout.writeSync(new TextEncoder().encode(`\r\x1b[2K${line.slice(0, columns - 1)}`));
 }
 
@@ -195,7 +195,7 @@ async function flow(pipeline: Pipeline, written: number): Promise<string> {
   const trouble = sink.lastError ? `; ${reasonOf(sink.lastError)}` : "";
   try {
     const lag = await behind(pipeline);
-    // The traffic tells its number only now and then.
+    // The traffic reports its number only now and then.
     const all = Math.max(written, applied + lag);
     return `${all} written, ${applied} applied, ${lag} behind${trouble}`;
   } catch (error) {
@@ -225,7 +225,7 @@ async function printOutcome({ redis }: Pipeline, report: TrafficReport): Promise
   }
 }
 
-/** Compares Redis with the target; tells whether they are equal. */
+/** Compares Redis with the target. @returns whether they are equal */
 async function compare(
   { redis, target, config, entity }: Pipeline,
   signal: AbortSignal,

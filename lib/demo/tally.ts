@@ -18,7 +18,7 @@ export interface TrafficReport {
   unconfirmed: number;
   /** calls that failed; for `UnknownOutcomeError`, the document may be written all the same */
   failed: number;
-  /** times that a call was told to come later, and did */
+  /** how often a call was refused because too much was waiting, and was repeated later */
   backpressure: number;
   /** how long it took, in seconds */
   seconds: number;
@@ -26,7 +26,7 @@ export interface TrafficReport {
   perSecond: number;
   /** of the calls that succeeded, without waiting for their turn, in ms */
   latencyMs: { p50: number; p99: number };
-  /** why calls failed or were told to come later, and how often */
+  /** why calls failed or had to be repeated later, and how often */
   reasons: Record<string, number>;
   /** documents that this traffic created and did not delete */
   live: number;

@@ -33,7 +33,7 @@ export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
  * `num_records` calls are made or, where `duration_seconds` is not 0, for that long.
  *
  * Updates and deletes take documents that this traffic has created; while there are none, it creates.
- * Being told that too much is waiting slows it down, for as long as that lasts; other failures are
+ * A refusal because too much is waiting slows it down, for as long as that lasts; other failures are
  * counted with their reasons, and it goes on.
  * @returns what was done, also after `signal`
  * @throws {ConfigError} for an unknown entity or options that do not fit
@@ -190,10 +190,10 @@ class Traffic {
           return this.#succeed(call);
         }
         if (error instanceof UnknownOutcomeError) unknownSince ??= performance.now();
-        const told = error instanceof BackpressureError;
-        if (told) this.#tally.backpressure++;
-        if (!(told || this.#mayRepeat(error, unknownSince)) || this.#stop.signal.aborted) {
-          return await this.#fail(call, error, told && unknownSince === undefined);
+        const waits = error instanceof BackpressureError;
+        if (waits) this.#tally.backpressure++;
+        if (!(waits || this.#mayRepeat(error, unknownSince)) || this.#stop.signal.aborted) {
+          return await this.#fail(call, error, waits && unknownSince === undefined);
         }
         this.#redis.counters.count("redis_retry", 1, `${call.verb} ${this.#entity}: ${reason}`);
         this.#reportProgress();
@@ -215,7 +215,7 @@ class Traffic {
     if (verb !== "delete") this.#calls.giveBack(docId);
   }
 
-  /** @param stopped the traffic ended while the call was told to come later: nobody's failure */
+  /** @param stopped the traffic ended while the call waited to be repeated: nobody's failure */
   async #fail({ verb, docId }: Call, error: unknown, stopped: boolean): Promise<void> {
     if (!stopped) this.#tally.failed++;
     const unknown = error instanceof UnknownOutcomeError;

@@ -14,10 +14,10 @@ import { type Progress, withLock } from "./servers/lock.ts";
 /** Something that the set-up needs is missing; the message says what to do. */
 export class SetupError extends WriteBehindError {}
 
-/** What the set-up may be told. */
+/** Options of {@linkcode ensureSetup}. */
 export interface SetupOptions {
   onProgress?: Progress;
-  /** Breaks the set-up off. */
+  /** Stops the set-up. */
   signal?: AbortSignal;
   /** The folder with `requirements.txt`, and `.venv` after it. @default {this checkout} */
   root?: string;
@@ -59,7 +59,7 @@ async function installNpmPackages(root: string, { onProgress, signal }: SetupOpt
         "it: check the network, then run the same command again",
     );
   };
-  // Where nothing is missing, this takes some hundredths of a second: not worth a line.
+  // If nothing is missing, this takes a few hundredths of a second: not worth a line.
   if (await isThere(join(root, "node_modules", ".deno"))) await install();
   else await step("npm packages, into node_modules", onProgress, install);
 }
@@ -84,7 +84,7 @@ async function installPythonPackages(root: string, { onProgress, signal }: Setup
       if (!success) throw new SetupError(pipFailure(output));
     },
   );
-  // Last: an environment without it is taken for half-made.
+  // Written last: an environment without it counts as incomplete.
   await Deno.writeTextFile(stamp, wanted);
 }
 
@@ -95,7 +95,7 @@ function unlessMissing(error: unknown): undefined {
 async function makeVenv(root: string, signal: AbortSignal | undefined): Promise<void> {
   const python = await findPython(signal);
   const venv = join(root, ".venv");
-  // What is there does not work: an interrupted set-up, or a Python that has gone since.
+  // The environment does not work: the set-up was interrupted, or its Python was removed.
   await Deno.remove(venv, { recursive: true }).catch(unlessMissing);
   const { success, output } = await run([...python, "-m", "venv", venv], { signal });
   if (success) return;
@@ -149,7 +149,7 @@ async function step(what: string, onProgress: Progress = () => {}, task: () => P
   onProgress(`  done in ${((performance.now() - since) / 1000).toFixed(1)} s`);
 }
 
-/** Runs a program to its end; one that does not exist is one that failed. */
+/** Runs a program to its end; one that does not exist counts as failed. */
 async function run(
   [program = "", ...args]: readonly string[],
   { cwd, signal }: { cwd?: string; signal?: AbortSignal },

@@ -50,7 +50,7 @@ export async function show(value: Showable): Promise<void> {
 
 async function htmlOf(value: Showable): Promise<string> {
   if (typeof value === "string") return value;
-  // A frame has a member for each of its columns, maybe one called html: only the symbol tells.
+  // A frame has a member for each of its columns, maybe one called html: only the symbol is certain.
   if (!isFrame(value)) return value.html;
   // Where there is a frame, its module has been loaded; charts do without it.
   return (await import("./frame_html.ts")).frameHtml(value);

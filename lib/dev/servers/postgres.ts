@@ -13,10 +13,10 @@ export interface PostgresServer extends Server {
   stop(mode?: StopMode): Promise<void>;
 }
 
-/** `fast` disconnects everyone and writes a checkpoint; `immediate` leaves recovery to the next start. */
+/** `fast` disconnects everyone and writes a checkpoint; `immediate` is like a crash: the next start repairs the data. */
 export type StopMode = "fast" | "immediate";
 
-/** What an embedded PostgreSQL may be told. */
+/** Options of {@linkcode startPostgres}. */
 export interface PostgresOptions extends ServerOptions {
   /** Settings on top of PostgreSQL's own defaults, such as `{ statement_timeout: "5s" }`. */
   extraSettings?: Readonly<Record<string, string | number>>;
@@ -25,12 +25,12 @@ export interface PostgresOptions extends ServerOptions {
 /** The superuser and the database of every embedded server: the config file's defaults. */
 const EMBEDDED_DATABASE = { user: "redis", password: "redis", database: "redisdemo" };
 
-/** How long a server that was told to stop may take, in milliseconds, before it is killed. */
+/** How long a server may take to stop, in milliseconds, before it is killed. */
 const STOP_MS = 20_000;
 
 /**
- * Starts a PostgreSQL on 127.0.0.1 and waits until it takes connections As root it runs
- * under an unprivileged account, because PostgreSQL refuses to be root.
+ * Starts a PostgreSQL on 127.0.0.1 and waits until it takes connections. As root it runs
+ * under an unprivileged account, since PostgreSQL refuses to run as root.
  *
  * @throws {NoEmbeddedServerError} where none is installed
  * @throws {Error} when it does not get ready, with the end of its log

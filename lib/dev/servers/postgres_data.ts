@@ -45,8 +45,8 @@ export async function prepareData(dir: string, owner: DataOwner): Promise<Postgr
 }
 
 /**
- * Makes a folder where it is not there yet. It gets its name when it is complete, so that one that was
- * broken off is never taken for it; whoever comes second finds the work done, and drops theirs.
+ * Makes a folder if it does not exist. It gets its name when it is complete, so that an interrupted one is never
+ * taken for it. Whoever comes second finds the work done, and drops their own.
  */
 async function madeOnce(path: string, make: (draft: string) => Promise<void>): Promise<void> {
   if (await isThere(path)) return;
@@ -85,7 +85,7 @@ async function initialise(
   await run(join(bin, "postgres"), ["--single", "-F", "-D", data, "postgres"], account, create);
 }
 
-/** PostgreSQL refuses to run as root: there, the account `nobody`; elsewhere none. */
+/** The account `nobody` for root, since PostgreSQL refuses to run as root; otherwise none. */
 async function unprivilegedAccount(): Promise<Account | undefined> {
   if (Deno.uid() !== 0) return undefined;
   const accounts = (await Deno.readTextFile("/etc/passwd")).split("\n").map((l) => l.split(":"));
@@ -100,8 +100,8 @@ async function unprivilegedAccount(): Promise<Account | undefined> {
 }
 
 /**
- * Makes `dir` and gives it to the account. Where the account cannot get there, because the checkout lies in
- * a home that only its owner may enter, a folder in the temp directory serves, the same each time.
+ * Makes `dir` and gives it to the account. If the account cannot get there, because the checkout lies in a home that
+ * only its owner may enter, a folder in the temp directory is used, the same each time.
  */
 async function ownedFolder(dir: string, account: Account | undefined): Promise<string> {
   await Deno.mkdir(dir, { recursive: true });
@@ -137,7 +137,7 @@ async function ownTempFolder(path: string, { uid, gid }: Account): Promise<strin
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
   }
-  // Anyone may make folders there: one that another account made beforehand must not be trusted.
+  // Anyone may make folders there, and one that another account has made must not be trusted.
   const found = await Deno.lstat(folder);
   if (!found.isDirectory || found.uid !== uid || ((found.mode ?? 0) & 0o022) !== 0) {
     throw new Error(`${folder} belongs to another account; remove it and try again`);
@@ -173,7 +173,7 @@ async function run(
     stdout: "piped",
     stderr: "piped",
   }).spawn();
-  // A program that ends without reading says itself why.
+  // A program that ends without reading its input says why itself.
   await new Blob([input]).stream().pipeTo(child.stdin).catch(() => {});
   const { success, stdout, stderr } = await child.output();
   if (success) return;

@@ -39,7 +39,7 @@ export function processStartTime(pid: number): string | undefined {
   return success && state && !state.startsWith("Z") ? started.join(" ") : undefined;
 }
 
-/** Tells whether exactly this process, and not a later one with its pid, still runs. */
+/** Whether exactly this process, and not a later one with its pid, still runs. */
 export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   return processStartTime(pid) === startTime;
 }
@@ -55,7 +55,7 @@ export function signalProcess(process: ProcessIdentity, signal: Deno.Signal): vo
   }
 }
 
-/** How often a process that was told to end is told again, in ms. */
+/** How often the signal to end is repeated, in ms. */
 const REMIND_MS = 250;
 /** How long the system may take to end a process that was killed, in ms. */
 const KILL_MS = 10_000;
@@ -63,8 +63,8 @@ const KILL_MS = 10_000;
 /**
  * Ends a process: `signal`, then SIGKILL when it still runs after `deadlineMs` milliseconds.
  *
- * A process that was stopped by SIGSTOP is continued, so that it can obey, and one that refuses for the
- * moment (Redis does while it writes its first append-only file) is told again.
+ * A process that SIGSTOP has stopped is continued, so that it can obey. The signal is repeated, since a process may
+ * refuse at first (Redis does while it writes its first append-only file).
  */
 export async function endProcess(
   process: ProcessIdentity,
@@ -72,13 +72,13 @@ export async function endProcess(
   deadlineMs: number,
 ): Promise<void> {
   const began = Date.now();
-  for (let toldAt = 0; isAlive(process); await delay(10)) {
+  for (let sentAt = 0; isAlive(process); await delay(10)) {
     const now = Date.now();
     if (now - began > deadlineMs + KILL_MS) {
       throw new Error(`process ${process.pid} does not end, not even by SIGKILL`);
     }
-    if (now - toldAt < REMIND_MS) continue;
-    toldAt = now;
+    if (now - sentAt < REMIND_MS) continue;
+    sentAt = now;
     signalProcess(process, now - began < deadlineMs ? signal : "SIGKILL");
     signalProcess(process, "SIGCONT");
   }

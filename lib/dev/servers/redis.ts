@@ -9,17 +9,17 @@ import { HOST, killServer, type Server, type ServerOptions, startServer } from "
 /** A Redis server that this project started. */
 export type RedisServer = Server;
 
-/** What an embedded Redis may be told. */
+/** Options of {@linkcode startRedis}. */
 export interface RedisOptions extends ServerOptions {
   /** The primary of which the server is to be a replica; it is attached when `startRedis` returns. */
   replicaOf?: { host: string; port: number };
   /** `redis-server` arguments that win over ours, such as `["--appendfsync", "always"]`. */
   extraArgs?: readonly string[];
-  /** The programs to run; found by themselves when absent. */
+  /** The programs to run. @default {those that {@linkcode findRedis} finds} */
   binaries?: RedisBinaries;
 }
 
-/** How long a server that was told to stop may take, in milliseconds, before it is killed. */
+/** How long a server may take to stop, in milliseconds, before it is killed. */
 const STOP_MS = 10_000;
 
 /**
@@ -97,12 +97,12 @@ async function lacks(
 ): Promise<string | undefined> {
   const info = await redisInfo(port).catch(() => ""); // Nothing listens there yet.
   if (info === "") return "does not answer";
-  // A server that was told to demand a password answers just so.
+  // This is how a server answers that demands a password.
   if (info.startsWith("-NOAUTH") && extraArgs?.includes("--requirepass")) return undefined;
   // Another server may have won the port between its choice and its use.
   if (!isInfoOf(server, info)) return "found its port taken";
   if (!info.includes("\nloading:0\r")) return "is still loading";
-  // With its first append-only file written: until then it can neither confirm a WAITAOF nor shut down.
+  // Until its first append-only file is written, it can neither confirm a WAITAOF nor shut down.
   const attached = !replicaOf ||
     ["master_link_status:up", "aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"]
       .every((line) => info.includes(line));

@@ -1,4 +1,4 @@
-/** What the embedded servers have in common: a process on a port of 127.0.0.1 that gets ready or is given up. */
+/** What the embedded servers share: a process on a port of 127.0.0.1 that gets ready, or is killed. */
 
 import { delay } from "../../core/delay.ts";
 import {
@@ -17,7 +17,7 @@ export const HOST = "127.0.0.1";
 const BIND_ATTEMPTS = 5;
 /** How long a server may take to be ready, in ms. */
 const READY_MS = 60_000;
-/** How long one that is given up may take to end, in ms, before it is killed. */
+/** How long a server that did not get ready may take to end, in ms, before it is killed. */
 const GIVE_UP_MS = 10_000;
 
 /** A server that this project started. */
@@ -45,17 +45,17 @@ export interface ServerKind {
   readonly account?: Account;
   /** The program and its arguments. */
   command(port: number): readonly string[];
-  /** Returns what it still lacks, such as `is still loading`; nothing when it is ready. */
+  /** Returns why it is not ready, such as `is still loading`; `undefined` when it is. */
   lacks(server: ProcessIdentity, port: number): Promise<string | undefined>;
-  /** What its log says where another process was faster with the port. */
+  /** What its log says if another process took the port first. */
   readonly portTaken: string;
-  /** Tells from its log whether a predecessor that is about to end is in its way. */
+  /** Whether, by its log, a predecessor that is about to end is in its way. */
   mustWait?(log: string): Promise<boolean>;
   /** The signal that ends it at once. */
   readonly giveUp: Deno.Signal;
 }
 
-/** What a server may be told, of either kind. */
+/** Options of a server of either kind. */
 export interface ServerOptions {
   /** The server's own folder; made where it is missing. Starting again on it keeps its data. */
   dir: string;
@@ -76,7 +76,7 @@ export async function startServer(
   const deadline = Date.now() + READY_MS;
   for (let attempt = 1;;) {
     const port = freePort(attempt === 1 ? preferredPort : undefined);
-    await Deno.writeTextFile(kind.log, ""); // Only this start's lines explain a failure of this start.
+    await Deno.writeTextFile(kind.log, ""); // so that only lines of this start explain its failure
     if (kind.account) await Deno.chown(kind.log, kind.account.uid, kind.account.gid);
     const server = await startDetached(kind.command(port), kind);
     const failure = await becomesReady(kind, server, port, deadline);
@@ -94,7 +94,7 @@ export async function startServer(
   }
 }
 
-/** Waits until the server is ready; returns what is wrong when it does not get so. */
+/** Waits until the server is ready; returns what is wrong if it does not get ready. */
 async function becomesReady(
   kind: ServerKind,
   server: ProcessIdentity,

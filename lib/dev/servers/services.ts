@@ -33,7 +33,7 @@ import { HOST } from "./server.ts";
 
 export type { Progress };
 
-/** What `startServices` may be told. */
+/** Options of {@linkcode startServices}. */
 export interface ServicesOptions {
   /** The folder under which `.services` holds data and record. @default {this checkout} */
   root?: string;
@@ -83,7 +83,7 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
         given.redis ? undefined : start.redisWithReplica(),
         given.database ? undefined : start.postgres(),
       ];
-      // All of them, so that nothing is still starting when a failure is dealt with.
+      // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {
         if (result.status === "rejected") throw result.reason;
       }
@@ -118,7 +118,7 @@ class Start {
     const fresh = await this.#ensure("redis", this.#config.redis, startRedis);
     const { redis: primary, replica } = this.#servers;
     if (!primary) return; // The config's own Redis serves.
-    // One that follows a primary that has ended may not find the new one: another port, another history.
+    // A replica of a primary that has ended may not find the new one: its port and history are different.
     if (fresh && replica) await stopRedis(replica);
     const replicaOf = { host: HOST, port: primary.port };
     await this.#ensure("replica", undefined, (options) => startRedis({ ...options, replicaOf }));
@@ -146,7 +146,7 @@ class Start {
 
   /**
    * Starts a server that does not run.
-   * @param address of the one that serves where no embedded one exists
+   * @param address of the server to use where no embedded one exists
    * @returns whether it had to be started
    */
   async #ensure(
@@ -182,10 +182,10 @@ class Start {
   }
 }
 
-/** What became of the servers when a process let go of them. */
+/** What happened to the servers when a process released them. */
 export interface Release {
   readonly stopped: readonly ServiceName[];
-  /** The pids of the processes for whose sake they were left running. */
+  /** The pids of the processes that still use them. */
   readonly heldBy: readonly number[];
 }
 
@@ -206,8 +206,8 @@ export function stopServices(options: StopOptions = {}): Promise<readonly Servic
 }
 
 /**
- * Stops PostgreSQL alone, at once and without a word to its clients, as a crash would; `startServices`
- * brings it back on the same port.
+ * Stops PostgreSQL alone, at once and without notice to its clients, like a crash; `startServices` starts it
+ * again on the same port.
  * @returns whether it ran
  */
 export function crashPostgres(options: StopOptions = {}): Promise<boolean> {
@@ -233,7 +233,7 @@ function stopServer(name: ServiceName, server: RecordedServer): Promise<void> {
  * Starts the servers and keeps them until `signal` is raised or another command has stopped them, then lets
  * go of them.
  *
- * @param onReady is told the servers once they run
+ * @param onReady called with the servers once they run
  */
 export async function runServices(
   { signal, onReady, ...options }: ServicesOptions & {
