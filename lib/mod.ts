@@ -30,6 +30,7 @@ export {
   loadConfig,
   parseConfig,
   type SearchFieldConfig,
+  type TargetConfig,
 } from "./config/load.ts";
 export {
   describeServers,

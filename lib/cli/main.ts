@@ -35,7 +35,7 @@ async function keepServices(signal: AbortSignal) {
 
 function program(): Command {
   const command = new Command("deno task")
-    .description("Redis as a fast write buffer in front of PostgreSQL")
+    .description("Redis as a fast write buffer in front of a database")
     .showHelpAfterError();
 
   command.command("demo")

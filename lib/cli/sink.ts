@@ -31,7 +31,8 @@ async function runSink(
   const sink = consumePeriodically(redis, target, config, entity);
   await using served = metrics === undefined ? null : await serve(redis, config, metrics);
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
-  console.log(`carrying ${entity} events on to PostgreSQL; Ctrl-C stops after the running batch`);
+  const { name } = target.describe();
+  console.log(`carrying ${entity} events on to ${name}; Ctrl-C stops after the running batch`);
   let reported = "";
   const report = () => {
     const { events, rows } = sink.status;
@@ -66,7 +67,7 @@ async function serve(redis: RedisConnection, config: Config, port: number) {
 /** Adds it to the command line. */
 export function addSink(program: Command): void {
   logOptions(program.command("sink"))
-    .description("carry events on to PostgreSQL, until Ctrl-C")
+    .description("carry events on to the target, until Ctrl-C")
     .option(...CONFIG)
     .option(...ENTITY)
     .option("--until-eof", "stop when standard input closes, too")

@@ -83,8 +83,8 @@ function lineOf(status: PartitionStatus): string {
     } s`,
     status.owner !== null
       ? `owner ${status.owner} (${status.state ?? "owner"}, lease ${
-        status.leaseSeconds?.toFixed(1)
-      } s)`
+        status.leaseSeconds === null ? "held" : `${status.leaseSeconds.toFixed(1)} s`
+      })`
       : status.offset === null
       ? "owner ?"
       : "owner none",

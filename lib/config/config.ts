@@ -9,7 +9,7 @@ export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: Deep
 
 /** A configuration: checked, complete (absent keys have their defaults) and deeply frozen. */
 export interface Config {
-  /** the target: a PostgreSQL database */
+  /** the target's address, where it is a PostgreSQL database */
   readonly postgresql: {
     /** a name, an address, or the folder of a Unix socket. @default {"localhost"} */
     readonly host: string;
@@ -49,6 +49,8 @@ export interface Config {
   };
   /** the document types. @default one, `session`, in the table `sessions` */
   readonly entities: readonly EntityConfig[];
+  /** where events are written to: one target. @default PostgreSQL, named `postgresql` */
+  readonly targets: readonly TargetConfig[];
   /** what a write waits for */
   readonly zero_data_loss: {
     /** false: a write is done when Redis has it in memory. @default {false} */
@@ -173,6 +175,21 @@ export interface EntityConfig {
   /** the name of its RediSearch index */
   readonly index_name: string;
 }
+
+/** A target: the database of the section `postgresql`, or a SQLite file. */
+export type TargetConfig =
+  | {
+    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
+    readonly name: string;
+    readonly kind: "postgresql";
+  }
+  | {
+    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
+    readonly name: string;
+    readonly kind: "sqlite";
+    /** the file, relative to the working directory; made where it is missing */
+    readonly path: string;
+  };
 
 /** One indexed field of the documents. */
 export interface SearchFieldConfig {

@@ -11,7 +11,13 @@ import { check } from "./check.ts";
 import type { Config, DeepPartial, EntityConfig } from "./config.ts";
 import { readYaml } from "./yaml.ts";
 
-export type { Config, DeepPartial, EntityConfig, SearchFieldConfig } from "./config.ts";
+export type {
+  Config,
+  DeepPartial,
+  EntityConfig,
+  SearchFieldConfig,
+  TargetConfig,
+} from "./config.ts";
 
 const DEFAULT_FILE = "config/config.yaml";
 const MAX_FILE_BYTES = 2 ** 20;

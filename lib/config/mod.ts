@@ -5,7 +5,13 @@
 
 export { ConfigError, WriteBehindError } from "../core/errors.ts";
 export type { DatabaseAddress, RedisAddress } from "./addresses.ts";
-export type { Config, DeepPartial, EntityConfig, SearchFieldConfig } from "./config.ts";
+export type {
+  Config,
+  DeepPartial,
+  EntityConfig,
+  SearchFieldConfig,
+  TargetConfig,
+} from "./config.ts";
 export { configWith, entityConfig, loadConfig, parseConfig } from "./load.ts";
 export {
   describeServers,

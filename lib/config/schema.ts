@@ -78,6 +78,20 @@ const entity = mapping({
 /** The one entity of a file that names none. */
 const SESSION = { name: "session", table: "sessions" };
 
+const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
+
+const target = z.discriminatedUnion("kind", [
+  mapping({ name: targetName, kind: z.literal("postgresql") }),
+  mapping({
+    name: targetName,
+    kind: z.literal("sqlite"),
+    path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/),
+  }),
+], { error: "expected the kind postgresql or sqlite" });
+
+/** The one target of a file that names none. */
+const POSTGRESQL = { name: "postgresql", kind: "postgresql" } as const;
+
 const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
 
 const searchField = mapping({
@@ -110,6 +124,8 @@ const sections = mapping({
   }),
   entities: z.array(entity, { error: "expected a list of entities" })
     .min(1, { error: "expected at least one entity" }).nullish(),
+  targets: z.array(target, { error: "expected a list of targets" })
+    .min(1, { error: "expected one target" }).max(1, { error: "expected one target" }).nullish(),
   zero_data_loss: section({
     enabled: flag(false),
     wait_for_replicas: flag(false),
@@ -198,6 +214,7 @@ const file = z.preprocess(
 ).transform((value) => ({
   ...value,
   entities: value.entities ?? [{ ...SESSION, index_name: value.search_index.index_name }],
+  targets: value.targets ?? [POSTGRESQL],
 }));
 
 /** The whole file; parsing it gives a complete {@linkcode Config}. */

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { resolve } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import {
   type DatabaseAddress,
@@ -18,17 +19,21 @@ import { answers, redisServes } from "./probe.ts";
 import { readRecord, type RecordedServer } from "./record.ts";
 
 /** The part of the configuration that says where the servers are. */
-export type ServerSettings = Pick<Config, "redis" | "postgresql">;
+export type ServerSettings =
+  & Pick<Config, "redis" | "postgresql">
+  & Partial<Pick<Config, "targets">>;
 
 /** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, this checkout's servers, or the file. */
 export type ServerSource = "environment" | "embedded" | "config";
 
-/** The two servers that a command uses. */
+/** The two servers that a command uses; or Redis, and a file in place of the database. */
 export interface ResolvedServers {
   /** `redis://…` or `rediss://…`, with its password. */
   readonly redisUrl: string;
   /** `postgresql://…`, with its password. */
   readonly databaseUrl: string;
+  /** The path of the SQLite file, where that is the target: `databaseUrl` is not used then. */
+  readonly file?: string;
   /** Where each of them comes from. */
   readonly source: { readonly redis: ServerSource; readonly database: ServerSource };
 }
@@ -36,12 +41,15 @@ export interface ResolvedServers {
 /**
  * Returns the addresses that REDIS_URL and DATABASE_URL name.
  *
+ * @param options.database whether a database is asked for. @default {true}
  * @throws {ConfigError} when one of them holds no address
  */
 export function serversFromEnvironment(
   env: (name: string) => string | undefined,
+  { database: wanted = true }: { database?: boolean } = {},
 ): { redis?: string; database?: string } {
-  const [redis, database] = [env("REDIS_URL") || undefined, env("DATABASE_URL") || undefined];
+  const redis = env("REDIS_URL") || undefined;
+  const database = wanted && env("DATABASE_URL") || undefined;
   // Parsed here, so that the message names the variable.
   if (redis) parseRedisUrl("REDIS_URL", redis);
   if (database) parseDatabaseUrl("DATABASE_URL", database);
@@ -50,7 +58,7 @@ export function serversFromEnvironment(
 
 /**
  * Decides which servers to use: REDIS_URL and DATABASE_URL; else the embedded servers that this checkout
- * runs; else the addresses in the configuration.
+ * runs; else the addresses in the configuration. Where the target is a SQLite file, no database is asked for.
  *
  * @param options.root the folder of the checkout. @default {this one}
  * @param options.env reads an environment variable
@@ -74,11 +82,13 @@ export async function resolveServers(
     env?: (name: string) => string | undefined;
   } = {},
 ): Promise<ResolvedServers> {
-  const given = serversFromEnvironment(env);
+  const [target] = config.targets ?? [];
+  const file = target?.kind === "sqlite" ? resolve(target.path) : undefined;
+  const given = serversFromEnvironment(env, { database: file === undefined });
   const { servers: { redis, postgres } } = await readRecord(root);
   const [redisRuns, postgresRuns] = await Promise.all([
     redis !== undefined && redisServes(redis),
-    postgres !== undefined && answers("127.0.0.1", postgres.port),
+    file === undefined && postgres !== undefined && answers("127.0.0.1", postgres.port),
   ]);
   const mustRun = (title: string) =>
     new ConfigError(
@@ -86,7 +96,9 @@ export async function resolveServers(
         "starts it again, `deno task services stop` stops both",
     );
   if (!given.redis && redis && !redisRuns && postgresRuns) throw mustRun("Redis");
-  if (!given.database && postgres && !postgresRuns && redisRuns) throw mustRun("PostgreSQL");
+  if (file === undefined && !given.database && postgres && !postgresRuns && redisRuns) {
+    throw mustRun("PostgreSQL");
+  }
   const [redisUrl, redisSource] = firstOf(
     given.redis,
     redisRuns && redis,
@@ -97,7 +109,8 @@ export async function resolveServers(
     postgresRuns && postgres,
     databaseUrlOf(config.postgresql),
   );
-  return { redisUrl, databaseUrl, source: { redis: redisSource, database: databaseSource } };
+  const source = { redis: redisSource, database: databaseSource };
+  return { redisUrl, databaseUrl, ...(file === undefined ? {} : { file }), source };
 }
 
 function firstOf(
@@ -129,11 +142,15 @@ function firstOf(
  * );
  * ```
  */
-export function describeServers({ redisUrl, databaseUrl, source }: ResolvedServers): string {
+export function describeServers(
+  { redisUrl, databaseUrl, file, source }: ResolvedServers,
+): string {
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, embedded: "embedded", config: "config file" })[from];
-  return `Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ` +
-    `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`;
+  const target = file === undefined
+    ? `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`
+    : `SQLite ${file} (config file)`;
+  return `Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ${target}`;
 }
 
 /** The addresses of a configuration, with their passwords: what REDIS_URL and DATABASE_URL would be. */

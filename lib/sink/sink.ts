@@ -39,7 +39,7 @@ export interface SinkStatus {
 }
 
 /**
- * Carries the events of an entity's streams on to PostgreSQL.
+ * Carries the events of an entity's streams on to the target.
  * The offset moves in the transaction of the rows, so after any crash the table holds exactly the events
  * up to the offset, each applied once.
  *

@@ -43,6 +43,10 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
  * ```
  */
 export async function openTarget(config: Config): Promise<Target> {
+  const [target] = config.targets;
+  if (target?.kind === "sqlite") {
+    return await (await import("./sqlite/target.ts")).openSqlite(config, target);
+  }
   return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
 }
 

@@ -190,7 +190,10 @@ export interface Standing {
   owner: string | null;
   /** whether the lease holds now */
   live: boolean;
-  /** seconds until the lease ends, negative after it; `null` where it was given back */
+  /**
+   * seconds until the lease ends, negative after it; `null` where it was given back, or ends with its process, not
+   * with time
+   */
   leaseSeconds: number | null;
   /** events that are parked now */
   parked: number;

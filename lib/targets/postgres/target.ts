@@ -50,9 +50,9 @@ export class PostgresTarget implements Target {
   }
 
   describe(): TargetDescription {
-    const { host, port, database } = this.#config.postgresql;
+    const { targets: [target], postgresql: { host, port, database } } = this.#config;
     return {
-      name: "postgresql",
+      name: target?.kind === "postgresql" ? target.name : "postgresql",
       kind: "postgresql",
       address: `PostgreSQL at ${host}:${port}/${database}`,
     };

@@ -1,0 +1,134 @@
+/**
+ * Batches in SQLite: packed here, applied in one transaction by the worker.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../../config/load.ts";
+import { failpoint } from "../../core/failpoints.ts";
+import { awaitedLater } from "../../core/promises.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import {
+  type Batch,
+  type Batches,
+  type BatchRows,
+  type Claim,
+  type Parked,
+  ParkedChangedError,
+  type Refusal,
+  type Tried,
+  type Upsert,
+} from "../target.ts";
+import type { Connections } from "./connection.ts";
+import { ownershipLost } from "./lease.ts";
+import { memoryOf, pack, type PackedRows, packRows } from "./packed.ts";
+import type { ParkedCopy } from "./worker/batches.ts";
+
+/** Applies batches to the tables of a configuration's entities. */
+export class SqliteBatches implements Batches {
+  #connections: Connections;
+  #config: Config;
+  /** rows that were packed while another batch was under way */
+  #prepared = new WeakMap<Batch, PackedRows>();
+
+  constructor(connections: Connections, config: Config) {
+    this.#connections = connections;
+    this.#config = config;
+  }
+
+  #tableOf({ entity }: PartitionKeys): string {
+    return entityConfig(this.#config, entity).table;
+  }
+
+  prepare(_keys: PartitionKeys, batch: Batch): void {
+    this.#prepared.set(batch, packRows(batch));
+  }
+
+  async apply(claim: Claim, batch: Batch): Promise<void> {
+    const { keys, offset, epoch, parkedVersion } = claim;
+    const { lastId, events } = batch;
+    const { entity, stream } = keys;
+    const rows = this.#prepared.get(batch) ?? packRows(batch);
+    this.#prepared.delete(batch);
+    const parking = batch.parked.length > 0;
+    const outcome = awaitedLater(this.#connections.writer.call("apply", [{
+      entity,
+      table: this.#tableOf(keys),
+      stream,
+      offset,
+      epoch,
+      parkedVersion,
+      lastId,
+      events,
+      rows,
+      parked: batch.parked.map(copyOf),
+    }], memoryOf(rows)));
+    await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
+    switch (await outcome) {
+      case "ownership lost":
+        throw ownershipLost(keys);
+      case "parked changed":
+        throw new ParkedChangedError(`what is parked of ${stream} has changed`);
+    }
+    claim.offset = claim.witness = lastId;
+    if (parking) claim.hasParked = true;
+  }
+
+  async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {
+    const packed = pack(ids, (id) => id);
+    const places = await this.#connections.reader.call(
+      "parkedAmong",
+      [[keys.stream], packed],
+      memoryOf(packed),
+    );
+    return new Set(places.map((place) => ids[place]!.toString("latin1")));
+  }
+
+  async invalidPayloads(_claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+    const packed = pack(upserts, ({ payload }) => payload);
+    const refused = await this.#connections.reader.call(
+      "invalidPayloads",
+      [packed],
+      memoryOf(packed),
+    );
+    return new Map(refused.map(([place, refusal]) => [upserts[place]!.key, refusal]));
+  }
+
+  async probe({ keys }: Claim, rows: BatchRows, deep: boolean): Promise<Tried | null> {
+    const packed = packRows(rows);
+    return await this.#connections.writer.call(
+      "probe",
+      [this.#tableOf(keys), packed, deep],
+      memoryOf(packed),
+    );
+  }
+
+  async works(claim: Claim): Promise<boolean> {
+    const now = Date.now();
+    const goes = async (id: string, payload: string) => {
+      const upsert: Upsert = {
+        id: Buffer.from(id),
+        key: id,
+        payload: Buffer.from(payload),
+        ms: now,
+        seq: 0,
+        updated: now,
+        created: null,
+        fresh: false,
+      };
+      return await this.probe(claim, { upserts: [upsert], removals: [] }, false) === null;
+    };
+    if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
+    const row = await this.#connections.reader.call("anyRow", [this.#tableOf(claim.keys)]);
+    return row !== null && await goes(row.id, row.payload);
+  }
+}
+
+/** The event in memory of its own: of a view, all that it is a view of would travel. */
+function copyOf({ id, payload, fields, ...rest }: Parked): ParkedCopy {
+  return {
+    ...rest,
+    id: id && new Uint8Array(id),
+    payload: payload && new Uint8Array(payload),
+    fields: fields && fields.map((field) => new Uint8Array(field)),
+  };
+}

@@ -1,0 +1,148 @@
+/**
+ * The dead letter in a file: the table `writebehind_dead_letter`.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../../config/load.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetters,
+  DeadLetterSelection,
+  DeadLetterState,
+  HeldDeadLetters,
+  ParkedDocument,
+  ParkedEvent,
+  Refusal,
+  Removal,
+  Settled,
+  Upsert,
+} from "../target.ts";
+import type { Connection, Connections } from "./connection.ts";
+import { memoryOf, pack, packRows } from "./packed.ts";
+
+/** Bytes that come from the worker, in memory of their own. */
+function bufferOf({ buffer, byteOffset, length }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, length);
+}
+
+/** What could not be stored of a configuration's entities. */
+export class SqliteDeadLetters implements DeadLetters {
+  #connections: Connections;
+  #config: Config;
+
+  constructor(connections: Connections, config: Config) {
+    this.#connections = connections;
+    this.#config = config;
+  }
+
+  async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
+    await using reading = this.#connections.own(true);
+    await reading.call("openList", [entity, state]);
+    for (;;) {
+      const letters = await reading.call("nextListed", []);
+      if (letters.length === 0) return;
+      yield* letters;
+    }
+  }
+
+  async read(id: number): Promise<DeadLetterEvent | null> {
+    const event = await this.#connections.reader.call("readLetter", [id]);
+    return event && {
+      ...event,
+      payload: event.payload && bufferOf(event.payload),
+      fields: event.fields && event.fields.map(bufferOf),
+    };
+  }
+
+  async *documents(
+    { stream, entity }: PartitionKeys,
+    selection: DeadLetterSelection,
+    maxBytes: number,
+  ): AsyncGenerator<ParkedDocument[]> {
+    await using reading = this.#connections.own(true);
+    await reading.call("openDocuments", [stream, entity, selection]);
+    for (;;) {
+      const found = await reading.call("nextDocuments", []);
+      if (found.length === 0) return;
+      let chunk: ParkedDocument[] = [];
+      let held = 0;
+      for (const { id, docId, bytes } of found) {
+        if (chunk.length > 0 && held + bytes > maxBytes) {
+          yield chunk;
+          [chunk, held] = [[], 0];
+        }
+        chunk.push({ id, docId: docId && bufferOf(docId) });
+        held += bytes;
+      }
+      yield chunk;
+    }
+  }
+
+  async discard(
+    { stream, entity }: PartitionKeys,
+    selection: DeadLetterSelection,
+    dryRun: boolean,
+  ): Promise<number> {
+    await using writing = this.#connections.own(false);
+    await writing.call("hold", [stream]);
+    const discarded = await writing.call("discard", [stream, entity, selection]);
+    await writing.call("endHold", [!dryRun && discarded > 0]);
+    return discarded;
+  }
+
+  async hold(
+    keys: PartitionKeys,
+    work: (held: HeldDeadLetters) => Promise<boolean>,
+  ): Promise<void> {
+    const { table } = entityConfig(this.#config, keys.entity);
+    // Closed without an end, the transaction has changed nothing.
+    await using writing = this.#connections.own(false);
+    await writing.call("hold", [keys.stream]);
+    await writing.call("endHold", [await work(new Held(writing, keys, table))]);
+  }
+}
+
+/** The dead letter of one partition, inside the transaction that holds it. */
+class Held implements HeldDeadLetters {
+  #connection: Connection;
+  #keys: PartitionKeys;
+  #table: string;
+
+  constructor(connection: Connection, keys: PartitionKeys, table: string) {
+    this.#connection = connection;
+    this.#keys = keys;
+    this.#table = table;
+  }
+
+  async entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]> {
+    const entries = await this.#connection.call("entries", [ids]);
+    return entries.map((entry) => ({ ...entry, fields: entry.fields.map(bufferOf) }));
+  }
+
+  async events(docIds: Buffer[]): Promise<ParkedEvent[]> {
+    const packed = pack(docIds, (id) => id);
+    const { stream } = this.#keys;
+    const events = await this.#connection.call("events", [stream, packed], memoryOf(packed));
+    return events.map((event) => ({ ...event, docId: bufferOf(event.docId) }));
+  }
+
+  async payloads(ids: string[]): Promise<Map<string, Buffer | null>> {
+    const payloads = await this.#connection.call("payloads", [ids]);
+    return new Map(payloads.map(([id, payload]) => [id, payload && bufferOf(payload)]));
+  }
+
+  hasRow(docId: Buffer): Promise<boolean> {
+    return this.#connection.call("hasRow", [this.#table, docId.toString()]);
+  }
+
+  async write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+    const rows = packRows({ upserts, removals });
+    return await this.#connection.call("tryRows", [this.#table, rows], memoryOf(rows));
+  }
+
+  settle(settled: Settled): Promise<void> {
+    return this.#connection.call("settle", [settled]);
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Ownership of partitions of a file: a lock of the operating system, which is gone with its process, and an epoch
+ * that fences off earlier owners.
+ * @module
+ */
+
+import { failpoint } from "../../core/failpoints.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { type Claim, type Ownership, OwnershipLostError } from "../target.ts";
+import type { Connections } from "./connection.ts";
+import { leaseFile, takeLock } from "./files.ts";
+
+/** That the partition is another's now. */
+export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
+  return new OwnershipLostError(`another sink owns ${stream} now`);
+}
+
+/** Locks beside the file, epochs in `writebehind_offset`. */
+export class SqliteOwnership implements Ownership {
+  #connections: Connections;
+  #prepare: (keys: PartitionKeys) => Promise<void>;
+  /** by stream and owner: sinks of one process exclude each other too */
+  #locks = new Map<string, { file: Deno.FsFile; epoch: string }>();
+
+  /** @param prepare checks an entity's tables and brings them up to date, before each claim */
+  constructor(connections: Connections, prepare: (keys: PartitionKeys) => Promise<void>) {
+    this.#connections = connections;
+    this.#prepare = prepare;
+  }
+
+  /** The lock has no end in time: it holds as long as the process lives. */
+  async claim(keys: PartitionKeys, owner: string): Promise<Claim | null> {
+    const { stream } = keys;
+    const name = lockName(stream, owner);
+    const held = this.#locks.get(name);
+    const file = held?.file ?? await takeLock(leaseFile(this.#connections.path, stream));
+    if (file === null) return null;
+    try {
+      await this.#prepare(keys);
+      await failpoint?.("claiming");
+      const claimed = await this.#connections.writer.call("claim", [stream, owner]);
+      this.#locks.set(name, { file, epoch: claimed.epoch });
+      return { keys, owner, ...claimed };
+    } catch (error) {
+      if (!held) file.close();
+      throw error;
+    }
+  }
+
+  async renew(claim: Claim): Promise<void> {
+    const now = await this.#connections.reader.call("epoch", [claim.keys.stream]);
+    if (now === claim.epoch) return;
+    this.#unlock(claim);
+    throw ownershipLost(claim.keys);
+  }
+
+  abandon(_claim: Claim, reason: Error): void {
+    this.#connections.loseWriter(reason);
+  }
+
+  release(_keys: PartitionKeys, claim: Claim | null): Promise<void> {
+    if (claim !== null) this.#unlock(claim);
+    return Promise.resolve();
+  }
+
+  /** Gives a claim's lock back, unless its owner has claimed anew by it. */
+  #unlock({ keys, owner, epoch }: Claim): void {
+    const name = lockName(keys.stream, owner);
+    const lock = this.#locks.get(name);
+    if (lock?.epoch !== epoch) return;
+    lock.file.close();
+    this.#locks.delete(name);
+  }
+
+  async wentBack({ keys, epoch }: Claim): Promise<void> {
+    await this.#connections.writer.call("wentBack", [keys.stream, epoch]);
+  }
+
+  /** Gives all locks back. */
+  close(): void {
+    for (const { file } of this.#locks.values()) file.close();
+    this.#locks.clear();
+  }
+}
+
+function lockName(stream: string, owner: string): string {
+  return JSON.stringify([stream, owner]);
+}

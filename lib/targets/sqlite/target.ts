@@ -1,0 +1,106 @@
+/**
+ * A SQLite file as a target: its parts, and what they share.
+ * @module
+ */
+
+import { resolve } from "node:path";
+import { type Config, entityConfig } from "../../config/load.ts";
+import type { ErrorKind } from "../../core/error_kinds.ts";
+import type { Target, TargetDescription } from "../target.ts";
+import { SqliteBatches } from "./batch.ts";
+import { Connections } from "./connection.ts";
+import { SqliteDeadLetters } from "./dead_letters.ts";
+import { sqliteErrorKind } from "./errors.ts";
+import { SqliteOwnership } from "./lease.ts";
+import { SqliteOffsets } from "./offsets.ts";
+import { SqliteRows } from "./rows.ts";
+import type { Given } from "./worker/operations.ts";
+
+/**
+ * Opens a SQLite file. Where it is missing, it is made when a sink claims a partition.
+ * @throws {ConnectionError} where it cannot be read, or is no SQLite file
+ */
+export async function openSqlite(
+  config: Config,
+  file: { name: string; path: string },
+): Promise<SqliteTarget> {
+  const target = new SqliteTarget(config, file);
+  try {
+    await target.offsets.offset({ stream: "" });
+    return target;
+  } catch (error) {
+    await target.close();
+    throw error;
+  }
+}
+
+/** The SQLite target of a configuration's entities. */
+export class SqliteTarget implements Target {
+  readonly ownership: SqliteOwnership;
+  readonly batches: SqliteBatches;
+  readonly offsets: SqliteOffsets;
+  readonly rows: SqliteRows;
+  readonly deadLetters: SqliteDeadLetters;
+  #name: string;
+  #config: Config;
+  #connections: Connections;
+
+  /** @param path the file; made when a sink claims a partition, where it is missing */
+  constructor(config: Config, { name, path }: { name: string; path: string }) {
+    this.#name = name;
+    this.#config = config;
+    const patienceMs = config.write_behind.lease_seconds * 1000;
+    const connections = new Connections(resolve(path), patienceMs);
+    this.#connections = connections;
+    this.ownership = new SqliteOwnership(
+      connections,
+      ({ entity, stream }) => this.#migrate(entity, stream),
+    );
+    this.batches = new SqliteBatches(connections, config);
+    this.offsets = new SqliteOffsets(connections);
+    this.rows = new SqliteRows(connections, config);
+    this.deadLetters = new SqliteDeadLetters(connections, config);
+  }
+
+  describe(): TargetDescription {
+    return {
+      name: this.#name,
+      kind: "sqlite",
+      address: `SQLite file ${this.#connections.path}`,
+    };
+  }
+
+  kindOf(error: unknown): ErrorKind {
+    return sqliteErrorKind(error);
+  }
+
+  migrate(entity: string): Promise<void> {
+    return this.#migrate(entity, null);
+  }
+
+  check(entity: string): Promise<void> {
+    const { table } = entityConfig(this.#config, entity);
+    return this.#connections.reader.call("check", [table, this.#whatOf(entity)]);
+  }
+
+  /** @param stream the stream that is about to be claimed, if any */
+  #migrate(entity: string, stream: string | null): Promise<void> {
+    const { table } = entityConfig(this.#config, entity);
+    const given: Given<"migrate"> = [table, this.#whatOf(entity), stream];
+    return this.#connections.writer.call("migrate", given);
+  }
+
+  /** Whose tables they are, for people. */
+  #whatOf(entity: string): string {
+    return `${entity} in ${this.#connections.path}`;
+  }
+
+  async close(): Promise<void> {
+    await this.#connections.close();
+    this.ownership.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

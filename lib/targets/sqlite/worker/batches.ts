@@ -1,0 +1,222 @@
+/**
+ * Batches in the file: rows, what is parked, and the offset, in one transaction.
+ * @module
+ */
+
+import { isUtf8 } from "node:buffer";
+import type { Parked, Refusal, Tried } from "../../target.ts";
+import { Code, isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
+import { type Packed, type PackedRows, unpack, unpackAll } from "../packed.ts";
+import { type Database, NOW } from "./database.ts";
+
+/** An event for the dead letter, in memory of its own. */
+export type ParkedCopy = Omit<Parked, "id" | "payload" | "fields"> & {
+  id: Uint8Array | null;
+  payload: Uint8Array | null;
+  fields: Uint8Array[] | null;
+};
+
+/** A batch, and what must be so for it to be applied. */
+export interface BatchRequest {
+  entity: string;
+  table: string;
+  stream: string;
+  /** of the claim */
+  offset: string;
+  epoch: string;
+  parkedVersion: string;
+  /** the offset that the batch moves to */
+  lastId: string;
+  events: number;
+  rows: PackedRows;
+  parked: ParkedCopy[];
+}
+
+/** Applies a batch; tells why not where the claim does not hold. */
+export function apply(
+  db: Database,
+  batch: BatchRequest,
+): "applied" | "ownership lost" | "parked changed" {
+  const { stream, lastId, epoch } = batch;
+  return db.transaction(() => {
+    const moved = db.run(
+      `UPDATE writebehind_offset
+          SET last_id = ?, witness = ?, events = events + ?, updated_at = ${NOW}
+        WHERE stream = ? AND last_id = ? AND epoch = ? AND parked_version = ?`,
+      lastId,
+      lastId,
+      batch.events,
+      stream,
+      batch.offset,
+      BigInt(epoch),
+      BigInt(batch.parkedVersion),
+    );
+    if (moved === 0) {
+      const ours = db.get(
+        "SELECT 1 FROM writebehind_offset WHERE stream = ? AND epoch = ?",
+        stream,
+        BigInt(epoch),
+      );
+      return ours ? "parked changed" : "ownership lost";
+    }
+    writeRows(db, batch.table, batch.rows);
+    park(db, batch);
+    return "applied";
+  });
+}
+
+/**
+ * Writes and removes rows, in a transaction of the caller's. An older version never replaces a newer one. An update
+ * does not know when its document was created: the row does.
+ */
+export function writeRows(db: Database, table: string, rows: PackedRows): void {
+  if (!isText(rows.payloads)) throw new SqliteError("a payload is not UTF-8 text", Code.MISMATCH);
+  const payloads = unpackAll(rows.payloads);
+  let index = 0;
+  // A cast takes the bytes as they are, so that nothing is decoded on the way.
+  for (const id of unpackAll(rows.ids)) {
+    const created = rows.created[index]!;
+    const updated = timeOf(rows.updated[index]!);
+    db.run(
+      `INSERT INTO "${table}" (id, payload, created_at, updated_at, version)
+       VALUES (CAST(?1 AS TEXT), CAST(?2 AS TEXT), coalesce(?3, ?4), ?4, ?5)
+       ON CONFLICT (id) DO UPDATE
+          SET payload = excluded.payload, created_at = coalesce(?3, created_at), updated_at = ?4,
+              version = ?5
+        WHERE version < ?5`,
+      id,
+      payloads.next().value!,
+      Number.isNaN(created) ? null : timeOf(created),
+      updated,
+      rows.versions[index++]!,
+    );
+  }
+  index = 0;
+  for (const id of unpackAll(rows.removedIds)) {
+    db.run(
+      `DELETE FROM "${table}" WHERE id = CAST(? AS TEXT) AND version < ?`,
+      id,
+      rows.removedVersions[index++]!,
+    );
+  }
+}
+
+/**
+ * Whether byte strings are UTF-8 without U+0000, which SQLite does not look at. All at once: JSON begins and ends
+ * with ASCII, so no character could be cut in two, and the table sees to its being JSON.
+ */
+function isText({ bytes }: Packed): boolean {
+  return isUtf8(bytes) && !bytes.includes(0);
+}
+
+function timeOf(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+function park(db: Database, { entity, stream, parked }: BatchRequest): void {
+  for (const event of parked) {
+    const { streamId, id, type, ts, payload, fields, sqlstate, reason } = event;
+    db.run(
+      `INSERT INTO writebehind_dead_letter AS d
+              (entity, stream, stream_id, doc_id, event_type, ts, payload, fields, sqlstate, reason)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (stream, stream_id) DO UPDATE
+          SET attempts = d.attempts + 1, last_at = ${NOW}, reason = excluded.reason,
+              state = 'parked'`,
+      entity,
+      stream,
+      streamId,
+      id,
+      storable(type),
+      ts,
+      payload,
+      fields && JSON.stringify(fields.map((field) => field.toHex())),
+      sqlstate,
+      storable(reason),
+    );
+  }
+}
+
+/** A text as SQLite gives it back: without U+0000, at which it could be cut, and without lone surrogates. */
+export function storable(text: string): string {
+  return text.replaceAll("\0", "").toWellFormed();
+}
+
+/** Which of these byte strings are no JSON text, by their places. */
+export function invalidPayloads(
+  db: Database,
+  payloads: Packed,
+): [index: number, refusal: Refusal][] {
+  const refused: [number, Refusal][] = [];
+  let index = 0;
+  for (const payload of unpackAll(payloads)) {
+    const reason = refusalOf(db, payload);
+    if (reason !== null) refused.push([index, { sqlstate: "SQLITE_MISMATCH", reason }]);
+    index++;
+  }
+  return refused;
+}
+
+function refusalOf(db: Database, payload: Uint8Array): string | null {
+  if (!isUtf8(payload) || payload.includes(0)) return "the payload is not UTF-8 text";
+  const { valid, at } = db.get<{ valid: number; at: number }>(
+    "SELECT json_valid(t.text) AS valid, json_error_position(t.text) AS at FROM (SELECT CAST(? AS TEXT) AS text) AS t",
+    payload,
+  )!;
+  if (valid === 1) return null;
+  return at > 0
+    ? `the payload is no JSON: it ends to be at character ${at}`
+    : "the payload is no JSON that SQLite can hold: it may be nested too deeply";
+}
+
+/** Tries rows, and takes back what it did. */
+export function probe(
+  db: Database,
+  table: string,
+  rows: PackedRows,
+  deep: boolean,
+): Tried | null {
+  db.begin();
+  try {
+    // Constraints that are checked at the commit only, which must not come here.
+    const before = deep ? violations(db) : 0;
+    writeRows(db, table, rows);
+    if (deep && violations(db) > before) {
+      throw new SqliteError("FOREIGN KEY constraint failed", Code.CONSTRAINT | 3 << 8);
+    }
+    return null;
+  } catch (error) {
+    if (!(error instanceof SqliteError) || isOfTheFile(error)) throw error;
+    return { kind: sqliteErrorKind(error), sqlstate: error.sqlstate, reason: error.message };
+  } finally {
+    db.rollback();
+  }
+}
+
+function violations(db: Database): number {
+  return db.get<{ count: number }>("SELECT count(*) AS count FROM pragma_foreign_key_check")!.count;
+}
+
+/** A row of the table, or none. */
+export function anyRow(db: Database, table: string): { id: string; payload: string } | null {
+  return db.get<{ id: string; payload: string }>(
+    `SELECT id, coalesce(payload, 'null') AS payload FROM "${table}" LIMIT 1`,
+  ) ?? null;
+}
+
+/** Which of these documents are parked in the streams, by their places. */
+export function parkedAmong(db: Database, streams: string[], ids: Packed): number[] {
+  const parked: number[] = [];
+  let index = 0;
+  for (const id of unpack(ids)) {
+    const found = db.get(
+      `SELECT 1 FROM writebehind_dead_letter
+        WHERE stream IN (SELECT value FROM json_each(?)) AND doc_id = ? AND state = 'parked' LIMIT 1`,
+      JSON.stringify(streams),
+      id,
+    );
+    if (found) parked.push(index);
+    index++;
+  }
+  return parked;
+}

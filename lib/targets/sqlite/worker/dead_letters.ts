@@ -1,0 +1,306 @@
+/**
+ * The dead letter in the file.
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { reasonOf } from "../../../core/errors.ts";
+import type { EventType } from "../../../core/stream_ids.ts";
+import type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetterSelection,
+  DeadLetterState,
+  Refusal,
+  Settled,
+} from "../../target.ts";
+import { SqliteError, sqliteErrorKind } from "../errors.ts";
+import { type Packed, type PackedRows, unpackAll } from "../packed.ts";
+import { storable, writeRows } from "./batches.ts";
+import { type Bytes, type Columns, type Database, NOW } from "./database.ts";
+
+/** Rows are given out so many at a time. */
+const PAGE = 500;
+
+/** Orders stream ids as Redis does: both numbers have no leading zeros, so a longer one is the larger. */
+const NEWEST_FIRST =
+  `instr(d.stream_id, '-') DESC, substr(d.stream_id, 1, instr(d.stream_id, '-')) DESC,
+   length(d.stream_id) DESC, d.stream_id DESC`;
+/** What tells documents apart; an entry that could not be decoded is one of its own. */
+const ONE_DOCUMENT = "d.doc_id, CASE WHEN d.doc_id IS NULL THEN d.id END";
+
+interface Listed extends Columns {
+  id: number;
+  entity: string;
+  stream: string;
+  stream_id: string;
+  doc_id: Bytes | null;
+  event_type: string;
+  state: DeadLetterState;
+  sqlstate: string;
+  reason: string;
+  attempts: number;
+  first_at: string;
+  last_at: string;
+}
+
+function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
+  const { id, entity, stream, stream_id, doc_id, event_type, state, sqlstate, reason } = row;
+  return {
+    id,
+    entity,
+    stream,
+    streamId: stream_id,
+    docId: doc_id && Buffer.from(doc_id).toString(),
+    eventType: event_type,
+    state,
+    sqlstate,
+    reason,
+    attempts: row.attempts,
+    firstAt: new Date(row.first_at),
+    lastAt: new Date(row.last_at),
+  };
+}
+
+/** Begins to give out an entity's dead letters, one a document. */
+export function openList(db: Database, entity: string, state: DeadLetterState | "all"): void {
+  db.cursor = db.iterate(
+    `SELECT * FROM (
+       SELECT d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
+              row_number() OVER (same ORDER BY ${NEWEST_FIRST}) AS place,
+              count(*) OVER same AS events,
+              min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
+              -- Those that only wait behind another have no code; the one that was tried says why.
+              first_value(d.sqlstate) OVER tried AS sqlstate,
+              first_value(d.reason) OVER tried AS reason,
+              first_value(d.attempts) OVER tried AS attempts
+         FROM writebehind_dead_letter d
+        WHERE d.entity = ?1 AND (?2 = 'all' OR d.state = ?2)
+       WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
+              tried AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}
+                        ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
+     ) WHERE place = 1 ORDER BY first_at, id`,
+    entity,
+    state,
+  );
+}
+
+/** The next of them; empty at the end. */
+export function nextListed(db: Database): DeadLetter[] {
+  return page<Listed & { events: number }>(db).map((row) => ({
+    ...letterOf(row),
+    waiting: row.events - 1,
+  }));
+}
+
+function page<Row extends Columns>(db: Database): Row[] {
+  const rows: Row[] = [];
+  while (rows.length < PAGE) {
+    const { done, value } = db.cursor!.next();
+    if (done) break;
+    rows.push(value as Row);
+  }
+  return rows;
+}
+
+/** Reads one event, whatever entity it is of. */
+export function readLetter(db: Database, id: number): DeadLetterEvent | null {
+  const row = db.get<
+    Listed & { ts: number | null; payload: Bytes | null; fields: string | null }
+  >("SELECT * FROM writebehind_dead_letter WHERE id = ?", id);
+  if (row === undefined) return null;
+  const { ts, payload, fields } = row;
+  return {
+    ...letterOf(row),
+    ts,
+    payload: payload && Buffer.from(payload),
+    fields: fields === null ? null : fieldsOf(fields),
+  };
+}
+
+function fieldsOf(json: string): Buffer[] {
+  return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
+}
+
+/** A condition on the parked events of a stream and an entity, the first two parameters, and its own third. */
+function conditionOf(selection: DeadLetterSelection): [sql: string, value: Uint8Array | string] {
+  if ("docId" in selection) return ["d.doc_id = ?3", Buffer.from(selection.docId)];
+  if ("streamId" in selection) return ["d.stream_id = ?3", selection.streamId];
+  return ["?3 = ''", ""];
+}
+
+/** Begins to give out the selected documents of a stream. */
+export function openDocuments(
+  db: Database,
+  stream: string,
+  entity: string,
+  selection: DeadLetterSelection,
+): void {
+  const [condition, value] = conditionOf(selection);
+  // An event stands for its document, and so for all that is parked of it.
+  const whole = "streamId" in selection
+    ? `(${condition} AND d.doc_id IS NULL OR d.doc_id = (
+          SELECT n.doc_id FROM writebehind_dead_letter n
+           WHERE n.stream = ?1 AND n.stream_id = ?3 AND n.state = 'parked'))`
+    : condition;
+  db.cursor = db.iterate(
+    `SELECT * FROM (
+       SELECT d.id, d.doc_id, coalesce(length(d.payload), 0) + coalesce(length(d.fields), 0) AS bytes,
+              row_number() OVER (PARTITION BY ${ONE_DOCUMENT} ORDER BY ${NEWEST_FIRST}) AS place
+         FROM writebehind_dead_letter d
+        WHERE d.stream = ?1 AND d.entity = ?2 AND d.state = 'parked' AND ${whole}
+     ) WHERE place = 1 ORDER BY id`,
+    stream,
+    entity,
+    value,
+  );
+}
+
+/** A document with parked events, and the bytes of the newest. */
+export interface FoundDocument {
+  id: string;
+  docId: Bytes | null;
+  bytes: number;
+}
+
+/** The next of them; empty at the end. */
+export function nextDocuments(db: Database): FoundDocument[] {
+  return page<{ id: number; doc_id: Bytes | null; bytes: number }>(db).map(
+    ({ id, doc_id, bytes }) => ({ id: String(id), docId: doc_id, bytes }),
+  );
+}
+
+/** Begins a transaction in which the next batch of the stream will find that what is parked has changed. */
+export function hold(db: Database, stream: string): void {
+  db.begin();
+  try {
+    db.run(
+      `INSERT INTO writebehind_offset AS o (stream, parked_version) VALUES (?, 1)
+       ON CONFLICT (stream) DO UPDATE SET parked_version = o.parked_version + 1`,
+      stream,
+    );
+  } catch (error) {
+    db.rollback();
+    throw error;
+  }
+}
+
+/** Ends it. */
+export function endHold(db: Database, keep: boolean): void {
+  if (keep) db.run("COMMIT");
+  else db.rollback();
+}
+
+/** Gives parked events up, in such a transaction. */
+export function discard(
+  db: Database,
+  stream: string,
+  entity: string,
+  selection: DeadLetterSelection,
+): number {
+  const [condition, value] = conditionOf(selection);
+  return db.run(
+    `UPDATE writebehind_dead_letter AS d SET state = 'discarded', last_at = ${NOW}
+      WHERE d.stream = ?1 AND d.entity = ?2 AND d.state = 'parked' AND ${condition}`,
+    stream,
+    entity,
+    value,
+  );
+}
+
+/** Entries that could not be decoded and are parked. */
+export function entries(
+  db: Database,
+  ids: string[],
+): { id: string; streamId: string; fields: Buffer[] }[] {
+  return db.all<{ id: string; stream_id: string; fields: string | null }>(
+    `SELECT CAST(id AS TEXT) AS id, stream_id, fields FROM writebehind_dead_letter
+      WHERE id IN (SELECT value FROM json_each(?)) AND state = 'parked'`,
+    `[${ids}]`,
+  ).map(({ id, stream_id, fields }) => ({
+    id,
+    streamId: stream_id,
+    fields: fields === null ? [] : fieldsOf(fields),
+  }));
+}
+
+/** A parked event without its payload, as it travels. */
+export interface FoundEvent {
+  id: string;
+  streamId: string;
+  docId: Uint8Array;
+  type: EventType;
+  ts: number;
+}
+
+/** The parked events of documents. */
+export function events(db: Database, stream: string, docIds: Packed): FoundEvent[] {
+  return [...unpackAll(docIds)].flatMap((docId) =>
+    db.all<{ id: string; stream_id: string; event_type: string; ts: number }>(
+      `SELECT CAST(id AS TEXT) AS id, stream_id, event_type, ts FROM writebehind_dead_letter
+        WHERE stream = ? AND doc_id = ? AND state = 'parked'`,
+      stream,
+      docId,
+    ).map(({ id, stream_id, event_type, ts }) => ({
+      id,
+      streamId: stream_id,
+      docId: docId.slice(),
+      type: event_type as EventType,
+      ts,
+    }))
+  );
+}
+
+/** The payloads of parked events. */
+export function payloads(db: Database, ids: string[]): [id: string, Bytes | null][] {
+  return db.all<{ id: string; payload: Bytes | null }>(
+    `SELECT CAST(id AS TEXT) AS id, payload FROM writebehind_dead_letter
+      WHERE id IN (SELECT value FROM json_each(?))`,
+    `[${ids}]`,
+  ).map(({ id, payload }) => [id, payload]);
+}
+
+/** Whether a document has a row. */
+export function hasRow(db: Database, table: string, docId: string): boolean {
+  return db.get(`SELECT 1 FROM "${table}" WHERE id = ?`, docId) !== undefined;
+}
+
+/** Writes rows in a transaction that goes on; none of them where one is refused. */
+export function tryRows(db: Database, table: string, rows: PackedRows): Refusal | null {
+  db.run("SAVEPOINT attempt");
+  try {
+    writeRows(db, table, rows);
+    db.run("RELEASE attempt");
+    return null;
+  } catch (error) {
+    if (!(error instanceof SqliteError) || sqliteErrorKind(error) !== "document") throw error;
+    db.run("ROLLBACK TO attempt");
+    db.run("RELEASE attempt");
+    return { sqlstate: error.sqlstate, reason: reasonOf(error) };
+  }
+}
+
+/** Notes what has become of parked events. */
+export function settle(db: Database, { replayed, superseded, refused }: Settled): void {
+  for (
+    const [ids, state, tried] of [[replayed, "replayed", 1], [superseded, "superseded", 0]] as const
+  ) {
+    db.run(
+      `UPDATE writebehind_dead_letter SET state = ?, attempts = attempts + ?, last_at = ${NOW}
+        WHERE id IN (SELECT value FROM json_each(?))`,
+      state,
+      tried,
+      `[${ids}]`,
+    );
+  }
+  for (const { id, sqlstate, reason } of refused) {
+    db.run(
+      `UPDATE writebehind_dead_letter
+          SET sqlstate = ?, reason = ?, attempts = attempts + 1, last_at = ${NOW}
+        WHERE id = ?`,
+      sqlstate,
+      storable(reason),
+      BigInt(id),
+    );
+  }
+}

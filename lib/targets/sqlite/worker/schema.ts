@@ -1,0 +1,135 @@
+/**
+ * The tables in the file: whether they can be used as they are, and bringing them up to date.
+ * @module
+ */
+
+import { ConfigError, ConnectionError } from "../../../core/errors.ts";
+import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migrations.ts";
+import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
+import type { Columns, Database } from "./database.ts";
+import { offset } from "./partitions.ts";
+
+/** What a sink writes, and by which columns. */
+const COLUMNS = ["id", "payload", "created_at", "updated_at", "version"];
+
+/**
+ * Sees that the tables can be used as they are.
+ * @param what whose tables these are, for people
+ * @throws {ConnectionError} where they cannot, with what to do
+ */
+export function check(db: Database, table: string, what: string): void {
+  const refusal = refusalOf(readSchema(db, table), what);
+  if (refusal !== null) throw new ConnectionError(refusal);
+}
+
+/**
+ * Makes an entity's table and ours where they are missing, and brings older ones up to date: all that is to be done
+ * in one transaction.
+ * @param what whose tables these are, for people
+ * @param stream the stream that is about to be claimed, if any
+ * @throws {ConnectionError} where a newer version has changed them so that this one cannot work with them
+ * @throws {ConfigError} where the entity's table cannot hold documents, or is gone
+ */
+export function migrate(db: Database, table: string, what: string, stream: string | null): void {
+  checkTable(db, table, stream);
+  const refused = (schema: Schema) => {
+    if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
+    return schema;
+  };
+  if (refused(readSchema(db, table)).pending.length === 0) return;
+  db.transaction(() => {
+    // Another process may have been first.
+    const { pending, oldest } = refused(readSchema(db, table));
+    db.script(RECORD);
+    for (const migration of pending) {
+      db.script(migration.sql.replaceAll("{table}", `"${table}"`));
+      db.run(
+        "INSERT OR REPLACE INTO writebehind_migration (number, table_name, oldest) VALUES (?, ?, ?)",
+        migration.number,
+        migration.of === "ours" ? "" : table,
+        migration.oldest,
+      );
+      // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
+      if (migration.oldest > oldest) db.run("UPDATE writebehind_offset SET epoch = epoch + 1");
+    }
+  });
+}
+
+function readSchema(db: Database, table: string): Schema {
+  const recorded = has(db, "writebehind_migration");
+  const ours = has(db, "writebehind_offset") && has(db, "writebehind_dead_letter");
+  const entity = has(db, table);
+  // What is on record does not hold for tables that somebody has dropped since.
+  const of = [...ours ? [""] : [], ...entity ? [table] : []];
+  const ran = recorded ? of.flatMap((name) => ranFor(db, name)) : [];
+  return schemaOf(MIGRATIONS, ran, ours && entity);
+}
+
+function ranFor(db: Database, name: string): RanMigration[] {
+  return db.all<{ number: number; oldest: number }>(
+    "SELECT number, oldest FROM writebehind_migration WHERE table_name = ?",
+    name,
+  );
+}
+
+function has(db: Database, table: string): boolean {
+  return db.get("SELECT 1 FROM sqlite_master WHERE name = ?", table) !== undefined;
+}
+
+interface Column extends Columns {
+  name: string;
+  type: string;
+}
+
+/**
+ * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
+ * offset says that it had rows, it is not made anew without a word.
+ */
+function checkTable(db: Database, table: string, stream: string | null): void {
+  const made = db.get<{ type: string; sql: string }>(
+    "SELECT type, sql FROM sqlite_master WHERE name = ?",
+    table,
+  );
+  if (made === undefined) {
+    if (stream === null || !has(db, "writebehind_offset") || offset(db, stream) === "0-0") return;
+    throw new ConfigError(
+      `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
+        `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
+        "run verify --repair target",
+    );
+  }
+  const columns = db.all<Column>("SELECT name, type FROM pragma_table_info(?)", table);
+  const keys = db.all<{ name: string | null; collation: string }>(
+    `SELECT x.name, x.coll AS collation
+       FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS x
+      WHERE i."unique" AND NOT i.partial AND x.key`,
+    table,
+  );
+  const { encoding } = db.get<{ encoding: string }>("PRAGMA encoding")!;
+  const problem = encoding === "UTF-8" ? problemOf(made, columns, keys) : `it is in ${encoding}`;
+  if (problem !== null) {
+    throw new ConfigError(
+      `Cannot use the table ${table}: ${problem}; rename it, and a sink makes one as it must be`,
+    );
+  }
+}
+
+function problemOf(
+  { type, sql }: { type: string; sql: string },
+  columns: Column[],
+  keys: { name: string | null; collation: string }[],
+): string | null {
+  if (type !== "table") return `it is a ${type}`;
+  const missing = COLUMNS.filter((name) => !columns.some((column) => column.name === name));
+  if (missing.length > 0) return `it has no column ${missing.join(", ")}`;
+  for (const { name, type } of columns) {
+    // Any other type would take a text that looks like a number for one.
+    if ((name === "id" || name === "payload") && type !== "TEXT") return `its ${name} is no TEXT`;
+  }
+  if (keys.length !== 1 || keys[0]!.name !== "id" || keys[0]!.collation !== "BINARY") {
+    return "its one unique key must be id, compared byte for byte";
+  }
+  return sql.includes("json_valid(payload)")
+    ? null
+    : "its payload lacks CHECK (json_valid(payload))";
+}
