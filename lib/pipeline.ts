@@ -26,6 +26,8 @@ export interface PipelineOptions {
   config?: string;
   /** an entity of the configuration. @default {"session"} */
   entity?: string;
+  /** where to, in place of the configuration's `targets` */
+  targets?: Config["targets"];
   /** what to write, in place of the configuration's `dummy_data` */
   traffic?: Omit<TrafficOptions, "signal" | "onProgress">;
   /** called once the configuration names the servers that are used */
@@ -78,8 +80,8 @@ interface Pipeline {
 }
 
 async function run(options: PipelineOptions, signal: AbortSignal): Promise<number> {
-  const { entity = "session", traffic, onServers } = options;
-  const loaded = await loadConfig(options.config);
+  const { entity = "session", targets, traffic, onServers } = options;
+  const loaded = configWith(await loadConfig(options.config), targets ? { targets } : {});
   const { table } = entityConfig(loaded, entity);
   await using servers = await openServers(loaded, signal);
   const { config } = servers;
@@ -113,7 +115,8 @@ async function openServers(loaded: Config, signal: AbortSignal) {
     import("./dev/servers/leave.ts"),
   ]);
   const environment = (name: string) => Deno.env.get(name);
-  if (!environment("REDIS_URL") || !environment("DATABASE_URL")) {
+  const usesPostgres = loaded.targets[0]?.kind !== "sqlite";
+  if (!environment("REDIS_URL") || usesPostgres && !environment("DATABASE_URL")) {
     await ensureSetup({ onProgress: console.log, signal });
   }
   const servers = await startServices({ config: loaded, onProgress: console.log });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { RedisWriteBehind } from "writebehind";
 import { assertEqual, documentsOf, type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
-import { waitFor } from "../support/servers.ts";
+import { testFolder, waitFor } from "../support/servers.ts";
 
 /** Whether no sink holds a partition any more. */
 async function isReleased({ pool }: Pipeline): Promise<boolean> {
@@ -64,4 +64,21 @@ Deno.test("a row that no document has is told, and the status is 1", async () =>
   assert.equal(code, 1, task.output());
   assert.match(task.output(), /, 1 mismatches, 0 behind/);
   assert.match(task.output(), /`deno task verify` lists where/);
+});
+
+Deno.test("on SQLite alone it needs no PostgreSQL, and may be run again on the same file", async () => {
+  await using pipeline = await testPipeline();
+  const { REDIS_URL } = environmentOf(pipeline.config);
+  const path = `${testFolder("sqlite")}.db`;
+  for (let run = 1; run <= 2; run++) {
+    await using task = startTask(
+      ["pipeline", "--target", "sqlite", "--path", path, "--records", "300"],
+      { REDIS_URL: REDIS_URL!, DATABASE_URL: "", NO_COLOR: "1" },
+    );
+    const { code } = await task.status;
+    const output = task.output();
+    assert.equal(code, 0, output);
+    assert.match(output, new RegExp(`^Redis redis:.*, SQLite ${path} `, "m"));
+    assert.match(output, /^(\d+) documents, \1 rows, \1 equal, 0 mis/m);
+  }
 });

@@ -66,7 +66,8 @@ export async function runningServices(
 
 /**
  * Starts what is not running yet, and counts this process among those that need the servers until it calls
- * `releaseServices` or ends. A server that REDIS_URL or DATABASE_URL names is not started.
+ * `releaseServices` or ends. A server that REDIS_URL or DATABASE_URL names is not started, nor a PostgreSQL where the
+ * target is a SQLite file.
  *
  * @throws {NoEmbeddedServerError} where no embedded server exists and none answers at the config's address
  * @throws {Error} when a server does not get ready, with the end of its log; what this call started is stopped
@@ -75,13 +76,14 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
   const { root = CHECKOUT, config = parseConfig("", "the defaults"), onProgress = () => {} } =
     options;
   const env = options.env ?? ((name: string) => Deno.env.get(name));
-  const given = serversFromEnvironment(env);
+  const usesPostgres = config.targets?.[0]?.kind !== "sqlite";
+  const given = serversFromEnvironment(env, { database: usesPostgres });
   const started = await locked({ root, onProgress }, async () => {
     const start = new Start(root, config, onProgress, await readRecord(root));
     try {
       const starting = [
         given.redis ? undefined : start.redisWithReplica(),
-        given.database ? undefined : start.postgres(),
+        given.database || !usesPostgres ? undefined : start.postgres(),
       ];
       // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {

@@ -76,6 +76,10 @@ export class SqliteOwnership implements Ownership {
     await this.#connections.writer.call("wentBack", [keys.stream, epoch]);
   }
 
+  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
+    await this.#connections.writer.call("moveOffset", [stream, offset]);
+  }
+
   /** Gives all locks back. */
   close(): void {
     for (const { file } of this.#locks.values()) file.close();

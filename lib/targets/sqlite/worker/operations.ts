@@ -16,6 +16,7 @@ export const operations = {
   claim: partitions.claim,
   epoch: partitions.epoch,
   wentBack: partitions.wentBack,
+  moveOffset: partitions.moveOffset,
   offset: partitions.offset,
   standing: partitions.standing,
   apply: batches.apply,

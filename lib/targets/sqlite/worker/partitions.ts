@@ -54,6 +54,19 @@ export function wentBack(db: Database, stream: string, epoch: string): void {
   );
 }
 
+/** Moves an offset, whoever owns the partition: the running claim looks anew. */
+export function moveOffset(db: Database, stream: string, offset: string): void {
+  db.transaction(() =>
+    db.run(
+      `UPDATE writebehind_offset
+          SET last_id = ?, witness = '0-0', parked_version = parked_version + 1
+        WHERE stream = ?`,
+      offset,
+      stream,
+    )
+  );
+}
+
 /** The last stream id that the file holds. */
 export function offset(db: Database, stream: string): string {
   const row = db.get<{ last_id: string }>(
