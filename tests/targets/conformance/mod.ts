@@ -1,0 +1,26 @@
+/** Every promise of the port, as cases that each target passes. */
+
+import { batches } from "./batches.ts";
+import { deadLetters } from "./dead_letters.ts";
+import { ownership } from "./ownership.ts";
+import type { Cases, Place } from "./place.ts";
+import { rows } from "./rows.ts";
+import { schema } from "./schema.ts";
+import { trying } from "./trying.ts";
+
+const SUITE: Record<string, Cases> = { ownership, batches, trying, deadLetters, rows, schema };
+
+/**
+ * Declares the suite's tests for a target.
+ * @param make gives an empty place
+ */
+export function conformance(kind: string, make: () => Promise<Place>): void {
+  for (const [part, cases] of Object.entries(SUITE)) {
+    for (const [name, run] of Object.entries(cases)) {
+      Deno.test(`${kind}: ${part}: ${name}`, async () => {
+        await using place = await make();
+        await run(place);
+      });
+    }
+  }
+}
