@@ -80,14 +80,20 @@ const SESSION = { name: "session", table: "sessions" };
 
 const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
 
-const target = z.discriminatedUnion("kind", [
-  mapping({ name: targetName, kind: z.literal("postgresql") }),
-  mapping({
-    name: targetName,
-    kind: z.literal("sqlite"),
-    path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/),
-  }),
-], { error: "expected the kind postgresql or sqlite" });
+const target = mapping({
+  name: targetName,
+  kind: z.enum(["postgresql", "sqlite"], { error: "expected postgresql or sqlite" }),
+  path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
+}).transform(({ name, kind, path }, context) => {
+  const problem = (message: string) => {
+    context.addIssue({ code: "custom", path: ["path"], message });
+    return z.NEVER;
+  };
+  if (kind === "postgresql") {
+    return path === undefined ? { name, kind } : problem("only the kind sqlite has a path");
+  }
+  return path === undefined ? problem("expected the path of a file") : { name, kind, path };
+});
 
 /** The one target of a file that names none. */
 const POSTGRESQL = { name: "postgresql", kind: "postgresql" } as const;
