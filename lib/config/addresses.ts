@@ -108,15 +108,18 @@ export function redisUrlOf({ host, port, db, username, password, tls }: RedisAdd
 export function databaseUrlOf(address: DatabaseAddress): string {
   const { host, port, database, user, password, ssl, options, application_name } = address;
   const socket = host.startsWith("/");
+  // In a path these would mean the folder.
+  const inQuery = database === "." || database === "..";
   const url = new URL(
     `postgresql://${socket ? "localhost" : bracketed(host)}:${port}/${
-      encodeURIComponent(database)
+      inQuery ? "" : encodeURIComponent(database)
     }`,
   );
   url.username = encodeURIComponent(user);
   if (password !== null) url.password = encodeURIComponent(password);
   url.search = parameters({
     host: socket ? host : null,
+    dbname: inQuery ? database : null,
     sslmode: ssl ? "require" : null,
     options: options ?? null,
     application_name: application_name === DEFAULT_NAME ? null : application_name ?? null,
