@@ -73,6 +73,17 @@ const KINDS: Record<number, ErrorKind> = {
   [TOOBIG]: "document",
 };
 
+/** SQLite's texts for its codes: `node:sqlite` gives no code where it opens a file or runs a script. */
+const TEXTS: [text: RegExp, code: number][] = [
+  [/unable to open database file/, CANTOPEN],
+  [/database is locked/, BUSY],
+  [/readonly database/, READONLY],
+  [/disk I\/O error/, IOERR],
+  [/disk image is malformed/, CORRUPT],
+  [/disk is full/, FULL],
+  [/not a database/, NOTADB],
+];
+
 /** What says nothing of the rows that met it: the file, its disk, or who else uses it. */
 const OF_THE_FILE: readonly number[] = [
   BUSY,
@@ -121,9 +132,12 @@ export function explained(error: unknown, path: string): unknown {
   }
   const { code, errcode } = error as { code?: string; errcode?: number };
   if (code !== "ERR_SQLITE_ERROR") return error;
-  // Opening a file gives no code.
-  const known = errcode ?? (/unable to open/.test(reasonOf(error)) ? CANTOPEN : 0);
-  return sqliteError(reasonOf(error), known, path);
+  const message = reasonOf(error);
+  return sqliteError(
+    message,
+    errcode ?? TEXTS.find(([text]) => text.test(message))?.[1] ?? 0,
+    path,
+  );
 }
 
 /** An error with a code, and with what to do about it where it is of the file. */
@@ -147,7 +161,7 @@ function remedyFor(code: number, path: string): string | undefined {
     case READONLY:
       return "the user that runs this must be able to write the file and its folder";
     case IOERR:
-      return "its disk fails, or is gone: check it";
+      return "its disk fails, or is gone, or the path is that of a folder: check them";
     case FULL:
       return "its disk is full: make room, it goes on by itself";
     case CANTOPEN:

@@ -36,6 +36,9 @@ export type Bytes = Uint8Array<ArrayBuffer>;
 /** A row as `node:sqlite` gives it. */
 export type Columns = Record<string, SQLOutputValue>;
 
+/** Connections to files that were removed or replaced: kept, since the garbage collector would close them. */
+const leftOpen: DatabaseSync[] = [];
+
 /** A connection. Errors are of SQLite's own codes, see `errors.ts`. */
 export class Database {
   readonly path: string;
@@ -85,7 +88,9 @@ export class Database {
 
   close(): void {
     this.#turn?.close();
-    this.#db.close();
+    // Closing removes the -wal beside the path, which is another file's by now.
+    if (this.#inode !== null && this.isStale) leftOpen.push(this.#db);
+    else this.#db.close();
   }
 
   /** Runs a statement; returns how many rows it has changed. */

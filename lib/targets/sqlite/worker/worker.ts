@@ -5,7 +5,7 @@
  */
 
 import { ConnectionError } from "../../../core/errors.ts";
-import { SqliteError } from "../errors.ts";
+import { Code, SqliteError } from "../errors.ts";
 import { Database } from "./database.ts";
 import { type Answer, type Opening, operations, type Request } from "./operations.ts";
 
@@ -44,7 +44,10 @@ class Session {
 
   #open(): Database {
     const known = this.#database;
-    if (known && !known.isBusy && known.cursor === undefined && known.isStale) this.#close();
+    if (known && !known.isBusy && known.cursor === undefined && known.isStale) {
+      this.#close();
+      if (!this.#opening.readOnly) throw gone(this.#opening.path);
+    }
     return this.#database ??= new Database(this.#opening.path, this.#opening.readOnly);
   }
 
@@ -57,6 +60,14 @@ class Session {
     this.#database?.close();
     this.#database = undefined;
   }
+}
+
+/** Whoever writes has to claim anew, by the file that is there now. */
+function gone(path: string): SqliteError {
+  return new SqliteError(
+    `${path} was removed, or another file put in its place, while a sink wrote to it: it begins anew by what is there`,
+    Code.INTERRUPT,
+  );
 }
 
 function answerOf(session: Session, request: Request): Answer {

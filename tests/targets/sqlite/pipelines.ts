@@ -1,0 +1,68 @@
+/** A Redis and a SQLite file, and the commands on them. */
+
+import { dirname } from "node:path";
+import {
+  type Config,
+  configWith,
+  connectRedis,
+  type DeepPartial,
+  openTarget,
+  parseConfig,
+  type RedisConnection,
+} from "writebehind";
+import type { Target } from "writebehind/targets";
+import { configFile, type RunningCommand, startTask } from "../../support/processes.ts";
+import { testFolder, testRedis } from "../../support/servers.ts";
+
+export interface FilePipeline extends AsyncDisposable {
+  readonly config: Config;
+  readonly redis: RedisConnection;
+  /** opened by this process, beside the commands */
+  readonly target: Target;
+  /** the SQLite file */
+  readonly path: string;
+  /** starts a task on the same Redis and file; PostgreSQL is nowhere */
+  start(args: string[], env?: Record<string, string>): RunningCommand;
+  /** runs a task to its end */
+  run(...args: string[]): Promise<{ code: number; output: string }>;
+}
+
+/** Starts a Redis of its own, and names a file that is not there yet. */
+export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise<FilePipeline> {
+  await using stack = new AsyncDisposableStack();
+  const server = stack.use(await testRedis());
+  const path = `${testFolder("sqlite")}/data.db`;
+  const keys = {
+    targets: [{ name: "local", kind: "sqlite" as const, path }],
+    write_behind: { lease_seconds: 0.5, retry_base_ms: 5, retry_max_ms: 200 },
+  };
+  const base = configWith(parseConfig("", "test.yaml"), keys);
+  const config = configWith(configWith(base, overrides), {
+    redis: { host: server.host, port: server.port },
+  });
+  const redis = stack.use(await connectRedis(config));
+  const target = stack.use(await openTarget(config));
+  const file = await configFile({ ...keys, ...overrides });
+  const environment = {
+    REDIS_URL: `redis://${server.host}:${server.port}`,
+    DATABASE_URL: "nobody asks for it",
+    WRITEBEHIND_DATA: dirname(path),
+    NO_COLOR: "1",
+  };
+  const start: FilePipeline["start"] = (args, env = {}) =>
+    startTask([...args, "--config", file], { ...environment, ...env });
+  const owned = stack.move();
+  return {
+    config,
+    redis,
+    target,
+    path,
+    start,
+    run: async (...args) => {
+      await using task = start(args);
+      const { code } = await task.status;
+      return { code, output: task.output() };
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
