@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ConfigError, parseConfig } from "writebehind";
+import { ConfigError, describeServers, parseConfig, resolveServers } from "writebehind";
 
 const targets = (text: string) => parseConfig(`targets:\n${text}`, "test.yaml").targets;
 
@@ -31,4 +31,19 @@ Deno.test("targets: a mistake is told with its line and key", () => {
       text,
     );
   }
+});
+
+Deno.test("targets: with a SQLite file no database is asked for, and the file is named", async () => {
+  const config = parseConfig(
+    "redis: { host: cache }\ntargets: [{ name: local, kind: sqlite, path: some/data.db }]",
+    "test.yaml",
+  );
+  const root = await Deno.makeTempDir();
+  const variables: Record<string, string> = { DATABASE_URL: "no address at all" };
+  const servers = await resolveServers(config, { root, env: (name) => variables[name] });
+  assert.equal(
+    describeServers(servers),
+    `Redis redis://cache:6379 (config file), SQLite ${Deno.cwd()}/some/data.db (config file)`,
+  );
+  await Deno.remove(root);
 });

@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConfigError, ConnectionError, openTarget } from "writebehind";
 import { OwnershipLostError } from "writebehind/targets";
+import { Database } from "writebehind/targets/sqlite/worker/database.ts";
 import {
   batch,
   claimed,
@@ -42,8 +43,10 @@ Deno.test("SQLite: commits are durable, and the log is written ahead", async () 
   await using own = await claimed(place);
   await own.target.batches.apply(own.claim, batch(1));
   assert((await Deno.stat(`${place.path}-wal`)).isFile);
-  using db = new DatabaseSync(place.path);
-  assert.deepEqual({ ...db.prepare("PRAGMA journal_mode").get() }, { journal_mode: "wal" });
+  const db = new Database(place.path, false);
+  assert.deepEqual({ ...db.get("PRAGMA journal_mode") }, { journal_mode: "wal" });
+  assert.deepEqual({ ...db.get("PRAGMA synchronous") }, { synchronous: 2 }, "FULL");
+  db.close();
 });
 
 Deno.test("SQLite: while a batch waits for another program, heartbeats and readers go on", async () => {
