@@ -29,6 +29,8 @@ export class SqliteBatches implements Batches {
   #config: Config;
   /** rows that were packed while another batch was under way */
   #prepared = new WeakMap<Batch, PackedRows>();
+  /** lets the batch of a stream that is under way fail */
+  #underWay = new Map<string, (reason: Error) => void>();
 
   constructor(connections: Connections, config: Config) {
     this.#connections = connections;
@@ -50,7 +52,7 @@ export class SqliteBatches implements Batches {
     const rows = this.#prepared.get(batch) ?? packRows(batch);
     this.#prepared.delete(batch);
     const parking = batch.parked.length > 0;
-    const outcome = awaitedLater(this.#connections.writer.call("apply", [{
+    const sent = this.#connections.writer.call("apply", [{
       entity,
       table: this.#tableOf(keys),
       stream,
@@ -61,7 +63,8 @@ export class SqliteBatches implements Batches {
       events,
       rows,
       parked: batch.parked.map(copyOf),
-    }], memoryOf(rows)));
+    }], memoryOf(rows));
+    const outcome = awaitedLater(this.#unlessAbandoned(stream, sent));
     await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
     switch (await outcome) {
       case "ownership lost":
@@ -71,6 +74,21 @@ export class SqliteBatches implements Batches {
     }
     claim.offset = claim.witness = lastId;
     if (parking) claim.hasParked = true;
+  }
+
+  /** Lets the batch under way fail with `reason`, whatever becomes of it in the worker. */
+  abandon({ stream }: PartitionKeys, reason: Error): void {
+    this.#underWay.get(stream)?.(reason);
+  }
+
+  async #unlessAbandoned<T>(stream: string, outcome: Promise<T>): Promise<T> {
+    const abandoned = Promise.withResolvers<never>();
+    this.#underWay.set(stream, abandoned.reject);
+    try {
+      return await Promise.race([outcome, abandoned.promise]);
+    } finally {
+      this.#underWay.delete(stream);
+    }
   }
 
   async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {

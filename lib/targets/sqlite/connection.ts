@@ -50,15 +50,10 @@ export class Connection implements AsyncDisposable {
     return this.#send({ id: ++this.#asked, name, given }, transfer) as Promise<Result<Name>>;
   }
 
-  /** Gives up what is under way: it fails with `reason`, whatever becomes of it in the worker. */
-  lose(reason: Error): void {
-    if (this.#lost) return;
-    // The worker is not cut off in the middle, which would leave its transaction open for ever.
-    this.close().catch(() => {}); // given up like the rest
-    this.#fail(reason);
-  }
-
-  /** Waits for what is under way, and closes. */
+  /**
+   * Waits for what is under way, and closes. A worker that is cut off in the middle would leave its transaction open
+   * for as long as this process lives.
+   */
   async close(): Promise<void> {
     if (this.#lost) return;
     const closed = this.#send({ id: ++this.#asked, name: "close" }, []);
@@ -134,11 +129,6 @@ export class Connections {
   /** A connection of one's own, for what takes several calls. */
   own(readOnly: boolean): Connection {
     return this.#open(readOnly);
-  }
-
-  /** The connection for batches is given up: what is under way on it fails with `reason`. */
-  loseWriter(reason: Error): void {
-    this.#writer?.lose(reason);
   }
 
   async close(): Promise<void> {

@@ -19,13 +19,22 @@ export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
 export class SqliteOwnership implements Ownership {
   #connections: Connections;
   #prepare: (keys: PartitionKeys) => Promise<void>;
+  #abandon: (keys: PartitionKeys, reason: Error) => void;
   /** by stream and owner: sinks of one process exclude each other too */
   #locks = new Map<string, { file: Deno.FsFile; epoch: string }>();
 
-  /** @param prepare checks an entity's tables and brings them up to date, before each claim */
-  constructor(connections: Connections, prepare: (keys: PartitionKeys) => Promise<void>) {
+  /**
+   * @param prepare checks an entity's tables and brings them up to date, before each claim
+   * @param abandon lets the batch under way fail
+   */
+  constructor(
+    connections: Connections,
+    prepare: (keys: PartitionKeys) => Promise<void>,
+    abandon: (keys: PartitionKeys, reason: Error) => void,
+  ) {
     this.#connections = connections;
     this.#prepare = prepare;
+    this.#abandon = abandon;
   }
 
   /** The lock has no end in time: it holds as long as the process lives. */
@@ -54,8 +63,9 @@ export class SqliteOwnership implements Ownership {
     throw ownershipLost(claim.keys);
   }
 
-  abandon(_claim: Claim, reason: Error): void {
-    this.#connections.loseWriter(reason);
+  /** The worker goes on with the batch; the next claim comes behind it. */
+  abandon({ keys }: Claim, reason: Error): void {
+    this.#abandon(keys, reason);
   }
 
   release(_keys: PartitionKeys, claim: Claim | null): Promise<void> {

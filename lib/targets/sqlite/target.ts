@@ -52,11 +52,13 @@ export class SqliteTarget implements Target {
     const patienceMs = config.write_behind.lease_seconds * 1000;
     const connections = new Connections(resolve(path), patienceMs);
     this.#connections = connections;
+    const batches = new SqliteBatches(connections, config);
+    this.batches = batches;
     this.ownership = new SqliteOwnership(
       connections,
       ({ entity, stream }) => this.#migrate(entity, stream),
+      (keys, reason) => batches.abandon(keys, reason),
     );
-    this.batches = new SqliteBatches(connections, config);
     this.offsets = new SqliteOffsets(connections);
     this.rows = new SqliteRows(connections, config);
     this.deadLetters = new SqliteDeadLetters(connections, config);
@@ -96,8 +98,11 @@ export class SqliteTarget implements Target {
   }
 
   async close(): Promise<void> {
-    await this.#connections.close();
-    this.ownership.close();
+    try {
+      await this.#connections.close();
+    } finally {
+      this.ownership.close();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -15,6 +15,7 @@ import {
   insert,
   LEASE_SECONDS,
   parked,
+  partitionsOf,
   removal,
   streamId,
   textsOf,
@@ -304,6 +305,34 @@ export const batches: Cases = {
     const [first, last, text] = await textsOf(target, place, ["d0", "d4999", "large"]);
     assert(equalJson(first!, '{"n":0}') && equalJson(last!, '{"n":4999}'));
     assert(equalJson(text!, large));
+    // Some were made anew within the batch, some are only changed.
+    const again = upserts.slice(0, 301).map(({ id }, n) =>
+      upsert(id.toString(), `{"m":${n}}`, 3, n % 3 === 0 ? { created: BEGIN + 2 } : {})
+    );
+    await target.batches.apply(claim, batch(3, { upserts: again }));
+    const ids = again.map(({ id }) => id.toString());
+    const texts = await textsOf(target, place, ids);
+    for (const [n, id] of ids.entries()) {
+      assert(equalJson(texts[n]!, `{"m":${n}}`), id);
+      if (n % 50 > 3) continue;
+      assert.equal((await place.row(id))!.created.getTime(), BEGIN + (n % 3 === 0 ? 2 : 1), id);
+    }
+  },
+
+  "to abandon a batch leaves those of other partitions alone": async (place) => {
+    await using own = await claimed(place);
+    const { target, claim } = own;
+    const [, second] = partitionsOf(place);
+    const other = (await target.ownership.claim(second!, "a", LEASE_SECONDS))!;
+    for (let n = 1; n <= 5; n++) {
+      const applying = target.batches.apply(
+        other,
+        batch(n, { upserts: [insert(`d${n}`, "1", n)] }),
+      );
+      target.ownership.abandon(claim, new Error("not this one"));
+      await applying;
+    }
+    assert.equal(other.offset, streamId(5));
   },
 
   "abandoned, a batch fails at once; the next claim says whether it is in": async (place) => {
