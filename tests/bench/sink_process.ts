@@ -112,12 +112,15 @@ async function configFile({ streams, write_behind }: Config): Promise<string> {
   return path;
 }
 
-/** The command of `deno task sink`, with its permissions, without the task runner. */
+/**
+ * The command of `deno task sink` without the task runner, with its permissions; the quoted one, for a SQLite file,
+ * needs a shell and is left out.
+ */
 async function sinkCommand(): Promise<string[]> {
   const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
     tasks: { sink: { command: string } };
   };
-  const [deno, ...args] = tasks.sink.command.split(" ");
+  const [deno, ...args] = tasks.sink.command.replace(/ "[^"]*"/g, "").split(" ");
   if (deno !== "deno") throw new Error("the task sink in deno.json does not begin with deno");
   return [Deno.execPath(), ...args];
 }
