@@ -1,6 +1,5 @@
 /** The command `pipeline`. */
 
-import { dirname } from "node:path";
 import { type Command, Option } from "commander";
 import { WriteBehindError } from "../core/errors.ts";
 import { configureLog, hideSecrets, type LogOptions, logOptions } from "./log.ts";
@@ -22,7 +21,6 @@ async function runPipeline(options: PipelineCommandOptions) {
   const target = kind === "sqlite"
     ? { name: kind, kind, path: path ?? FILE }
     : kind && { name: kind, kind };
-  if (target?.kind === "sqlite") await Deno.mkdir(dirname(target.path), { recursive: true });
   const { main } = await import("../pipeline.ts");
   await configureLog(options);
   Deno.exitCode = await main({
