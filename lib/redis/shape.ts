@@ -29,11 +29,25 @@ export async function checkShape(redis: Redis, config: Config, entity: string): 
   );
 }
 
+/** Records under way, by connection and entity. */
+const underWay = new WeakMap<Redis, Map<string, Promise<void>>>();
+
 /**
- * Records the number of partitions, once for ever.
+ * Records the number of partitions, once for ever. Writers that find none at the same time share one look, which is
+ * some hundred commands.
  * @throws {ConfigError} where there is another one
  */
-export async function recordShape(redis: Redis, config: Config, entity: string): Promise<void> {
+export function recordShape(redis: Redis, config: Config, entity: string): Promise<void> {
+  const records = underWay.get(redis) ?? new Map<string, Promise<void>>();
+  underWay.set(redis, records);
+  const key = `${recordOf(config, entity)} ${config.streams.partitions}`;
+  const record = records.get(key) ??
+    recordOnce(redis, config, entity).finally(() => records.delete(key));
+  records.set(key, record);
+  return record;
+}
+
+async function recordOnce(redis: Redis, config: Config, entity: string): Promise<void> {
   await checkShape(redis, config, entity);
   const { partitions } = config.streams;
   // Of one partition, the stream's own settings are the record.
