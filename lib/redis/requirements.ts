@@ -97,7 +97,7 @@ function some(list: string[]): string {
   return unique.slice(0, 8).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
-/** Checks that the user may run what the pipeline sends, on the keys of the configuration. */
+/** Checks that the server knows, and the user may run, what the pipeline sends, on the keys of the configuration. */
 async function checkCommands(
   redis: Redis,
   config: Config,
@@ -106,6 +106,8 @@ async function checkCommands(
   const commands = commandsOf(config);
   const [denied, unknown] = (await redis.eval(ASK, 0, JSON.stringify(commands)) as string[])
     .map((list) => list === "{}" ? [] : JSON.parse(list)) as [string[][], string[]];
+  if (unknown.includes("JSON.GET")) fail("it has no RedisJSON; use Redis Stack or Redis 8");
+  if (unknown.includes("FT.SEARCH")) fail("it has no RediSearch; use Redis Stack or Redis 8");
   if (unknown.length > 0) {
     fail(`it does not know ${some(unknown)}; were they renamed? Rename them back`);
   }
@@ -132,11 +134,6 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   if (major < 7 || major === 7 && minor < 2) {
     fail(`it is version ${version}, and 7.2 or newer is needed`);
   }
-  const [hasJson, hasSearch] = await Promise.all(
-    ["JSON.GET", "FT.SEARCH"].map((command) => hasCommand(redis, command)),
-  );
-  if (!hasJson) fail("it has no RedisJSON; use Redis Stack or Redis 8");
-  if (!hasSearch) fail("it has no RediSearch; use Redis Stack or Redis 8");
   await checkCommands(redis, config, fail);
   for (const { name } of config.entities) await checkShape(redis, config, name);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
@@ -158,11 +155,6 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
         "its append-only file off; use wait_for_aof_rewrite: false, or set appendonly yes",
     );
   }
-}
-
-async function hasCommand(redis: Redis, command: string): Promise<boolean> {
-  const [details] = await redis.command("INFO", command) as [unknown];
-  return details !== null && details !== undefined;
 }
 
 function parseInfo(text: string): Map<string, string> {
