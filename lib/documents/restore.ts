@@ -13,7 +13,7 @@ import { restoreScript, runScript } from "../redis/scripts/mod.ts";
 import type { Row } from "../targets/target.ts";
 
 /** The most events after the offset that are searched for one that names the document. */
-export const MAX_LAG_EVENTS = 1000;
+const MAX_LAG_EVENTS = 1000;
 const MAX_LAG_BYTES = 16 * 2 ** 20;
 
 /** The additions to a document's numbers, as the scripts take them. */

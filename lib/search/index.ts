@@ -67,24 +67,6 @@ export async function createSearchIndex(
   return { status, differences, unindexed: failures };
 }
 
-/**
- * Documents that RediSearch could not index since the index was made, so that no search finds them.
- * @returns 0 where there is no index
- */
-export async function countUnindexed(
-  redis: RedisConnection,
-  config: Config,
-  entity: string,
-): Promise<number> {
-  const { index_name: index } = entityConfig(config, entity);
-  try {
-    return (await readInfo(redis, index)).failures;
-  } catch (error) {
-    ignoreMissing(error);
-    return 0;
-  }
-}
-
 function ignoreMissing(error: unknown): void {
   if (!(error instanceof SearchError && error.code === "no_index")) throw error;
 }
