@@ -36,7 +36,6 @@ export interface Spelled {
  */
 export function spellNumbers(text: string): Spelled {
   const additions: Addition[] = [];
-  if (!LONG_NUMBER.test(text)) return { spelled: text, additions };
   const reader = new JsonReader(text);
   const parts: string[] = [];
   let from = 0;
