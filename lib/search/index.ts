@@ -7,6 +7,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions } from "../redis/keys.ts";
+import { pairsOf } from "../redis/streams.ts";
 import { ask, SearchError } from "./error.ts";
 
 /** What {@linkcode createSearchIndex} found or did. */
@@ -99,7 +100,7 @@ async function create(
 
 /** What matters here of FT.INFO's answer. */
 interface IndexInfo {
-  definition: Map<unknown, unknown>;
+  definition: Map<string, unknown>;
   attributes: unknown[][];
   /** undefined: RediSearch's own list */
   stopWords: unknown[] | undefined;
@@ -109,22 +110,15 @@ interface IndexInfo {
 }
 
 async function readInfo(redis: RedisConnection, index: string): Promise<IndexInfo> {
-  const info = pairs(await ask(redis, index, ["FT.INFO", index]));
+  const info = pairsOf(await ask(redis, index, ["FT.INFO", index]));
   return {
-    definition: pairs(info.get("index_definition")),
+    definition: pairsOf(info.get("index_definition")),
     attributes: info.get("attributes") as unknown[][],
     stopWords: info.get("stopwords_list") as unknown[] | undefined,
     indexing: Number(info.get("indexing")) > 0,
     percent: Math.floor(100 * Number(info.get("percent_indexed"))),
     failures: Number(info.get("hash_indexing_failures") ?? 0),
   };
-}
-
-export function pairs(list: unknown): Map<unknown, unknown> {
-  const items = list as unknown[];
-  const map = new Map<unknown, unknown>();
-  for (let index = 0; index + 1 < items.length; index += 2) map.set(items[index], items[index + 1]);
-  return map;
 }
 
 /** Waits until the documents that exist are indexed. */
@@ -167,7 +161,7 @@ function compare(info: IndexInfo, config: Config, entity: string): string[] {
   differ("stop words", info.stopWords ? list(info.stopWords) : "RediSearch's own list", "none");
   const found = new Map(info.attributes.map((attribute) => {
     // Names and values, then flags: RESP3 has them in a list of their own, RESP2 bare at the end.
-    const values = pairs(attribute);
+    const values = pairsOf(attribute);
     const options = attribute.slice(6).flat();
     const flags = FLAGS.filter((flag) => options.includes(flag));
     const name = String(values.get("attribute"));

@@ -5,8 +5,9 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import type { RedisConnection } from "../redis/connection.ts";
+import { pairsOf } from "../redis/streams.ts";
 import { ask, SearchError } from "./error.ts";
-import { pairs, prefixesOf } from "./index.ts";
+import { prefixesOf } from "./index.ts";
 import { buildQuery, type SearchFilter } from "./query.ts";
 
 /** What a search returns of what it finds. */
@@ -152,7 +153,7 @@ async function run(
 
 interface Reply {
   total: number;
-  found: { key: string; values: Map<unknown, unknown> }[];
+  found: { key: string; values: Map<string, unknown> }[];
 }
 
 /** Reads what FT.SEARCH answers: by RESP2 `[total, key, fields, …]`, by RESP3 pairs of names and values. */
@@ -162,11 +163,11 @@ function readReply(reply: unknown[], index: string, hasFields: boolean): Reply {
     const step = hasFields ? 2 : 1;
     const found = rest.filter((_, at) => at % step === 0).map((key, at) => ({
       key: key as string,
-      values: pairs(hasFields ? rest[at * step + 1] ?? [] : []),
+      values: pairsOf(hasFields ? rest[at * step + 1] ?? [] : []),
     }));
     return { total: total as number, found };
   }
-  const answer = pairs(reply);
+  const answer = pairsOf(reply);
   const [warning] = (answer.get("warning") ?? []) as string[];
   if (warning !== undefined) {
     throw new SearchError(
@@ -174,9 +175,9 @@ function readReply(reply: unknown[], index: string, hasFields: boolean): Reply {
       `Cannot search ${index}: the result is incomplete: ${warning}`,
     );
   }
-  const found = (answer.get("results") as unknown[]).map(pairs).map((result) => ({
+  const found = (answer.get("results") as unknown[]).map(pairsOf).map((result) => ({
     key: result.get("id") as string,
-    values: pairs(result.get("extra_attributes") ?? []),
+    values: pairsOf(result.get("extra_attributes") ?? []),
   }));
   return { total: answer.get("total_results") as number, found };
 }
