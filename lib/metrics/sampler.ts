@@ -4,7 +4,8 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
@@ -172,7 +173,7 @@ export class Sampler {
   }
 
   #fail(error: unknown): void {
-    this.lastError = error instanceof Error ? error : new WriteBehindError(reasonOf(error));
+    this.lastError = asError(error);
   }
 
   async #sample(): Promise<Sample> {
