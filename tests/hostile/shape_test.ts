@@ -10,6 +10,7 @@ import {
   replayDeadLetters,
   verify,
 } from "writebehind";
+import { callsOf } from "../support/commands.ts";
 import { testPipeline } from "../support/pipeline.ts";
 
 for (const [first, then] of [[1, 2], [2, 1], [2, 4], [4, 3]] as const) {
@@ -73,12 +74,10 @@ Deno.test("two first writers with different numbers: one of them is refused", as
 Deno.test("256 first writes at once look once how many partitions there are", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 2 } });
   const { redis, config } = pipeline;
-  const asked = async () =>
-    Number(/cmdstat_hget:calls=(\d+)/.exec(await redis.info("commandstats"))?.[1] ?? 0);
-  const before = await asked();
+  const before = await callsOf(redis, "hget");
   await Promise.all(
     Array.from({ length: 256 }, (_, n) => insertDocument(redis, config, "session", { n }, `d${n}`)),
   );
   // One look asks for the settings of 256 partitions, and for the record before and after.
-  assert.equal(await asked() - before, 258);
+  assert.equal(await callsOf(redis, "hget") - before, 258);
 });

@@ -6,6 +6,7 @@ import { equalJson } from "writebehind/core/json/equality.ts";
 import { Scan, type Scanned } from "writebehind/operate/verify/scan.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { targetOf } from "writebehind/targets/open.ts";
+import { callsOf } from "../support/commands.ts";
 import { type Pipeline, testPipeline, withPipeline } from "../support/pipeline.ts";
 
 const scanOf = ({ redis, pool, config }: Pipeline) =>
@@ -20,12 +21,6 @@ async function all(chunks: AsyncGenerator<Scanned>): Promise<Scanned> {
     suspected.push(...chunk.suspected);
   }
   return { count, suspected: suspected.sort() };
-}
-
-/** How often Redis was told a command since its statistics were reset. */
-async function callsOf({ redis }: Pipeline, command: string): Promise<number> {
-  const statistics = await redis.info("commandstats");
-  return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(statistics)?.[1]);
 }
 
 /** Stores documents as any client may, and rows. */
@@ -136,7 +131,7 @@ Deno.test("scan", (t) =>
       assert.deepEqual((await all(scan.rows())).suspected, ["empty", "list", "none"]);
       await pipeline.redis.config("RESETSTAT");
       assert.deepEqual(await all(scan.documents()), { count: 1, suspected: [] });
-      assert.equal(await callsOf(pipeline, "scan"), 1);
+      assert.equal(await callsOf(pipeline.redis, "scan"), 1);
     },
 
     "documents that no row has led to, also where the row has come since": async (pipeline) => {
@@ -207,7 +202,7 @@ Deno.test("scan of four partitions, with documents of many bytes", async () => {
   const scan = scanOf(pipeline);
   assert.deepEqual(await all(scan.rows()), { count: 40, suspected: ["d6"] });
   // One for each partition, and two more since 8 MB is the most that is read at a time.
-  assert.equal(await callsOf(pipeline, "eval"), 6);
+  assert.equal(await callsOf(pipeline.redis, "eval"), 6);
   assert.deepEqual(await all(scan.documents()), { count: 40, suspected: [] });
   assert.equal(scan.foreign, 1);
 });

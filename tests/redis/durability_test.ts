@@ -13,6 +13,7 @@ import {
   updateDocument,
 } from "writebehind";
 import { durabilityOf } from "writebehind/redis/durability.ts";
+import { callsOf } from "../support/commands.ts";
 import { TcpProxy } from "../support/proxy.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
 
@@ -51,11 +52,6 @@ async function pausedReplica(): Promise<AsyncDisposable> {
     },
   };
 }
-
-const commandsOf = async (redis: { info(section: string): Promise<string> }, command: string) => {
-  const stats = await redis.info("commandstats");
-  return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
-};
 
 Deno.test("the original's keys select the durability, and a call may ask for another", () => {
   const of = (zero_data_loss: DeepPartial<Config["zero_data_loss"]>) =>
@@ -102,8 +98,8 @@ Deno.test("memory asks for no WAIT", async () => {
   await using own = await empty();
   await own.redis.config("RESETSTAT");
   await insertDocument(own.redis, own.config, "session", { a: 1 }, "d");
-  assert.equal(await commandsOf(own.redis, "wait"), 0);
-  assert.equal(await commandsOf(own.redis, "waitaof"), 0);
+  assert.equal(await callsOf(own.redis, "wait"), 0);
+  assert.equal(await callsOf(own.redis, "waitaof"), 0);
 });
 
 Deno.test("the configuration's zero_data_loss counts for calls that ask for nothing", async () => {
@@ -196,7 +192,7 @@ Deno.test("calls that are made together share a WAIT, and each gets its own rece
   }
   const receipts = results.flatMap((r) => r.status === "fulfilled" ? [r.value.streamId] : []);
   assert.equal(new Set(receipts).size, 49);
-  const waits = await commandsOf(redis, "wait");
+  const waits = await callsOf(redis, "wait");
   assert(waits >= 1 && waits <= 5, `${waits} WAITs for 50 calls`);
 });
 
