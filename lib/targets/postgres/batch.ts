@@ -5,9 +5,9 @@
  * @module
  */
 
-import { isUtf8 } from "node:buffer";
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { harmlessRowsGo, isText, ownershipLost } from "../common.ts";
 import {
   type Batch,
   type Batches,
@@ -20,7 +20,6 @@ import {
 } from "../target.ts";
 import { Arena, bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
-import { ownershipLost } from "./lease.ts";
 import type { Sessions } from "./sessions.ts";
 import {
   applySql,
@@ -127,7 +126,7 @@ export class PostgresBatches implements Batches {
   async invalidPayloads({ keys }: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
     const refused = new Map<string, Refusal>();
     const texts = upserts.filter(({ key, payload }) => {
-      const fine = isUtf8(payload) && !payload.includes(0);
+      const fine = isText(payload);
       if (!fine) refused.set(key, { sqlstate: "22021", reason: "the payload is not UTF-8 text" });
       return fine;
     });
@@ -174,14 +173,11 @@ export class PostgresBatches implements Batches {
     throw new Error("a probe never succeeds");
   }
 
-  async works(claim: Claim): Promise<boolean> {
-    const { keys } = claim;
-    const untouched = { ms: Date.now(), seq: 0, updated: Date.now(), created: null, fresh: false };
-    const goes = async (id: string, payload: string) => {
-      const upsert = { ...untouched, id: Buffer.from(id), key: id, payload: Buffer.from(payload) };
-      return await this.probe(claim, { upserts: [upsert], removals: [] }, false) === null;
-    };
-    if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
+  works(claim: Claim): Promise<boolean> {
+    return harmlessRowsGo((rows) => this.probe(claim, rows, false), () => this.#anyRow(claim));
+  }
+
+  async #anyRow({ keys }: Claim): Promise<{ id: string; payload: string } | null> {
     try {
       const { rows: [row] } = await this.#sessions.query<{ id: string; payload: string }>(keys, {
         name: `any row of ${keys.entity}`,
@@ -189,10 +185,10 @@ export class PostgresBatches implements Batches {
                  FROM "${this.#tableOf(keys)}" LIMIT 1`,
         values: [],
       });
-      return row !== undefined && await goes(row.id, row.payload);
+      return row ?? null;
     } catch (error) {
       if (!isPostgresError(error) || isOfTheServer(error)) throw error;
-      return false;
+      return null;
     }
   }
 }

@@ -8,6 +8,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { fitting, storable } from "../common.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -24,7 +25,7 @@ import type {
 } from "../target.ts";
 import { bytesArray } from "./arrays.ts";
 import { isPostgresError, postgresErrorKind } from "./errors.ts";
-import { storable, writeRows } from "./statements.ts";
+import { writeRows } from "./statements.ts";
 
 /** How many rows are fetched at a time. */
 const PAGE = 500;
@@ -168,17 +169,7 @@ export class PostgresDeadLetters implements DeadLetters {
       [stream, entity, value],
     );
     for await (const rows of found) {
-      let chunk: ParkedDocument[] = [];
-      let held = 0;
-      for (const { id, doc_id, bytes } of rows) {
-        if (chunk.length > 0 && held + bytes > maxBytes) {
-          yield chunk;
-          [chunk, held] = [[], 0];
-        }
-        chunk.push({ id, docId: doc_id });
-        held += bytes;
-      }
-      yield chunk;
+      yield* fitting(rows.map(({ id, doc_id, bytes }) => ({ id, docId: doc_id, bytes })), maxBytes);
     }
   }
 

@@ -6,13 +6,9 @@
 
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { type Claim, type Ownership, OwnershipLostError } from "../target.ts";
+import { ownershipLost } from "../common.ts";
+import type { Claim, Ownership } from "../target.ts";
 import { PATIENCE_MS, type Sessions } from "./sessions.ts";
-
-/** The error that another sink owns the partition now. */
-export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
-  return new OwnershipLostError(`another sink owns ${stream} now`);
-}
 
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {

@@ -4,6 +4,7 @@
  */
 
 import type { PoolClient } from "pg";
+import { storable } from "../common.ts";
 import type { Batch, Parked, Removal, Upsert } from "../target.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
 
@@ -204,11 +205,6 @@ export async function writeRows(
   removals: Removal[],
 ): Promise<void> {
   await connection.query(writeRowsSql(table), rowValues(upserts, removals));
-}
-
-/** A text as PostgreSQL can hold it: without U+0000 and lone surrogates. */
-export function storable(text: string): string {
-  return text.replaceAll("\0", "").toWellFormed();
 }
 
 /** The parameters of {@linkcode applySql} that hold what is parked. */

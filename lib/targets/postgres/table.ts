@@ -5,6 +5,7 @@
 
 import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
+import { tableGone } from "../common.ts";
 import { isPostgresError } from "./errors.ts";
 import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
 
@@ -53,11 +54,7 @@ export async function checkTable(pool: Pool, table: string, stream: string): Pro
   const { rows: [row] } = await pool.query<TableRow>(query);
   if (row === undefined) {
     if (!await hasOffset(pool, stream)) return;
-    throw new ConfigError(
-      `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
-        `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
-        "run verify --repair target",
-    );
+    throw tableGone(table, stream);
   }
   const problem = problemOf(row);
   if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);

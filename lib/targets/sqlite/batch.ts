@@ -7,6 +7,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import { awaitedLater } from "../../core/promises.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { harmlessRowsGo, ownershipLost } from "../common.ts";
 import {
   type Batch,
   type Batches,
@@ -19,7 +20,6 @@ import {
   type Upsert,
 } from "../target.ts";
 import type { Connections } from "./connection.ts";
-import { ownershipLost } from "./lease.ts";
 import { memoryOf, pack, type PackedRows, packRows } from "./packed.ts";
 import type { ParkedCopy } from "./worker/batches.ts";
 
@@ -120,24 +120,11 @@ export class SqliteBatches implements Batches {
     );
   }
 
-  async works(claim: Claim): Promise<boolean> {
-    const now = Date.now();
-    const goes = async (id: string, payload: string) => {
-      const upsert: Upsert = {
-        id: Buffer.from(id),
-        key: id,
-        payload: Buffer.from(payload),
-        ms: now,
-        seq: 0,
-        updated: now,
-        created: null,
-        fresh: false,
-      };
-      return await this.probe(claim, { upserts: [upsert], removals: [] }, false) === null;
-    };
-    if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
-    const row = await this.#connections.reader.call("anyRow", [this.#tableOf(claim.keys)]);
-    return row !== null && await goes(row.id, row.payload);
+  works(claim: Claim): Promise<boolean> {
+    return harmlessRowsGo(
+      (rows) => this.probe(claim, rows, false),
+      () => this.#connections.reader.call("anyRow", [this.#tableOf(claim.keys)]),
+    );
   }
 }
 

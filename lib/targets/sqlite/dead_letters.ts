@@ -5,6 +5,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { fitting } from "../common.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -66,17 +67,10 @@ export class SqliteDeadLetters implements DeadLetters {
     for (;;) {
       const found = await reading.call("nextDocuments", []);
       if (found.length === 0) return;
-      let chunk: ParkedDocument[] = [];
-      let held = 0;
-      for (const { id, docId, bytes } of found) {
-        if (chunk.length > 0 && held + bytes > maxBytes) {
-          yield chunk;
-          [chunk, held] = [[], 0];
-        }
-        chunk.push({ id, docId: docId && bufferOf(docId) });
-        held += bytes;
-      }
-      yield chunk;
+      yield* fitting(
+        found.map(({ docId, ...rest }) => ({ ...rest, docId: docId && bufferOf(docId) })),
+        maxBytes,
+      );
     }
   }
 

@@ -6,14 +6,10 @@
 
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { type Claim, type Ownership, OwnershipLostError } from "../target.ts";
+import { ownershipLost } from "../common.ts";
+import type { Claim, Ownership } from "../target.ts";
 import type { Connections } from "./connection.ts";
 import { leaseFile, takeLock } from "./files.ts";
-
-/** That the partition is another's now. */
-export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
-  return new OwnershipLostError(`another sink owns ${stream} now`);
-}
 
 /** Locks beside the file, epochs in `writebehind_offset`. */
 export class SqliteOwnership implements Ownership {

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isUtf8 } from "node:buffer";
+import { isText, storable } from "../../common.ts";
 import type { Parked, Refusal, Tried } from "../../target.ts";
 import { Code, isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpack, unpackAll } from "../packed.ts";
@@ -74,7 +74,11 @@ const COLUMNS = 5;
  * does not know when its document was created: the row does.
  */
 export function writeRows(db: Database, table: string, rows: PackedRows): void {
-  if (!isText(rows.payloads)) throw new SqliteError("a payload is not UTF-8 text", Code.MISMATCH);
+  // SQLite does not look. All at once: JSON begins and ends with ASCII, so no character could be cut in two, and the
+  // table sees to its being JSON.
+  if (!isText(rows.payloads.bytes)) {
+    throw new SqliteError("a payload is not UTF-8 text", Code.MISMATCH);
+  }
   const [made, changed] = [new Writing(db, table, true), new Writing(db, table, false)];
   const payloads = unpackAll(rows.payloads);
   let index = 0;
@@ -138,14 +142,6 @@ class Writing {
   }
 }
 
-/**
- * Whether byte strings are UTF-8 without U+0000, which SQLite does not look at. All at once: JSON begins and ends
- * with ASCII, so no character could be cut in two, and the table sees to its being JSON.
- */
-function isText({ bytes }: Packed): boolean {
-  return isUtf8(bytes) && !bytes.includes(0);
-}
-
 let second = NaN;
 let upToSecond = "";
 
@@ -183,11 +179,6 @@ function park(db: Database, { entity, stream, parked }: BatchRequest): void {
   }
 }
 
-/** A text as SQLite gives it back: without U+0000, at which it could be cut, and without lone surrogates. */
-export function storable(text: string): string {
-  return text.replaceAll("\0", "").toWellFormed();
-}
-
 /** Which of these byte strings are no JSON text, by their places. */
 export function invalidPayloads(
   db: Database,
@@ -204,7 +195,7 @@ export function invalidPayloads(
 }
 
 function refusalOf(db: Database, payload: Uint8Array): string | null {
-  if (!isUtf8(payload) || payload.includes(0)) return "the payload is not UTF-8 text";
+  if (!isText(payload)) return "the payload is not UTF-8 text";
   const { valid, at } = db.get<{ valid: number; at: number }>(
     "SELECT json_valid(t.text) AS valid, json_error_position(t.text) AS at FROM (SELECT CAST(? AS TEXT) AS text) AS t",
     payload,

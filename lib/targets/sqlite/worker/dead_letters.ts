@@ -6,6 +6,7 @@
 import { Buffer } from "node:buffer";
 import { reasonOf } from "../../../core/errors.ts";
 import type { EventType } from "../../../core/stream_ids.ts";
+import { storable } from "../../common.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -16,7 +17,7 @@ import type {
 } from "../../target.ts";
 import { SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpackAll } from "../packed.ts";
-import { storable, writeRows } from "./batches.ts";
+import { writeRows } from "./batches.ts";
 import { type Bytes, type Columns, type Database, NOW } from "./database.ts";
 
 /** Rows are given out so many at a time. */

@@ -4,6 +4,7 @@
  */
 
 import { ConfigError, ConnectionError } from "../../../core/errors.ts";
+import { tableGone } from "../../common.ts";
 import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migrations.ts";
 import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
 import type { Columns, Database } from "./database.ts";
@@ -92,11 +93,7 @@ function checkTable(db: Database, table: string, stream: string | null): void {
   );
   if (made === undefined) {
     if (stream === null || !has(db, "writebehind_offset") || offset(db, stream) === "0-0") return;
-    throw new ConfigError(
-      `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
-        `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
-        "run verify --repair target",
-    );
+    throw tableGone(table, stream);
   }
   const columns = db.all<Column>("SELECT name, type FROM pragma_table_info(?)", table);
   const keys = db.all<{ name: string | null; collation: string }>(

@@ -1,0 +1,70 @@
+/**
+ * What the kinds of targets do alike.
+ * @module
+ */
+
+import { Buffer, isUtf8 } from "node:buffer";
+import { ConfigError } from "../core/errors.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
+import { type BatchRows, OwnershipLostError, type ParkedDocument, type Tried } from "./target.ts";
+
+/** The error that another sink owns the partition now. */
+export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
+  return new OwnershipLostError(`another sink owns ${stream} now`);
+}
+
+/** The error that an entity's table is not there, though an offset says that it had rows. */
+export function tableGone(table: string, stream: string): ConfigError {
+  return new ConfigError(
+    `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
+      `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
+      "run verify --repair target",
+  );
+}
+
+/** Whether bytes are UTF-8 without U+0000, which no target's texts can hold. */
+export function isText(bytes: Uint8Array): boolean {
+  return isUtf8(bytes) && !bytes.includes(0);
+}
+
+/** A text as a target gives it back: without U+0000, at which it could be cut, and without lone surrogates. */
+export function storable(text: string): string {
+  return text.replaceAll("\0", "").toWellFormed();
+}
+
+/** Documents, so many at a time that their payloads fit `maxBytes`, and at least one. */
+export function* fitting(
+  found: Iterable<ParkedDocument & { bytes: number }>,
+  maxBytes: number,
+): Generator<ParkedDocument[]> {
+  let chunk: ParkedDocument[] = [];
+  let held = 0;
+  for (const { bytes, ...document } of found) {
+    if (chunk.length > 0 && held + bytes > maxBytes) {
+      yield chunk;
+      [chunk, held] = [[], 0];
+    }
+    chunk.push(document);
+    held += bytes;
+  }
+  yield chunk;
+}
+
+/**
+ * Whether harmless rows go through: a new one of `{}`, or an existing one, unchanged.
+ * @param probe tries rows
+ * @param anyRow reads an existing row; `null` where there is none, or none can be read
+ */
+export async function harmlessRowsGo(
+  probe: (rows: BatchRows) => Promise<Tried | null>,
+  anyRow: () => Promise<{ id: string; payload: string } | null>,
+): Promise<boolean> {
+  const untouched = { ms: Date.now(), seq: 0, updated: Date.now(), created: null, fresh: false };
+  const goes = async (id: string, payload: string) => {
+    const upsert = { ...untouched, id: Buffer.from(id), key: id, payload: Buffer.from(payload) };
+    return await probe({ upserts: [upsert], removals: [] }) === null;
+  };
+  if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
+  const row = await anyRow();
+  return row !== null && await goes(row.id, row.payload);
+}
