@@ -36,6 +36,17 @@ const NEWEST_FIRST =
 /** What distinguishes documents; an entry that could not be decoded counts as one. */
 const ONE_DOCUMENT = "d.fingerprint, CASE WHEN d.doc_id IS NULL THEN d.id END";
 
+/** A condition on the parked events of a stream and an entity, the first two parameters, and its own third. */
+function conditionOf(
+  selection: DeadLetterSelection,
+): [sql: string, value: Buffer | string | number] {
+  if ("docId" in selection) {
+    return ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)];
+  }
+  if ("streamId" in selection) return ["d.stream_id = $3", selection.streamId];
+  return ["$3::int = 1", 1];
+}
+
 /** The rows of a query, a page at a time, through a cursor: memory holds one page. */
 async function* pages<Row extends QueryResultRow>(
   pool: Pool,
@@ -146,16 +157,13 @@ export class PostgresDeadLetters implements DeadLetters {
     selection: DeadLetterSelection,
     maxBytes: number,
   ): AsyncGenerator<ParkedDocument[]> {
-    const [condition, value] = "docId" in selection
-      ? ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)]
-      : "streamId" in selection
-      ? [
-        `(d.doc_id IS NULL AND d.stream_id = $3 OR (d.fingerprint, d.doc_id) = (
+    const [condition, value] = conditionOf(selection);
+    // An event stands for its document, and so for all that is parked of it.
+    const whole = "streamId" in selection
+      ? `(${condition} AND d.doc_id IS NULL OR (d.fingerprint, d.doc_id) = (
             SELECT n.fingerprint, n.doc_id FROM writebehind_dead_letter n
-             WHERE n.stream = $1 AND n.stream_id = $3 AND n.state = 'parked'))`,
-        selection.streamId,
-      ]
-      : ["$3::int = 1", 1];
+             WHERE n.stream = $1 AND n.stream_id = $3 AND n.state = 'parked'))`
+      : condition;
     const found = pages<{ id: string; doc_id: Buffer | null; bytes: number }>(
       this.#pool,
       `SELECT * FROM (
@@ -163,7 +171,7 @@ export class PostgresDeadLetters implements DeadLetters {
                 coalesce(octet_length(d.payload), 0) +
                 coalesce((SELECT sum(octet_length(f)) FROM unnest(d.fields) f), 0)::int AS bytes
            FROM writebehind_dead_letter d
-          WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${condition}
+          WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${whole}
           ORDER BY ${ONE_DOCUMENT}, ${NEWEST_FIRST}
        ) AS documents ORDER BY id`,
       [stream, entity, value],
@@ -178,11 +186,7 @@ export class PostgresDeadLetters implements DeadLetters {
     selection: DeadLetterSelection,
     dryRun: boolean,
   ): Promise<number> {
-    const [condition, value] = "docId" in selection
-      ? ["d.doc_id = $3 AND d.fingerprint = sha256($3)", Buffer.from(selection.docId)]
-      : "streamId" in selection
-      ? ["d.stream_id = $3", selection.streamId]
-      : ["$3::int = 1", 1];
+    const [condition, value] = conditionOf(selection);
     let discarded = 0;
     await this.#locked(keys, async (connection) => {
       const { rowCount } = await connection.query(
