@@ -8,7 +8,7 @@ import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
-import { PATIENCE_MS, type Sessions } from "./sessions.ts";
+import { patiently, type Sessions } from "./sessions.ts";
 
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {
@@ -33,10 +33,10 @@ export class PostgresOwnership implements Ownership {
       values: [],
       seconds,
     });
-    const { rows: [lease] } = await sessions.patiently<
+    const { rows: [lease] } = await patiently<
       { epoch: string; old_pid: number | null; old_started: string | null }
     >(
-      seconds,
+      sessions.pool,
       `WITH old AS (
          SELECT backend_pid, backend_started FROM writebehind_lease WHERE stream = $1
        )
@@ -50,15 +50,17 @@ export class PostgresOwnership implements Ownership {
        RETURNING epoch, (SELECT backend_pid FROM old) AS old_pid,
                  (SELECT backend_started::text FROM old) AS old_started`,
       [stream, owner, leaseSeconds, self!.pid, self!.started],
+      seconds,
     );
     if (lease === undefined) return null;
     await failpoint?.("claiming");
     // A batch that the former owner has under way must not hold us up, nor land after ours.
-    await sessions.patiently(
-      seconds,
+    await patiently(
+      sessions.pool,
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE pid = $1 AND backend_start = $2 AND pid <> $3`,
       [lease.old_pid, lease.old_started, self!.pid],
+      seconds,
     );
     await sessions.query(keys, {
       name: "first offset",
@@ -97,8 +99,8 @@ export class PostgresOwnership implements Ownership {
 
   async renew(claim: Claim, leaseSeconds: number): Promise<void> {
     const { keys, owner, epoch } = claim;
-    const { rows: [row] } = await this.#sessions.patiently<{ working: boolean }>(
-      leaseSeconds,
+    const { rows: [row] } = await patiently<{ working: boolean }>(
+      this.#sessions.pool,
       `UPDATE writebehind_lease SET lease_until = clock_timestamp() + make_interval(secs => $4)
         WHERE stream = $1 AND owner = $2 AND epoch = $3
        RETURNING EXISTS (
@@ -107,6 +109,7 @@ export class PostgresOwnership implements Ownership {
             AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $4))
        ) AS working`,
       [keys.stream, owner, epoch, leaseSeconds],
+      leaseSeconds,
     );
     if (row === undefined) throw ownershipLost(keys);
     if (!row.working && this.#sessions.waitingMs(keys) > leaseSeconds * 1000) {
@@ -121,8 +124,8 @@ export class PostgresOwnership implements Ownership {
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
     this.#sessions.disconnect(stream);
     if (claim === null) return;
-    await this.#sessions.patiently(
-      PATIENCE_MS / 1000,
+    await patiently(
+      this.#sessions.pool,
       `UPDATE writebehind_lease SET lease_until = '-infinity'
         WHERE stream = $1 AND owner = $2 AND epoch = $3`,
       [stream, claim.owner, claim.epoch],
@@ -130,8 +133,8 @@ export class PostgresOwnership implements Ownership {
   }
 
   async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
-    await this.#sessions.patiently(
-      PATIENCE_MS / 1000,
+    await patiently(
+      this.#sessions.pool,
       `UPDATE writebehind_offset
           SET last_id = $2, witness = '0-0', parked_version = parked_version + 1
         WHERE stream = $1`,
@@ -140,8 +143,8 @@ export class PostgresOwnership implements Ownership {
   }
 
   async wentBack({ keys, owner, epoch }: Claim): Promise<void> {
-    await this.#sessions.patiently(
-      PATIENCE_MS / 1000,
+    await patiently(
+      this.#sessions.pool,
       `UPDATE writebehind_offset
           SET witness = '0-0', went_back = went_back + 1, went_back_at = clock_timestamp()
         WHERE stream = $1 AND owner = $2 AND epoch = $3`,

@@ -7,7 +7,7 @@ import type { Pool } from "pg";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Offsets, Standing } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
-import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+import { patiently } from "./sessions.ts";
 
 /** No sink has ever run here. */
 const UNDEFINED_TABLE = "42P01";
@@ -45,13 +45,12 @@ export class PostgresOffsets implements Offsets {
   }
 
   async offset({ stream }: Pick<PartitionKeys, "stream">): Promise<string> {
-    const query: TimedQuery = {
-      text: "SELECT last_id FROM writebehind_offset WHERE stream = $1",
-      values: [stream],
-      query_timeout: PATIENCE_MS,
-    };
     try {
-      const { rows: [row] } = await this.#pool.query<{ last_id: string }>(query);
+      const { rows: [row] } = await patiently<{ last_id: string }>(
+        this.#pool,
+        "SELECT last_id FROM writebehind_offset WHERE stream = $1",
+        [stream],
+      );
       return row?.last_id ?? "0-0";
     } catch (error) {
       if (isPostgresError(error) && error.code === UNDEFINED_TABLE) return "0-0";

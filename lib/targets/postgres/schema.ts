@@ -16,7 +16,7 @@ import {
 } from "../migrations.ts";
 import { isPostgresError } from "./errors.ts";
 import { MIGRATIONS } from "./migrations/mod.ts";
-import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+import { patiently } from "./sessions.ts";
 
 const UNDEFINED_TABLE = "42P01";
 
@@ -89,10 +89,8 @@ SELECT t.ours IS NOT NULL AND t.entity IS NOT NULL AS there,
 const unrecorded = new WeakSet<Pool>();
 
 async function ask(pool: Pool, table: string): Promise<Answer> {
-  const query = async (recorded: boolean) => {
-    const query: TimedQuery = { text: askSql(table, recorded), query_timeout: PATIENCE_MS };
-    return (await pool.query<Answer>(query)).rows[0]!;
-  };
+  const query = async (recorded: boolean) =>
+    (await patiently<Answer>(pool, askSql(table, recorded), [])).rows[0]!;
   if (unrecorded.has(pool)) {
     const answer = await query(false);
     if (!answer.recorded) return answer;

@@ -13,10 +13,24 @@ import { isPostgresError, postgresErrorKind } from "./errors.ts";
  * A query with a time limit in ms, after which pg gives up on it (pg's types lack the option). Without it, a
  * query on a connection that has silently died would wait until the system gives up.
  */
-export type TimedQuery = QueryConfig & { query_timeout?: number };
+type TimedQuery = QueryConfig & { query_timeout?: number };
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
-export const PATIENCE_MS = 5000;
+const PATIENCE_MS = 5000;
+
+/**
+ * A query on any connection, abandoned after a while: nobody may hang on a dead connection.
+ * @param seconds how long it may take
+ */
+export function patiently<Row extends QueryResultRow>(
+  pool: Pool,
+  text: string,
+  values: unknown[],
+  seconds: number = PATIENCE_MS / 1000,
+): Promise<QueryResult<Row>> {
+  const query: TimedQuery = { text, values, query_timeout: seconds * 1000 };
+  return pool.query<Row>(query);
+}
 
 /**
  * What a session of the sink relies on, whatever the role's settings say. A commit must be durable, since the stream
@@ -55,16 +69,6 @@ export class Sessions {
 
   constructor(pool: Pool) {
     this.pool = pool;
-  }
-
-  /** A query on any connection, abandoned after `seconds`: nobody may hang on a dead connection. */
-  patiently<Row extends QueryResultRow>(
-    seconds: number,
-    text: string,
-    values: unknown[],
-  ): Promise<QueryResult<Row>> {
-    const query: TimedQuery = { text, values, query_timeout: seconds * 1000 };
-    return this.pool.query<Row>(query);
   }
 
   /** A query on the partition's own connection. */

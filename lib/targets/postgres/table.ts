@@ -7,7 +7,7 @@ import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
 import { tableGone } from "../common.ts";
 import { isPostgresError } from "./errors.ts";
-import { PATIENCE_MS, type TimedQuery } from "./sessions.ts";
+import { patiently } from "./sessions.ts";
 
 /** What PostgreSQL's catalogue says of a table. */
 interface TableRow {
@@ -50,8 +50,7 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
  * @throws {ConfigError} with the table, and what to do
  */
 export async function checkTable(pool: Pool, table: string, stream: string): Promise<void> {
-  const query: TimedQuery = { text: ASK, values: [`"${table}"`], query_timeout: PATIENCE_MS };
-  const { rows: [row] } = await pool.query<TableRow>(query);
+  const { rows: [row] } = await patiently<TableRow>(pool, ASK, [`"${table}"`]);
   if (row === undefined) {
     if (!await hasOffset(pool, stream)) return;
     throw tableGone(table, stream);
