@@ -19,7 +19,7 @@ import {
   type Upsert,
 } from "../target.ts";
 import { Arena, bytesArray } from "./arrays.ts";
-import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
+import { isOfTheServer, isPostgresError, postgresErrorKind, UNIQUE_VIOLATION } from "./errors.ts";
 import type { Sessions } from "./sessions.ts";
 import {
   applySql,
@@ -33,7 +33,6 @@ import {
   writeRowsSql,
 } from "./statements.ts";
 
-const UNIQUE_VIOLATION = "23505";
 /** After a batch whose rows were not new, for so many batches no row is expected to be new. */
 const BATCHES_WITHOUT_NEW = 32;
 

@@ -20,6 +20,9 @@ export function isPostgresError(error: unknown): error is PostgresError {
     /^[0-9A-Z]{5}$/.test(String(error.code));
 }
 
+export const UNDEFINED_TABLE = "42P01";
+export const UNIQUE_VIOLATION = "23505";
+
 // Exact codes win over classes; a code that is not listed is a matter of configuration.
 const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
   [/^(57014|25P03|25P04)$/, "too_large"],

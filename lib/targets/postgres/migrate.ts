@@ -11,7 +11,7 @@ import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import { type Migration, refusalOf } from "../migrations.ts";
-import { isPostgresError, type PostgresError } from "./errors.ts";
+import { isPostgresError, type PostgresError, UNIQUE_VIOLATION } from "./errors.ts";
 import { MIGRATIONS, OUR_TABLES, RECORD } from "./migrations/mod.ts";
 import { isWholeSql, readTables, type Tables } from "./schema.ts";
 
@@ -22,7 +22,6 @@ const LOCK_SECONDS = 5;
 
 const INSUFFICIENT_PRIVILEGE = "42501";
 const LOCK_NOT_AVAILABLE = "55P03";
-const UNIQUE_VIOLATION = "23505";
 
 /**
  * Makes an entity's table and ours where they are missing, and brings older ones up to date: each migration once, in

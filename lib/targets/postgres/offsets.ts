@@ -6,11 +6,8 @@
 import type { Pool } from "pg";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Offsets, Standing } from "../target.ts";
-import { isPostgresError } from "./errors.ts";
+import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
 import { patiently } from "./sessions.ts";
-
-/** No sink has ever run here. */
-const UNDEFINED_TABLE = "42P01";
 
 const NOTHING: Standing = {
   offset: "0-0",
@@ -53,6 +50,7 @@ export class PostgresOffsets implements Offsets {
       );
       return row?.last_id ?? "0-0";
     } catch (error) {
+      // No sink has ever run here.
       if (isPostgresError(error) && error.code === UNDEFINED_TABLE) return "0-0";
       throw error;
     }

@@ -14,11 +14,9 @@ import {
   schemaOf,
   type SchemaState,
 } from "../migrations.ts";
-import { isPostgresError } from "./errors.ts";
+import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
 import { MIGRATIONS } from "./migrations/mod.ts";
 import { patiently } from "./sessions.ts";
-
-const UNDEFINED_TABLE = "42P01";
 
 /** What PostgreSQL says of the tables that an entity needs. */
 interface Answer {

@@ -6,7 +6,7 @@
 import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
 import { tableGone } from "../common.ts";
-import { isPostgresError } from "./errors.ts";
+import { PostgresOffsets } from "./offsets.ts";
 import { patiently } from "./sessions.ts";
 
 /** What PostgreSQL's catalogue says of a table. */
@@ -52,7 +52,7 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
 export async function checkTable(pool: Pool, table: string, stream: string): Promise<void> {
   const { rows: [row] } = await patiently<TableRow>(pool, ASK, [`"${table}"`]);
   if (row === undefined) {
-    if (!await hasOffset(pool, stream)) return;
+    if (await new PostgresOffsets(pool).offset({ stream }) === "0-0") return;
     throw tableGone(table, stream);
   }
   const problem = problemOf(row);
@@ -79,18 +79,4 @@ function problemOf({ kind, idType, idMade, deterministic, keyed, payloadType }: 
       "ALTER TABLE … ALTER COLUMN payload TYPE jsonb USING payload::jsonb";
   }
   return null;
-}
-
-async function hasOffset(pool: Pool, stream: string): Promise<boolean> {
-  try {
-    const { rowCount } = await pool.query(
-      "SELECT FROM writebehind_offset WHERE stream = $1 AND last_id <> '0-0'",
-      [stream],
-    );
-    return rowCount !== 0;
-  } catch (error) {
-    // No sink has ever run here.
-    if (isPostgresError(error) && error.code === "42P01") return false;
-    throw error;
-  }
 }
