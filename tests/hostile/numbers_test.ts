@@ -12,6 +12,7 @@ import {
   verify,
 } from "writebehind";
 import { encodeJson } from "writebehind/core/json/encode.ts";
+import { events, stored } from "../support/documents.ts";
 import { drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
 
 /** Any finite double: its bits are drawn. */
@@ -25,8 +26,8 @@ function anyDouble(random: () => number): number {
   }
 }
 
-const numbersOf = async ({ redis }: Pipeline, id: string) =>
-  JSON.parse(await redis.call("JSON.GET", `session:${id}`) as string);
+const numbersOf = async ({ redis, config }: Pipeline, id: string) =>
+  JSON.parse(await stored(redis, config, id));
 
 /** Documents that one wrote and that both sides hold as they were written. */
 async function assertHeld(pipeline: Pipeline, documents: Record<string, JsonObject | string>) {
@@ -77,11 +78,8 @@ Deno.test("numbers", (t) =>
       await insertDocument(redis, config, "session", { a: { b: 1 } }, "x");
       await updateDocument(redis, config, "session", "x", { a: { c: value, d: [value] } });
       assert.deepEqual(await numbersOf(pipeline, "x"), { a: { b: 1, c: value, d: [value] } });
-      const [, , [, event]] = await redis.xrange("stream:session", "-", "+").then((entries) =>
-        [null, null, entries.at(-1)!] as const
-      );
-      const payload = event[event.indexOf("payload") + 1]!;
-      assert.deepEqual(JSON.parse(payload), { a: { b: 1, c: value, d: [value] } });
+      const { payload } = (await events(redis)).at(-1)!.fields;
+      assert.deepEqual(JSON.parse(payload!), { a: { b: 1, c: value, d: [value] } });
     },
 
     "whatever keys lead to it, such a number is held, or refused with its path": async (
