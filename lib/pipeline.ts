@@ -13,7 +13,7 @@ import { dummyDataWorker, type TrafficOptions } from "./demo/traffic.ts";
 import { loadMetrics } from "./metrics/counters.ts";
 import { caughtUp } from "./operate/caught_up.ts";
 import { readStatus } from "./operate/status.ts";
-import { verify } from "./operate/verify/verify.ts";
+import { countsOf, verify } from "./operate/verify/verify.ts";
 import { connectRedis, type RedisConnection } from "./redis/connection.ts";
 import { createSearchIndex } from "./search/index.ts";
 import { consumePeriodically, type RedisWriteBehind } from "./sink/sink.ts";
@@ -233,14 +233,9 @@ async function compare(
   { redis, target, config, entity }: Pipeline,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { documents, rows, equal, counts } = await verify(redis, target, config, entity, {
-    signal,
-  });
-  console.log(
-    `${documents} documents, ${rows} rows, ${equal} equal, ${counts.mismatches} mismatches, ` +
-      `${counts.behind} behind, ${counts.parked} parked, ${counts.notForwarded} not forwarded`,
-  );
-  const same = counts.mismatches + counts.behind === 0;
+  const report = await verify(redis, target, config, entity, { signal });
+  console.log(countsOf(report));
+  const same = report.counts.mismatches + report.counts.behind === 0;
   if (!same) console.log("Redis and the target differ: `deno task verify` lists where");
   return same;
 }

@@ -2,7 +2,7 @@
 
 import { interruptible } from "../core/interrupt.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
-import { MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
+import { countsOf, MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
@@ -79,11 +79,7 @@ const PLANS = {
 
 function print(report: VerifyReport, repair: "target" | "redis" | undefined): void {
   const { counts } = report;
-  console.log(
-    `${report.documents} documents, ${report.rows} rows, ${report.equal} equal, ` +
-      `${counts.mismatches} mismatches, ${counts.behind} behind, ${counts.parked} parked, ` +
-      `${counts.notForwarded} not forwarded`,
-  );
+  console.log(countsOf(report));
   if (report.foreign > 0) {
     console.log(
       `${report.foreign} keys under the prefix are no documents: their ids cannot be any`,

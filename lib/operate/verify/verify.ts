@@ -4,12 +4,11 @@
  */
 
 import { type Config, isForwarded } from "../../config/load.ts";
-import type { EventType } from "../../core/stream_ids.ts";
 import { checkShape } from "../../redis/shape.ts";
 import { type Pool, targetOf } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
 import { delay } from "../../core/delay.ts";
-import { compareStreamIds } from "../../core/stream_ids.ts";
+import { compareStreamIds, type EventType } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { Comparison, type Difference, type Seen, type Suspect } from "./compare.ts";
 import { Scan } from "./scan.ts";
@@ -44,6 +43,12 @@ export const MAX_LISTED = 100_000;
 const LOOK_AGAIN_MS = 50;
 /** A missing row has no version: only looking several times shows whether it stays missing. */
 const LOOKS_FOR_MISSING = 3;
+
+/** A report's counts, in one line for people. */
+export function countsOf({ documents, rows, equal, counts }: VerifyReport): string {
+  return `${documents} documents, ${rows} rows, ${equal} equal, ${counts.mismatches} mismatches, ` +
+    `${counts.behind} behind, ${counts.parked} parked, ${counts.notForwarded} not forwarded`;
+}
 
 /** Options of {@linkcode verify}. */
 export interface VerifyOptions {
