@@ -9,7 +9,7 @@ import { seededRandom } from "../core/random.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { SearchFilter } from "../search/query.ts";
 import { search } from "../search/search.ts";
-import { generateDummySession } from "./dummy_session.ts";
+import { below, generateDummySession } from "./dummy_session.ts";
 
 /** One query of {@linkcode randomSearchQueries}. */
 export interface RandomQuery {
@@ -51,7 +51,7 @@ export async function randomSearchQueries(
     const session: Record<string, unknown> = generateDummySession(random);
     const fields = config.search_index.fields
       .filter(({ name, type }) => name in session && type !== "GEO");
-    const field = fields[Math.floor(random() * fields.length)];
+    const field = fields[below(random, fields.length)];
     const value = field && session[field.name];
     const filter = field ? filterFor(field, value) : {};
     const asked = field ? `@${field.name}: ${value}` : "*";

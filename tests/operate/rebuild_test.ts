@@ -10,11 +10,11 @@ import {
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
-import { offsetOf } from "../support/pipeline.ts";
 import {
   assertEqual,
   documentsOf,
   drain,
+  offsetOf,
   type Pipeline,
   rowsOf,
   testPipeline,

