@@ -4,7 +4,7 @@
  */
 
 import { type Config, configWith, entityConfig, loadConfig } from "./config/load.ts";
-import { describeServers, serverOverrides } from "./config/servers.ts";
+import { describeServers, serverOverrides, usesPostgres } from "./config/servers.ts";
 import { delay } from "./core/delay.ts";
 import { reasonOf, WriteBehindError } from "./core/errors.ts";
 import { InterruptedError, interruptible } from "./core/interrupt.ts";
@@ -115,8 +115,7 @@ async function openServers(loaded: Config, signal: AbortSignal) {
     import("./dev/servers/leave.ts"),
   ]);
   const environment = (name: string) => Deno.env.get(name);
-  const usesPostgres = loaded.targets[0]?.kind !== "sqlite";
-  if (!environment("REDIS_URL") || usesPostgres && !environment("DATABASE_URL")) {
+  if (!environment("REDIS_URL") || usesPostgres(loaded) && !environment("DATABASE_URL")) {
     await ensureSetup({ onProgress: console.log, signal });
   }
   const servers = await startServices({ config: loaded, onProgress: console.log });

@@ -23,6 +23,11 @@ export type ServerSettings =
   & Pick<Config, "redis" | "postgresql">
   & Partial<Pick<Config, "targets">>;
 
+/** Whether the target is PostgreSQL; a SQLite file takes no server. */
+export function usesPostgres({ targets }: ServerSettings): boolean {
+  return targets?.[0]?.kind !== "sqlite";
+}
+
 /** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, this checkout's servers, or the file. */
 export type ServerSource = "environment" | "embedded" | "config";
 

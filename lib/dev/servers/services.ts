@@ -22,6 +22,7 @@ import {
   resolveServers,
   type ServerSettings,
   serversFromEnvironment,
+  usesPostgres,
 } from "../../config/servers.ts";
 import { delay } from "../../core/delay.ts";
 import { NoEmbeddedServerError } from "./binaries.ts";
@@ -76,14 +77,14 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
   const { root = CHECKOUT, config = parseConfig("", "the defaults"), onProgress = () => {} } =
     options;
   const env = options.env ?? ((name: string) => Deno.env.get(name));
-  const usesPostgres = config.targets?.[0]?.kind !== "sqlite";
-  const given = serversFromEnvironment(env, { database: usesPostgres });
+  const database = usesPostgres(config);
+  const given = serversFromEnvironment(env, { database });
   const started = await locked({ root, onProgress }, async () => {
     const start = new Start(root, config, onProgress, await readRecord(root));
     try {
       const starting = [
         given.redis ? undefined : start.redisWithReplica(),
-        given.database || !usesPostgres ? undefined : start.postgres(),
+        given.database || !database ? undefined : start.postgres(),
       ];
       // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {
