@@ -1,11 +1,28 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { ConfigError, parseConfig } from "writebehind";
+import { runDemo } from "writebehind/dev/jupyter/demo.ts";
+import { runLab } from "writebehind/dev/jupyter/lab.ts";
 import { type CellProgress, NotebookError, runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { notebookOf } from "../support/notebooks.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 
 await ensureSetup({ onProgress: console.log });
+
+for (const [task, run] of Object.entries({ demo: runDemo, lab: runLab })) {
+  Deno.test(`${task}: where the target is a SQLite file, it says so before it starts anything`, async () => {
+    const config = parseConfig("targets: [{ name: a, kind: sqlite, path: a.db }]", "test.yaml");
+    await assert.rejects(run({ config }), (error: Error) => {
+      assert(error instanceof ConfigError, String(error));
+      assert.match(
+        error.message,
+        /^targets: the notebooks query PostgreSQL, .* `deno task pipeline`/,
+      );
+      return true;
+    });
+  });
+}
 
 Deno.test("a notebook runs cell by cell; results that come late are kept", async () => {
   const late = Array.from(

@@ -12,6 +12,7 @@ import { leaveServices } from "../servers/leave.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
 import { cellDisplay } from "./cell_progress.ts";
+import { requirePostgres } from "./jupyter.ts";
 import { NotebookError, type NotebookRun, runNotebook } from "./notebook.ts";
 
 /** Options of {@linkcode runDemo}. */
@@ -30,12 +31,14 @@ const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb", "speed.ipynb"].map((name
  * Sets up what is missing, starts the servers, runs the notebooks, prints their summaries, and stops the servers
  * that nobody else uses, whatever happened.
  *
+ * @throws {ConfigError} where the target is a SQLite file
  * @throws {NotebookError} naming the cell that failed, after printing its traceback
  * @throws {InterruptedError} on Ctrl-C
  */
 export function runDemo(options: DemoOptions = {}): Promise<void> {
   const { notebooks = NOTEBOOKS, config } = options;
   return interruptible(async (signal) => {
+    requirePostgres(config);
     await ensureSetup({ onProgress: console.log, signal });
     try {
       const services = await startServices({ config, onProgress: console.log });

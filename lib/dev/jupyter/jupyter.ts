@@ -1,7 +1,21 @@
-/** The checkout's own Jupyter: its folders and its Deno kernel, all in `.venv`. */
+/** The checkout's own Jupyter: its folders and its Deno kernel, all in `.venv`; what its notebooks need. */
 
 import { join } from "node:path";
 import { CHECKOUT } from "../../config/checkout.ts";
+import { type ServerSettings, usesPostgres } from "../../config/servers.ts";
+import { ConfigError } from "../../core/errors.ts";
+
+/**
+ * Sees that the configuration's target is PostgreSQL, which the notebooks query. They read the same file.
+ * @throws {ConfigError} where it is a SQLite file
+ */
+export function requirePostgres(config: ServerSettings | undefined): void {
+  if (!config || usesPostgres(config)) return;
+  throw new ConfigError(
+    "targets: the notebooks query PostgreSQL, and cannot run while a SQLite file is the target; leave " +
+      "`targets` out for them, or run `deno task pipeline`, which works with both",
+  );
+}
 
 /** Jupyter's folders, so that it neither reads nor writes anything in the user's home. */
 export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {

@@ -9,7 +9,12 @@ import { interruptible } from "../../core/interrupt.ts";
 import { leaveServices } from "../servers/leave.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
-import { jupyterEnvironment, writeKernelspec, writeLabSettings } from "./jupyter.ts";
+import {
+  jupyterEnvironment,
+  requirePostgres,
+  writeKernelspec,
+  writeLabSettings,
+} from "./jupyter.ts";
 
 /** Options of {@linkcode runLab}. */
 export interface LabOptions {
@@ -23,14 +28,18 @@ export interface LabOptions {
 /** How long JupyterLab may take to end its kernels, in milliseconds, before it is killed. */
 const END_MS = 15_000;
 
-/** Runs JupyterLab on 127.0.0.1 until Ctrl-C, which ends it, its kernels and the servers. */
+/**
+ * Runs JupyterLab on 127.0.0.1 until Ctrl-C, which ends it, its kernels and the servers.
+ * @throws {ConfigError} where the target is a SQLite file
+ */
 export function runLab(options: LabOptions = {}): Promise<void> {
   return interruptible(async (signal) => {
+    const { config } = options;
+    requirePostgres(config);
     await ensureSetup({ onProgress: console.log, signal });
     await writeKernelspec();
     await writeLabSettings();
     try {
-      const { config } = options;
       console.log(describeServers(await startServices({ config, onProgress: console.log })));
       console.log("starting JupyterLab; Ctrl-C stops it and everything else");
       await runJupyter(options, signal);
