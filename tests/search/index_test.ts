@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { configWith, connectRedis, createSearchIndex, search } from "writebehind";
+import { configWith, connectRedis, createSearchIndex, insertDocument, search } from "writebehind";
 import { emptyRedis } from "../support/own_redis.ts";
 import { emptyWithFields, failsWith, FIELDS, insertAll, SESSION } from "../support/searching.ts";
 
@@ -140,4 +140,14 @@ Deno.test("creating returns when the documents are indexed, or says that they ar
   assert.equal((await createSearchIndex(redis, config, "session")).status, "unchanged");
   const { total } = await search(redis, config, "session", { tag: { device_type: "android" } });
   assert.equal(total, 20_000);
+});
+
+Deno.test("documents that cannot be indexed are counted", async () => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  await createSearchIndex(redis, config, "session");
+  await insertDocument(redis, config, "session", { user_id: "u1" }, "text");
+  await insertDocument(redis, config, "session", { user_id: 42 }, "number");
+  const { status, unindexed } = await createSearchIndex(redis, config, "session");
+  assert.deepEqual({ status, unindexed }, { status: "unchanged", unindexed: 1 });
 });

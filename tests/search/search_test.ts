@@ -5,8 +5,11 @@ import {
   ConnectionError,
   connectRedis,
   createSearchIndex,
+  insertDocument,
   randomSearchQueries,
+  readByIds,
   search,
+  SearchError,
   type SearchFilter,
   searchRaw,
 } from "writebehind";
@@ -161,4 +164,22 @@ Deno.test("what is wrong is said: entity, index, field, syntax, connection", asy
   await waitFor(() => redis.status !== "ready", { what: "the connection's end" });
   await assert.rejects(search(redis, config, "session", {}), ConnectionError);
   await assert.rejects(createSearchIndex(redis, config, "session"), ConnectionError);
+});
+
+Deno.test("130,000 ids and 200,000 tags in one call", async () => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  await createSearchIndex(redis, config, "session");
+  await insertDocument(redis, config, "session", { device_type: "tag5" }, "id5");
+  const ids = Array.from({ length: 130_000 }, (_, n) => `id${n}`);
+  const found = await readByIds(redis, config, "session", ids);
+  assert.equal(found.length, ids.length);
+  assert.deepEqual(found.flatMap((document, at) => document ? [[at, document]] : []), [
+    [5, { device_type: "tag5" }],
+  ]);
+  const tags = Array.from({ length: 200_000 }, (_, n) => `tag${n}`);
+  const answer = await search(redis, config, "session", { tag: { device_type: tags } })
+    .catch((error) => error);
+  assert(answer instanceof SearchError || answer.total === 1, String(answer));
+  assert.equal(await redis.ping(), "PONG");
 });

@@ -6,8 +6,8 @@ import {
   RedisWriteBehind,
   verify,
 } from "writebehind";
-import { drain, testPipeline } from "../support/pipeline.ts";
-import { waitFor } from "../support/servers.ts";
+import { drain, testPipeline } from "../../support/pipeline.ts";
+import { waitFor } from "../../support/servers.ts";
 
 const REST = `created_at TIMESTAMPTZ DEFAULT now(), updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
   version BIGINT NOT NULL DEFAULT 0`;

@@ -1,14 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  ConfigError,
-  ConnectionError,
-  connectRedis,
-  createSearchIndex,
-  insertDocument,
-  readByIds,
-  search,
-  SearchError,
-} from "writebehind";
+import { ConfigError, ConnectionError, connectRedis, insertDocument } from "writebehind";
 import { assertEqual, drain, testPipeline } from "../support/pipeline.ts";
 
 /** Patterns of keys for just the names of the default configuration. */
@@ -67,32 +58,4 @@ Deno.test("a keyPrefix is refused: the sink would look for other keys", async ()
     connectRedis(pipeline.config, { keyPrefix: "mine:" }),
     (error: Error) => error instanceof ConfigError && /keyPrefix/.test(error.message),
   );
-});
-
-Deno.test("130,000 ids and 200,000 tags in one call", async () => {
-  await using pipeline = await testPipeline();
-  const { redis, config } = pipeline;
-  await createSearchIndex(redis, config, "session");
-  await insertDocument(redis, config, "session", { device_type: "tag5" }, "id5");
-  const ids = Array.from({ length: 130_000 }, (_, n) => `id${n}`);
-  const found = await readByIds(redis, config, "session", ids);
-  assert.equal(found.length, ids.length);
-  assert.deepEqual(found.flatMap((document, at) => document ? [[at, document]] : []), [
-    [5, { device_type: "tag5" }],
-  ]);
-  const tags = Array.from({ length: 200_000 }, (_, n) => `tag${n}`);
-  const answer = await search(redis, config, "session", { tag: { device_type: tags } })
-    .catch((error) => error);
-  assert(answer instanceof SearchError || answer.total === 1, String(answer));
-  assert.equal(await redis.ping(), "PONG");
-});
-
-Deno.test("documents that cannot be indexed are counted", async () => {
-  await using pipeline = await testPipeline();
-  const { redis, config } = pipeline;
-  await createSearchIndex(redis, config, "session");
-  await insertDocument(redis, config, "session", { user_id: "u1" }, "text");
-  await insertDocument(redis, config, "session", { user_id: 42 }, "number");
-  const { status, unindexed } = await createSearchIndex(redis, config, "session");
-  assert.deepEqual({ status, unindexed }, { status: "unchanged", unindexed: 1 });
 });
