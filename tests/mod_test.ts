@@ -4,8 +4,8 @@ import { deepEqual, equal, match } from "node:assert/strict";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import * as mod from "writebehind";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 
-const CHECKOUT = join(import.meta.dirname!, "..");
 const { exports, imports, tasks } = JSON.parse(
   await Deno.readTextFile(join(CHECKOUT, "deno.json")),
 ) as {

@@ -7,10 +7,10 @@
 
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { coverageByRoom, LEAST } from "./coverage.ts";
 
-const CHECKOUT = join(import.meta.dirname!, "..");
 const { values: { coverage }, positionals } = parseArgs({
   args: Deno.args,
   options: { coverage: { type: "boolean", default: false } },

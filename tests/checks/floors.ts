@@ -7,6 +7,7 @@
 
 import { join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 
 /** The files of lib/ by path ("sink/reader.ts"), each with the files that it imports. */
 export type Imports = ReadonlyMap<string, readonly string[]>;
@@ -130,9 +131,8 @@ function filesUnder(folder: string): string[] {
 }
 
 if (import.meta.main) {
-  const checkout = join(import.meta.dirname!, "..", "..");
-  const page = await Deno.readTextFile(join(checkout, "docs", "architecture.md"));
-  const imports = await readImports(join(checkout, "lib"));
+  const page = await Deno.readTextFile(join(CHECKOUT, "docs", "architecture.md"));
+  const imports = await readImports(join(CHECKOUT, "lib"));
   const faults = [...circleFaults(imports), ...floorFaults(imports, parseFloors(page))];
   for (const fault of faults) console.error(fault);
   if (faults.length > 0) {

@@ -1,9 +1,8 @@
 /// <reference lib="deno.unstable" />
 import { deepEqual, equal } from "node:assert/strict";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import rules from "./lint_rules.ts";
-
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
 
 function faultsOf(file: string, source: string): string[] {
   return Deno.lint.runPlugin(rules, join(CHECKOUT, file), source).map(({ message }) => message);

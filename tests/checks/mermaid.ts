@@ -7,6 +7,7 @@
 
 import { parseHTML } from "linkedom";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 
 /** A diagram of a page, with the line it starts on. */
 export interface Diagram {
@@ -56,9 +57,8 @@ async function textsOf(path: string): Promise<[name: string, markdown: string][]
 
 /** The pages and notebooks of the checkout. */
 function pages(): string[] {
-  const checkout = join(import.meta.dirname!, "..", "..");
   return [".", "docs", "notebooks"].flatMap((folder) =>
-    [...Deno.readDirSync(join(checkout, folder))].map(({ name }) => join(checkout, folder, name))
+    [...Deno.readDirSync(join(CHECKOUT, folder))].map(({ name }) => join(CHECKOUT, folder, name))
   ).filter((path) => /\.(md|ipynb)$/.test(path)).sort();
 }
 

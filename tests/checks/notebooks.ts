@@ -7,9 +7,9 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 
 const MAX_LINES = 15;
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
 const FOLDER = join(CHECKOUT, "notebooks");
 
 interface Notebook {

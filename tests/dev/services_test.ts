@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import pg from "pg";
 import { servicesFolder } from "writebehind/config/checkout.ts";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { writeRecord } from "writebehind/config/record.ts";
 import { describeServers, parseConfig, resolveServers, serverOverrides } from "writebehind";
 import { freePort, isAlive, processStartTime } from "writebehind/dev/servers/processes.ts";
@@ -15,7 +16,6 @@ import {
 } from "writebehind/dev/servers/services.ts";
 import { testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
 
-const CHECKOUT = join(import.meta.dirname ?? ".", "..", "..");
 const NAMES = ["postgres", "redis", "replica"];
 
 /** Services with a root and ports of their own, which stop with the test. */

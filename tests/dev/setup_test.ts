@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { ensureSetup, venvPython } from "writebehind/dev/setup.ts";
 import { testFolder } from "../support/servers.ts";
 
@@ -28,7 +29,7 @@ async function setUpWith(root: string, programs: Record<string, string>): Promis
       await ensureSetup({ root: ${JSON.stringify(root)} }).then(() => console.log("set up"),
         (error) => console.log(error.name + ": " + error.message));`,
     ],
-    cwd: join(import.meta.dirname ?? ".", "..", ".."),
+    cwd: CHECKOUT,
     env: { PATH: bin },
   }).output();
   return new TextDecoder().decode(stdout).trim() || new TextDecoder().decode(stderr);

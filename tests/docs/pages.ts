@@ -1,8 +1,7 @@
 /** The pages: README.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md. */
 
 import { join } from "node:path";
-
-export const CHECKOUT = join(import.meta.dirname!, "..", "..");
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 
 /** A page, by its path in the checkout. */
 export interface Page {

@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { dirname, join, normalize } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { LINES } from "writebehind/core/log.ts";
-import { anchorOf, CHECKOUT, commandsOf, page, PAGES, section } from "./pages.ts";
+import { anchorOf, commandsOf, page, PAGES, section } from "./pages.ts";
 
 const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
   tasks: Record<string, { description: string }>;

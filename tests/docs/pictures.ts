@@ -19,11 +19,11 @@ import {
   Sampler,
   serverOverrides,
 } from "writebehind";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { crashPostgres, startServices, stopServices } from "writebehind/dev/servers/services.ts";
 import { dashboard } from "writebehind/notebook/charts/charts.ts";
 import { testFolder } from "../support/servers.ts";
-import { CHECKOUT } from "./pages.ts";
 import { standaloneSvg } from "./standalone_svg.ts";
 
 const SERIES = join(import.meta.dirname!, "pictures_series.json");

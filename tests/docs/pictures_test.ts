@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { CHECKOUT } from "./pages.ts";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { pictures } from "./pictures.ts";
 
 Deno.test("the README's pictures are as the charts draw them now", async () => {

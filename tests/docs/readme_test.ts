@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
-import { CHECKOUT, commandsOf, page } from "./pages.ts";
+import { commandsOf, page } from "./pages.ts";
 
 const commands = commandsOf(page("README.md"));
 

@@ -3,13 +3,12 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { createTable, documentKey } from "writebehind";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
 import { deleteScript, insertScript, updateScript } from "writebehind/redis/scripts/mod.ts";
 import { drain, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";
-
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
-const PAGE = await Deno.readTextFile(join(CHECKOUT, "docs", "wire.md"));
+import { page } from "./pages.ts";
 
 /** A shell block, and the output that the page shows for it. */
 interface Block {
@@ -18,7 +17,9 @@ interface Block {
   shown: string | null;
 }
 
-const blocks: Block[] = [...PAGE.matchAll(/```sh\n([^]*?)```\n(?:\n```text\n([^]*?)```)?/g)].map(
+const blocks: Block[] = [
+  ...page("docs/wire.md").matchAll(/```sh\n([^]*?)```\n(?:\n```text\n([^]*?)```)?/g),
+].map(
   ([, commands, shown]) => ({ commands: commands!, shown: shown ?? null }),
 );
 

@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { documentsOf, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
 import { environmentOf } from "../support/processes.ts";
 import { testFolder } from "../support/servers.ts";
-
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
 
 for (const folder of ["", "notebooks"]) {
   Deno.test(`the notebook runs from ${folder || "the root"}, and leaves Redis and PostgreSQL equal`, async () => {

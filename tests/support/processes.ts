@@ -1,12 +1,10 @@
 /** Processes of the pipeline, as a user starts them. */
 
-import { join } from "node:path";
 import type { Config } from "writebehind";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { addressesOf } from "writebehind/config/servers.ts";
 import { stringify } from "yaml";
 import { testFolder } from "./servers.ts";
-
-const CHECKOUT = join(import.meta.dirname!, "..", "..");
 
 /** A command of ours that runs. */
 export interface RunningCommand extends AsyncDisposable {
