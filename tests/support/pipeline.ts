@@ -36,25 +36,28 @@ export async function testPipeline(
 ): Promise<Pipeline> {
   await using stack = new AsyncDisposableStack();
   const servers = stack.use(await testServers(options));
+  const pipeline = stack.use(await pipelineOn(servers, overrides));
+  await createTable(pipeline.pool, pipeline.config, "session");
+  const owned = stack.move();
+  return { ...pipeline, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Connects to servers that run, and to a database in which nothing was made yet. */
+export async function pipelineOn(
+  servers: TestServers,
+  overrides: DeepPartial<Config> = {},
+): Promise<Pipeline> {
+  await using stack = new AsyncDisposableStack();
   const database = stack.use(await testDatabase(servers.postgres));
-  const url = new URL(database.url);
-  const base = parseConfig("", "test.yaml");
+  const { host, port, user, password } = servers.postgres;
   const servedAt: DeepPartial<Config> = {
     redis: { host: servers.redis.host, port: servers.redis.port },
-    postgresql: {
-      host: url.hostname,
-      port: Number(url.port),
-      database: database.name,
-      user: url.username,
-      password: url.password,
-    },
+    postgresql: { host, port, user, password, database: database.name },
     write_behind: { retry_base_ms: 5, retry_max_ms: 100 },
   };
-  const config = configWith(configWith(base, servedAt), overrides);
+  const config = configWith(configWith(parseConfig("", "test.yaml"), servedAt), overrides);
   const redis = stack.use(await connectRedis(config));
-  const pool = await connectPostgres(config);
-  stack.defer(() => pool.end());
-  await createTable(pool, config, "session");
+  const pool = stack.use(await connectPostgres(config));
   const owned = stack.move();
   return {
     servers,

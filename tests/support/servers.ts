@@ -119,8 +119,6 @@ export async function testServers(
 /** A database of one test's own, on a server that several tests share. */
 export interface TestDatabase extends AsyncDisposable {
   readonly name: string;
-  /** The address with its password. */
-  readonly url: string;
 }
 
 /** Makes an empty database on `server`; dropped at the end of the scope, whoever is still connected. */
@@ -129,7 +127,6 @@ export async function testDatabase(server: PostgresServer): Promise<TestDatabase
   await administer(server, `CREATE DATABASE ${name}`);
   return {
     name,
-    url: `postgresql://${server.user}:${server.password}@${server.host}:${server.port}/${name}`,
     [Symbol.asyncDispose]: () => administer(server, `DROP DATABASE ${name} WITH (FORCE)`),
   };
 }

@@ -14,21 +14,11 @@ import { testDatabase, testPostgres } from "../../support/servers.ts";
 Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
   await using postgres = await testPostgres();
   await using database = await testDatabase(postgres);
-  const url = new URL(database.url);
-  const base = parseConfig("", "test.yaml");
+  const { host, port, user, password } = postgres;
   const of = (more: DeepPartial<Config["postgresql"]>) =>
-    configWith(
-      configWith(base, {
-        postgresql: {
-          host: url.hostname,
-          port: Number(url.port),
-          database: database.name,
-          user: url.username,
-          password: url.password,
-        },
-      }),
-      { postgresql: more },
-    );
+    configWith(parseConfig("", "test.yaml"), {
+      postgresql: { host, port, user, password, database: database.name, ...more },
+    });
   const pool = await connectPostgres(of({}));
   assert.deepEqual((await pool.query("SELECT 1 AS one")).rows, [{ one: 1 }]);
   await pool.end();
@@ -37,8 +27,8 @@ Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
     await connectPostgres(of(more));
     return {};
   };
-  const port = freePort();
-  await fails(connect({ port }), ConnectionError, `:${port}`, "refused", "postgresql.host");
+  const free = freePort();
+  await fails(connect({ port: free }), ConnectionError, `:${free}`, "refused", "postgresql.host");
   await fails(
     connect({ password: SECRET }),
     ConnectionError,

@@ -3,43 +3,17 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Pool } from "pg";
-import {
-  configWith,
-  ConnectionError,
-  connectPostgres,
-  connectRedis,
-  deleteDocument,
-  insertDocument,
-  parseConfig,
-  updateDocument,
-} from "writebehind";
+import { ConnectionError, deleteDocument, insertDocument, updateDocument } from "writebehind";
 import type { Migration } from "writebehind/targets/migrations.ts";
 import { MIGRATIONS } from "writebehind/targets/postgres/migrations/mod.ts";
-import type { Pipeline } from "../../support/pipeline.ts";
-import { testDatabase, type TestServers } from "../../support/servers.ts";
+import { type Pipeline, pipelineOn } from "../../support/pipeline.ts";
+import type { TestServers } from "../../support/servers.ts";
 
 /** An empty Redis, and a database in which nothing was made yet. */
 export async function emptyPipeline(servers: TestServers): Promise<Pipeline> {
-  await using stack = new AsyncDisposableStack();
-  const database = stack.use(await testDatabase(servers.postgres));
-  const { host, port, user, password } = servers.postgres;
-  const config = configWith(parseConfig("", "test.yaml"), {
-    redis: { host: servers.redis.host, port: servers.redis.port },
-    postgresql: { host, port, user, password, database: database.name },
-    write_behind: { retry_base_ms: 5, retry_max_ms: 100 },
-  });
-  const redis = stack.use(await connectRedis(config));
-  const pool = stack.use(await connectPostgres(config));
-  await redis.flushall();
-  const owned = stack.move();
-  return {
-    servers,
-    config,
-    redis,
-    pool,
-    with: (more) => configWith(config, more),
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
+  const pipeline = await pipelineOn(servers);
+  await pipeline.redis.flushall();
+  return pipeline;
 }
 
 /** The SQL of a version that was released before migrations had numbers. */
