@@ -2,14 +2,9 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { insertDocument, RedisWriteBehind, updateDocument } from "writebehind";
+import { insertDocument, updateDocument } from "writebehind";
 import { waitFor } from "../../support/servers.ts";
-import { type FilePipeline, filePipeline } from "./pipelines.ts";
-
-async function drain({ redis, target, config }: FilePipeline) {
-  await using sink = new RedisWriteBehind(redis, target, config, "session");
-  return await sink.drain();
-}
+import { drain, filePipeline } from "./pipelines.ts";
 
 function sql(path: string, statements: string): void {
   using db = new DatabaseSync(path, { timeout: 5000 });

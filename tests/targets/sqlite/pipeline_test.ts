@@ -2,25 +2,12 @@
 
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  deleteDocument,
-  insertDocument,
-  readStatus,
-  RedisWriteBehind,
-  updateDocument,
-  verify,
-} from "writebehind";
+import { deleteDocument, insertDocument, readStatus, updateDocument, verify } from "writebehind";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { Author } from "../../faults/author.ts";
 import { withSeed } from "../../faults/seed.ts";
 import { waitFor } from "../../support/servers.ts";
-import { type FilePipeline, filePipeline } from "./pipelines.ts";
-
-/** Applies what is there, by a sink in this process. */
-async function drain({ redis, target, config }: FilePipeline) {
-  await using sink = new RedisWriteBehind(redis, target, config, "session");
-  return await sink.drain();
-}
+import { drain, type FilePipeline, filePipeline } from "./pipelines.ts";
 
 /** The rows are the documents, and every event was counted once. */
 async function assertExact(pipeline: FilePipeline, events: number, rows?: number) {

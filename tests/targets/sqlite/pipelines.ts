@@ -9,6 +9,8 @@ import {
   openTarget,
   parseConfig,
   type RedisConnection,
+  RedisWriteBehind,
+  type SinkStatus,
 } from "writebehind";
 import type { Target } from "writebehind/targets";
 import { configFile, type RunningCommand, startTask } from "../../support/processes.ts";
@@ -65,4 +67,10 @@ export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** Applies what is there, by a sink in this process. */
+export async function drain({ redis, target, config }: FilePipeline): Promise<SinkStatus> {
+  await using sink = new RedisWriteBehind(redis, target, config, "session");
+  return await sink.drain();
 }
