@@ -244,12 +244,13 @@ export function anyRow(db: Database, table: string): { id: string; payload: stri
 /** Which of these documents are parked in the streams, by their places. */
 export function parkedAmong(db: Database, streams: string[], ids: Packed): number[] {
   const parked: number[] = [];
+  const list = JSON.stringify(streams);
   let index = 0;
   for (const id of unpack(ids)) {
     const found = db.get(
       `SELECT 1 FROM writebehind_dead_letter
         WHERE stream IN (SELECT value FROM json_each(?)) AND doc_id = ? AND state = 'parked' LIMIT 1`,
-      JSON.stringify(streams),
+      list,
       id,
     );
     if (found) parked.push(index);
