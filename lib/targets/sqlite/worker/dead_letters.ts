@@ -12,6 +12,8 @@ import type {
   DeadLetterEvent,
   DeadLetterSelection,
   DeadLetterState,
+  ParkedDocument,
+  ParkedEvent,
   Refusal,
   Settled,
 } from "../../target.ts";
@@ -158,11 +160,7 @@ export function openDocuments(
 }
 
 /** A document with parked events, and the bytes of the newest. */
-export interface FoundDocument {
-  id: string;
-  docId: Bytes | null;
-  bytes: number;
-}
+export type FoundDocument = Omit<ParkedDocument, "docId"> & { docId: Bytes | null; bytes: number };
 
 /** The next of them; empty at the end. */
 export function nextDocuments(db: Database): FoundDocument[] {
@@ -226,13 +224,7 @@ export function entries(
 }
 
 /** A parked event without its payload, as it travels. */
-export interface FoundEvent {
-  id: string;
-  streamId: string;
-  docId: Uint8Array;
-  type: EventType;
-  ts: number;
-}
+export type FoundEvent = Omit<ParkedEvent, "docId"> & { docId: Uint8Array };
 
 /** The parked events of documents. */
 export function events(db: Database, stream: string, docIds: Packed): FoundEvent[] {
