@@ -25,6 +25,7 @@ import {
   applySql,
   type BatchValues,
   batchValues,
+  parkedOfSql,
   parkedValues,
   probeSql,
   rowValues,
@@ -111,11 +112,7 @@ export class PostgresBatches implements Batches {
   async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {
     const { rows } = await this.#sessions.query<{ doc_id: Buffer }>(keys, {
       name: "parked among",
-      text: `SELECT DISTINCT d.doc_id
-               FROM unnest($2::bytea[]) AS e (id)
-               JOIN writebehind_dead_letter d
-                 ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
-              WHERE d.state = 'parked'`,
+      text: `SELECT DISTINCT d.doc_id ${parkedOfSql("d.stream = $1")}`,
       values: [keys.stream, bytesArray("bytea", ids, (id) => id)],
     });
     return new Set(rows.map(({ doc_id }) => doc_id.toString("latin1")));

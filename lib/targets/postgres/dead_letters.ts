@@ -25,7 +25,7 @@ import type {
 } from "../target.ts";
 import { bytesArray } from "./arrays.ts";
 import { isPostgresError, postgresErrorKind } from "./errors.ts";
-import { writeRows } from "./statements.ts";
+import { parkedOfSql, writeRows } from "./statements.ts";
 
 /** How many rows are fetched at a time. */
 const PAGE = 500;
@@ -270,11 +270,7 @@ class Held implements HeldDeadLetters {
     const { rows } = await this.#connection.query<
       { id: string; stream_id: string; doc_id: Buffer; event_type: EventType; ts: string }
     >(
-      `SELECT d.id, d.stream_id, d.doc_id, d.event_type, d.ts
-         FROM unnest($2::bytea[]) AS e (id)
-         JOIN writebehind_dead_letter d
-           ON d.stream = $1 AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
-        WHERE d.state = 'parked'`,
+      `SELECT d.id, d.stream_id, d.doc_id, d.event_type, d.ts ${parkedOfSql("d.stream = $1")}`,
       [this.#keys.stream, bytesArray("bytea", docIds, (id) => id)],
     );
     return rows.map(({ id, stream_id: streamId, doc_id: docId, event_type: type, ts }) => ({

@@ -9,6 +9,7 @@ import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "../target.ts";
 import { bytesArray } from "./arrays.ts";
 import { postgresErrorKind } from "./errors.ts";
+import { parkedOfSql } from "./statements.ts";
 
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
 const isParked = (id: string, streams: string) =>
@@ -138,11 +139,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
 
   async parkedAmong(partitions: PartitionKeys[], ids: string[]): Promise<Set<string>> {
     const { rows } = await this.#pool.query<{ doc_id: Buffer }>(
-      `SELECT DISTINCT d.doc_id
-         FROM unnest($2::bytea[]) AS e (id)
-         JOIN writebehind_dead_letter d
-           ON d.stream = ANY($1::text[]) AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
-        WHERE d.state = 'parked'`,
+      `SELECT DISTINCT d.doc_id ${parkedOfSql("d.stream = ANY($1::text[])")}`,
       [
         partitions.map(({ stream }) => stream),
         bytesArray("bytea", ids, (id) => Buffer.from(id)),

@@ -87,6 +87,13 @@ const parkSql = (first: number) => {
 )`;
 };
 
+/** The parked events `d` of the documents `$2`, as the end of a query; `ofStream` is a condition on their stream. */
+export const parkedOfSql = (ofStream: string): string =>
+  `FROM unnest($2::bytea[]) AS e (id)
+  JOIN writebehind_dead_letter d
+    ON ${ofStream} AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
+ WHERE d.state = 'parked'`;
+
 /** The parameters of each part of a batch; empty where it has nothing to do. */
 export interface BatchValues {
   inserted: Buffer[];
