@@ -31,16 +31,11 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
   await target.check(entity);
   await interruptible(async (signal) => {
     const progress = progressOf("documents and rows compared");
-    let report: VerifyReport;
-    try {
-      report = await verify(redis, target, config, entity, {
-        settleMs: settle * 1000,
-        onProgress: progress.update,
-        signal,
-      });
-    } finally {
-      progress.end();
-    }
+    const report = await verify(redis, target, config, entity, {
+      settleMs: settle * 1000,
+      onProgress: progress.update,
+      signal,
+    }).finally(progress.end);
     if (!options.json) print(report, repair);
     let repaired: RepairReport | undefined;
     const { mismatches, counts } = report;
