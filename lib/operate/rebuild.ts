@@ -9,7 +9,7 @@ import { encoded, restore } from "../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, CONSUMER_GROUP, type PartitionKeys, partitionOf } from "../redis/keys.ts";
+import { allPartitions, byPartition, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { forwardScript, runScript } from "../redis/scripts/mod.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
@@ -92,9 +92,9 @@ export async function rebuild(
     signal?.throwIfAborted();
     const page = await stored.scan(entity, partitions, after);
     if (page.length === 0) break;
-    const groups = Map.groupBy(page, ({ id }) => partitionOf(id, partitions.length));
     const outcomes = await Promise.all(
-      [...groups].map(([partition, rows]) => restorePage(redis, partitions[partition]!, rows)),
+      byPartition(partitions, page, ({ id }) => id)
+        .map(([keys, rows]) => restorePage(redis, keys, rows)),
     );
     if (outcomes.some(({ unknown }) => unknown)) {
       if (attempt++ === ATTEMPTS) {

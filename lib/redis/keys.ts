@@ -76,6 +76,16 @@ export function allPartitions(config: Config, entity: string): PartitionKeys[] {
   );
 }
 
+/** Things by the partition that their ids hash to. */
+export function byPartition<Thing>(
+  partitions: PartitionKeys[],
+  things: Thing[],
+  idOf: (thing: Thing) => string,
+): [PartitionKeys, Thing[]][] {
+  const groups = Map.groupBy(things, (thing) => partitionOf(idOf(thing), partitions.length));
+  return [...groups].map(([partition, own]) => [partitions[partition]!, own]);
+}
+
 /**
  * The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions.
  *

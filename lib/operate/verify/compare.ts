@@ -8,7 +8,7 @@ import type { Config } from "../../config/load.ts";
 import { equalJson } from "../../core/json/equality.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { rowsOf } from "../../targets/open.ts";
 import {
@@ -54,15 +54,6 @@ export function hashOfRow({ version, text }: Row): string {
   return hashOf(`${version} ${text}`);
 }
 
-/** Ids by the partition that they hash to. */
-export function byPartition(
-  partitions: PartitionKeys[],
-  ids: string[],
-): [PartitionKeys, string[]][] {
-  const groups = Map.groupBy(ids, (id) => partitionOf(id, partitions.length));
-  return [...groups].map(([partition, own]) => [partitions[partition]!, own]);
-}
-
 /** Compares documents with their rows, by their ids. */
 export class Comparison {
   readonly partitions: PartitionKeys[];
@@ -80,7 +71,7 @@ export class Comparison {
   /** The documents of `ids` that differ from their rows now. */
   async compare(ids: string[]): Promise<Suspect[]> {
     const suspects: Suspect[] = [];
-    for (const [keys, own] of byPartition(this.partitions, ids)) {
+    for (const [keys, own] of byPartition(this.partitions, ids, (id) => id)) {
       for (let at = 0; at < own.length; at += PAGE_ROWS) {
         suspects.push(...await this.#compare(keys, own.slice(at, at + PAGE_ROWS)));
       }

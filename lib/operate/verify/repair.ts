@@ -10,7 +10,7 @@ import { type Pool, rowsOf, targetOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Target } from "../../targets/target.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
 import { resend } from "../../sink/rewind.ts";
 import { hashOf, hashOfRow, type Seen } from "./compare.ts";
 
@@ -142,10 +142,9 @@ function* chunks(
   entity: string,
   mismatches: Seen[],
 ): Generator<[PartitionKeys, Seen[]]> {
-  const { partitions } = config.streams;
-  const groups = Map.groupBy(mismatches, ({ id }) => partitionOf(id, partitions));
-  for (const keys of allPartitions(config, entity)) {
-    const own = groups.get(keys.partition) ?? [];
+  for (
+    const [keys, own] of byPartition(allPartitions(config, entity), mismatches, ({ id }) => id)
+  ) {
     for (let at = 0; at < own.length; at += PAGE_ROWS) yield [keys, own.slice(at, at + PAGE_ROWS)];
   }
 }

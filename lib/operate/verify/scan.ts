@@ -12,10 +12,9 @@ import type { Config } from "../../config/load.ts";
 import { MAX_ID_BYTES } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readDocuments } from "../../redis/documents.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { rowsOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
-import { byPartition } from "./compare.ts";
 import { DifferenceSketch } from "./difference_sketch.ts";
 import { prefetch } from "./prefetch.ts";
 
@@ -85,7 +84,7 @@ export class Scan {
       suspected.push(...await this.#rows.notSurelyEqual(this.#entity, ids, texts));
       [ids, texts, bytes] = [[], [], 0];
     };
-    for (const [keys, own] of byPartition(this.#partitions, page)) {
+    for (const [keys, own] of byPartition(this.#partitions, page, (id) => id)) {
       for (let at = 0; at < own.length;) {
         const left = own.slice(at);
         // As bytes, which the target takes unchanged.
