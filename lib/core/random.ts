@@ -37,3 +37,8 @@ export function seededRandom(seed: number): Random {
   for (let round = 0; round < 15; round++) next();
   return next;
 }
+
+/** A whole number from 0 up to but not `end`. */
+export function below(random: Random, end: number): number {
+  return Math.floor(random() * end);
+}

@@ -4,7 +4,7 @@
  */
 
 import type { Config } from "../config/load.ts";
-import { type Random, seededRandom } from "../core/random.ts";
+import { below, type Random, seededRandom } from "../core/random.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import { generateDocId } from "../documents/ids.ts";
 import {
@@ -14,7 +14,7 @@ import {
   type WriteOptions,
 } from "../documents/write.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { below, generateDummyPatch, generateDummySession } from "./dummy_session.ts";
+import { generateDummyPatch, generateDummySession } from "./dummy_session.ts";
 
 /** One call to make. */
 export interface Call {

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Random } from "../core/random.ts";
+import { below, type Random } from "../core/random.ts";
 
 /** The original's session document. A type alias, so that it is a `JsonObject`. Times are in ms. */
 export type DummySession = {
@@ -42,8 +42,6 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 const CORNER = { lat: 12, lon: 77 };
 const MICRODEGREES = 1_000_000;
 
-/** A whole number from 0 up to but not `end`. */
-export const below = (random: Random, end: number): number => Math.floor(random() * end);
 const pick = <T>(random: Random, list: readonly T[]): T => list[below(random, list.length)]!;
 const hexDigits = (random: Random) => below(random, 2 ** 32).toString(16).padStart(8, "0");
 const degrees = (random: Random, from: number) =>

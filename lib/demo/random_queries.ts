@@ -5,11 +5,11 @@
 
 import { type Config, entityConfig, type SearchFieldConfig } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
-import { seededRandom } from "../core/random.ts";
+import { below, seededRandom } from "../core/random.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { SearchFilter } from "../search/query.ts";
 import { search } from "../search/search.ts";
-import { below, generateDummySession } from "./dummy_session.ts";
+import { generateDummySession } from "./dummy_session.ts";
 
 /** One query of {@linkcode randomSearchQueries}. */
 export interface RandomQuery {

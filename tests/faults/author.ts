@@ -20,7 +20,7 @@ import {
   type WriteOptions,
 } from "writebehind";
 import { canonicalJson } from "writebehind/core/json/equality.ts";
-import { below } from "./seed.ts";
+import { below } from "writebehind/core/random.ts";
 
 /** What became of a document by its last event. */
 export interface Written {

@@ -2,8 +2,8 @@
 
 import { setTimeout as delay } from "node:timers/promises";
 import type { Random } from "writebehind";
+import { below } from "writebehind/core/random.ts";
 import type { TcpProxy } from "../support/proxy.ts";
-import { below } from "./seed.ts";
 
 /** Breaks a proxy for a while, at most a second or so. */
 export type Fault = (proxy: TcpProxy, random: Random) => Promise<void>;

@@ -15,13 +15,14 @@ import {
   UnknownOutcomeError,
   updateDocument,
 } from "writebehind";
+import { below } from "writebehind/core/random.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { TcpProxy } from "../support/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
-import { below, withSeed } from "./seed.ts";
+import { withSeed } from "./seed.ts";
 
 /** Short limits, so that a silent peer is given up soon. */
 const LIMITS = {

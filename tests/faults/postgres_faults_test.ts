@@ -12,6 +12,7 @@ import {
   seededRandom,
   updateDocument,
 } from "writebehind";
+import { below } from "writebehind/core/random.ts";
 import { produce } from "writebehind/notebook/original.ts";
 import { type PostgresServer, startPostgres } from "writebehind/dev/servers/postgres.ts";
 import {
@@ -26,7 +27,7 @@ import { TcpProxy } from "../support/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, clearLedger, judge, keepLedger } from "./ledger.ts";
-import { below, withSeed } from "./seed.ts";
+import { withSeed } from "./seed.ts";
 import { drain } from "./sinks.ts";
 
 const pipeline = await testPipeline({

@@ -23,8 +23,3 @@ export async function withSeed(
     throw new Error(`with ${SEED_VARIABLE}=${seed}: ${reason}`, { cause });
   }
 }
-
-/** A whole number from 0 up to but not `end`. */
-export function below(random: Random, end: number): number {
-  return Math.floor(random() * end);
-}

@@ -7,6 +7,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { setTimeout as delay } from "node:timers/promises";
 import { caughtUp, connectRedis, type Random, seededRandom } from "writebehind";
+import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
@@ -18,7 +19,7 @@ import { TcpProxy } from "../support/proxy.ts";
 import { Author } from "./author.ts";
 import { judge, keepLedger, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
-import { below, chooseSeed } from "./seed.ts";
+import { chooseSeed } from "./seed.ts";
 import { killSink, startSink } from "./sinks.ts";
 
 const STREAM = "stream:session";
