@@ -131,9 +131,12 @@ export interface Config {
   };
   /** the sink */
   readonly write_behind: {
-    /** events in a batch, a ceiling. @default {1000} */
-    readonly batch_size: number;
-    /** bytes of events that a sink holds, a ceiling. @default 32 MiB */
+    /**
+     * events in a partition's batch, a ceiling; `null`: up to 10,000 within `batch_bytes`, shared by the partitions
+     * of a sink. @default {null}
+     */
+    readonly batch_size: number | null;
+    /** bytes of events that a sink holds at once, a ceiling, shared by its partitions. @default 32 MiB */
     readonly batch_bytes: number;
     /** failures in a row after which a partition is called stuck; retrying goes on. @default {3} */
     readonly max_retry_attempts: number;

@@ -40,7 +40,7 @@ const sources = new WeakMap<Config, unknown>();
  * import { loadConfig } from "writebehind";
  *
  * const config = await loadConfig();
- * console.log(config.redis.host, config.write_behind.batch_size);
+ * console.log(config.redis.host, config.write_behind.batch_bytes);
  * ```
  */
 export async function loadConfig(path?: string): Promise<Config> {

@@ -45,6 +45,12 @@ function text(expected: string, pattern: RegExp) {
   return z.string({ error: expected }).regex(pattern, { error: expected });
 }
 
+/** A whole number, or null for none. */
+function optionalWhole(min: number, max: number) {
+  const error = `expected a whole number${range(min, max)}`;
+  return z.int({ error }).min(min, { error }).max(max, { error }).nullable().default(null);
+}
+
 const nonEmpty = (initial: string) =>
   text("expected text that is not empty", /^[^\0]+$/).default(initial);
 const optionalText = z.string({ error: "expected text or null" }).nullable().default(null);
@@ -171,7 +177,7 @@ const sections = mapping({
     seed: whole(1, Number.MIN_SAFE_INTEGER),
   }),
   write_behind: section({
-    batch_size: whole(1000, 1, 100_000),
+    batch_size: optionalWhole(1, 100_000),
     batch_bytes: whole(32 * 2 ** 20, 1),
     max_retry_attempts: whole(3, 1),
     interval_seconds: number(0, 0, LONGEST_SECONDS),

@@ -35,7 +35,6 @@ export async function openScratchDatabases(config: Config): Promise<ScratchDatab
     redis: { db: REDIS_DB },
     postgresql: { database: DATABASE },
     search_index: { create_index: false },
-    write_behind: { batch_size: 10_000 },
   });
   await using stack = new AsyncDisposableStack();
   const redis = stack.use(await connectRedis(scratch));

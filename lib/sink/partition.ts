@@ -20,6 +20,7 @@ import {
 } from "../targets/target.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
+import { batchLimits } from "./limits.ts";
 import { type Owned, PartitionOwnership, WentBackError } from "./ownership.ts";
 import { Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
@@ -42,7 +43,9 @@ export class PartitionSink {
   #reader: StreamReader;
   #ownership: PartitionOwnership;
   #poison: Poison;
-  /** halved when a batch takes the target too long */
+  /** events in a batch, at most */
+  #maxEvents: number;
+  /** the same now: halved when a batch takes the target too long */
   #batchSize: number;
   /** the last error of the target for a batch */
   #refused: unknown;
@@ -57,7 +60,7 @@ export class PartitionSink {
     this.#reader = new StreamReader(config, keys);
     this.#ownership = new PartitionOwnership(target, config, keys, this.#reader, report);
     this.#poison = new Poison(target);
-    this.#batchSize = config.write_behind.batch_size;
+    this.#batchSize = this.#maxEvents = batchLimits(config).events;
   }
 
   /**
@@ -122,7 +125,7 @@ export class PartitionSink {
       const prefetch = work.more && !claim.hasParked;
       if (prefetch) this.#readOn(work.batch.lastId, false);
       const applied = await this.#apply(claim, work);
-      this.#batchSize = Math.min(this.#config.write_behind.batch_size, this.#batchSize * 2);
+      this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
       this.report.applied(applied);
       trimmer.applied(applied.events, work.more);
       const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;

@@ -10,6 +10,7 @@ import { readDocuments } from "../redis/documents.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Reply, RespConnection } from "../redis/resp.ts";
 import { decode, type Item } from "./decode.ts";
+import { batchLimits } from "./limits.ts";
 
 /** How long a read waits for events before it returns empty, in ms. */
 const BLOCK_MS = 1000;
@@ -24,11 +25,13 @@ export interface Part {
 export class StreamReader {
   #config: Config;
   #keys: PartitionKeys;
+  #maxBytes: number;
   #open: Promise<{ control: RedisConnection; bulk: RespConnection }> | undefined;
 
   constructor(config: Config, keys: PartitionKeys) {
     this.#config = config;
     this.#keys = keys;
+    this.#maxBytes = batchLimits(config).bytes;
   }
 
   /** The connection for everything but reading; both are opened when first needed. */
@@ -68,13 +71,13 @@ export class StreamReader {
   }
 
   /**
-   * Reads the entries after a position: at most `size` of them and `batch_bytes`, plus one.
+   * Reads the entries after a position: at most `size` of them and the partition's share of
+   * `batch_bytes`, plus one.
    * The result lies in memory that the read after the next one overwrites.
    * @param position a stream id
    * @param wait whether to wait, about a second, for events if there are none; then it may return fewer
    */
   async read(position: string, size: number, wait: boolean): Promise<Part> {
-    const { batch_bytes } = this.#config.write_behind;
     const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
@@ -89,20 +92,22 @@ export class StreamReader {
     // chosen to fit in any case; if the entries are small, more are read.
     const fitting = async () => {
       const largest = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
-      const fits = largest === 0 ? size : Math.max(1, Math.floor((batch_bytes - bytes) / largest));
+      const fits = largest === 0
+        ? size
+        : Math.max(1, Math.floor((this.#maxBytes - bytes) / largest));
       return Math.min(size - items.length, fits);
     };
     if (wait) {
       // If there are none, Redis answers with what the next write appends. The count is so small that any entries
       // fit, since asking for the longest payload would cost a round trip.
-      const count = Math.min(size, Math.max(1, Math.floor(batch_bytes / max_bytes)));
+      const count = Math.min(size, Math.max(1, Math.floor(this.#maxBytes / max_bytes)));
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
       return { items: part, more: part.length === count };
     }
     let after = position;
     let more = true;
-    while (more && items.length < size && bytes < batch_bytes) {
+    while (more && items.length < size && bytes < this.#maxBytes) {
       const count = await fitting();
       const range = ["XRANGE", stream, `(${after}`, "+", "COUNT", String(count)];
       const part = await bulk.entries(range, take);
@@ -113,10 +118,10 @@ export class StreamReader {
     return { items, more };
   }
 
-  /** Reads the present state of documents; fewer than asked where they are more than `batch_bytes`. */
+  /** Reads the present state of documents; fewer than asked where they are more bytes than a batch may have. */
   async documents(docIds: Buffer[]): Promise<(Buffer | null)[]> {
     const { bulk } = await this.#connections();
-    return readDocuments(bulk, this.#keys, docIds, this.#config.write_behind.batch_bytes);
+    return readDocuments(bulk, this.#keys, docIds, this.#maxBytes);
   }
 
   /** Closes the connections; a read that waits fails at once. */

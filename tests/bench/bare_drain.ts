@@ -8,6 +8,7 @@ import { type Config, entityConfig } from "writebehind";
 import type { Batch, PartitionKeys } from "writebehind/targets";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { coalesce } from "writebehind/sink/coalesce.ts";
+import { batchLimits } from "writebehind/sink/limits.ts";
 import { StreamReader } from "writebehind/sink/reader.ts";
 import {
   type BatchValues,
@@ -30,14 +31,14 @@ SELECT`;
 export async function bareDrain(pool: Pool, config: Config, entity: string): Promise<number> {
   const keys = allPartitions(config, entity)[0]!;
   const { table } = entityConfig(config, entity);
-  const { batch_size } = config.write_behind;
+  const { events: batchSize } = batchLimits(config);
   const reader = new StreamReader(config, keys);
   const connection = await pool.connect();
   try {
     await connection.query("SET enable_seqscan = off");
     let events = 0;
     let trimming = Promise.resolve();
-    let next = readBatch(reader, "0-0", batch_size);
+    let next = readBatch(reader, "0-0", batchSize);
     for (;;) {
       const work = await next;
       if (work === null) {
@@ -45,7 +46,7 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
         return events;
       }
       const { batch, values } = work;
-      next = readBatch(reader, batch.lastId, batch_size);
+      next = readBatch(reader, batch.lastId, batchSize);
       await connection.query({
         name: `bare drain ${variantOf(values)}`,
         text: bareSql(table, values),

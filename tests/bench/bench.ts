@@ -18,7 +18,7 @@ import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
-import { BATCH_SIZE, Workbench } from "./workbench.ts";
+import { Workbench } from "./workbench.ts";
 import { FULL, QUICK } from "./workload.ts";
 import { writeRows } from "./write.ts";
 
@@ -65,7 +65,7 @@ function options(): Options {
   return new Command("deno task bench")
     .description(
       "measure every speed claim, on servers of its own; about 10 minutes for all rows. All of them " +
-        `run with write_behind.batch_size: ${BATCH_SIZE}, shared by partitions. Writes out/bench.html.`,
+        "run with the default configuration. Writes out/bench.html.",
     )
     .option("--json", "print rows as JSON and nothing else")
     .option("--quick", "small sizes and one round: shows that it works, not how fast")

@@ -34,6 +34,9 @@ type Contender =
   | typeof BARE
   | typeof IN_PARTITIONS[number];
 
+/** Events that the original reads at once, its `batch_size`. */
+const ORIGINAL_BATCH = 10_000;
+
 /** What the rows need, beside the drain itself. */
 const NEEDS = new Map<number, readonly Contender[]>([
   [1, [COPY]],
@@ -88,7 +91,7 @@ async function inPartitions(bench: Workbench, name: string, partitions: number) 
   const { events } = bench.sizes;
   const backlog = await bench.fill(
     name,
-    bench.inPartitions(partitions),
+    bench.with({ streams: { partitions } }),
     uniqueInserts(events),
     events,
   );
@@ -225,11 +228,11 @@ async function produced({ redis, step }: Workbench, events: number): Promise<str
 }
 
 async function consumed(bench: Workbench, stream: string, events: number): Promise<number> {
-  const { redis, pool, config } = bench;
+  const { redis, pool } = bench;
   await redis.del("stream:lastid:stream:session");
   await redis.copy(stream, "stream:session", "REPLACE");
   await bench.settle();
-  const took = await seconds(() => consume(redis, pool, config.write_behind.batch_size));
+  const took = await seconds(() => consume(redis, pool, ORIGINAL_BATCH));
   await bench.checkRows(events);
   return events / took;
 }

@@ -30,7 +30,7 @@ export async function measureGrowth(bench: Workbench): Promise<void> {
   const { events } = bench.sizes;
   const backlogs = new Map<number, Backlog>();
   for (const partitions of new Set(DEPLOYMENTS.map(({ partitions }) => partitions))) {
-    const config = bench.inPartitions(partitions);
+    const config = bench.with({ streams: { partitions } });
     const name = `${partitions} partition${partitions === 1 ? "" : "s"}`;
     backlogs.set(partitions, await bench.fill(name, config, uniqueInserts(events), events));
   }

@@ -10,7 +10,6 @@ import type { CpuTimes } from "./cpu.ts";
 import type { Findings, GrowthPoint, Sample } from "./findings.ts";
 import { median, passes, type Row } from "./measure.ts";
 import { cellsOf, COLUMNS } from "./table.ts";
-import { BATCH_SIZE } from "./workbench.ts";
 
 /** What the page is made of. */
 export interface PageContent {
@@ -78,7 +77,7 @@ function pageOf({ rows, findings, machine, quick }: PageContent): string {
 <title>writebehind: how fast</title>${PAGE_STYLE}</head><body>
 <h1>writebehind: how fast</h1>
 <p>${escapeHtml(machine)}; ${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC.</p>
-<p>All drains run with <code>write_behind.batch_size: ${BATCH_SIZE}</code>, shared by partitions, on an embedded Redis with its ` +
+<p>All drains run with the default configuration, on an embedded Redis with its ` +
     `append-only file (everysec) and a PostgreSQL with its default settings. Figures are medians of ` +
     `rounds in which what is compared takes turns.</p>${small}
 ${parts.join("\n")}

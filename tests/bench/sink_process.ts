@@ -36,7 +36,7 @@ export class SinkProcess implements AsyncDisposable {
     this.#output = new Response(this.#child.stderr).text();
   }
 
-  /** @param config the partitions and the batches that the process is to have */
+  /** @param config the partitions that the process is to have */
   static async start(bench: Workbench, config = bench.config): Promise<SinkProcess> {
     return new SinkProcess(bench, [...await sinkCommand(), "--config", await configFile(config)]);
   }
@@ -101,14 +101,10 @@ export class SinkProcess implements AsyncDisposable {
 }
 
 /** Writes a file with what a sink must know besides the addresses. JSON is YAML. */
-async function configFile({ streams, write_behind }: Config): Promise<string> {
+async function configFile({ streams }: Config): Promise<string> {
   const path = testFolder("config.yaml");
   const { partitions } = streams;
-  const { batch_size } = write_behind;
-  await Deno.writeTextFile(
-    path,
-    JSON.stringify({ streams: { partitions }, write_behind: { batch_size } }),
-  );
+  await Deno.writeTextFile(path, JSON.stringify({ streams: { partitions } }));
   return path;
 }
 

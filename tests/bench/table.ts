@@ -9,7 +9,7 @@ export const figure = (value: number): string =>
   value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(value >= 10 ? 1 : 2);
 
 /** The machine and the servers: a ratio travels, but not all the way. */
-export async function machine({ redis, pool, config }: Workbench): Promise<string> {
+export async function machine({ redis, pool }: Workbench): Promise<string> {
   const info = await redis.info("server");
   const version = /redis_version:(\S+)/.exec(info)?.[1];
   const { rows: [postgres] } = await pool.query<{ version: string }>(
@@ -18,8 +18,7 @@ export async function machine({ redis, pool, config }: Workbench): Promise<strin
   const processors = cpus();
   return `${processors[0]?.model.trim()}, ${processors.length} cores, ` +
     `${(totalmem() / 2 ** 30).toFixed(1)} GiB of memory; Deno ${Deno.version.deno}, ` +
-    `Redis ${version}, PostgreSQL ${postgres!.version}; ` +
-    `batches of up to ${config.write_behind.batch_size.toLocaleString("en")} events`;
+    `Redis ${version}, PostgreSQL ${postgres!.version}; the default configuration`;
 }
 
 /** The columns of the table. */

@@ -12,9 +12,6 @@ import type { DraftEvent, Sizes } from "./workload.ts";
 
 export const ENTITY = "session";
 
-/** Events in a batch of one partition, at most: a backlog is drained faster by batches larger than the default's. */
-export const BATCH_SIZE = 10_000;
-
 /** Commands that travel in one pipeline while a backlog is filled. */
 const CHUNK = 1000;
 
@@ -61,7 +58,7 @@ export class Workbench implements AsyncDisposable {
   /** Starts a Redis with AOF everysec and no replica, and a PostgreSQL with its default settings. */
   static async open(options: WorkbenchOptions): Promise<Workbench> {
     options.step("starting Redis and PostgreSQL");
-    return new Workbench(await testPipeline({ write_behind: { batch_size: BATCH_SIZE } }), options);
+    return new Workbench(await testPipeline(), options);
   }
 
   get redis(): RedisConnection {
@@ -91,12 +88,6 @@ export class Workbench implements AsyncDisposable {
 
   with(overrides: DeepPartial<Config>): Config {
     return this.#pipeline.with(overrides);
-  }
-
-  /** A configuration with more partitions, whose batches together are as large as one partition's. */
-  inPartitions(partitions: number): Config {
-    const batch_size = BATCH_SIZE / partitions;
-    return this.with({ streams: { partitions }, write_behind: { batch_size } });
   }
 
   /** Empties Redis and the tables. */

@@ -89,7 +89,7 @@ Deno.test("config: a file or a section with nothing in it is all defaults", () =
       ...Object(original.dummy_data),
       perform_write_behind: { insert: true, update: true, delete: true },
     },
-    write_behind: { ...Object(original.write_behind), batch_size: 1000, interval_seconds: 0 },
+    write_behind: { ...Object(original.write_behind), batch_size: null, interval_seconds: 0 },
   });
   assert.partialDeepStrictEqual(config, {
     redis: { username: null, tls: false, max_in_flight: 1000, command_timeout_ms: 5000 },

@@ -21,7 +21,8 @@ async function assertExact(pipeline: FilePipeline, events: number, rows?: number
 }
 
 Deno.test("SQLite: a sink drains a stream into the file", async () => {
-  await using pipeline = await filePipeline();
+  const batch_size = 1000;
+  await using pipeline = await filePipeline({ write_behind: { batch_size } });
   const { redis, config } = pipeline;
   for (let n = 0; n < 3000; n++) {
     const id = `d${n % 1000}`;
@@ -30,7 +31,7 @@ Deno.test("SQLite: a sink drains a stream into the file", async () => {
     else await updateDocument(redis, config, "session", id, { n }).catch(() => {});
   }
   const { events, rows, parked } = await drain(pipeline);
-  assert(rows <= 1000 * Math.ceil(events / config.write_behind.batch_size) && parked === 0);
+  assert(rows <= 1000 * Math.ceil(events / batch_size) && parked === 0);
   await assertExact(pipeline, events, 900);
   const [status] = await readStatus(redis, pipeline.target, config, "session");
   assert.deepEqual(

@@ -1,0 +1,19 @@
+import assert from "node:assert/strict";
+import { parseConfig } from "writebehind";
+import { batchLimits } from "writebehind/sink/limits.ts";
+
+const MIB = 2 ** 20;
+
+Deno.test("limits: what a sink reads at once is shared by its partitions, a number is each one's", () => {
+  const cases: [yaml: string, events: number, bytes: number][] = [
+    ["", 10_000, 32 * MIB],
+    ["streams: { partitions: 4 }", 2500, 8 * MIB],
+    ["streams: { partitions: 4 }\nwrite_behind: { batch_size: 700 }", 700, 8 * MIB],
+    ["write_behind: { batch_size: 100000, batch_bytes: 1000 }", 100_000, 1000],
+    ["write_behind: { batch_size: }", 10_000, 32 * MIB],
+    ["streams: { partitions: 256 }\nwrite_behind: { batch_bytes: 9 }", 39, 1],
+  ];
+  for (const [yaml, events, bytes] of cases) {
+    assert.deepEqual(batchLimits(parseConfig(yaml, "f")), { events, bytes }, yaml);
+  }
+});
