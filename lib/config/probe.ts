@@ -1,5 +1,5 @@
 /**
- * Asks servers on this machine who they are, without a client and without a password.
+ * Asks servers on this machine who they are, without a client.
  * @module
  */
 
@@ -21,14 +21,16 @@ export async function answers(hostname: string, port: number): Promise<boolean> 
 
 /**
  * Returns the INFO of the Redis on a port of 127.0.0.1, or the error that it answers, such as `-NOAUTH …`.
+ * @param password without spaces or quotes; "" for none
  * @throws where nothing listens, or no answer comes in time
  */
-export async function redisInfo(port: number): Promise<string> {
+export async function redisInfo(port: number, password: string): Promise<string> {
   using connection = await Deno.connect({ hostname: "127.0.0.1", port });
   const timer = setTimeout(() => connection.close(), PATIENCE_MS);
   try {
     // QUIT makes it close the connection, which marks the end of the text.
-    await connection.write(new TextEncoder().encode("INFO\r\nQUIT\r\n"));
+    const login = password === "" ? "" : `AUTH ${password}\r\n`;
+    await connection.write(new TextEncoder().encode(`${login}INFO\r\nQUIT\r\n`));
     return await new Response(connection.readable).text();
   } finally {
     clearTimeout(timer);
@@ -46,6 +48,7 @@ export function isInfoOf({ pid }: { pid: number }, info: string): boolean {
  */
 export async function redisServes(server: RecordedServer): Promise<boolean> {
   if (!await answers("127.0.0.1", server.port)) return false;
-  const info = await redisInfo(server.port).catch(() => undefined);
+  const { password } = new URL(server.url);
+  const info = await redisInfo(server.port, password).catch(() => undefined);
   return info === undefined || isInfoOf(server, info);
 }

@@ -24,6 +24,8 @@ export interface RecordedServer extends ProcessIdentity {
   readonly port: number;
   /** With its password. */
   readonly url: string;
+  /** Of PostgreSQL: the same for its owner, a superuser. Absent where an earlier version started it. */
+  readonly ownerUrl?: string;
 }
 
 /** The servers that were started here, and the processes that use them. */

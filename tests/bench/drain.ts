@@ -1,6 +1,7 @@
 /** Rows 1 to 5 and 10: how fast a backlog is drained. */
 
 import { RedisWriteBehind } from "writebehind";
+import { asOwner } from "../support/servers.ts";
 import { consume, produce } from "writebehind/notebook/original.ts";
 import { bareDrain } from "./bare_drain.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
@@ -194,7 +195,9 @@ async function barelyDrained(bench: Workbench, backlog: Backlog): Promise<number
 }
 
 /** Writes the table to a file that the server can read, and returns its path on the server. */
-async function copyOfTable({ pool }: Workbench): Promise<string> {
+async function copyOfTable({ pool, postgres }: Workbench): Promise<string> {
+  const rights = "pg_read_server_files, pg_write_server_files";
+  await asOwner(postgres, `GRANT ${rights} TO ${postgres.user}`);
   const { rows: [server] } = await pool.query<{ folder: string }>(
     "SELECT current_setting('data_directory') AS folder",
   );

@@ -4,6 +4,7 @@ import type { ChainableCommander } from "ioredis";
 import type { Pool } from "pg";
 import type { Config, DeepPartial, RedisConnection } from "writebehind";
 import { delay } from "writebehind/core/delay.ts";
+import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
 import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
 import { type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
 import { Findings } from "./findings.ts";
@@ -64,6 +65,12 @@ export class Workbench implements AsyncDisposable {
   get redis(): RedisConnection {
     return this.#pipeline.redis;
   }
+
+  /** The PostgreSQL server. */
+  get postgres(): PostgresServer {
+    return this.#pipeline.servers.postgres;
+  }
+
   get pool(): Pool {
     return this.#pipeline.pool;
   }

@@ -24,7 +24,7 @@ import {
   testPipeline,
 } from "../support/pipeline.ts";
 import { TcpProxy } from "../support/proxy.ts";
-import { waitFor } from "../support/servers.ts";
+import { asOwner, waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, clearLedger, judge, keepLedger } from "./ledger.ts";
 import { withSeed } from "./seed.ts";
@@ -175,6 +175,8 @@ Deno.test("a deadlock with an outside transaction: the batch is tried again", as
   const { redis, config, pool } = pipeline;
   for (const id of ["a", "b"]) await insertDocument(redis, config, "session", { n: 0 }, id);
   await drain(pipeline);
+  const { postgres } = pipeline.servers;
+  await asOwner(postgres, `GRANT SET ON PARAMETER deadlock_timeout TO ${postgres.user}`);
   await using other = await outside(
     "SET deadlock_timeout = '1min'; BEGIN; UPDATE sessions SET payload = '{}' WHERE id = 'b'",
   );

@@ -139,7 +139,8 @@ Deno.test("Redis that lost the end of its append-only file: the sink says so, an
 
 Deno.test("scripts flushed, clients killed, a server that sleeps: nothing is lost, nothing twice", () =>
   withSeed(async (random) => {
-    await using pipeline = await testPipeline(LIMITS);
+    const redis = { extraArgs: ["--enable-debug-command", "local"] };
+    await using pipeline = await testPipeline(LIMITS, { redis });
     await keepLedger(pipeline);
     // Its own connection: the others are killed.
     await using outside = await connectRedis(

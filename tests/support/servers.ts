@@ -131,8 +131,13 @@ export async function testDatabase(server: PostgresServer): Promise<TestDatabase
   };
 }
 
-async function administer(server: PostgresServer, statement: string): Promise<void> {
-  const client = new pg.Client(server.url);
+/** Runs a statement as the owner of an embedded PostgreSQL, a superuser: for what the application's role may not. */
+export function asOwner({ ownerUrl }: PostgresServer, statement: string): Promise<void> {
+  return administer({ url: ownerUrl }, statement);
+}
+
+async function administer({ url }: { url: string }, statement: string): Promise<void> {
+  const client = new pg.Client(url);
   await client.connect();
   try {
     await client.query(statement);

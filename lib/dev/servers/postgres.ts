@@ -1,15 +1,20 @@
 /** One embedded PostgreSQL server. */
 
 import { join } from "node:path";
+import { type Passwords, readPasswords } from "./passwords.ts";
 import { prepareData } from "./postgres_data.ts";
+import { APPLICATION, DATABASE, OWNER } from "./postgres_roles.ts";
 import { endProcess, type ProcessIdentity, processStartTime } from "./processes.ts";
 import { HOST, killServer, type Server, type ServerOptions, startServer } from "./server.ts";
 
 /** A PostgreSQL server that this project started. */
 export interface PostgresServer extends Server {
+  /** The application's role: it may make databases and roles, and is no superuser. */
   readonly user: string;
   readonly password: string;
   readonly database: string;
+  /** The address of the owner, a superuser, with its password: never to be shown. */
+  readonly ownerUrl: string;
   stop(mode?: StopMode): Promise<void>;
 }
 
@@ -20,10 +25,9 @@ export type StopMode = "fast" | "immediate";
 export interface PostgresOptions extends ServerOptions {
   /** Settings on top of PostgreSQL's own defaults, such as `{ statement_timeout: "5s" }`. */
   extraSettings?: Readonly<Record<string, string | number>>;
+  /** Those that its roles get. @default {those of this checkout} */
+  passwords?: Passwords;
 }
-
-/** The superuser and the database of every embedded server: the config file's defaults. */
-const EMBEDDED_DATABASE = { user: "redis", password: "redis", database: "redisdemo" };
 
 /** How long a server may take to stop, in milliseconds, before it is killed. */
 const STOP_MS = 20_000;
@@ -36,8 +40,8 @@ const STOP_MS = 20_000;
  * @throws {Error} when it does not get ready, with the end of its log
  */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
-  const { user, password, database } = EMBEDDED_DATABASE;
-  const { dir, data, account, program } = await prepareData(options.dir, EMBEDDED_DATABASE);
+  const passwords = options.passwords ?? await readPasswords();
+  const { dir, data, account, program } = await prepareData(options.dir, passwords);
   // As pg_ctl does: the first line is the postmaster's pid, the eighth its state; none is there at first.
   const lockFile = async () =>
     (await Deno.readTextFile(join(data, "postmaster.pid")).catch(() => "")).split("\n");
@@ -64,11 +68,16 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
     },
     options.port,
   );
+  const address = (user: string, password: string) =>
+    `postgresql://${user}:${password}@${HOST}:${server.port}/${DATABASE}`;
   return {
     ...server,
-    ...EMBEDDED_DATABASE,
+    user: APPLICATION,
+    password: passwords.application,
+    database: DATABASE,
     host: HOST,
-    url: `postgresql://${user}:${password}@${HOST}:${server.port}/${database}`,
+    url: address(APPLICATION, passwords.application),
+    ownerUrl: address(OWNER, passwords.owner),
     dir,
     stop: (mode) => stopPostgres(server, mode),
     kill: (signal) => killServer(server, signal),

@@ -8,6 +8,16 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { servicesFolder } from "../../config/checkout.ts";
 import { findPostgres, isThere } from "./binaries.ts";
+import { ownServicesFolder, type Passwords, privateFolder } from "./passwords.ts";
+import {
+  BELONGINGS_SQL,
+  DATABASE,
+  DATABASE_SQL,
+  markFile,
+  markOf,
+  OWNER,
+  rolesSql,
+} from "./postgres_roles.ts";
 import type { Account } from "./processes.ts";
 
 /** A data folder and the programs that serve it. */
@@ -21,27 +31,51 @@ export interface PostgresData {
   readonly program: string;
 }
 
-/** The superuser and the database of a new data folder. */
-export interface DataOwner {
-  readonly user: string;
-  readonly password: string;
-  readonly database: string;
-}
-
-/** Makes the data folder below `dir` where it does not exist yet. */
-export async function prepareData(dir: string, owner: DataOwner): Promise<PostgresData> {
+/** Makes the data folder below `dir` where it does not exist yet, and sees that its roles have these passwords. */
+export async function prepareData(dir: string, passwords: Passwords): Promise<PostgresData> {
   const account = await unprivilegedAccount();
   const { home, version } = await findPostgres();
   const bin = join(await reachableHome(home, account), "bin");
   const own = await ownedFolder(dir, account);
   const data = join(own, "data");
   await madeOnce(data, async (draft) => {
+    await ownServicesFolder();
     const folder = await ownedFolder(join(servicesFolder(), "templates"), account);
-    const template = join(folder, `postgres-${version}`);
-    await madeOnce(template, (draft) => initialise(draft, bin, owner, account));
+    const template = join(folder, `postgres-${version}-${markOf(passwords).slice(0, 8)}`);
+    await madeOnce(template, (draft) => initialise(draft, bin, passwords, account));
     await run("cp", ["-pPR", template, draft], account);
   });
+  await takeOver(data, bin, passwords, account);
   return { dir: own, data, account, program: join(bin, "postgres") };
+}
+
+/** Brings the roles of a data folder from an earlier version, or with other passwords, up to date. */
+async function takeOver(
+  data: string,
+  bin: string,
+  passwords: Passwords,
+  account: Account | undefined,
+): Promise<void> {
+  const mark = markOf(passwords);
+  const found = await Deno.readTextFile(markFile(data)).catch(() => "");
+  if (found === mark) return;
+  await runSql(data, bin, "postgres", rolesSql(passwords), account);
+  await runSql(data, bin, DATABASE, BELONGINGS_SQL, account);
+  await Deno.writeTextFile(markFile(data), mark);
+}
+
+/** Runs statements, a blank line after each, on a data folder whose server does not run; the first that fails ends it. */
+async function runSql(
+  data: string,
+  bin: string,
+  database: string,
+  sql: string,
+  account: Account | undefined,
+): Promise<void> {
+  // A statement that fails would be logged with the password in it.
+  const settings = ["-c", "exit_on_error=on", "-c", "log_min_error_statement=panic"];
+  const args = ["--single", "-j", "-F", ...settings, "-D", data, database];
+  await run(join(bin, "postgres"), args, account, sql);
 }
 
 /**
@@ -64,15 +98,15 @@ async function madeOnce(path: string, make: (draft: string) => Promise<void>): P
 async function initialise(
   data: string,
   bin: string,
-  { user, password, database }: DataOwner,
+  passwords: Passwords,
   account: Account | undefined,
 ): Promise<void> {
   const passwordFile = `${data}.password`;
   try {
-    await Deno.writeTextFile(passwordFile, password, { mode: 0o600 });
+    await Deno.writeTextFile(passwordFile, passwords.owner, { mode: 0o600 });
     if (account) await Deno.chown(passwordFile, account.uid, account.gid);
     await run(join(bin, "initdb"), [
-      ...["-D", data, "-U", user, "--pwfile", passwordFile],
+      ...["-D", data, "-U", OWNER, "--pwfile", passwordFile],
       ...["--auth", "scram-sha-256", "--encoding", "UTF8"],
       ...["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"],
       "--no-sync", // Of the template only: the servers keep PostgreSQL's default.
@@ -81,8 +115,8 @@ async function initialise(
   } finally {
     await Deno.remove(passwordFile);
   }
-  const create = `CREATE DATABASE "${database}" OWNER "${user}"\n`;
-  await run(join(bin, "postgres"), ["--single", "-F", "-D", data, "postgres"], account, create);
+  await runSql(data, bin, "postgres", rolesSql(passwords) + DATABASE_SQL, account);
+  await Deno.writeTextFile(markFile(data), markOf(passwords));
 }
 
 /** The account `nobody` for root, since PostgreSQL refuses to run as root; otherwise none. */
@@ -104,12 +138,11 @@ async function unprivilegedAccount(): Promise<Account | undefined> {
  * only its owner may enter, a folder in the temp directory is used, the same each time.
  */
 async function ownedFolder(dir: string, account: Account | undefined): Promise<string> {
-  await Deno.mkdir(dir, { recursive: true });
-  const path = await Deno.realPath(dir);
+  const path = await privateFolder(dir);
   if (!account) return path;
   await Deno.chown(path, account.uid, account.gid);
   if (await mayEnter(path, account)) return path;
-  const substitute = await ownTempFolder(path, account);
+  const substitute = await privateFolder(await ownTempFolder(path, account));
   if (await mayEnter(substitute, account)) return substitute;
   throw new Error(
     `PostgreSQL runs as nobody, who may enter neither ${path} nor ${

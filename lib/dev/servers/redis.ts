@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { isInfoOf, redisInfo } from "../../config/probe.ts";
 import { findRedis, type RedisBinaries } from "./binaries.ts";
+import { privateFolder, writePrivateFile } from "./passwords.ts";
 import { endProcess, type ProcessIdentity } from "./processes.ts";
 import { HOST, killServer, type Server, type ServerOptions, startServer } from "./server.ts";
 
@@ -13,6 +14,8 @@ export type RedisServer = Server;
 export interface RedisOptions extends ServerOptions {
   /** The primary of which the server is to be a replica; it is attached when `startRedis` returns. */
   replicaOf?: { host: string; port: number };
+  /** Letters and digits: what clients, and a replica of this server, need; also its primary's. @default {none} */
+  password?: string;
   /** `redis-server` arguments that win over ours, such as `["--appendfsync", "always"]`. */
   extraArgs?: readonly string[];
   /** The programs to run. @default {those that {@linkcode findRedis} finds} */
@@ -30,8 +33,9 @@ const STOP_MS = 10_000;
  */
 export async function startRedis(options: RedisOptions): Promise<RedisServer> {
   const binaries = options.binaries ?? await findRedis();
-  await Deno.mkdir(options.dir, { recursive: true });
-  const dir = await Deno.realPath(options.dir);
+  const dir = await privateFolder(options.dir);
+  const { password = "" } = options;
+  const secrets = password === "" ? [] : await secretArgs(dir, password);
   const server = await startServer(
     {
       title: "Redis",
@@ -40,7 +44,7 @@ export async function startRedis(options: RedisOptions): Promise<RedisServer> {
       env: libraryPath(binaries),
       command: (port) => [
         binaries.server,
-        ...redisArgs(options, dir, port),
+        ...redisArgs(options, dir, port, secrets),
         ...binaries.modules.flatMap((module) => ["--loadmodule", module]),
       ],
       lacks: (server, port) => lacks(server, port, options),
@@ -52,7 +56,7 @@ export async function startRedis(options: RedisOptions): Promise<RedisServer> {
   return {
     ...server,
     host: HOST,
-    url: `redis://${HOST}:${server.port}`,
+    url: `redis://${password === "" ? "" : `:${password}@`}${HOST}:${server.port}`,
     dir,
     stop: () => stopRedis(server),
     kill: (signal) => killServer(server, signal),
@@ -64,7 +68,19 @@ export function stopRedis(server: ProcessIdentity): Promise<void> {
   return endProcess(server, "SIGTERM", STOP_MS);
 }
 
-function redisArgs(options: RedisOptions, dir: string, port: number): string[] {
+/** Hands over a password in a file, since everybody may see the arguments of a process. */
+async function secretArgs(dir: string, password: string): Promise<string[]> {
+  const path = join(dir, "secrets.conf");
+  await writePrivateFile(path, `requirepass ${password}\nmasterauth ${password}\n`);
+  return ["--include", path];
+}
+
+function redisArgs(
+  options: RedisOptions,
+  dir: string,
+  port: number,
+  secrets: readonly string[],
+): string[] {
   const { replicaOf, extraArgs = [] } = options;
   return [
     ["--port", String(port)],
@@ -73,13 +89,14 @@ function redisArgs(options: RedisOptions, dir: string, port: number): string[] {
     ["--save", ""],
     ["--appendonly", "yes"],
     ["--maxmemory-policy", "noeviction"],
-    ["--enable-debug-command", "local"],
+    ["--enable-debug-command", "no"],
     // A replica attaches at once, and a lost one is noticed within seconds.
     ["--repl-diskless-sync-delay", "0"],
     ["--repl-ping-replica-period", "2"],
     ["--repl-timeout", "15"],
     ["--shutdown-timeout", "3"],
     replicaOf ? ["--replicaof", `${replicaOf.host} ${replicaOf.port}`] : [],
+    secrets,
     extraArgs,
   ].flat();
 }
@@ -93,9 +110,9 @@ function libraryPath({ libraries }: RedisBinaries): Record<string, string> {
 async function lacks(
   server: ProcessIdentity,
   port: number,
-  { replicaOf, extraArgs }: RedisOptions,
+  { replicaOf, extraArgs, password = "" }: RedisOptions,
 ): Promise<string | undefined> {
-  const info = await redisInfo(port).catch(() => ""); // Nothing listens there yet.
+  const info = await redisInfo(port, password).catch(() => ""); // Nothing listens there yet.
   if (info === "") return "does not answer";
   // This is how a server answers that demands a password.
   if (info.startsWith("-NOAUTH") && extraArgs?.includes("--requirepass")) return undefined;

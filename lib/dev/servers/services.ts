@@ -27,6 +27,7 @@ import {
 import { delay } from "../../core/delay.ts";
 import { NoEmbeddedServerError } from "./binaries.ts";
 import { type Progress, withLock } from "./lock.ts";
+import { ownServicesFolder, type Passwords, readPasswords } from "./passwords.ts";
 import { startPostgres, stopPostgres } from "./postgres.ts";
 import { isAlive, processStartTime } from "./processes.ts";
 import { startRedis, stopRedis } from "./redis.ts";
@@ -80,7 +81,8 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
   const database = usesPostgres(config);
   const given = serversFromEnvironment(env, { database });
   const started = await locked({ root, onProgress }, async () => {
-    const start = new Start(root, config, onProgress, await readRecord(root));
+    const passwords = await readPasswords(root);
+    const start = new Start(root, config, onProgress, await readRecord(root), passwords);
     try {
       const starting = [
         given.redis ? undefined : start.redisWithReplica(),
@@ -108,27 +110,49 @@ class Start {
   readonly #onProgress: Progress;
   readonly #servers: Partial<Record<ServiceName, RecordedServer>>;
   #holders: readonly ProcessIdentity[];
+  readonly #passwords: Passwords;
 
-  constructor(root: string, config: ServerSettings, onProgress: Progress, found: ServersRecord) {
+  constructor(
+    root: string,
+    config: ServerSettings,
+    onProgress: Progress,
+    found: ServersRecord,
+    passwords: Passwords,
+  ) {
     this.#root = root;
     this.#config = config;
     this.#onProgress = onProgress;
     this.#servers = { ...found.servers };
     this.#holders = found.holders.filter(isAlive);
+    this.#passwords = passwords;
   }
 
   async redisWithReplica(): Promise<void> {
-    const fresh = await this.#ensure("redis", this.#config.redis, startRedis);
+    const { redis: password } = this.#passwords;
+    const fresh = await this.#ensure(
+      "redis",
+      this.#config.redis,
+      (options) => startRedis({ ...options, password }),
+    );
     const { redis: primary, replica } = this.#servers;
     if (!primary) return; // The config's own Redis serves.
     // A replica of a primary that has ended may not find the new one: its port and history are different.
     if (fresh && replica) await stopRedis(replica);
     const replicaOf = { host: HOST, port: primary.port };
-    await this.#ensure("replica", undefined, (options) => startRedis({ ...options, replicaOf }));
+    await this.#ensure(
+      "replica",
+      undefined,
+      (options) => startRedis({ ...options, replicaOf, password }),
+    );
   }
 
   async postgres(): Promise<void> {
-    await this.#ensure("postgres", this.#config.postgresql, startPostgres);
+    const passwords = this.#passwords;
+    await this.#ensure(
+      "postgres",
+      this.#config.postgresql,
+      (options) => startPostgres({ ...options, passwords }),
+    );
   }
 
   /** Counts this process among the holders. */
@@ -164,8 +188,8 @@ class Start {
       const dir = join(servicesFolder(this.#root), name);
       // On its old port again, where clients look for it.
       const preferred = recorded?.port ?? address?.port;
-      const { pid, startTime, port, url } = await start({ dir, port: preferred });
-      this.#servers[name] = { pid, startTime, port, url };
+      const { pid, startTime, port, url, ownerUrl } = await start({ dir, port: preferred });
+      this.#servers[name] = { pid, startTime, port, url, ...(ownerUrl ? { ownerUrl } : {}) };
       this.started.push(name);
       this.#save();
       const seconds = ((performance.now() - since) / 1000).toFixed(1);
@@ -255,9 +279,9 @@ export async function runServices(
 type StopOptions = Pick<ServicesOptions, "root" | "onProgress">;
 
 /** Runs `task` while no other command of the checkout starts or stops servers. */
-function locked<T>(
+async function locked<T>(
   { root = CHECKOUT, onProgress = () => {} }: StopOptions,
   task: (root: string) => Promise<T>,
 ): Promise<T> {
-  return withLock(join(servicesFolder(root), "lock"), onProgress, () => task(root));
+  return await withLock(join(await ownServicesFolder(root), "lock"), onProgress, () => task(root));
 }
