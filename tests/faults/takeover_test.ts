@@ -132,3 +132,64 @@ Deno.test("a live owner that waits for a lock keeps its lease", async () => {
   await assertEqual(pipeline);
   await assertOnce();
 });
+
+Deno.test("a successor of a killed sink waits for no lease, one of a sink that lives does", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: 30 } });
+  const { redis, pool, config } = pipeline;
+  const file = await configFile({ write_behind: { lease_seconds: 30 } });
+  const start = () => startTask(["sink", "--config", file], environmentOf(config));
+  const rows = (size: number, deadlineMs: number) =>
+    waitFor(async () => (await rowsOf(pipeline)).size === size, {
+      what: `${size} rows`,
+      deadlineMs,
+    });
+  await insertDocument(redis, config, "session", { n: 0 }, "a");
+  await using first = start();
+  await rows(1, 20_000);
+
+  // Its session alone is cut: it takes another one, and the standby goes on waiting.
+  await using standby = await connectPostgres(config);
+  await using second = consumePeriodically(redis, standby, config, "session");
+  await waitFor(() => second.status.partitions[0]!.state === "standby", { what: "the standby" });
+  const before = (await owner(pipeline))!;
+  const key = async () =>
+    (await pool.query<{ key: string }>("SELECT session_key AS key FROM writebehind_lease")).rows[0]!
+      .key;
+  const cut = await key();
+  await pool.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_locks
+      WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = $1::bigint`,
+    [cut],
+  );
+  await waitFor(async () => await key() !== cut, { what: "another session", deadlineMs: 2000 });
+  assert.deepEqual(await owner(pipeline), before);
+
+  first.kill("SIGKILL");
+  await insertDocument(redis, config, "session", { n: 0 }, "b");
+  await rows(2, 2000);
+  assert.equal(second.status.partitions[0]!.state, "owner");
+
+  // A lease whose owner has no such session, as older versions write it, holds as long as it says.
+  await second.stop();
+  await pool.query(
+    `UPDATE writebehind_lease SET owner = 'older', epoch = epoch + 1, session_key = 1,
+            lease_until = clock_timestamp() + interval '2 seconds'`,
+  );
+  await using third = consumePeriodically(redis, pool, config, "session");
+  await waitFor(() => third.status.partitions[0]!.state === "standby", { what: "the third sink" });
+  await insertDocument(redis, config, "session", { n: 0 }, "c");
+  await rows(3, 5000);
+});
+
+Deno.test("a lease that was granted while the clock was an hour ahead keeps nobody out", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: LEASE_SECONDS } });
+  const { redis, pool, config } = pipeline;
+  await insertDocument(redis, config, "session", { n: 0 }, "a");
+  await pool.query(
+    `INSERT INTO writebehind_lease
+     VALUES ('stream:session', 'gone', 1, clock_timestamp() + interval '1 hour', 1, now())`,
+  );
+  await using sink = consumePeriodically(redis, pool, config, "session");
+  await waitFor(async () => (await rowsOf(pipeline)).size === 1, { what: "the row" });
+  await sink.stop();
+});

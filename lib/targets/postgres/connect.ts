@@ -30,8 +30,8 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     ...(password === null ? {} : { password }),
     ssl,
     ...(options === null ? {} : { options }),
-    // A sink keeps one connection a partition, beside those for leases and queries.
-    max: 10 + config.entities.length * config.streams.partitions,
+    // A sink keeps one connection a partition and one for its leases, beside those for queries.
+    max: 11 + config.entities.length * config.streams.partitions,
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,

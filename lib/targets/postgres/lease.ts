@@ -4,64 +4,141 @@
  * @module
  */
 
+import type { Pool } from "pg";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
+import { isPostgresError } from "./errors.ts";
+import { OwnerSession } from "./owner_session.ts";
 import { patiently, type Sessions } from "./sessions.ts";
+import { BATCH_BEGINS } from "./statements.ts";
+
+/**
+ * How long a lease holds on whose owner's session has ended while its batches' has not, in ms. An owner that lives
+ * notices it at once, and has another session by then.
+ */
+const GRACE_MS = 500;
+
+/** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
+const CLOCK_SECONDS = 1;
+
+/** A lease, as somebody finds it who wants the partition. */
+interface Found {
+  owner: string;
+  epoch: string;
+  until: string;
+  ended: boolean;
+  /** whether it ends later than it could: it was granted while the clock was ahead */
+  ahead: boolean;
+  /** the advisory lock of its owner's session; `null` where none tells of it */
+  key: string | null;
+  /** whether that session lives; `null` where there is none */
+  lives: boolean | null;
+  /** whether the session of its batches may be there */
+  working: boolean | null;
+}
+
+/** Looks at the lease of stream `$1`; `$2` is what an older version is taken to have granted, in seconds. */
+const LOOK = `
+SELECT owner, epoch, lease_until::text AS until, key, lives,
+       lease_until <= clock_timestamp() AS ended,
+       lease_until > clock_timestamp() + make_interval(secs => ${CLOCK_SECONDS} + granted) AS ahead,
+       CASE WHEN NOT lives THEN EXISTS (
+         -- Of another role's session we see only the process id.
+         SELECT FROM pg_stat_get_activity(backend_pid) AS a
+          WHERE coalesce(a.backend_start, backend_started) = backend_started
+       ) END AS working
+  FROM (SELECT *, CASE WHEN session_epoch = epoch THEN session_key END AS key,
+               CASE WHEN session_epoch = epoch THEN granted_seconds ELSE $2 END AS granted
+          FROM writebehind_lease WHERE stream = $1 OFFSET 0) AS l,
+       -- Shared, so that those who look do not see each other.
+       LATERAL (SELECT CASE WHEN key IS NOT NULL
+                            THEN NOT pg_try_advisory_xact_lock_shared(key) END AS lives) AS s`;
+
+/**
+ * Ends the session that holds the offset row by a batch: of a former owner, which must not hold us up. The row names
+ * the transaction, and its lock the session; what a pooler said of sessions would be out of date.
+ */
+const END_BATCH = `
+SELECT pg_terminate_backend(a.pid)
+  FROM writebehind_offset o
+  JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = o.xmax
+  JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = current_user
+ WHERE o.stream = $1 AND a.query LIKE '%' || $2 || '%'`;
 
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {
   #sessions: Sessions;
   #prepare: (keys: PartitionKeys) => Promise<void>;
+  #session: OwnerSession;
+  /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
+  #held = new Map<string, Claim | null>();
+  /** those who wait, by stream and owner: the owner's session that was found gone, and since when (ms) */
+  #waiting = new Map<string, { gone: string | null; since: number }>();
 
   /** @param prepare checks an entity's tables and brings them up to date, before each claim */
   constructor(sessions: Sessions, prepare: (keys: PartitionKeys) => Promise<void>) {
     this.#sessions = sessions;
     this.#prepare = prepare;
+    this.#session = new OwnerSession(sessions.pool, () => void this.#noteSession());
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
+    const name = nameOf(keys.stream, owner);
+    let claim: Claim | null = null;
+    // From now on, so that nobody else's end closes the session.
+    if (!this.#held.has(name)) this.#held.set(name, null);
+    try {
+      claim = await this.#claim(keys, owner, leaseSeconds);
+      if (claim !== null) this.#held.set(name, claim);
+      return claim;
+    } finally {
+      if (claim === null) this.#forget(name, null);
+    }
+  }
+
+  async #claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     const sessions = this.#sessions;
     const seconds = leaseSeconds;
+    const name = nameOf(stream, owner);
+    // Who waits looks for ever, so that each look is one short query.
+    if (this.#waiting.has(name) && await this.#look(keys, name, owner, seconds) === "held") {
+      return null;
+    }
     await this.#prepare(keys);
-    const { rows: [self] } = await sessions.query<{ pid: number; started: string }>(keys, {
-      name: "self",
-      text: `SELECT pid, backend_start::text AS started FROM pg_stat_activity
-              WHERE pid = pg_backend_pid()`,
-      values: [],
-      seconds,
-    });
-    const { rows: [lease] } = await patiently<
-      { epoch: string; old_pid: number | null; old_started: string | null }
-    >(
+    const found = await this.#look(keys, name, owner, seconds);
+    if (found === "held") return null;
+    const [key, { rows: [self] }] = await Promise.all([
+      this.#session.key(),
+      sessions.query<{ pid: number; started: string }>(keys, {
+        name: "self",
+        text: `SELECT pid, backend_start::text AS started FROM pg_stat_activity
+                WHERE pid = pg_backend_pid()`,
+        values: [],
+        seconds,
+      }),
+    ]);
+    const { rows: [lease] } = await patiently<{ epoch: string }>(
       sessions.pool,
-      `WITH old AS (
-         SELECT backend_pid, backend_started FROM writebehind_lease WHERE stream = $1
-       )
-       INSERT INTO writebehind_lease AS l
-              (stream, owner, epoch, lease_until, backend_pid, backend_started)
-       VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3), $4, $5)
+      `INSERT INTO writebehind_lease AS l
+              (stream, owner, epoch, lease_until, backend_pid, backend_started,
+               session_key, granted_seconds, session_epoch)
+       VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $3, 1)
        ON CONFLICT (stream) DO UPDATE
           SET owner = $2, epoch = l.epoch + 1, lease_until = excluded.lease_until,
-              backend_pid = $4, backend_started = $5
-        WHERE l.lease_until < clock_timestamp() OR l.owner = $2
-       RETURNING epoch, (SELECT backend_pid FROM old) AS old_pid,
-                 (SELECT backend_started::text FROM old) AS old_started`,
-      [stream, owner, leaseSeconds, self!.pid, self!.started],
+              backend_pid = $4, backend_started = $5,
+              session_key = $6, granted_seconds = $3, session_epoch = l.epoch + 1
+        -- As it was found: another may have been faster, or its owner may have renewed it.
+        WHERE l.owner = $2 OR l.epoch = $7 AND l.lease_until = $8
+       RETURNING epoch`,
+      [stream, owner, leaseSeconds, self!.pid, self!.started, key, found?.epoch, found?.until],
       seconds,
     );
     if (lease === undefined) return null;
     await failpoint?.("claiming");
-    // A batch that the former owner has under way must not hold us up, nor land after ours.
-    await patiently(
-      sessions.pool,
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE pid = $1 AND backend_start = $2 AND pid <> $3`,
-      [lease.old_pid, lease.old_started, self!.pid],
-      seconds,
-    );
+    await patiently(sessions.pool, END_BATCH, [stream, BATCH_BEGINS], seconds);
     await sessions.query(keys, {
       name: "first offset",
       text: "INSERT INTO writebehind_offset (stream) VALUES ($1) ON CONFLICT DO NOTHING",
@@ -97,24 +174,101 @@ export class PostgresOwnership implements Ownership {
     };
   }
 
+  /** The lease of a partition that may be taken, `null` where there is none; or that it is held. */
+  async #look(
+    { stream }: PartitionKeys,
+    name: string,
+    owner: string,
+    seconds: number,
+  ): Promise<Found | null | "held"> {
+    const { pool } = this.#sessions;
+    const before = this.#waiting.get(name);
+    this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
+    const { rows: [found] } = await patiently<Found>(pool, LOOK, [stream, seconds], seconds);
+    if (found === undefined) return null;
+    const { ended, ahead, key, lives, working, epoch, until } = found;
+    if (found.owner === owner || ended || ahead && !lives) return found;
+    const gone = lives === false ? key : null;
+    const since = before?.gone === gone ? before.since : Date.now();
+    if (gone !== null && (!working || Date.now() - since >= GRACE_MS)) return found;
+    this.#waiting.set(name, { gone, since });
+    this.#held.set(name, null); // an older claim is lost
+    if (ahead) {
+      // Its owner lives, and may be frozen: it has from now on what it was granted.
+      await patiently(
+        pool,
+        `UPDATE writebehind_lease
+            SET lease_until = clock_timestamp() + make_interval(secs => granted_seconds)
+          WHERE stream = $1 AND epoch = $2 AND lease_until = $3`,
+        [stream, epoch, until],
+        seconds,
+      );
+    }
+    return "held";
+  }
+
   async renew(claim: Claim, leaseSeconds: number): Promise<void> {
     const { keys, owner, epoch } = claim;
-    const { rows: [row] } = await patiently<{ working: boolean }>(
-      this.#sessions.pool,
-      `UPDATE writebehind_lease SET lease_until = clock_timestamp() + make_interval(secs => $4)
-        WHERE stream = $1 AND owner = $2 AND epoch = $3
-       RETURNING EXISTS (
-         SELECT FROM pg_stat_activity
-          WHERE pid = backend_pid AND backend_start = backend_started
-            AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $4))
-       ) AS working`,
-      [keys.stream, owner, epoch, leaseSeconds],
-      leaseSeconds,
-    );
-    if (row === undefined) throw ownershipLost(keys);
+    const key = await this.#session.key();
+    const renew = (connection: Pick<Pool, "query">, key: string | null, seconds: number) =>
+      patiently<{ working: boolean }>(
+        connection,
+        `UPDATE writebehind_lease
+            SET lease_until = clock_timestamp() + make_interval(secs => $4),
+                session_key = $5, granted_seconds = $4, session_epoch = epoch
+          WHERE stream = $1 AND owner = $2 AND epoch = $3
+         RETURNING EXISTS (
+           SELECT FROM pg_stat_activity
+            WHERE pid = backend_pid AND backend_start = backend_started
+              AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $4))
+         ) AS working`,
+        [keys.stream, owner, epoch, leaseSeconds, key],
+        seconds,
+      );
+    const { connection } = this.#session;
+    const { rows: [row] } = connection === undefined
+      ? await renew(this.#sessions.pool, null, leaseSeconds)
+      // By the session itself, so that one which has silently died is noticed, and given up.
+      : await renew(connection, key, leaseSeconds / 3).catch((error) => {
+        if (isPostgresError(error)) throw error;
+        if (this.#session.connection === connection) this.#session.close();
+        return renew(this.#sessions.pool, null, leaseSeconds);
+      });
+    if (row === undefined) {
+      this.#forget(nameOf(claim.keys.stream, claim.owner), claim);
+      throw ownershipLost(keys);
+    }
     if (!row.working && this.#sessions.waitingMs(keys) > leaseSeconds * 1000) {
       this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
     }
+  }
+
+  /** A session was lost, and its owner lives: leases are told of another, or that none tells of them. */
+  async #noteSession(): Promise<void> {
+    const claims = [...this.#held.values()].filter((claim) => claim !== null);
+    if (claims.length === 0) return;
+    const key = await this.#session.key();
+    const note = ({ keys, owner, epoch }: Claim) =>
+      patiently(
+        this.#sessions.pool,
+        `UPDATE writebehind_lease SET session_key = $4
+          WHERE stream = $1 AND owner = $2 AND epoch = $3 AND session_epoch = epoch`,
+        [keys.stream, owner, epoch, key],
+      );
+    // One that fails now is renewed soon, which tells it as well.
+    await Promise.allSettled(claims.map(note));
+  }
+
+  /** Forgets a claim, unless its owner has claimed anew; the session ends with the last one. */
+  #forget(name: string, claim: Claim | null): void {
+    if (this.#held.get(name)?.epoch === claim?.epoch) this.#held.delete(name);
+    if (this.#held.size === 0) this.#session.close();
+  }
+
+  /** Ends the session that tells that this process lives. */
+  close(): void {
+    this.#held.clear();
+    this.#session.close();
   }
 
   abandon({ keys }: Claim, reason: Error): void {
@@ -124,12 +278,16 @@ export class PostgresOwnership implements Ownership {
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
     this.#sessions.disconnect(stream);
     if (claim === null) return;
-    await patiently(
-      this.#sessions.pool,
-      `UPDATE writebehind_lease SET lease_until = '-infinity'
-        WHERE stream = $1 AND owner = $2 AND epoch = $3`,
-      [stream, claim.owner, claim.epoch],
-    );
+    try {
+      await patiently(
+        this.#sessions.pool,
+        `UPDATE writebehind_lease SET lease_until = '-infinity'
+          WHERE stream = $1 AND owner = $2 AND epoch = $3`,
+        [stream, claim.owner, claim.epoch],
+      );
+    } finally {
+      this.#forget(nameOf(claim.keys.stream, claim.owner), claim);
+    }
   }
 
   async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
@@ -151,4 +309,8 @@ export class PostgresOwnership implements Ownership {
       [keys.stream, owner, epoch],
     );
   }
+}
+
+function nameOf(stream: string, owner: string): string {
+  return JSON.stringify([stream, owner]);
 }

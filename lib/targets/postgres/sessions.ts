@@ -19,11 +19,11 @@ type TimedQuery = QueryConfig & { query_timeout?: number };
 const PATIENCE_MS = 5000;
 
 /**
- * A query on any connection, abandoned after a while: nobody may hang on a dead connection.
+ * A query on a connection, or on any of a pool, abandoned after a while: nobody may hang on a dead connection.
  * @param seconds how long it may take
  */
 export function patiently<Row extends QueryResultRow>(
-  pool: Pool,
+  pool: Pick<Pool, "query">,
   text: string,
   values: unknown[],
   seconds: number = PATIENCE_MS / 1000,

@@ -133,6 +133,9 @@ export function partsSql(
   return parts;
 }
 
+/** How each batch statement begins, so that one under way can be told from others. */
+export const BATCH_BEGINS = "WITH moved AS (";
+
 /**
  * The batch statement of a table. The offset moves only if it is as expected, the epoch is ours and nobody has
  * changed what is parked; everything else happens only if the offset moved.
@@ -141,7 +144,7 @@ export function applySql(table: string, values: BatchValues, parking: boolean): 
   const parts = partsSql(table, values, 7, "EXISTS (SELECT FROM moved)");
   if (parking) parts.push(parkSql(7 + valuesOf(values).length));
   return `
-WITH moved AS (
+${BATCH_BEGINS}
   UPDATE writebehind_offset
      SET last_id = $4, witness = $4, events = events + $5, updated_at = clock_timestamp()
    WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $6

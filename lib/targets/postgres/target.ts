@@ -71,6 +71,7 @@ export class PostgresTarget implements Target {
   }
 
   async close(): Promise<void> {
+    this.ownership.close();
     this.#sessions.close();
     if (this.#ownsPool && !this.#pool.ending) await this.#pool.end();
   }

@@ -27,7 +27,7 @@ export async function recordOf(pool: Pool): Promise<string[]> {
   );
   return rows.map(({ number, table_name }) => `${number} ${table_name}`);
 }
-export const ALL: string[] = ["1 ", "2 sessions"];
+export const ALL: string[] = ["1 ", "2 sessions", "4 "];
 
 export async function tablesIn(pool: Pool): Promise<string[]> {
   const { rows } = await pool.query<{ name: string }>(
@@ -40,7 +40,7 @@ export async function tablesIn(pool: Pool): Promise<string[]> {
 /** A version after this one. */
 export const next = (more: Partial<Migration> & Pick<Migration, "sql">): Migration[] => [
   ...MIGRATIONS,
-  { number: 3, name: "0003_next", of: "entity", oldest: 2, ...more },
+  { number: 9, name: "0009_next", of: "entity", oldest: 2, ...more },
 ];
 export const COLOR = "ALTER TABLE {table} ADD COLUMN color TEXT;";
 

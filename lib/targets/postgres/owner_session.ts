@@ -1,0 +1,114 @@
+/**
+ * The session that tells whether a process lives: one a process, which runs no batches. It holds an advisory lock,
+ * and PostgreSQL ends both with the connection, so whoever finds the lock free knows that the session is gone,
+ * whatever the roles.
+ * @module
+ */
+
+import { randomBytes } from "node:crypto";
+import type { Pool, PoolClient } from "pg";
+import { patiently } from "./sessions.ts";
+
+/** What pg knows of a connection, and its types do not. */
+interface OwnConnection {
+  /** the process id that the server announced when the connection was made */
+  processID?: number | null;
+  connection?: { stream?: { localAddress?: string; localPort?: number } };
+}
+
+/** What the server knows of it. */
+interface ServersView {
+  pid: number;
+  /** both `null` on a Unix socket */
+  address: string | null;
+  port: number | null;
+}
+
+/** How long the session may take for an answer, in seconds. */
+const PATIENCE_SECONDS = 5;
+
+/** The session of a process, kept while it is wanted. */
+export class OwnerSession {
+  #pool: Pool;
+  #onLost: () => void;
+  #open: Promise<string | null> | undefined;
+  #connection: PoolClient | undefined;
+
+  /** @param onLost called when a session is lost that was open */
+  constructor(pool: Pool, onLost: () => void) {
+    this.#pool = pool;
+    this.#onLost = onLost;
+  }
+
+  /**
+   * The number of the advisory lock that the session holds, new with each session; `null` where no session tells
+   * anything. Never rejects: without a lock, a lease ends with time.
+   */
+  async key(): Promise<string | null> {
+    const open = this.#open ??= this.#connect().catch(() => null); // asked again at the next renewal
+    const key = await open;
+    if (key === null && this.#open === open) this.#open = undefined;
+    return key;
+  }
+
+  async #connect(): Promise<string | null> {
+    const connection = await this.#pool.connect();
+    const lost = () => {
+      if (this.#connection !== connection) return;
+      this.close();
+      this.#onLost();
+    };
+    connection.on("error", lost);
+    connection.on("end", lost);
+    try {
+      if (!await isOwn(connection)) {
+        connection.removeListener("error", lost);
+        connection.removeListener("end", lost);
+        connection.release();
+        return null;
+      }
+      // Random, so that nobody can have it, and nobody looks at it before it stands in a lease.
+      const key = String(randomBytes(8).readBigInt64BE());
+      await patiently(connection, "SET idle_session_timeout = 0", [], PATIENCE_SECONDS);
+      await patiently(connection, "SELECT pg_advisory_lock($1)", [key], PATIENCE_SECONDS);
+      this.#connection = connection;
+      return key;
+    } catch (error) {
+      connection.release(true);
+      throw error;
+    }
+  }
+
+  /** The session, to renew leases by: a connection that has silently died is noticed by them. */
+  get connection(): PoolClient | undefined {
+    return this.#connection;
+  }
+
+  /** Ends the session. */
+  close(): void {
+    const connection = this.#connection;
+    this.#connection = this.#open = undefined;
+    connection?.release(true);
+  }
+}
+
+/**
+ * Whether a connection has its session for itself. Behind a pooler, sessions are shared and outlive their clients.
+ * There the server sees another address and port than those of our socket, and the process id that was announced is
+ * one that the pooler made up. On a Unix socket, which has no port, that id alone must do. Where a proxy or an
+ * address translation lies between, it cannot be known.
+ */
+async function isOwn(connection: PoolClient): Promise<boolean> {
+  const { processID, connection: { stream } = {} } = connection as OwnConnection;
+  const { rows: [view] } = await patiently<ServersView>(
+    connection,
+    `SELECT pg_backend_pid() AS pid, host(inet_client_addr()) AS address,
+            inet_client_port() AS port`,
+    [],
+    PATIENCE_SECONDS,
+  );
+  const { pid, address, port } = view!;
+  if (pid !== processID) return false;
+  const plain = (ip: string | null | undefined) => ip?.replace(/^::ffff:/, "") ?? null;
+  return plain(stream?.localAddress) === plain(address) && (stream?.localPort ?? null) === port;
+}
