@@ -27,6 +27,8 @@ export interface Config {
     readonly options: string | null;
     /** by which the server's own views show our connections. @default {"writebehind"} */
     readonly application_name: string;
+    /** where the tables are; `null`: where the search path, or else the database, has them. @default {null} */
+    readonly schema: string | null;
   };
   /** the Redis in front of it */
   readonly redis: {

@@ -123,6 +123,7 @@ const sections = mapping({
     ssl: flag(false),
     options: optionalText,
     application_name: nonEmpty("writebehind"),
+    schema: optionalText,
   }),
   redis: section({
     host,

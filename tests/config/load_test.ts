@@ -15,6 +15,7 @@ Deno.test("config: the original's file loads unchanged", () => {
       ssl: false,
       options: null,
       application_name: "writebehind",
+      schema: null,
     },
   );
   assert.equal(config.redis.password, null);

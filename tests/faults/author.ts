@@ -57,6 +57,9 @@ export class Author {
   #config: Config;
   #options: Required<AuthorOptions>;
   #n = 0;
+  /** while it is set, no call begins */
+  #held: PromiseWithResolvers<void> | null = null;
+  #underWay = new Set<Promise<void>>();
 
   constructor(redis: RedisConnection, config: Config, options: AuthorOptions) {
     this.#redis = redis;
@@ -78,11 +81,24 @@ export class Author {
     let left = calls;
     const lane = async (number: number) => {
       while (left-- > 0 && !signal?.aborted) {
-        await this.#step(number);
+        await this.#held?.promise;
+        const step = this.#step(number).finally(() => this.#underWay.delete(step));
+        this.#underWay.add(step);
+        await step;
         if (paceMs > 0) await delay(paceMs);
       }
     };
     await Promise.all(Array.from({ length: lanes }, (_, number) => lane(number)));
+  }
+
+  /** Holds all further calls, and waits for those under way; returns what lets them go on. */
+  async pause(): Promise<() => void> {
+    const held = this.#held = Promise.withResolvers<void>();
+    await Promise.allSettled(this.#underWay);
+    return () => {
+      this.#held = null;
+      held.resolve();
+    };
   }
 
   /** Goes on writing until it is stopped; what went wrong meanwhile is thrown by `stop`. */

@@ -44,15 +44,15 @@ export interface Verdict {
   outOfOrder: number;
 }
 
-/** Judges what was noted since the ledger was begun or cleared, when the sink has drained everything. */
-export async function judge({ pool, redis, config }: Pipeline): Promise<Verdict> {
+/** What was noted of rows and offsets, which holds also where a stream was taken away under the sinks. */
+export async function noted({ pool, config }: Pipeline): Promise<Omit<Verdict, "lost">> {
   const { rows: [rows] } = await pool.query<{ twice: string; backwards: string }>(`
     SELECT count(*) FILTER (WHERE nth > 1) AS twice,
            count(*) FILTER (WHERE version < previous) AS backwards
       FROM (SELECT version, row_number() OVER (PARTITION BY id, version ORDER BY place) AS nth,
                    lag(version) OVER (PARTITION BY id ORDER BY place) AS previous
               FROM ledger_rows) AS noted`);
-  let [lost, twice, outOfOrder] = [0, Number(rows!.twice), Number(rows!.backwards)];
+  let outOfOrder = Number(rows!.backwards);
   for (const { stream } of allPartitions(config, "session")) {
     const { rows: moves } = await pool.query<{ left_id: string; to_id: string }>(
       "SELECT left_id, to_id FROM ledger_moves WHERE stream = $1 ORDER BY place",
@@ -63,17 +63,26 @@ export async function judge({ pool, redis, config }: Pipeline): Promise<Verdict>
       if (left_id !== at || compareStreamIds(to_id, left_id) <= 0) outOfOrder++;
       at = to_id;
     }
-    if (at !== await lastGeneratedId(redis, stream)) lost++;
-    const { rows: [offset] } = await pool.query<{ events: string }>(
-      "SELECT events FROM writebehind_offset WHERE stream = $1",
+  }
+  return { twice: Number(rows!.twice), outOfOrder };
+}
+
+/** Judges what was noted since the ledger was begun or cleared, when the sink has drained everything. */
+export async function judge(pipeline: Pipeline): Promise<Verdict> {
+  const { pool, redis, config } = pipeline;
+  const verdict = { lost: 0, ...await noted(pipeline) };
+  for (const { stream } of allPartitions(config, "session")) {
+    const { rows: [offset] } = await pool.query<{ last_id: string; events: string }>(
+      "SELECT last_id, events FROM writebehind_offset WHERE stream = $1",
       [stream],
     );
+    if ((offset?.last_id ?? "0-0") !== await lastGeneratedId(redis, stream)) verdict.lost++;
     const added = Number(pairsOf(await redis.xinfo("STREAM", stream)).get("entries-added"));
     const missing = added - Number(offset?.events ?? 0);
-    if (missing > 0) lost += missing;
-    else twice -= missing;
+    if (missing > 0) verdict.lost += missing;
+    else verdict.twice -= missing;
   }
-  return { lost, twice, outOfOrder };
+  return verdict;
 }
 
 /** Rows by id with their versions. */

@@ -6,24 +6,34 @@
 
 import { Command, InvalidArgumentError } from "commander";
 import { setTimeout as delay } from "node:timers/promises";
-import { caughtUp, connectRedis, type Random, seededRandom } from "writebehind";
+import {
+  caughtUp,
+  connectRedis,
+  type Random,
+  rebuild,
+  repairTarget,
+  seededRandom,
+  verify,
+} from "writebehind";
 import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
-import { lastGeneratedId, pairsOf } from "writebehind/redis/streams.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import type { RunningCommand } from "../support/processes.ts";
 import { TcpProxy } from "../support/proxy.ts";
+import { resetRole, ROLE_SETTINGS, setRole } from "./administrator.ts";
 import { Author } from "./author.ts";
-import { judge, keepLedger, type Verdict, versionsOf } from "./ledger.ts";
+import { keepLedger, noted, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
 import { chooseSeed } from "./seed.ts";
 import { killSink, startSink } from "./sinks.ts";
 
 const STREAM = "stream:session";
 const SINKS = 2;
+const LEASE_SECONDS = 1;
 /** How long everything may take to be applied once nothing breaks any more, in ms. */
 const SETTLE_MS = 60_000;
 const SAMPLE_MS = 100;
@@ -36,6 +46,8 @@ export interface SoakReport extends Verdict {
   events: number;
   /** faults by kind */
   faults: Record<string, number>;
+  /** documents whose events an administrator had removed from the stream, found by `verify` and sent again */
+  repaired: number;
   /** longest time in which events were waiting and none was applied, in seconds */
   longestStall: number;
   /** most that a sink's process has had in memory, in MB; 0 where the system does not say */
@@ -107,7 +119,10 @@ export async function soak(
     }), 1000);
   try {
     const writing = author.write({ signal: end.signal });
-    const breaking = breakThings({ random, proxies, servers, sinks, faults, signal: end.signal });
+    const breaking = breakThings({
+      ...{ random, proxies, servers, sinks, faults, pipeline, author },
+      signal: end.signal,
+    });
     // Whichever fails, the other ends as well.
     for (const part of [writing, breaking]) part.catch(finish);
     const settled = await Promise.allSettled([writing, breaking]);
@@ -128,6 +143,7 @@ export async function soak(
     seconds: (Date.now() - began) / 1000,
     events: author.events,
     faults,
+    repaired: await repair(pipeline),
     ...await verdict(pipeline, author),
     longestStall: watch.longestStallMs / 1000,
     peakMemory: watch.peakMemory,
@@ -140,12 +156,17 @@ async function untilUp({ redis }: Pipeline): Promise<void> {
   while (redis.status !== "ready" && Date.now() < deadline) await delay(SAMPLE_MS);
 }
 
+/** What the pages advise after events were removed: compares, and sends again what differs. */
+async function repair({ redis, pool, config }: Pipeline): Promise<number> {
+  const { mismatches } = await verify(redis, pool, config, "session");
+  const { mended } = await repairTarget(redis, config, "session", mismatches);
+  await caughtUp(redis, pool, config, "session", { deadlineMs: SETTLE_MS });
+  return mended;
+}
+
+/** Documents that were resent have newer versions than their receipts say. */
 async function verdict(pipeline: Pipeline, author: Author): Promise<Verdict> {
-  const result = await judge(pipeline);
-  const info = pairsOf(await pipeline.redis.xinfo("STREAM", STREAM));
-  const surplus = Number(info.get("entries-added")) - author.events;
-  if (surplus > 0) result.twice += surplus;
-  else result.lost -= surplus;
+  const result = { lost: 0, ...await noted(pipeline) };
   const [documents, rows, versions] = [
     await documentsOf(pipeline),
     await rowsOf(pipeline),
@@ -155,7 +176,7 @@ async function verdict(pipeline: Pipeline, author: Author): Promise<Verdict> {
   for (const [id, { version }] of author.written) {
     const document = wanted.get(id);
     const right = documents.get(id) === document && rows.get(id) === document &&
-      (document === undefined || versions.get(id) === version);
+      (document === undefined || versions.get(id)! >= version);
     if (!right) result.lost++;
   }
   return result;
@@ -205,7 +226,10 @@ class Sinks {
 
   async #keep(place: number): Promise<void> {
     while (!this.#stopped.signal.aborted) {
-      await using sink = await startSink(this.#config, { lease_seconds: 1, batch_size: 500 });
+      await using sink = await startSink(this.#config, {
+        lease_seconds: LEASE_SECONDS,
+        batch_size: 500,
+      });
       this.#running[place] = sink;
       if (this.#stopped.signal.aborted) return;
       await sink.status;
@@ -220,6 +244,14 @@ class Sinks {
   async killOne(random: Random): Promise<void> {
     const sink = this.#running[below(random, SINKS)];
     if (sink) await killSink(sink);
+  }
+
+  /** Stops one for longer than its lease, and lets it go on. */
+  async freezeOne(random: Random): Promise<void> {
+    const sink = this.#running[below(random, SINKS)];
+    sink?.kill("SIGSTOP");
+    await delay(1000 * LEASE_SECONDS * (1 + random()));
+    sink?.kill("SIGCONT");
   }
 
   async stop(): Promise<void> {
@@ -295,27 +327,77 @@ interface Breaking {
   servers: Servers;
   sinks: Sinks;
   faults: Record<string, number>;
+  pipeline: Pipeline;
+  author: Author;
   signal: AbortSignal;
 }
 
+/** What an administrator does, by its name. */
+const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = {
+  "DEL of the stream": ({ pipeline }) => pipeline.redis.del(STREAM),
+  "XTRIM MAXLEN 0": ({ pipeline }) => pipeline.redis.xtrim(STREAM, "MAXLEN", 0),
+  // Where nothing waits, FLUSHALL loses nothing: the target has it all.
+  "FLUSHALL and rebuild": async ({ pipeline, author }) => {
+    const { redis, pool, config } = pipeline;
+    const goOn = await author.pause();
+    try {
+      await caughtUp(redis, pool, config, "session", { deadlineMs: SETTLE_MS });
+      await redis.flushall();
+      await rebuild(redis, pool, config, "session");
+    } finally {
+      goOn();
+    }
+  },
+  "table renamed, and back": async ({ pipeline, random }) => {
+    await pipeline.pool.query("ALTER TABLE sessions RENAME TO sessions_away");
+    await delay(500 * random());
+    await pipeline.pool.query("ALTER TABLE sessions_away RENAME TO sessions");
+  },
+  "role settings changed, and back": async ({ pipeline, random }) => {
+    const settings = Object.values(ROLE_SETTINGS);
+    await setRole(pipeline, settings[below(random, settings.length)]!);
+    await delay(500 * random());
+    await resetRole(pipeline);
+    await untilWorking(pipeline);
+  },
+};
+
+/** The pool has noticed that its connections were ended. */
+async function untilWorking({ pool }: Pipeline): Promise<void> {
+  const deadline = Date.now() + SETTLE_MS;
+  while (!await pool.query("SELECT").then(() => true, () => false)) {
+    if (Date.now() > deadline) throw new Error("PostgreSQL does not come back");
+    await delay(20);
+  }
+}
+
 /** Faults one after the other, until the signal; at the end everything works again. */
-async function breakThings(
-  { random, proxies, servers, sinks, faults, signal }: Breaking,
-): Promise<void> {
+async function breakThings(breaking: Breaking): Promise<void> {
+  const { random, proxies, servers, sinks, faults, pipeline, signal } = breaking;
   const names = ["writers", "sinks", "PostgreSQL"];
   while (!signal.aborted) {
-    await delay(100 + 900 * random());
+    await delay(50 + 350 * random());
     const choice = random();
     let kind: string;
-    if (choice < 0.3) {
+    if (choice < 0.27) {
       kind = "sink killed";
       await sinks.killOne(random);
+    } else if (choice < 0.32) {
+      kind = "sink stopped (SIGSTOP) past its lease, goes on";
+      await sinks.freezeOne(random);
     } else if (choice < 0.4) {
       kind = "PostgreSQL stopped (immediate), started";
       await servers.restartPostgres();
-    } else if (choice < 0.5) {
+      await untilWorking(pipeline);
+    } else if (choice < 0.48) {
       kind = "Redis killed, started";
       await servers.restartRedis();
+      await untilUp(pipeline);
+    } else if (choice < 0.6) {
+      const kinds = Object.keys(ADMINISTRATOR);
+      const name = kinds[below(random, kinds.length)]!;
+      kind = `administrator: ${name}`;
+      await ADMINISTRATOR[name]!(breaking);
     } else {
       const kinds = Object.keys(NETWORK_FAULTS);
       const [name, place] = [kinds[below(random, kinds.length)]!, below(random, proxies.length)];
@@ -335,6 +417,7 @@ export function tableOf(report: SoakReport): string {
     ["events", events],
     ["faults", Object.values(faults).reduce((sum, count) => sum + count, 0)],
     ...Object.entries(faults).sort().map(([kind, count]): [string, number] => [`- ${kind}`, count]),
+    ["repaired after DEL and XTRIM", report.repaired],
     ["lost", lost],
     ["twice", twice],
     ["out of order", outOfOrder],

@@ -8,6 +8,36 @@ import type { Config } from "../../config/load.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
 
+/**
+ * What our queries rely on, whatever the role's settings say: how dates and bytes are spelled, that rows are written and
+ * are there for everybody once they are, and that the table's own triggers fire.
+ */
+const SETTINGS = `
+SET datestyle = 'ISO';
+SET bytea_output = 'hex';
+SET timezone = 'UTC';
+SET default_transaction_read_only = off;
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_deferrable = off;
+SELECT set_config('session_replication_role', 'origin', false)
+ WHERE current_setting('session_replication_role') <> 'origin'
+   AND has_parameter_privilege('session_replication_role', 'SET')`;
+
+/** Tables are named without a schema, so a table that the search path does not show, and that is there once, is added. */
+const SEARCH_PATH = `
+WITH hidden AS (
+  SELECT min(n.nspname::text) AS schema
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relname = ANY($2) AND c.relkind IN ('r', 'p') AND to_regclass(quote_ident(c.relname)) IS NULL
+     AND n.nspname NOT LIKE 'pg\\_%'
+   GROUP BY c.relname
+  HAVING count(*) = 1
+)
+SELECT set_config('search_path', coalesce(quote_ident($1), concat_ws(', ',
+         nullif(current_setting('search_path'), ''),
+         (SELECT string_agg(DISTINCT quote_ident(schema), ', ') FROM hidden))), false)
+ WHERE $1::text IS NOT NULL OR EXISTS (SELECT FROM hidden)`;
+
 class DisposablePool extends pg.Pool implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.ending) await this.end();
@@ -20,8 +50,9 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
  * older than 16
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
-  const { host, port, database, user, password, ssl, options, application_name } =
+  const { host, port, database, user, password, ssl, options, application_name, schema } =
     config.postgresql;
+  const tables = ["writebehind_offset", ...config.entities.map(({ table }) => table)];
   const pool = new DisposablePool({
     host,
     port,
@@ -36,9 +67,9 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     application_name,
-    // We read dates and bytes in these formats, whatever the role's settings say.
     onConnect: async (client) => {
-      await client.query("SET datestyle = 'ISO'; SET bytea_output = 'hex'; SET timezone = 'UTC'");
+      await client.query(SETTINGS);
+      await client.query(SEARCH_PATH, [schema, tables]);
     },
   });
   // The pool replaces a connection that breaks while idle; without a listener it would end the process.
@@ -46,17 +77,26 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
   // Nobody listens to a connection between the pool and the caller that takes it. A query on it reports the loss.
   pool.on("connect", (client) => client.on("error", () => {}));
   try {
-    const { rows } = await pool.query<{ version: string; number: number; encoding: string }>(
+    const { rows } = await pool.query<
+      { version: string; number: number; encoding: string; schema: string | null }
+    >(
       `SELECT current_setting('server_version') AS version,
               current_setting('server_version_num')::int AS number,
-              current_setting('server_encoding') AS encoding`,
+              current_setting('server_encoding') AS encoding,
+              to_regnamespace(quote_ident($1))::text AS schema`,
+      [schema],
     );
-    const { version, number, encoding } = rows[0]!;
+    const { version, number, encoding, schema: found } = rows[0]!;
     if (number < 160000) throw new Error(`it is version ${version}, and 16 or newer is needed`);
     if (encoding !== "UTF8") {
       throw new Error(
         `the encoding of the database ${database} is ${encoding}, which cannot hold all documents; use one ` +
           "made with ENCODING 'UTF8'",
+      );
+    }
+    if (schema !== null && found === null) {
+      throw new Error(
+        `there is no schema ${schema} in the database ${database}: create it, or set postgresql.schema`,
       );
     }
     return pool;

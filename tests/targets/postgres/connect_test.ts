@@ -27,6 +27,12 @@ Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
     await connectPostgres(of(more));
     return {};
   };
+  await fails(
+    connect({ schema: "nowhere" }),
+    ConnectionError,
+    "no schema nowhere",
+    "postgresql.schema",
+  );
   const free = freePort();
   await fails(connect({ port: free }), ConnectionError, `:${free}`, "refused", "postgresql.host");
   await fails(
@@ -37,4 +43,30 @@ Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
   );
   await fails(connect({ user: "nobody_here" }), ConnectionError, "nobody_here");
   await fails(connect({ database: "nothing_here" }), ConnectionError, "no database nothing_here");
+});
+
+Deno.test("PostgreSQL: tables are found outside the search path, and in the schema that is configured", async () => {
+  await using postgres = await testPostgres();
+  await using database = await testDatabase(postgres);
+  const { host, port, user, password } = postgres;
+  const of = (more: DeepPartial<Config["postgresql"]>) =>
+    configWith(parseConfig("", "test.yaml"), {
+      postgresql: { host, port, user, password, database: database.name, ...more },
+    });
+  const seen = async (more: DeepPartial<Config["postgresql"]>) => {
+    await using pool = await connectPostgres(of(more));
+    const { rows: [row] } = await pool.query(
+      "SELECT to_regclass('sessions')::oid::regclass::text AS table",
+    );
+    return row.table;
+  };
+  await using admin = await connectPostgres(of({}));
+  const elsewhere = { options: "-c search_path=pg_catalog" };
+  assert.equal(await seen(elsewhere), null);
+  await admin.query("CREATE SCHEMA app; CREATE TABLE app.sessions (id TEXT PRIMARY KEY)");
+  assert.equal(await seen(elsewhere), "sessions");
+  assert.equal(await seen({}), "sessions");
+  await admin.query("CREATE SCHEMA other; CREATE TABLE other.sessions (id TEXT PRIMARY KEY)");
+  assert.equal(await seen(elsewhere), null, "two of them: neither is guessed");
+  assert.equal(await seen({ ...elsewhere, schema: "other" }), "sessions");
 });
