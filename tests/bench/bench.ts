@@ -8,6 +8,7 @@ import { WriteBehindError } from "writebehind";
 import { reasonOf } from "writebehind/core/errors.ts";
 import { InterruptedError, interruptible } from "writebehind/core/interrupt.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
+import { workerRows } from "./against_worker.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
 import { drainRows } from "./drain.ts";
@@ -16,6 +17,7 @@ import { growthTable, measureGrowth } from "./growth.ts";
 import type { Row } from "./measure.ts";
 import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
+import { sqliteRows } from "./sqlite.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
 import { Workbench } from "./workbench.ts";
@@ -31,11 +33,13 @@ interface Group {
 
 const GROUPS: readonly Group[] = [
   { name: "drain", rows: [1, 2, 3, 4, 5, 10], measure: drainRows },
-  { name: "write", rows: [6, 7], measure: writeRows },
+  { name: "write", rows: [6, 7, 14], measure: writeRows },
   { name: "freshness", rows: [8], measure: freshnessRows },
   { name: "backlog", rows: [9], measure: backlogRows },
   { name: "verify", rows: [11], measure: verifyRows },
   { name: "start", rows: [12], measure: startRows },
+  { name: "worker", rows: [13], measure: workerRows },
+  { name: "SQLite", rows: [15], measure: sqliteRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);
 const ROUNDS = 5;

@@ -1,23 +1,19 @@
 /** Row 8: how long after a write call its row is visible, while the sink follows. */
 
 import type { PoolClient } from "pg";
-import {
-  caughtUp,
-  connectPostgres,
-  insertDocument,
-  type JsonObject,
-  RedisWriteBehind,
-} from "writebehind";
+import { connectPostgres, insertDocument, type JsonObject, RedisWriteBehind } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { type Goal, median, quantile, ratios, type Row, row } from "./measure.ts";
+import { waitFor } from "../support/servers.ts";
 import { ENTITY, type Workbench } from "./workbench.ts";
 import { type DraftEvent, uniqueInserts } from "./workload.ts";
 
 const WRITES_PER_SECOND = 1000;
+const DEADLINE_MS = 60_000;
 
 /** Times of one round, in ms. */
-interface Times {
+export interface Times {
   p50: number;
   p99: number;
 }
@@ -29,9 +25,9 @@ export async function freshnessRows(bench: Workbench): Promise<Row[]> {
   const atPace: Times[] = [];
   for (let round = 1; round <= rounds; round++) {
     step(`round ${round} of ${rounds}: freshness at 1,000 writes a second`);
-    await bench.clear();
-    await bench.settle();
-    fresh.push(await freshness(bench));
+    fresh.push(
+      await freshness(bench, "from the write call to the visible row", sinkFollows(bench)),
+    );
     step(`round ${round} of ${rounds}: single INSERTs`);
     await bench.settle();
     single.push(await singleInserts(bench));
@@ -57,23 +53,47 @@ export async function freshnessRows(bench: Workbench): Promise<Row[]> {
   ];
 }
 
-/**
- * Writes at an even pace while a sink follows. A row counts as visible when PostgreSQL's answer to the
- * commit that moved the offset past its event has arrived: nothing is polled, so that measuring costs nothing.
- */
-async function freshness({ redis, config, sizes, findings }: Workbench): Promise<Times> {
-  const commits: { lastId: string; at: number }[] = [];
+/** Begins to follow the stream, and tells the last stream id of each commit as soon as it is known. */
+export type Follows = (
+  onCommit: (lastId: string) => void,
+) => Promise<{ stop(): Promise<void> }>;
+
+/** The sink, in this process. */
+export const sinkFollows = ({ redis, config }: Workbench): Follows => async (onCommit) => {
   const pool = await connectPostgres(config);
   const watched = new WeakSet<PoolClient>();
   pool.on("acquire", (client) => {
     if (watched.has(client)) return;
     watched.add(client);
-    watch(client, (lastId) => commits.push({ lastId, at: performance.now() }));
+    watch(client, onCommit);
   });
   const sink = new RedisWriteBehind(redis, pool, config, ENTITY);
+  sink.start();
+  return {
+    stop: async () => {
+      await sink.stop();
+      await pool.end();
+    },
+  };
+};
+
+/**
+ * Writes at an even pace while a sink, or another, follows. A row counts as visible when PostgreSQL's answer to the
+ * commit that moved past its event has arrived: nothing is polled, so that measuring costs nothing.
+ * @param name of the times in the chart
+ */
+export async function freshness(
+  bench: Workbench,
+  name: string,
+  follows: Follows,
+): Promise<Times> {
+  const { redis, config, sizes, findings } = bench;
+  await bench.clear();
+  await bench.settle();
+  const commits: { lastId: string; at: number }[] = [];
   const writes: { streamId: string; at: number }[] = [];
+  const follower = await follows((lastId) => commits.push({ lastId, at: performance.now() }));
   try {
-    sink.start();
     const count = Math.round(sizes.freshnessSeconds * WRITES_PER_SECOND);
     const documents = [...uniqueInserts(count + WRITES_PER_SECOND / 5)].map((event) => ({
       docId: event.docId,
@@ -84,20 +104,28 @@ async function freshness({ redis, config, sizes, findings }: Workbench): Promise
       const { streamId } = await insertDocument(redis, config, ENTITY, document, docId);
       writes.push({ streamId: streamId!, at });
     };
+    const committed = () => {
+      const last = writes.map(({ streamId }) => streamId).reduce(later);
+      return waitFor(() => compareStreamIds(commits.at(-1)?.lastId ?? "0-0", last) >= 0, {
+        what: "the last write's commit",
+        deadlineMs: DEADLINE_MS,
+      });
+    };
     // The first ones wait for the sink to take its partition.
     await paced(documents.splice(count), write);
-    await caughtUp(redis, pool, config, ENTITY);
+    await committed();
     writes.length = 0;
     await paced(documents, write);
-    await caughtUp(redis, pool, config, ENTITY);
+    await committed();
   } finally {
-    await sink.stop();
-    await pool.end();
+    await follower.stop();
   }
   const times = delaysOf(writes, commits);
-  findings.addLatencies("freshness", "from the write call to the visible row", times);
+  findings.addLatencies("freshness", name, times);
   return timesOf(times);
 }
+
+const later = (a: string, b: string) => compareStreamIds(b, a) > 0 ? b : a;
 
 /** Calls `onCommit` with the new offset whenever a sink's batch has been committed on a connection. */
 function watch(client: PoolClient, onCommit: (lastId: string) => void): void {
@@ -118,7 +146,7 @@ function batchEnd(query: unknown): string | undefined {
   return values?.filter((value): value is string =>
     typeof value === "string" && /^\d+-\d+$/.test(value)
   )
-    .reduce((a, b) => compareStreamIds(b, a) > 0 ? b : a);
+    .reduce(later);
 }
 
 /** Calls `write` for one item a millisecond, without waiting for it; returns when all are done. */

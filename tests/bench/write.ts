@@ -1,4 +1,4 @@
-/** Rows 6 and 7: what a write costs, with all its checks. */
+/** Rows 6, 7 and 14: what a write costs, with all its checks. */
 
 import { dirname, join } from "node:path";
 import {
@@ -44,6 +44,7 @@ export async function writeRows(bench: Workbench, wanted: Set<number>): Promise<
   const rows: Row[] = [];
   if (wanted.has(6)) rows.push(...await levels(bench));
   if (wanted.has(7)) rows.push(...await againstBenchmark(bench));
+  if (wanted.has(14)) rows.push(await textsAgainstObjects(bench));
   return rows;
 }
 
@@ -171,6 +172,32 @@ async function run(
   const since = performance.now();
   await Promise.all(Array.from({ length: inFlight }, worker));
   return (performance.now() - since) / 1000;
+}
+
+/** Documents given as JSON text, as a server passes bodies on, and as objects, in turns. */
+async function textsAgainstObjects(bench: Workbench): Promise<Row> {
+  const { redis, config, sizes, rounds, step } = bench;
+  const cases = casesOf(sizes.writes * 8);
+  const [texts, objects]: [number[], number[]] = [[], []];
+  const insertText = ({ event: { docId, payload } }: Case) =>
+    insertDocument(redis, config, ENTITY, payload, `${docId}-text`);
+  const size = Math.ceil(cases.length / TURNS);
+  for (let round = 0; round <= rounds; round++) {
+    step(round === 0 ? "warm-up: texts" : `round ${round} of ${rounds}: texts, 64 in flight`);
+    await bench.clear();
+    const took = { texts: 0, objects: 0 };
+    for (let at = 0; at < cases.length; at += size) {
+      const part = cases.slice(at, at + size);
+      took.objects += await run(part, 64, insertOf(bench), []);
+      took.texts += await run(part, 64, insertText, []);
+    }
+    if (round === 0) continue;
+    texts.push(cases.length / took.texts);
+    objects.push(cases.length / took.objects);
+  }
+  const note = `${perSecond(texts)} / ${perSecond(objects)}`;
+  const name = "inserts of JSON text, 64 in flight / of objects";
+  return row("14", name, ratios(texts, objects), { atLeast: 0.95 }, note);
 }
 
 /**
