@@ -96,6 +96,7 @@ export {
 export { createTable } from "./targets/open.ts";
 
 // Operating it
+export { adopt, type AdoptedPartition, type AdoptReport } from "./operate/adopt.ts";
 export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
 export { type FarEntry, type MendReport, mendStreams } from "./operate/mend.ts";
@@ -119,6 +120,7 @@ export {
   type RepairReport,
   repairTarget,
 } from "./operate/verify/repair.ts";
+export { type FoundDoubt } from "./operate/verify/doubts.ts";
 export { verify, type VerifyOptions, type VerifyReport } from "./operate/verify/verify.ts";
 export { readDeadLetter } from "./targets/open.ts";
 
@@ -126,16 +128,20 @@ export { readDeadLetter } from "./targets/open.ts";
 export type { ErrorKind } from "./core/error_kinds.ts";
 export type { PartitionKeys } from "./redis/keys.ts";
 export type {
+  Adoption,
   Batch,
   Batches,
   BatchRows,
+  Belonging,
   Claim,
   DeadLetter,
   DeadLetterEvent,
   DeadLetters,
   DeadLetterSelection,
   DeadLetterState,
+  Doubt,
   HeldDeadLetters,
+  Identities,
   Offsets,
   Ownership,
   Parked,

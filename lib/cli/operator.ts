@@ -3,6 +3,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { CONFIG, ENTITY, JSON_OUTPUT, number } from "./common.ts";
 import type { SelectionOptions } from "./dead_letter.ts";
+import type { AdoptOptions } from "./adopt.ts";
 import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
 import type { StatusOptions } from "./status.ts";
@@ -62,6 +63,16 @@ export function addOperatorCommands(program: Command): void {
     .option("--yes", "do it")
     .option(...JSON_OUTPUT)
     .action(async (options: MendOptions) => (await import("./mend.ts")).runMend(options));
+
+  program.command("adopt")
+    .description(
+      "let a partition go on whose Redis, target or table is another one now; prints the plan",
+    )
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option("--yes", "do it")
+    .option(...JSON_OUTPUT)
+    .action(async (options: AdoptOptions) => (await import("./adopt.ts")).runAdopt(options));
 
   addDeadLetter(program);
 }

@@ -47,7 +47,9 @@ export async function runStatus(options: StatusOptions): Promise<void> {
     for (const reason of away) console.log(reason);
     for (const partition of partitions) console.log(lineOf(partition));
   }
-  if (away.length > 0 || partitions.some(({ stuck }) => stuck.length > 0)) Deno.exitCode = 1;
+  if (away.length > 0 || partitions.some(({ stuck, doubts }) => stuck.length + doubts.length > 0)) {
+    Deno.exitCode = 1;
+  }
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it; the process ends here anyway.
   target?.close().catch(() => {});
@@ -67,13 +69,15 @@ function answered<T>(work: Promise<T>): Promise<T> {
 function lineOf(status: PartitionStatus): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
-  const { stuck, wentBackAt, lastError } = status;
+  const { stuck, doubts, wentBackAt, lastError } = status;
   const times = (count: number) =>
     count === 0 ? "never" : `${count} times, last ${wentBackAt?.toISOString()}`;
   return [
     status.stream,
     stuck.length > 0
       ? `STUCK: ${oneLine(stuck.join("; "))}`
+      : doubts.length > 0
+      ? `DOUBTFUL: rows may be missing or old, run deno task verify: ${oneLine(doubts.join("; "))}`
       : status.lagEvents === null
       ? "unknown"
       : "ok",

@@ -1,6 +1,7 @@
 /** `deno task verify`: compares Redis with the target, and repairs what differs. */
 
 import { interruptible } from "../core/interrupt.ts";
+import { type FoundDoubt, settleDoubts } from "../operate/verify/doubts.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
 import { countsOf, MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
 import { connectRedis } from "../redis/connection.ts";
@@ -51,12 +52,25 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
       }
       if (!options.json) printRepair(repaired, repair);
     } else if (repair && mismatches.length > 0) say("nothing was changed; --yes does it");
+    const left = counts.mismatches - (repaired?.mended ?? 0);
+    if (repaired && left === 0 && counts.behind === 0) {
+      await settleDoubts(target, config, entity, report.doubts);
+    }
+    if (!options.json) { for (const doubt of report.doubts) console.log(lineOf(doubt)); }
     if (options.json) {
       console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
     }
-    const left = counts.mismatches - (repaired?.mended ?? 0);
     if (left > 0) Deno.exitCode = 1;
   });
+}
+
+function lineOf({ stream, reason, settled, error }: FoundDoubt): string {
+  const outcome = settled
+    ? "settled"
+    : error === null
+    ? "not settled yet"
+    : `not noted as settled: ${error}`;
+  return oneLine(`${stream} was in doubt (${reason}): ${outcome}`);
 }
 
 const PLANS = {

@@ -52,6 +52,10 @@ export interface SinkEvents {
   wentBack: Place & { witness: string };
   /** The rewind has ended. `documents`: how many were resent. */
   rewound: Place & { documents: number };
+  /** Rows may be missing or old, and status says so until a verify has looked. */
+  doubted: Place & { reason: string };
+  /** Tables of ours were gone, and were made anew. */
+  madeAnew: Place & { tables: string[] };
   /** A trim failed: the stream grows until one succeeds. Once a minute at most. */
   trimFailed: Place & { error: Error };
   /** A listener failed; nothing else was affected. */

@@ -44,6 +44,8 @@ export const LINES: {
     "warning",
     "{stream}: {documents} documents were resent; run verify for what else was lost",
   ],
+  doubted: ["error", "{stream}: rows may be missing or old: {reason}; run verify"],
+  madeAnew: ["warning", "{stream}: {tables} were gone, and were made anew"],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],
   reconnected: ["info", "connected to Redis at {address} again"],

@@ -11,6 +11,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, mendScript, runScript } from "../redis/scripts/mod.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
+import { checkBelonging } from "../sink/belonging.ts";
 import { resend } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -66,7 +67,9 @@ export async function mendStreams(
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
   entityConfig(config, entity);
-  const { offsets, ownership } = targetOf(target, config);
+  const opened = targetOf(target, config);
+  await checkBelonging(redis, opened, config, entity);
+  const { offsets, ownership } = opened;
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;

@@ -13,6 +13,7 @@ import { allPartitions, byPartition, CONSUMER_GROUP, type PartitionKeys } from "
 import { checkShape } from "../redis/shape.ts";
 import { forwardScript, runScript } from "../redis/scripts/mod.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
+import { checkBelonging } from "../sink/belonging.ts";
 import { hasWitness } from "../sink/rewind.ts";
 
 /** What a rebuild did, in documents. */
@@ -74,6 +75,7 @@ export async function rebuild(
   entityConfig(config, entity);
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
+  await checkBelonging(redis, opened, config, entity);
   const stored = rowsOf(opened);
   const partitions = allPartitions(config, entity);
   for (const keys of partitions) await prepare(redis, opened.offsets, keys);

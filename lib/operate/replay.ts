@@ -9,6 +9,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
+import { checkBelonging } from "../sink/belonging.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
 import { refusedRows } from "../sink/poison.ts";
@@ -91,6 +92,7 @@ export async function replayDeadLetters(
   const report: ReplayReport = { applied: 0, gone: 0, superseded: 0, failed: 0 };
   await checkShape(redis, config, entity);
   const to = targetOf(target, config);
+  await checkBelonging(redis, to, config, entity);
   const letters = deadLettersOf(to);
   const { batch_bytes } = config.write_behind;
   const by = { target: to.describe().name, process: String(Deno.pid) };

@@ -8,6 +8,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { type Lag, readLag } from "../redis/streams.ts";
+import { assess } from "../sink/belonging.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
@@ -42,6 +43,8 @@ export interface PartitionStatus {
   lastError: string | null;
   /** why the partition makes no progress; empty where it does */
   stuck: string[];
+  /** why rows may be missing or old, until a verify has looked; empty where nothing says so */
+  doubts: string[];
 }
 
 /**
@@ -71,24 +74,31 @@ export async function readStatus(
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
   if (redis) await checkShape(redis, config, entity);
-  const offsets = target && targetOf(target, config).offsets;
+  const opened = target && targetOf(target, config);
   return await Promise.all(
-    allPartitions(config, entity).map((keys) => partitionStatus(redis, offsets, config, keys)),
+    allPartitions(config, entity).map((keys) => partitionStatus(redis, opened, config, keys)),
   );
 }
 
 async function partitionStatus(
   redis: RedisConnection | null,
-  offsets: Offsets | null,
+  target: Target | null,
   config: Config,
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
+  const offsets = target && target.offsets;
   const standing = offsets && await offsets.standing(keys);
   const gauges = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
   const stuck: string[] = [];
 
+  const doubts: string[] = [];
   let lag: Lag | null = null;
-  if (redis && offsets && standing) {
+  if (redis && target && offsets && standing) {
+    const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
+    stuck.push(...mismatches.map(({ reason }) => reason));
+    const { doubt } = belonging;
+    if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
+    doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
     const { stream } = keys;
     [lag] = await readLag(redis, [{ stream, offset: standing.offset }]) as [Lag];
     if (await hasGoneBack(redis, offsets, keys, standing)) {
@@ -126,6 +136,7 @@ async function partitionStatus(
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     stuck,
+    doubts,
   };
 }
 

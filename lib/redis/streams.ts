@@ -4,7 +4,7 @@
  */
 
 import type { Redis } from "./client.ts";
-import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { WriteBehindError } from "../core/errors.ts";
 import { CONSUMER_GROUP } from "./keys.ts";
 
 /** The flat pairs of a reply, such as XINFO's, by name. */
@@ -22,7 +22,7 @@ export async function lastGeneratedId(redis: Redis, stream: string): Promise<str
   try {
     return String(pairsOf(await redis.xinfo("STREAM", stream)).get("last-generated-id"));
   } catch (error) {
-    if (/no such key/.test((error as Error).message)) return "0-0";
+    if (isNoKey(error)) return "0-0";
     throw error;
   }
 }
@@ -83,10 +83,15 @@ export function valueOf([error, value]: [Error | null, unknown]): unknown {
   return value;
 }
 
+/** Whether a reply says that there is no such key. */
+export function isNoKey(error: unknown): boolean {
+  return error instanceof Error && /no such key/.test(error.message);
+}
+
 /** The lag that Redis counts for the sink's group, if the group is at the offset. */
 function lagOfGroup([error, groups]: [Error | null, unknown], offset: string): number | null {
   if (error) {
-    if (/no such key/.test(reasonOf(error))) return null;
+    if (isNoKey(error)) return null;
     throw error;
   }
   const group = (groups as unknown[]).map(pairsOf)

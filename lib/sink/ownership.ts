@@ -7,13 +7,14 @@
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { asError } from "../core/events.ts";
-import { WriteBehindError } from "../core/errors.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
+import { identify } from "./belonging.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
@@ -43,6 +44,8 @@ export class PartitionOwnership {
   /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
   #lease: Claim | null = null;
   #renewedAt = 0;
+  /** why the table is not the claim's any more */
+  #problem: Error | null = null;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   /** of the newest claim that was begun */
   #trimmer: Trimmer | null = null;
@@ -76,7 +79,13 @@ export class PartitionOwnership {
       this.#lease = claim;
       if (claim !== null) {
         await failpoint?.("claimed");
-        return await this.#begin(claim);
+        try {
+          return await this.#begin(claim);
+        } catch (error) {
+          // What is configured wrong here may be right for another sink: nobody else is kept out.
+          if (error instanceof ConfigError) await this.#giveBack();
+          throw error;
+        }
       }
       this.#report.standby();
       // The owner trims the stream, so an entry that our trimmer misses means nothing.
@@ -104,10 +113,15 @@ export class PartitionOwnership {
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
     this.#claim = claim;
     this.#renewedAt = Date.now();
+    this.#problem = null;
+    if (claim.madeAnew.length > 0) this.#report.madeAnew(claim.madeAnew);
+    const { doubts, note } = await identify(redis, this.#target, this.#config, claim);
+    for (const reason of doubts) this.#report.doubted(reason);
     // A trim may have missed a witness older than the one that the target names now.
     if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
       await this.#rewind(claim);
     }
+    await note();
     const trimmer = this.#trimmer = await Trimmer.begin(this.#reader, claim, this.#report);
     this.#report.claimed(claim);
     await failpoint?.("begun");
@@ -136,6 +150,8 @@ export class PartitionOwnership {
       await this.#target.ownership.renew(claim, lease_seconds);
       this.#renewedAt = Date.now();
       this.#report.over("leaseNotRenewed");
+      const problem = await this.#target.identities.look(claim);
+      if (problem !== null && this.#claim === claim) this.#problem = new ConfigError(problem);
     } catch (error) {
       if (this.#claim !== claim) return;
       const lost = error instanceof OwnershipLostError;
@@ -155,10 +171,12 @@ export class PartitionOwnership {
    * Checks that a claim still holds.
    * @throws {OwnershipLostError} it does not
    * @throws {WentBackError} it does, and its stream has gone back
+   * @throws {ConfigError} it does, and its table is another one, or was emptied
    */
   check({ claim, trimmer }: Owned): void {
     const { stream } = this.#keys;
     if (this.#claim !== claim) throw new OwnershipLostError(`${stream} was taken`);
+    if (this.#problem !== null) throw this.#problem;
     if (trimmer.witnessMissing) {
       throw new WentBackError(`${stream} has gone back: what was applied last is gone`);
     }
@@ -181,12 +199,25 @@ export class PartitionOwnership {
     this.#claim = this.#lease = null;
     this.#report.idle();
     await failpoint?.("releasing");
+    if (await this.#release(lease) && lease !== null) this.#report.released();
+  }
+
+  /** Gives back what was just claimed, since nothing can be done with it here. */
+  async #giveBack(): Promise<void> {
+    clearInterval(this.#heartbeat);
+    const lease = this.#lease;
+    this.#claim = this.#lease = null;
+    await this.#release(lease);
+  }
+
+  async #release(lease: Claim | null): Promise<boolean> {
     try {
       await this.#target.ownership.release(this.#keys, lease);
-      if (lease !== null) this.#report.released();
+      return true;
     } catch (error) {
       // The next owner has to wait for the lease to end: that costs time, nothing else.
       this.#report.trouble("releaseFailed", error);
+      return false;
     }
   }
 }

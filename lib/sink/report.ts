@@ -164,6 +164,17 @@ export class PartitionReport {
     this.#emitter.emit("rewound", { ...this.place, documents });
   }
 
+  /** Rows may be missing or old. */
+  doubted(reason: string): void {
+    this.#counters.count("postgres_fail", 0, `${this.place.stream}: ${reason}`);
+    this.#emitter.emit("doubted", { ...this.place, reason });
+  }
+
+  /** Tables of ours were gone. */
+  madeAnew(tables: string[]): void {
+    this.#emitter.emit("madeAnew", { ...this.place, tables });
+  }
+
   /** Something keeps failing: an event at most once a minute, while it lasts. */
   trouble(what: Trouble, error: unknown): void {
     if (!this.#troubles.allows(what)) return;

@@ -4,7 +4,6 @@
  */
 
 import { Buffer, isUtf8 } from "node:buffer";
-import { ConfigError } from "../core/errors.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type BatchRows, OwnershipLostError, type ParkedDocument, type Tried } from "./target.ts";
 
@@ -13,14 +12,29 @@ export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
   return new OwnershipLostError(`another sink owns ${stream} now`);
 }
 
-/** The error that an entity's table is not there, though an offset says that it had rows. */
-export function tableGone(table: string, stream: string): ConfigError {
-  return new ConfigError(
-    `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; ` +
-      `or, to fill it anew from Redis: remove the row of ${stream} from writebehind_offset, start the sink, and ` +
-      "run verify --repair target",
-  );
+/** How a refused partition goes on, for people. */
+export function adoptIt(entity: string): string {
+  return `deno task adopt --entity ${entity} shows how it would go on by what is there now, and --yes does it`;
 }
+
+/** Why a partition cannot go on with its table, for people. */
+export const tableProblems = {
+  gone: (table: string, { stream, entity }: PartitionKeys): string =>
+    `The table ${table} is gone, and the offset of ${stream} says that it had rows. Restore or rename it back; or, ` +
+    `to fill it anew from Redis: ${adoptIt(entity)}`,
+  another: (table: string, { stream, entity }: PartitionKeys): string =>
+    `The table ${table} is not the one that the offset of ${stream} belongs to: it was made anew, or another one is ` +
+    `configured. Restore or name that one; or ${adoptIt(entity)}`,
+  renamed: (table: string, { stream, entity }: PartitionKeys, others: string[]): string =>
+    `The table ${table} holds the rows of ${
+      others.join(", ")
+    }, and ${stream} is not among them: streams.prefix, the ` +
+    "entity's name or its partitions are others now, and nobody carries on what waits there. Set them back; or " +
+    adoptIt(entity),
+  emptied: (table: string, { stream, entity }: PartitionKeys): string =>
+    `The table ${table} was emptied, and the offset of ${stream} says that it had rows. Restore them; or, to fill it ` +
+    `anew from Redis: ${adoptIt(entity)}`,
+};
 
 /** Whether bytes are UTF-8 without U+0000, which no target's texts can hold. */
 export function isText(bytes: Uint8Array): boolean {

@@ -95,6 +95,8 @@ export interface Claim {
   hasParked: boolean;
   /** changes when a replay or a discard has changed what is parked */
   parkedVersion: string;
+  /** tables of ours that were gone, and were made anew for this claim */
+  madeAnew: string[];
 }
 
 /** Another sink has taken the partition, so this one may not write any more. */
@@ -205,6 +207,75 @@ export interface Offsets {
   offset(keys: Pick<PartitionKeys, "stream">): Promise<string>;
   /** The state of a partition. */
   standing(keys: PartitionKeys): Promise<Standing>;
+}
+
+/** Why rows may be missing or old, until a verify has looked. */
+export interface Doubt {
+  /** for people */
+  reason: string;
+  /** since when */
+  at: Date;
+}
+
+/** What a partition's offset belongs to, and whether the rows can be what it says. */
+export interface Belonging {
+  /** the last stream id that the target holds; `0-0` for none */
+  offset: string;
+  /** the identity of the data in Redis whose events it counts; `null` where none was noted yet */
+  source: string | null;
+  /** whether the table is noted as it is now */
+  noted: boolean;
+  /** whether any partition of the entity has an offset past `0-0` */
+  begun: boolean;
+  /** why offset and table do not belong together, for people; `null` where they do */
+  problem: string | null;
+  /** other partitions whose rows are in the same table, though the configuration does not name them now */
+  others: { stream: string; offset: string }[];
+  /**
+   * what the rows of the table were written from: events of ours, or nothing of ours (`original`: they have version 0);
+   * `null` where that was not asked, since a source is noted
+   */
+  rows: "none" | "original" | "ours" | null;
+  /** tables of ours that are gone, though they were made */
+  gone: string[];
+  /** what stands of earlier; `refused`: the sink does not go on before it is adopted */
+  doubt: (Doubt & { refused: boolean }) | null;
+}
+
+/** How a partition goes on that was refused. */
+export interface Adoption {
+  /** the identity of the data in Redis; `null`: the sink notes one */
+  source: string | null;
+  /** the offset, and the entry that the stream must hold */
+  offset: string;
+  /** the entry that the stream must hold; `0-0` for none */
+  witness: string;
+  /** streams whose offsets do not belong to the table any more */
+  others: string[];
+  /** what is said until a verify has looked */
+  doubt: string;
+}
+
+/**
+ * What offsets belong to: the data in Redis whose events they count, and the table that holds their rows. It is noted
+ * beside the offset, so that neither is taken for another.
+ */
+export interface Identities {
+  /** Reads what is noted, and what is there. Changes nothing, and works before our tables are there. */
+  read(keys: PartitionKeys, streams: string[]): Promise<Belonging>;
+  /** Notes the identity of the data in Redis, and the table as it is now. */
+  note(claim: Claim, source: string): Promise<void>;
+  /**
+   * A quick look while a claim runs: whether the table is still the one that was noted. What it finds stays noted.
+   * @returns why it is not, for people; `null` where it is
+   */
+  look(claim: Claim): Promise<string | null>;
+  /** Notes a doubt, behind those that stand. Where the witness is missing since the target has lost it, none is left. */
+  doubt(claim: Claim, reason: string, options: { keepWitness: boolean }): Promise<void>;
+  /** Ends a doubt, if it is still the same. */
+  settle(keys: PartitionKeys, doubt: Doubt): Promise<void>;
+  /** Lets a partition go on; the running claim looks anew. */
+  adopt(keys: PartitionKeys, adoption: Adoption): Promise<void>;
 }
 
 /** A row's document. */
@@ -403,6 +474,8 @@ export interface Target extends AsyncDisposable {
   readonly batches: Batches;
   /** the state of partitions */
   readonly offsets: Offsets;
+  /** what offsets belong to */
+  readonly identities: Identities;
   /** reading rows: without it no verify, repair, rebuild or read-through */
   readonly rows?: Rows;
   /** what could not be stored: without it no list, replay or discard */

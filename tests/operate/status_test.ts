@@ -34,6 +34,7 @@ Deno.test("status", (t) =>
         failures: 0,
         lastError: null,
         stuck: [],
+        doubts: [],
       });
     },
 

@@ -10,7 +10,9 @@ import type { Target } from "../../targets/target.ts";
 import { delay } from "../../core/delay.ts";
 import { compareStreamIds, type EventType } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { checkBelonging } from "../../sink/belonging.ts";
 import { Comparison, type Difference, type Seen, type Suspect } from "./compare.ts";
+import { type FoundDoubt, readDoubts, settleDoubts } from "./doubts.ts";
 import { Scan } from "./scan.ts";
 
 /**
@@ -36,6 +38,8 @@ export interface VerifyReport {
   counts: { mismatches: number; behind: number; parked: number; notForwarded: number };
   /** JSON values under the entity's prefix that cannot be its documents: a bad id, or one of another partition */
   foreign: number;
+  /** why rows might have been missing when it began; settled where nothing differs and nothing is behind */
+  doubts: FoundDoubt[];
 }
 
 /** The most documents in a list of a report, and the most differences that wait for a second look. */
@@ -86,6 +90,9 @@ export async function verify(
 ): Promise<VerifyReport> {
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
+  // A table that was emptied may be compared: it shows what is missing.
+  await checkBelonging(redis, opened, config, entity, ["emptied"]);
+  const doubts = await readDoubts(opened, config, entity);
   const scan = new Scan(redis, opened, config, entity);
   const comparison = new Comparison(redis, opened, config, entity);
   const report: VerifyReport = {
@@ -98,6 +105,7 @@ export async function verify(
     notForwarded: [],
     counts: { mismatches: 0, behind: 0, parked: 0, notForwarded: 0 },
     foreign: 0,
+    doubts,
   };
   const about = onProgress ? await scan.size() : 0;
   const settling = new Settling(
@@ -124,6 +132,9 @@ export async function verify(
   }
   await settling.settle();
   report.foreign = scan.foreign;
+  if (report.counts.mismatches + report.counts.behind === 0) {
+    await settleDoubts(opened, config, entity, doubts);
+  }
   return report;
 }
 

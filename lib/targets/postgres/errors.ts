@@ -21,6 +21,7 @@ export function isPostgresError(error: unknown): error is PostgresError {
 }
 
 export const UNDEFINED_TABLE = "42P01";
+export const UNDEFINED_COLUMN = "42703";
 export const UNIQUE_VIOLATION = "23505";
 
 // Exact codes win over classes; a code that is not listed is a matter of configuration.

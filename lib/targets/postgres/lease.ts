@@ -70,15 +70,18 @@ SELECT pg_terminate_backend(a.pid)
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {
   #sessions: Sessions;
-  #prepare: (keys: PartitionKeys) => Promise<void>;
+  #prepare: (keys: PartitionKeys) => Promise<string[]>;
   #session: OwnerSession;
   /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
   #held = new Map<string, Claim | null>();
   /** those who wait, by stream and owner: the owner's session that was found gone, and since when (ms) */
   #waiting = new Map<string, { gone: string | null; since: number }>();
 
-  /** @param prepare checks an entity's tables and brings them up to date, before each claim */
-  constructor(sessions: Sessions, prepare: (keys: PartitionKeys) => Promise<void>) {
+  /**
+   * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours that
+   * were gone
+   */
+  constructor(sessions: Sessions, prepare: (keys: PartitionKeys) => Promise<string[]>) {
     this.#sessions = sessions;
     this.#prepare = prepare;
     this.#session = new OwnerSession(sessions.pool, () => void this.#noteSession());
@@ -107,7 +110,7 @@ export class PostgresOwnership implements Ownership {
     if (this.#waiting.has(name) && await this.#look(keys, name, owner, seconds) === "held") {
       return null;
     }
-    await this.#prepare(keys);
+    const madeAnew = await this.#prepare(keys);
     const found = await this.#look(keys, name, owner, seconds);
     if (found === "held") return null;
     const [key, { rows: [self] }] = await Promise.all([
@@ -125,7 +128,9 @@ export class PostgresOwnership implements Ownership {
       `INSERT INTO writebehind_lease AS l
               (stream, owner, epoch, lease_until, backend_pid, backend_started,
                session_key, granted_seconds, session_epoch)
-       VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $3, 1)
+       -- Past the epoch of the offset: a lease that was dropped begins anew.
+       SELECT $1, $2, e.epoch, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $3, e.epoch
+         FROM (SELECT 1 + coalesce((SELECT epoch FROM writebehind_offset WHERE stream = $1), 0) AS epoch) e
        ON CONFLICT (stream) DO UPDATE
           SET owner = $2, epoch = l.epoch + 1, lease_until = excluded.lease_until,
               backend_pid = $4, backend_started = $5,
@@ -171,6 +176,7 @@ export class PostgresOwnership implements Ownership {
       witness: row.witness,
       hasParked: has!.parked,
       parkedVersion: row.parked_version,
+      madeAnew,
     };
   }
 

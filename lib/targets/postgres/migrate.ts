@@ -29,6 +29,7 @@ const LOCK_NOT_AVAILABLE = "55P03";
  * change tables where there is nothing to change.
  *
  * @param known for tests: the migrations of another version
+ * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
  * changed the tables so that this one cannot work with them; where somebody keeps a table locked for too long
  */
@@ -37,15 +38,17 @@ export async function createTable(
   config: Config,
   entity: string,
   known: readonly Migration[] = MIGRATIONS,
-): Promise<void> {
+): Promise<string[]> {
   let before: Migration | undefined;
+  const gone = new Set<string>();
   for (;;) {
     const tables = await readTables(pool, config, entity, known);
-    const { schema, mayRecord, what } = tables;
+    const { schema, mayRecord, what, ran, absent } = tables;
+    if (ran.some(({ table_name }) => table_name === "")) absent.forEach((name) => gone.add(name));
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
     // Without the right to do so, what is only to be put on record can wait.
     const [next] = mayRecord ? toDo(tables) : schema.pending;
-    if (next === undefined) return;
+    if (next === undefined) return [...gone];
     if (next === before) {
       throw new ConnectionError(
         `${next.name} has run for ${what}, but its tables cannot be seen: check the search_path of ` +

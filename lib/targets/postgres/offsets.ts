@@ -62,8 +62,8 @@ export class PostgresOffsets implements Offsets {
           AND to_regclass('writebehind_lease') IS NOT NULL
           AND to_regclass('writebehind_dead_letter') IS NOT NULL AS there`,
     );
-    // No sink has ever run here.
-    if (!tables!.there) return NOTHING;
+    // No sink has ever run here, or somebody has dropped some of them.
+    if (!tables!.there) return { ...NOTHING, offset: await this.offset({ stream }) };
     const { rows: [row] } = await this.#pool.query<StandingRow>(
       `SELECT coalesce(o.last_id, '0-0') AS last_id, coalesce(o.events, 0) AS events,
               coalesce(o.witness, '0-0') AS witness,

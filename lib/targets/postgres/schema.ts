@@ -15,7 +15,7 @@ import {
   type SchemaState,
 } from "../migrations.ts";
 import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
-import { MIGRATIONS } from "./migrations/mod.ts";
+import { MIGRATIONS, OUR_TABLES } from "./migrations/mod.ts";
 import { patiently } from "./sessions.ts";
 
 /** What PostgreSQL says of the tables that an entity needs. */
@@ -24,6 +24,8 @@ interface Answer {
   there: boolean;
   ours: boolean;
   entity: boolean;
+  /** tables of ours that are not there */
+  absent: string[];
   /** the PostgreSQL schemas where they are, or would be made; quoted */
   oursIn: string;
   entityIn: string;
@@ -60,11 +62,16 @@ export const isWholeSql = {
                                            AND attname IN ('updated_at', 'version')) = 2)`,
 };
 
+/** Which tables of ours are not there. */
+export const absentSql: string =
+  `ARRAY(SELECT name FROM unnest('{${OUR_TABLES}}'::text[]) AS name WHERE to_regclass(name) IS NULL)`;
+
 /** Asks everything at once, so that tables that are up to date cost one query. */
 const askSql = (table: string, recorded: boolean) => `
 SELECT t.ours IS NOT NULL AND t.entity IS NOT NULL AS there,
        ${isWholeSql.ours()} AS ours,
        ${isWholeSql.entity(table)} AS entity,
+       ${absentSql} AS absent,
        coalesce(n.ours::regnamespace::text, 'public') AS "oursIn",
        coalesce(n.entity::regnamespace::text, 'public') AS "entityIn",
        current_database() AS database, quote_ident(current_user) AS role,

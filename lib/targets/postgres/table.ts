@@ -5,7 +5,8 @@
 
 import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
-import { tableGone } from "../common.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { tableProblems } from "../common.ts";
 import { PostgresOffsets } from "./offsets.ts";
 import { patiently } from "./sessions.ts";
 
@@ -49,11 +50,11 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
  * offset says that it had rows, it is not made anew without a word.
  * @throws {ConfigError} with the table, and what to do
  */
-export async function checkTable(pool: Pool, table: string, stream: string): Promise<void> {
+export async function checkTable(pool: Pool, table: string, keys: PartitionKeys): Promise<void> {
   const { rows: [row] } = await patiently<TableRow>(pool, ASK, [`"${table}"`]);
   if (row === undefined) {
-    if (await new PostgresOffsets(pool).offset({ stream }) === "0-0") return;
-    throw tableGone(table, stream);
+    if (await new PostgresOffsets(pool).offset(keys) === "0-0") return;
+    throw new ConfigError(tableProblems.gone(table, keys));
   }
   const problem = problemOf(row);
   if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);

@@ -10,6 +10,7 @@ import type { Target, TargetDescription } from "../target.ts";
 import { PostgresBatches } from "./batch.ts";
 import { PostgresDeadLetters } from "./dead_letters.ts";
 import { postgresErrorKind } from "./errors.ts";
+import { PostgresIdentities } from "./identities.ts";
 import { PostgresOwnership } from "./lease.ts";
 import { createTable } from "./migrate.ts";
 import { PostgresOffsets } from "./offsets.ts";
@@ -23,6 +24,7 @@ export class PostgresTarget implements Target {
   readonly ownership: PostgresOwnership;
   readonly batches: PostgresBatches;
   readonly offsets: PostgresOffsets;
+  readonly identities: PostgresIdentities;
   readonly rows: PostgresRows;
   readonly deadLetters: PostgresDeadLetters;
   #pool: Pool;
@@ -39,12 +41,13 @@ export class PostgresTarget implements Target {
     this.#config = config;
     this.#ownsPool = ownsPool;
     this.#sessions = new Sessions(pool);
-    this.ownership = new PostgresOwnership(this.#sessions, async ({ entity, stream }) => {
-      await checkTable(pool, entityConfig(config, entity).table, stream);
-      await this.migrate(entity);
+    this.ownership = new PostgresOwnership(this.#sessions, async (keys) => {
+      await checkTable(pool, entityConfig(config, keys.entity).table, keys);
+      return await createTable(pool, config, keys.entity);
     });
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);
+    this.identities = new PostgresIdentities(pool, config);
     this.rows = new PostgresRows(pool, config);
     this.deadLetters = new PostgresDeadLetters(pool, config);
   }
@@ -62,8 +65,8 @@ export class PostgresTarget implements Target {
     return postgresErrorKind(error);
   }
 
-  migrate(entity: string): Promise<void> {
-    return createTable(this.#pool, this.#config, entity);
+  async migrate(entity: string): Promise<void> {
+    await createTable(this.#pool, this.#config, entity);
   }
 
   check(entity: string): Promise<void> {

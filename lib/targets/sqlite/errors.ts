@@ -169,7 +169,7 @@ function remedyFor(code: number, path: string): string | undefined {
         `(${path}-wal, -shm and .lock) stand beside it`;
     case CORRUPT:
       return "it is damaged: stop all sinks, put a backup in its place, or remove it together with its -wal and " +
-        "-shm; then start a sink and run `deno task verify --repair target --yes`";
+        "-shm and run `deno task adopt --yes`; then start a sink and run `deno task verify --repair target --yes`";
     case NOTADB:
       return "it is another kind of file: check `path` under targets";
   }

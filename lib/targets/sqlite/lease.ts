@@ -14,18 +14,19 @@ import { leaseFile, takeLock } from "./files.ts";
 /** Locks beside the file, epochs in `writebehind_offset`. */
 export class SqliteOwnership implements Ownership {
   #connections: Connections;
-  #prepare: (keys: PartitionKeys) => Promise<void>;
+  #prepare: (keys: PartitionKeys) => Promise<string[]>;
   #abandon: (keys: PartitionKeys, reason: Error) => void;
   /** by stream and owner: sinks of one process exclude each other too */
   #locks = new Map<string, { file: Deno.FsFile; epoch: string }>();
 
   /**
-   * @param prepare checks an entity's tables and brings them up to date, before each claim
+   * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours
+   * that were gone
    * @param abandon lets the batch under way fail
    */
   constructor(
     connections: Connections,
-    prepare: (keys: PartitionKeys) => Promise<void>,
+    prepare: (keys: PartitionKeys) => Promise<string[]>,
     abandon: (keys: PartitionKeys, reason: Error) => void,
   ) {
     this.#connections = connections;
@@ -41,11 +42,11 @@ export class SqliteOwnership implements Ownership {
     const file = held?.file ?? await takeLock(leaseFile(this.#connections.path, stream));
     if (file === null) return null;
     try {
-      await this.#prepare(keys);
+      const madeAnew = await this.#prepare(keys);
       await failpoint?.("claiming");
       const claimed = await this.#connections.writer.call("claim", [stream, owner]);
       this.#locks.set(name, { file, epoch: claimed.epoch });
-      return { keys, owner, ...claimed };
+      return { keys, owner, ...claimed, madeAnew };
     } catch (error) {
       if (!held) file.close();
       throw error;

@@ -6,11 +6,13 @@
 import { resolve } from "node:path";
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { SqliteBatches } from "./batch.ts";
 import { Connections } from "./connection.ts";
 import { SqliteDeadLetters } from "./dead_letters.ts";
 import { sqliteErrorKind } from "./errors.ts";
+import { SqliteIdentities } from "./identities.ts";
 import { SqliteOwnership } from "./lease.ts";
 import { SqliteOffsets } from "./offsets.ts";
 import { SqliteRows } from "./rows.ts";
@@ -39,6 +41,7 @@ export class SqliteTarget implements Target {
   readonly ownership: SqliteOwnership;
   readonly batches: SqliteBatches;
   readonly offsets: SqliteOffsets;
+  readonly identities: SqliteIdentities;
   readonly rows: SqliteRows;
   readonly deadLetters: SqliteDeadLetters;
   #name: string;
@@ -56,10 +59,11 @@ export class SqliteTarget implements Target {
     this.batches = batches;
     this.ownership = new SqliteOwnership(
       connections,
-      ({ entity, stream }) => this.#migrate(entity, stream),
+      (keys) => this.#migrate(keys.entity, keys),
       (keys, reason) => batches.abandon(keys, reason),
     );
     this.offsets = new SqliteOffsets(connections);
+    this.identities = new SqliteIdentities(connections, config);
     this.rows = new SqliteRows(connections, config);
     this.deadLetters = new SqliteDeadLetters(connections, config);
   }
@@ -76,8 +80,8 @@ export class SqliteTarget implements Target {
     return sqliteErrorKind(error);
   }
 
-  migrate(entity: string): Promise<void> {
-    return this.#migrate(entity, null);
+  async migrate(entity: string): Promise<void> {
+    await this.#migrate(entity, null);
   }
 
   check(entity: string): Promise<void> {
@@ -85,10 +89,10 @@ export class SqliteTarget implements Target {
     return this.#connections.reader.call("check", [table, this.#whatOf(entity)]);
   }
 
-  /** @param stream the stream that is about to be claimed, if any */
-  #migrate(entity: string, stream: string | null): Promise<void> {
+  /** @param keys of the partition that is about to be claimed, if any */
+  #migrate(entity: string, keys: PartitionKeys | null): Promise<string[]> {
     const { table } = entityConfig(this.#config, entity);
-    const given: Given<"migrate"> = [table, this.#whatOf(entity), stream];
+    const given: Given<"migrate"> = [table, this.#whatOf(entity), keys];
     return this.#connections.writer.call("migrate", given);
   }
 

@@ -2,13 +2,22 @@
 
 import { batches } from "./batches.ts";
 import { deadLetters } from "./dead_letters.ts";
+import { identities } from "./identities.ts";
 import { ownership } from "./ownership.ts";
 import type { Cases, Place } from "./place.ts";
 import { rows } from "./rows.ts";
 import { schema } from "./schema.ts";
 import { trying } from "./trying.ts";
 
-const SUITE: Record<string, Cases> = { ownership, batches, trying, deadLetters, rows, schema };
+const SUITE: Record<string, Cases> = {
+  ownership,
+  identities,
+  batches,
+  trying,
+  deadLetters,
+  rows,
+  schema,
+};
 
 /**
  * Declares the suite's tests for a target.

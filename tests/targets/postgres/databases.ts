@@ -27,7 +27,7 @@ export async function recordOf(pool: Pool): Promise<string[]> {
   );
   return rows.map(({ number, table_name }) => `${number} ${table_name}`);
 }
-export const ALL: string[] = ["1 ", "2 sessions", "4 "];
+export const ALL: string[] = ["1 ", "2 sessions", "3 ", "4 "];
 
 export async function tablesIn(pool: Pool): Promise<string[]> {
   const { rows } = await pool.query<{ name: string }>(
@@ -37,10 +37,13 @@ export async function tablesIn(pool: Pool): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
+/** The number of the version after this one. */
+export const NEXT: number = MIGRATIONS.at(-1)!.number + 1;
+
 /** A version after this one. */
 export const next = (more: Partial<Migration> & Pick<Migration, "sql">): Migration[] => [
   ...MIGRATIONS,
-  { number: 9, name: "0009_next", of: "entity", oldest: 2, ...more },
+  { number: NEXT, name: `000${NEXT}_next`, of: "entity", oldest: NEXT - 1, ...more },
 ];
 export const COLOR = "ALTER TABLE {table} ADD COLUMN color TEXT;";
 

@@ -18,6 +18,7 @@ import {
   ALL,
   COLOR,
   emptyPipeline,
+  NEXT,
   next,
   recordOf,
   refusalOf,
@@ -47,7 +48,7 @@ Deno.test("commands that only read change nothing, and say in one line where the
   await pool.query(await released("first"));
   assert.match(
     await refusal(),
-    /are older than this version \(missing: 0001_our_tables, 0004_lease_session\): start a sink/,
+    /are older than this version \(missing: 0001_our_tables, 0003_identity, 0004_lease_session\): start a sink/,
   );
   assert.deepEqual(await tablesIn(pool), ["sessions", "writebehind_lease", "writebehind_offset"]);
 
@@ -57,7 +58,7 @@ Deno.test("commands that only read change nothing, and say in one line where the
   await check();
   assert(!(await tablesIn(pool)).includes("writebehind_migration"));
 
-  assert.match(await refusal(next({ sql: COLOR })), /missing: 0004_lease_session, 0009_next/);
+  assert.match(await refusal(next({ sql: COLOR })), new RegExp(`missing: .*000${NEXT}_next`));
   const lazy = next({ sql: COLOR, canWait: true });
   assert.equal(await schemaState(pool, config, "session", lazy), "old, workable");
   await check(lazy);
@@ -70,7 +71,7 @@ Deno.test("a database of a newer version", async (t) => {
     await using running = consumePeriodically(redis, pool, config, "session");
     await write(pipeline);
     await waitFor(() => running.status.events === 5, { what: "the events" });
-    await createTable(pool, config, "session", next({ sql: COLOR, oldest: 2 }));
+    await createTable(pool, config, "session", next({ sql: COLOR, oldest: NEXT - 1 }));
     assert.equal(await schemaState(pool, config, "session"), "newer, workable");
     await checkSchema(pool, config, "session");
     await insertDocument(redis, config, "session", { n: 3 }, "d");
@@ -84,15 +85,15 @@ Deno.test("a database of a newer version", async (t) => {
   await t.step("is refused where that says so, also by a sink that runs", async () => {
     await using pipeline = await emptyPipeline(servers);
     const { redis, pool, config } = pipeline;
-    const newer = next({ sql: COLOR, oldest: 9 });
+    const newer = next({ sql: COLOR, oldest: NEXT });
     await using running = consumePeriodically(redis, pool, config, "session");
     await write(pipeline);
     await waitFor(() => running.status.events === 5, { what: "the events" });
     await createTable(pool, config, "session", newer);
     const refused =
       `The tables for session in the database ${config.postgresql.database} were changed by a newer ` +
-      "version of writebehind, and one older than migration 9 cannot work with them " +
-      "(this one knows 4): install the newer version";
+      `version of writebehind, and one older than migration ${NEXT} cannot work with them ` +
+      `(this one knows ${NEXT - 1}): install the newer version`;
     await insertDocument(redis, config, "session", { n: 3 }, "d");
     await waitFor(() => running.lastError?.message === refused, { what: "the refusal" });
     assert.equal(running.status.events, 5);
@@ -195,7 +196,7 @@ Deno.test("a user without rights", async (t) => {
       assert(!sql.includes("CREATE TABLE IF NOT EXISTS writebehind_offset"));
       await admin.query(sql);
       await createTable(pool, config, "session", known);
-      assert.deepEqual(await recordOf(pool), [...ALL, "9 sessions"]);
+      assert.deepEqual(await recordOf(pool), [...ALL, `${NEXT} sessions`]);
     },
   );
 

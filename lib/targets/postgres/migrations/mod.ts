@@ -15,6 +15,7 @@
 import type { Migration } from "../../migrations.ts";
 import ourTables from "./0001_our_tables.sql" with { type: "text" };
 import entityTable from "./0002_entity_table.sql" with { type: "text" };
+import identity from "./0003_identity.sql" with { type: "text" };
 import leaseSession from "./0004_lease_session.sql" with { type: "text" };
 import record from "./record.sql" with { type: "text" };
 
@@ -22,6 +23,7 @@ import record from "./record.sql" with { type: "text" };
 export const MIGRATIONS: readonly Migration[] = [
   { number: 1, name: "0001_our_tables", of: "ours", oldest: 0, sql: ourTables },
   { number: 2, name: "0002_entity_table", of: "entity", oldest: 0, sql: entityTable },
+  { number: 3, name: "0003_identity", of: "ours", oldest: 0, canWait: true, sql: identity },
   {
     number: 4,
     name: "0004_lease_session",

@@ -5,6 +5,7 @@
 
 import * as batches from "./batches.ts";
 import type { Database } from "./database.ts";
+import * as identities from "./identities.ts";
 import * as letters from "./dead_letters.ts";
 import * as partitions from "./partitions.ts";
 import * as rows from "./rows.ts";
@@ -18,6 +19,12 @@ export const operations = {
   wentBack: partitions.wentBack,
   moveOffset: partitions.moveOffset,
   offset: partitions.offset,
+  readIdentity: identities.read,
+  noteIdentity: identities.note,
+  lookAtTable: identities.look,
+  doubt: identities.doubt,
+  settleDoubt: identities.settle,
+  adopt: identities.adopt,
   standing: partitions.standing,
   apply: batches.apply,
   invalidPayloads: batches.invalidPayloads,

@@ -4,11 +4,14 @@
  */
 
 import { ConfigError, ConnectionError } from "../../../core/errors.ts";
-import { tableGone } from "../../common.ts";
+import type { PartitionKeys } from "../../../redis/keys.ts";
+import { tableProblems } from "../../common.ts";
 import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migrations.ts";
 import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
 import type { Columns, Database } from "./database.ts";
 import { offset } from "./partitions.ts";
+
+const OUR_TABLES = ["writebehind_offset", "writebehind_dead_letter"];
 
 /** What a sink writes, and by which columns. */
 const COLUMNS = ["id", "payload", "created_at", "updated_at", "version"];
@@ -27,23 +30,33 @@ export function check(db: Database, table: string, what: string): void {
  * Makes an entity's table and ours where they are missing, and brings older ones up to date: all that is to be done
  * in one transaction.
  * @param what whose tables these are, for people
- * @param stream the stream that is about to be claimed, if any
+ * @param keys of the partition that is about to be claimed, if any
+ * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where a newer version has changed them so that this one cannot work with them
  * @throws {ConfigError} where the entity's table cannot hold documents, or is gone
  */
-export function migrate(db: Database, table: string, what: string, stream: string | null): void {
-  checkTable(db, table, stream);
+export function migrate(
+  db: Database,
+  table: string,
+  what: string,
+  keys: PartitionKeys | null,
+): string[] {
+  checkTable(db, table, keys);
+  const gone = goneTables(db);
   const refused = (schema: Schema) => {
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
     return schema;
   };
-  if (refused(readSchema(db, table)).pending.length === 0) return;
+  if (refused(readSchema(db, table)).pending.length === 0) return [];
   db.transaction(() => {
     // Another process may have been first.
     const { pending, oldest } = refused(readSchema(db, table));
     db.script(RECORD);
     for (const migration of pending) {
-      db.script(migration.sql.replaceAll("{table}", `"${table}"`));
+      // Of ours, some may be left where another was dropped.
+      if (migration.number !== 3 || !hasColumn(db, "writebehind_offset", "source")) {
+        db.script(migration.sql.replaceAll("{table}", `"${table}"`));
+      }
       db.run(
         "INSERT OR REPLACE INTO writebehind_migration (number, table_name, oldest) VALUES (?, ?, ?)",
         migration.number,
@@ -54,11 +67,18 @@ export function migrate(db: Database, table: string, what: string, stream: strin
       if (migration.oldest > oldest) db.run("UPDATE writebehind_offset SET epoch = epoch + 1");
     }
   });
+  return gone;
+}
+
+/** Tables of ours that somebody has dropped. */
+export function goneTables(db: Database): string[] {
+  const made = has(db, "writebehind_migration") && ranFor(db, "").length > 0;
+  return made ? OUR_TABLES.filter((name) => !has(db, name)) : [];
 }
 
 function readSchema(db: Database, table: string): Schema {
   const recorded = has(db, "writebehind_migration");
-  const ours = has(db, "writebehind_offset") && has(db, "writebehind_dead_letter");
+  const ours = OUR_TABLES.every((name) => has(db, name));
   const entity = has(db, table);
   // What is on record does not hold for tables that somebody has dropped since.
   const of = [...ours ? [""] : [], ...entity ? [table] : []];
@@ -73,7 +93,11 @@ function ranFor(db: Database, name: string): RanMigration[] {
   );
 }
 
-function has(db: Database, table: string): boolean {
+function hasColumn(db: Database, table: string, column: string): boolean {
+  return db.get("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", table, column) !== undefined;
+}
+
+export function has(db: Database, table: string): boolean {
   return db.get("SELECT 1 FROM sqlite_master WHERE name = ?", table) !== undefined;
 }
 
@@ -86,14 +110,15 @@ interface Column extends Columns {
  * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
  * offset says that it had rows, it is not made anew without a word.
  */
-function checkTable(db: Database, table: string, stream: string | null): void {
+function checkTable(db: Database, table: string, claimed: PartitionKeys | null): void {
   const made = db.get<{ type: string; sql: string }>(
     "SELECT type, sql FROM sqlite_master WHERE name = ?",
     table,
   );
   if (made === undefined) {
-    if (stream === null || !has(db, "writebehind_offset") || offset(db, stream) === "0-0") return;
-    throw tableGone(table, stream);
+    if (claimed === null || !has(db, "writebehind_offset")) return;
+    if (offset(db, claimed.stream) === "0-0") return;
+    throw new ConfigError(tableProblems.gone(table, claimed));
   }
   const columns = db.all<Column>("SELECT name, type FROM pragma_table_info(?)", table);
   const keys = db.all<{ name: string | null; collation: string }>(

@@ -1,0 +1,57 @@
+/**
+ * What was in doubt when a comparison began, and is settled by it.
+ * @module
+ */
+
+import type { Config } from "../../config/load.ts";
+import { reasonOf } from "../../core/errors.ts";
+import { allPartitions } from "../../redis/keys.ts";
+import type { Doubt, Target } from "../../targets/target.ts";
+
+/** A doubt that stood when a comparison began. */
+export interface FoundDoubt extends Doubt {
+  /** the key of the partition's events */
+  stream: string;
+  /** whether the comparison has settled it */
+  settled: boolean;
+  /** why that could not be noted; `null` where nothing went wrong */
+  error: string | null;
+}
+
+/** Reads the doubts that stand. */
+export async function readDoubts(
+  target: Target,
+  config: Config,
+  entity: string,
+): Promise<FoundDoubt[]> {
+  const partitions = allPartitions(config, entity);
+  const streams = partitions.map(({ stream }) => stream);
+  const found: FoundDoubt[] = [];
+  for (const keys of partitions) {
+    const { doubt } = await target.identities.read(keys, streams);
+    if (doubt === null || doubt.refused) continue;
+    const { reason, at } = doubt;
+    found.push({ stream: keys.stream, reason, at, settled: false, error: null });
+  }
+  return found;
+}
+
+/** Ends the doubts that stand since before: all is equal, or was repaired. */
+export async function settleDoubts(
+  target: Target,
+  config: Config,
+  entity: string,
+  doubts: FoundDoubt[],
+): Promise<void> {
+  const partitions = allPartitions(config, entity);
+  for (const doubt of doubts) {
+    const keys = partitions.find(({ stream }) => stream === doubt.stream)!;
+    try {
+      await target.identities.settle(keys, doubt);
+      doubt.settled = true;
+    } catch (error) {
+      // The comparison itself is right all the same: the user may only read.
+      doubt.error = reasonOf(error);
+    }
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * The identity of the data in Redis, kept in the settings of each partition, and what a stream tells of what was removed.
+ * @module
+ */
+
+import type { Redis } from "./client.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
+import { CONSUMER_GROUP, type PartitionKeys } from "./keys.ts";
+import { isNoKey, pairsOf, valueOf } from "./streams.ts";
+
+/** What a partition in Redis tells of those that carried it on. */
+export interface Origin {
+  /** the identity of the data; `null` where no sink has noted one, or all was emptied since */
+  identity: string | null;
+  /** the highest offset that a sink has told; `0-0` for none */
+  told: string;
+  /** a target with an offset below this may lack what was removed; `0-0` where nothing was */
+  removedTo: string;
+}
+
+/** Reads it, in one round trip. */
+export async function readOrigin(
+  redis: Redis,
+  { settings, stream }: PartitionKeys,
+): Promise<Origin> {
+  const [identity, info, groups] = (await redis.pipeline()
+    .hget(settings, "identity")
+    .call("XINFO", "STREAM", stream)
+    .call("XINFO", "GROUPS", stream)
+    .exec())!;
+  const noted = valueOf(identity!) as string | null;
+  if (isNoKey(info![0])) return { identity: noted, told: "0-0", removedTo: "0-0" };
+  const facts = pairsOf(valueOf(info!));
+  const group = (valueOf(groups!) as unknown[]).map(pairsOf)
+    .find((group) => group.get("name") === CONSUMER_GROUP);
+  return {
+    identity: noted,
+    told: String(group?.get("last-delivered-id") ?? "0-0"),
+    removedTo: removedTo(facts),
+  };
+}
+
+/** Trimming leaves the offset's own entry, so what is below the first entry was in the target once. */
+function removedTo(facts: Map<string, unknown>): string {
+  const deleted = String(facts.get("max-deleted-entry-id") ?? "0-0");
+  const length = Number(facts.get("length"));
+  if (Number(facts.get("entries-added")) <= length) return deleted;
+  const first = length > 0
+    ? (facts.get("first-entry") as [string, unknown])[0]
+    : String(facts.get("last-generated-id"));
+  return compareStreamIds(deleted, first) > 0 ? deleted : first;
+}
+
+/**
+ * Notes the identity of the data, unless they have one.
+ * @returns the one that they have then
+ */
+export async function noteIdentity(
+  redis: Redis,
+  { settings }: PartitionKeys,
+  identity: string,
+): Promise<string | null> {
+  await redis.hsetnx(settings, "identity", identity);
+  return await redis.hget(settings, "identity");
+}
