@@ -6,6 +6,7 @@
  * @module
  */
 
+import { isIPv6 } from "node:net";
 import { ConfigError } from "../core/errors.ts";
 import type { Config } from "./config.ts";
 
@@ -25,19 +26,22 @@ export type DatabaseAddress =
  * @throws {ConfigError} where it is no address, or has a parameter that is not known
  */
 export function parseRedisUrl(name: string, text: string): RedisAddress {
-  const url = urlOf(name, text, ["redis", "rediss", "unix"]);
+  const url = partsOf(name, text, ["redis", "rediss", "unix"]);
   const given = parametersOf(name, url, ["db", "username", "user", "password", "host", "port"]);
-  const socket = url.protocol === "unix:";
-  const path = decoded(url.pathname);
+  const socket = url.scheme === "unix";
+  if (socket && `${url.host}${url.port}` !== "") {
+    throw noAddress(name, "unix://", "a socket has a path, and neither host nor port");
+  }
+  const path = decoded(name, url.path);
   const db = given.get("db") ?? (socket ? "0" : path.slice(1) || "0");
   if (!/^\d{1,4}$/.test(db)) throw new ConfigError(`${name}: expected a number for db`);
   return {
-    host: given.get("host") ?? (socket ? path : hostOf(url)),
+    host: given.get("host") ?? (socket ? hostOf(name, path) : url.host || "localhost"),
     port: portOf(name, given.get("port") ?? url.port, 6379),
     db: Number(db),
-    username: given.get("username") ?? given.get("user") ?? orNull(url.username),
+    username: given.get("username") ?? given.get("user") ?? orNull(url.user),
     password: given.get("password") ?? orNull(url.password),
-    tls: url.protocol === "rediss:",
+    tls: url.scheme === "rediss",
   };
 }
 
@@ -57,7 +61,7 @@ const SSL: Record<string, boolean | null> = {
  * @throws {ConfigError} where it is no address, or has a parameter that is not known or not possible here
  */
 export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
-  const url = urlOf(name, text, ["postgresql", "postgres"]);
+  const url = partsOf(name, text, ["postgresql", "postgres"]);
   const given = parametersOf(name, url, [
     ...["host", "port", "dbname", "user", "password", "sslmode", "ssl"],
     ...["options", "application_name"],
@@ -73,13 +77,13 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
         "which checks the server's certificate",
     );
   }
-  const user = given.get("user") ?? orNull(url.username) ?? "postgres";
+  const user = given.get("user") ?? orNull(url.user) ?? "postgres";
   const options = given.get("options");
   const application_name = given.get("application_name");
   return {
-    host: given.get("host") ?? hostOf(url),
+    host: given.get("host") ?? (url.host || "localhost"),
     port: portOf(name, given.get("port") ?? url.port, 5432),
-    database: given.get("dbname") ?? (decoded(url.pathname.slice(1)) || user),
+    database: given.get("dbname") ?? (decoded(name, url.path.slice(1)) || user),
     user,
     password: given.get("password") ?? orNull(url.password),
     ssl,
@@ -90,94 +94,159 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
 
 /** The address of a section `redis`, with its password. */
 export function redisUrlOf({ host, port, db, username, password, tls }: RedisAddress): string {
-  const socket = host.startsWith("/");
-  const url = new URL(
-    socket ? `unix://${host}` : `${tls ? "rediss" : "redis"}://${bracketed(host)}:${port}`,
-  );
-  if (socket) {
-    url.search = parameters({ username, password, db: db === 0 ? null : String(db) });
-    return url.href;
+  if (host.startsWith("/")) {
+    const given = { username, password, db: db === 0 ? null : String(db) };
+    return `unix://${host.split("/").map(encodeURIComponent).join("/")}${parameters(given)}`;
   }
-  if (username !== null) url.username = encodeURIComponent(username);
-  if (password !== null) url.password = encodeURIComponent(password);
-  if (db !== 0) url.pathname = `/${db}`;
-  return url.href;
+  const place = `${loginOf(username, password)}${bracketed(host)}:${port}`;
+  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}`;
 }
 
 /** The address of a section `postgresql`, with its password. */
 export function databaseUrlOf(address: DatabaseAddress): string {
   const { host, port, database, user, password, ssl, options, application_name } = address;
   const socket = host.startsWith("/");
-  // In a path these would mean the folder.
+  // Other programs would take these for the folder.
   const inQuery = database === "." || database === "..";
-  const url = new URL(
-    `postgresql://${socket ? "localhost" : bracketed(host)}:${port}/${
-      inQuery ? "" : encodeURIComponent(database)
-    }`,
-  );
-  url.username = encodeURIComponent(user);
-  if (password !== null) url.password = encodeURIComponent(password);
-  url.search = parameters({
+  const place = `${loginOf(user, password)}${socket ? "localhost" : bracketed(host)}:${port}`;
+  const given = parameters({
     host: socket ? host : null,
     dbname: inQuery ? database : null,
     sslmode: ssl ? "require" : null,
     options: options ?? null,
     application_name: application_name === DEFAULT_NAME ? null : application_name ?? null,
   });
-  return url.href;
+  return `postgresql://${place}/${inQuery ? "" : encodeURIComponent(database)}${given}`;
 }
 
 /** Parameters of an address. `URLSearchParams` would write a space as +, which libpq takes literally. */
 function parameters(given: Record<string, string | null>): string {
-  return Object.entries(given)
-    .flatMap(([name, value]) => value === null ? [] : [`${name}=${encodeURIComponent(value)}`])
-    .join("&");
+  const list = Object.entries(given)
+    .flatMap(([name, value]) => value === null ? [] : [`${name}=${encodeURIComponent(value)}`]);
+  return list.length === 0 ? "" : `?${list.join("&")}`;
+}
+
+function loginOf(user: string | null, password: string | null): string {
+  if (user === null && password === null) return "";
+  const secret = password === null ? "" : `:${encodeURIComponent(password)}`;
+  return `${encodeURIComponent(user ?? "")}${secret}@`;
 }
 
 /** An address as it may be shown: without passwords. */
 export function shown(address: string): string {
-  const url = new URL(address);
-  if (url.password) url.password = "***";
-  if (url.searchParams.get("host")?.startsWith("/")) url.hostname = "";
-  const host = url.searchParams.get("host");
-  url.search = host ? `?host=${host}` : ""; // the others may hold a password as well
-  return url.href;
+  const parts = splitAddress(address);
+  if (parts === null) return "(no address)";
+  const login = `${parts.user}${parts.password === "" ? "" : ":***"}`;
+  // Of the parameters, others may hold a password as well.
+  const host = parts.parameters.find(([parameter]) => parameter === "host")?.[1];
+  const socket = host !== undefined && /^(\/|%2f)/i.test(host);
+  const place = socket ? "" : `${parts.host}${parts.port === "" ? "" : `:${parts.port}`}`;
+  return `${parts.scheme}://${login === "" ? "" : `${login}@`}${place}${parts.path}` +
+    (host ? `?host=${safelyDecoded(host)}` : "");
 }
 
-function urlOf(name: string, given: string, schemes: string[]): URL {
+/**
+ * The parts of an address as they are written. `URL` would drop tabs and line breaks, take a part of a password for
+ * a path, and correct hosts; here nothing is changed or guessed.
+ */
+interface Parts {
+  readonly scheme: string;
+  /** "" for none; also the others */
+  readonly user: string;
+  readonly password: string;
+  readonly host: string;
+  readonly port: string;
+  /** with its slash */
+  readonly path: string;
+  readonly parameters: readonly (readonly [name: string, value: string])[];
+}
+
+function splitAddress(text: string): Parts | null {
+  const [, scheme, authority = "", path = "", query = ""] =
+    /^([a-z]+):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text) ?? [];
+  if (scheme === undefined) return null;
+  const at = authority.lastIndexOf("@");
+  const [user, password] = cut(authority.slice(0, Math.max(at, 0)), ":");
+  const place = authority.slice(at + 1);
+  // The colons of an IPv6 address stand in brackets.
+  const [, literal, , numeric = ""] = /^\[([^\]]*)\](:(.*))?$/s.exec(place) ?? [];
+  const [host, port] = literal === undefined ? cut(place, ":") : [`[${literal}]`, numeric];
+  const parameters = query.split("&").filter((part) => part !== "").map((part) => cut(part, "="));
+  return { scheme, user, password, host, port, path, parameters };
+}
+
+/** The text before a separator, and behind it. */
+function cut(text: string, separator: string): [before: string, behind: string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + separator.length)];
+}
+
+/** The message never has the address, nor a part of it that may belong to a password. */
+function noAddress(name: string, scheme: string, why: string): ConfigError {
+  const expected = scheme === "unix://" ? "unix:///path" : `${scheme}user:password@host:port/…`;
+  return new ConfigError(
+    `${name} holds no address: ${why}; expected ${expected}, with special characters of the ` +
+      "password as %XX",
+  );
+}
+
+function partsOf(name: string, text: string, schemes: string[]): Parts {
   const [first] = schemes;
-  // libpq allows a user without a host; URLs do not.
-  const text = given.replace(/^([a-z]+:\/\/[^/?]*@)(?=\/|$)/, "$1localhost");
-  const scheme = /^([a-z]+):\/\//.exec(text)?.[1];
-  if (scheme === undefined || !schemes.includes(scheme) || !URL.canParse(text)) {
-    // The text itself is not shown: it may hold a password.
-    throw new ConfigError(
-      `${name} holds no address: expected ${first}://user:password@host:port/…, with special characters of the ` +
-        "password as %XX",
+  const refuse = (why: string) => noAddress(name, `${first}://`, why);
+  if (/\p{Cc}|^\s|\s$/u.test(text)) throw refuse("it has a tab, a line break or a blank around it");
+  const parts = splitAddress(text);
+  if (parts === null || !schemes.includes(parts.scheme)) {
+    throw refuse(`it does not begin with ${schemes.map((scheme) => `${scheme}://`).join(" or ")}`);
+  }
+  if (text.includes("#")) throw refuse("it has a #, which is written as %23");
+  const { user, password, host, port, path } = parts;
+  if ([path, ...parts.parameters.flat()].some((part) => part.includes("@"))) {
+    throw refuse(
+      "it has an @ behind the host; in a password / is written as %2F, ? as %3F, @ as %40",
     );
   }
-  return new URL(text);
+  if (port.includes(",")) throw notOneHost(name);
+  return {
+    ...parts,
+    user: decoded(name, user),
+    password: decoded(name, password),
+    host: host === "" ? "" : hostOf(name, decoded(name, host).replace(/^\[|\]$/g, "")),
+  };
 }
 
-function parametersOf(name: string, url: URL, known: string[]): Map<string, string> {
+/** Parameters by name; an empty one is as none. */
+function parametersOf(
+  name: string,
+  { parameters }: Parts,
+  known: string[],
+): Map<string, string> {
   const given = new Map<string, string>();
-  for (const part of url.search.slice(1).split("&").filter((part) => part !== "")) {
-    const [key = "", ...value] = part.split("=");
-    const parameter = decoded(key);
+  for (const [key, text] of parameters) {
+    const parameter = decoded(name, key);
     if (!known.includes(parameter)) {
+      // Behind a password, it may be a part of it.
+      const called = given.has("password") || !/^\w{1,40}$/.test(parameter) ? "" : ` ${parameter}`;
       throw new ConfigError(
-        `${name}: the parameter ${parameter.slice(0, 40)} is not known here; known are ${
-          known.join(", ")
-        }`,
+        `${name}: the parameter${called} is not known here; known are ${known.join(", ")}`,
       );
     }
-    given.set(parameter, decoded(value.join("=")));
+    const value = decoded(name, text);
+    if (parameter === "host" && value !== "") hostOf(name, value);
+    if (value !== "") given.set(parameter, value);
   }
   return given;
 }
 
 /** A part of an address with its %XX decoded; a bare % is left as it is. */
-function decoded(text: string): string {
+function decoded(name: string, text: string): string {
+  const value = safelyDecoded(text);
+  if (value.includes("\0")) {
+    throw new ConfigError(`${name}: %00 is possible in no part of an address`);
+  }
+  return value;
+}
+
+function safelyDecoded(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -185,13 +254,30 @@ function decoded(text: string): string {
   }
 }
 
-const orNull = (part: string) => part === "" ? null : decoded(part);
-const hostOf = (url: URL) => decoded(url.hostname).replace(/^\[|\]$/g, "") || "localhost";
-const bracketed = (host: string) => host.includes(":") ? `[${host}]` : host;
+const orNull = (part: string) => part === "" ? null : part;
+const bracketed = (host: string) => host.includes(":") ? `[${host}]` : encodeURIComponent(host);
+
+/** Whether it is one host: a name, an address, or the path of a socket. Anything else could change an address. */
+export function isHost(text: string): boolean {
+  if (text.startsWith("/")) return /^[^\s\p{Cc}]+$/u.test(text);
+  return /^[\p{L}\p{M}\p{N}._-]+$/u.test(text) || (isIPv6(text) && !text.includes("%"));
+}
+
+function hostOf(name: string, host: string): string {
+  if (isHost(host)) return host;
+  throw notOneHost(name);
+}
+
+/** The host is not shown: behind a mistake, it may be a part of the password. */
+function notOneHost(name: string): ConfigError {
+  return new ConfigError(
+    `${name}: expected one host: a name, an address without a zone, or the path of a socket`,
+  );
+}
 
 function portOf(name: string, text: string, byDefault: number): number {
   if (text === "") return byDefault;
-  const port = Number(text);
-  if (Number.isInteger(port) && port > 0 && port < 65536) return port;
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port > 0 && port < 65536) return port;
   throw new ConfigError(`${name}: expected a port from 1 to 65535`);
 }

@@ -5,6 +5,7 @@
  */
 
 import { z } from "zod";
+import { isHost } from "./addresses.ts";
 import type { Config, DeepPartial } from "./config.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
@@ -59,8 +60,8 @@ const keyPart = (initial: string) =>
   text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
     .default(initial);
 /** A URL is refused: it would be taken for a name, and its password would show in messages. */
-const host = text("expected a host name or an address, not a URL", /^(?!.*(:\/\/|@))[^\s\p{Cc}]+$/u)
-  .default("localhost");
+const HOST = "expected one host: a name, an address, or the path of a socket, not a URL";
+const host = z.string({ error: HOST }).refine(isHost, { error: HOST }).default("localhost");
 const indexName = text("expected text without spaces or control characters", NO_SPACE);
 
 /** A section of the file; one that is absent or empty gets all defaults. */

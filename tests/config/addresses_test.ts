@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
-import { ConfigError } from "writebehind";
+import { ConfigError, configWith, describeServers, parseConfig } from "writebehind";
 import {
   databaseUrlOf,
   parseDatabaseUrl,
@@ -31,6 +31,12 @@ Deno.test("addresses of PostgreSQL, with each parameter", () => {
     "postgresql://me:p@/db?host=/var/run/postgresql": { host: "/var/run/postgresql" },
     "postgresql://me:p@%2Fvar%2Frun/db": { host: "/var/run" },
     "postgresql://me:p@h": { database: "me" },
+    "postgresql://me:p@?host=/run&dbname=db": { host: "/run" },
+    "postgresql://me:p@:5433/db": { host: "localhost", port: 5433 },
+    "postgresql://me:p@h/db?host=&user=&port=": {},
+    "postgresql://me:p@ss@h/db": { password: "p@ss" },
+    "postgresql://me:a%09b%0Ac@h/db": { password: "a\tb\nc" },
+    "postgresql://me:p@h/a%2F..%2Fb": { database: "a/../b" },
   };
   for (const [url, different] of Object.entries(cases)) {
     assert.deepEqual(database(url), { ...PLAIN, ...different }, url);
@@ -46,7 +52,9 @@ Deno.test("addresses of Redis, with each parameter", () => {
     "redis://me:a%zb@h?db=3": { username: "me", password: "a%zb", db: 3 },
     "redis://h?password=p": { password: "p" },
     "redis://[::1]:7": { host: "::1", port: 7 },
+    "redis://:6380": { host: "localhost", port: 6380 },
     "unix:///tmp/redis.sock?db=1": { host: "/tmp/redis.sock", db: 1 },
+    "unix://me:p@/tmp/a%3Fb": { host: "/tmp/a?b", username: "me", password: "p" },
   };
   for (const [url, different] of Object.entries(cases)) {
     assert.deepEqual(redis(url), { ...plain, ...different }, url);
@@ -59,8 +67,39 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
     [database, "postgresql:/me:s3cret@h/db", /holds no address/],
     [database, "me:s3cret@h/db", /holds no address/],
     [database, "mysql://me:s3cret@h/db", /holds no address/],
-    [database, "postgresql://me:s3cret@h:port/db", /holds no address/],
-    [database, "postgresql://me:s3cret@h1:1,h2:2/db", /holds no address/],
+    [database, "postgresql://me:s3cret@h:port/db", /port from 1 to 65535/],
+    [database, "postgresql://me:s3cret@h1:1,h2:2/db", /expected one host/],
+    [database, "postgresql://me:s3cret@h1,h2/db", /expected one host/],
+    [
+      database,
+      "postgresql://me:s3cret@[fe80::1%25eth0]/db",
+      /expected one host: .* without a zone/,
+    ],
+    [database, "postgresql://me:s3cret@h/db?host=h1,h2", /expected one host/],
+    [database, "postgresql://me:s3cret@h%2Fx/db", /expected one host/],
+    [database, "postgresql://me:12?s3cret@h/db", /has an @ behind the host; in a password .* %3F/],
+    [database, "postgresql://me:12/s3cret@h/db", /has an @ behind the host; in a password .* %2F/],
+    [database, "postgresql://me:p@12/s3cret@h/db", /has an @ behind the host/],
+    [database, "postgresql://h/db?user=me&password=12@s3cret", /has an @ behind the host/],
+    [database, "postgresql://me:12#s3cret@h/db", /has a #, which is written as %23/],
+    [database, "postgresql://me:p@h/db#s3cret", /has a #/],
+    [database, "postgresql://h/db?password=12&s3cret=1", /: the parameter is not known here/],
+    [database, "postgresql://h/db?s3cret%20more=1", /: the parameter is not known here/],
+    [database, "postgresql://me:s3c\tret@h/db", /has a tab, a line break/],
+    [database, "postgresql://me:s3cret@h/db\n", /has a tab, a line break/],
+    [database, "postgresql://me:s3cret%00@h/db", /%00/],
+    [database, "postgresql://me:s3cret@h/db%00", /%00/],
+    [database, "postgresql://me:s3cret@h/db?port=0x10", /port from 1 to 65535/],
+    [redis, "redis://:12?s3cret@h", /has an @ behind the host/],
+    [redis, "redis://:12/s3cret@h", /has an @ behind the host/],
+    [redis, "redis://:s3cret#@h", /has a #/],
+    [redis, "redis://:s3c\nret@h", /has a tab, a line break/],
+    [redis, "redis://:s3cret%00@h", /%00/],
+    [redis, "redis://:s3cret@h1,h2", /expected one host/],
+    [redis, "redis://:s3cret@h:1e3", /port from 1 to 65535/],
+    [redis, "redis://h?password=12&s3cret=3", /: the parameter is not known here/],
+    [redis, "unix://:s3cret@host/tmp/redis.sock", /a socket has a path, and neither host/],
+    [redis, "unix://:s3cret@", /expected one host/],
     [database, "postgresql://me:s3cret@h/db?sslmode=bogus", /sslmode=bogus/],
     [database, "postgresql://me:s3cret@h/db?sslmode=prefer", /sslmode=prefer/],
     [database, "postgresql://me:s3cret@h/db?currentSchema=app", /parameter currentSchema/],
@@ -74,6 +113,7 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
     assert.throws(() => read(text), (error: Error) => {
       assert(error instanceof ConfigError);
       assert.match(error.message, names);
+      assert.match(error.message, /^(DATABASE|REDIS)_URL\b[^\n]+$/);
       assert(!error.message.includes("s3cret"), error.message);
       return true;
     });
@@ -82,7 +122,7 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
 
 Deno.test("an address that is written is read as the same, and shown without its password", () => {
   const word = fc.string({ unit: "grapheme", minLength: 1 }).filter((text) => text.isWellFormed());
-  const host = fc.constantFrom("localhost", "10.0.0.1", "::1", "/var/run/postgresql");
+  const host = fc.constantFrom("localhost", "10.0.0.1", "::1", "bücher", "/var/run/a?b%20#@");
   const name = fc.oneof(word, fc.constantFrom(".", "..", "a/b", "?", "#", "%2e"));
   const secret = word.map((text) => `s3cret${text}s3cret`);
   fc.assert(
@@ -95,4 +135,33 @@ Deno.test("an address that is written is read as the same, and shown without its
       assert(!shown(redisUrlOf(other)).includes("s3cret"));
     }),
   );
+});
+
+Deno.test("a host of the file that is none is refused there, with its line", () => {
+  for (const section of ["redis", "postgresql"]) {
+    for (const host of ["h/x", "fe80::1%eth0", "h?x", "h#x", "h:1", "h1,h2", "[::1]", "a b", ""]) {
+      assert.throws(
+        () => parseConfig(`${section}:\n  host: ${JSON.stringify(host)}`, "f"),
+        (error: Error) => error.message.startsWith(`f:2: ${section}.host: expected one host: `),
+        host,
+      );
+    }
+  }
+});
+
+Deno.test("an address of the environment is described as it works, without its password", () => {
+  const shapes: [redisUrl: string, databaseUrl: string, line: RegExp][] = [
+    ["redis://:s3cret@", "postgresql://me:s3cret@?host=/run", /me:\*\*\*@\?host=\/run \(/],
+    ["redis://:s3cret@:7/1", "postgresql://me:s3cret@:5/db", /redis:\/\/:\*\*\*@:7\/1 .*@:5\/db/],
+    ["unix://:s3cret@/a?db=1", "postgresql://h/db?password=s3cret&host=x", /\/db\?host=x \(/],
+    ["redis://h?password=s3cret", "postgres://me:s3c:s3cret@h%2Fx", /me:\*\*\*@h%2Fx \(/],
+  ];
+  const source = { redis: "environment", database: "environment" } as const;
+  for (const [redisUrl, databaseUrl, line] of shapes) {
+    const described = describeServers({ redisUrl, databaseUrl, source });
+    assert.match(described, line);
+    assert(!described.includes("s3c"), described);
+  }
+  const config = configWith(parseConfig("", "f"), { redis: redis("redis://:p@:7") });
+  assert.equal(shown(redisUrlOf(config.redis)), "redis://:***@localhost:7");
 });
