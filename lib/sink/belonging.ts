@@ -69,7 +69,7 @@ export async function assess(
     doubts: doubtsOf(origin, belonging, removed),
     offsetWentBack: removed && offset !== "0-0" && compareStreamIds(origin.told, offset) > 0,
   };
-  if (mismatches.length === 0 && belonging.gone.length === 0) {
+  if (mismatches.length === 0 && belonging.gone.length === 0 && !belonging.parkedLast) {
     await lookForLastRow(redis, target, config, keys, assessment);
   }
   return assessment;

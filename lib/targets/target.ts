@@ -238,6 +238,8 @@ export interface Belonging {
   rows: "none" | "original" | "ours" | null;
   /** tables of ours that are gone, though they were made */
   gone: string[];
+  /** whether the offset's own event is in the dead letter, in whatever state, so that it may have no row */
+  parkedLast: boolean;
   /** what stands of earlier; `refused`: the sink does not go on before it is adopted */
   doubt: (Doubt & { refused: boolean }) | null;
 }

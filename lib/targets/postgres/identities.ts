@@ -93,6 +93,7 @@ export class PostgresIdentities implements Identities {
       others,
       rows: source === null ? await this.#rows(table) : null,
       gone: gone.names,
+      parkedLast: gone.noLetters ? false : await this.#isLetter(keys, offset),
       doubt: row?.doubt == null ? null : {
         reason: row.doubt,
         at: new Date(row.doubt_at!),
@@ -101,8 +102,17 @@ export class PostgresIdentities implements Identities {
     };
   }
 
+  async #isLetter({ stream }: PartitionKeys, streamId: string): Promise<boolean> {
+    const { rowCount } = await patiently(
+      this.#pool,
+      "SELECT FROM writebehind_dead_letter WHERE stream = $1 AND stream_id = $2",
+      [stream, streamId],
+    );
+    return rowCount !== 0;
+  }
+
   /** Which tables of ours somebody has dropped. */
-  async #gone(): Promise<{ names: string[]; noOffsets: boolean }> {
+  async #gone(): Promise<{ names: string[]; noOffsets: boolean; noLetters: boolean }> {
     const { rows: [row] } = await patiently<{ absent: string[]; recorded: boolean }>(
       this.#pool,
       `SELECT ${absentSql} AS absent, to_regclass('writebehind_migration') IS NOT NULL AS recorded`,
@@ -110,13 +120,14 @@ export class PostgresIdentities implements Identities {
     );
     const { absent, recorded } = row!;
     const noOffsets = absent.includes("writebehind_offset");
-    if (absent.length === 0 || !recorded) return { names: [], noOffsets };
+    const noLetters = absent.includes("writebehind_dead_letter");
+    if (absent.length === 0 || !recorded) return { names: [], noOffsets, noLetters };
     const { rowCount } = await patiently(
       this.#pool,
       "SELECT FROM writebehind_migration WHERE number = 1 AND table_name = ''",
       [],
     );
-    return { names: rowCount === 0 ? [] : absent, noOffsets };
+    return { names: rowCount === 0 ? [] : absent, noOffsets, noLetters };
   }
 
   async #find(table: string): Promise<Found> {

@@ -9,6 +9,7 @@ import {
   insert,
   LEASE_SECONDS,
   openWhole,
+  parked,
   partitionsOf,
   streamId,
 } from "./place.ts";
@@ -26,6 +27,7 @@ export const identities: Cases = {
       others: [],
       rows: "none",
       gone: [],
+      parkedLast: false,
       doubt: null,
     });
   },
@@ -50,6 +52,19 @@ export const identities: Cases = {
     await target.ownership.claim(keys, "a", LEASE_SECONDS);
     await identities.note(claim, "late");
     assert.equal((await read()).source, "first");
+  },
+
+  "that the offset's own event was parked is known, also when it was discarded": async (place) => {
+    await using own = await claimed(place);
+    const { target, claim, keys } = own;
+    await target.batches.apply(claim, batch(1, { parked: [parked("a", 1)] }));
+    const read = () => target.identities.read(keys, [keys.stream]);
+    assert.equal((await read()).parkedLast, true);
+    await target.deadLetters.discard(keys, { docId: "a" }, false);
+    assert.equal((await read()).parkedLast, true);
+    const again = await target.ownership.claim(keys, "a", LEASE_SECONDS);
+    await target.batches.apply(again!, batch(2));
+    assert.equal((await read()).parkedLast, false);
   },
 
   "rows of a stream that is not named any more are told": async (place) => {

@@ -63,6 +63,11 @@ export function read(
       others,
       rows: source === null ? rowsOf(db, table) : null,
       gone: goneTables(db),
+      parkedLast: db.get(
+        "SELECT 1 FROM writebehind_dead_letter WHERE stream = ? AND stream_id = ?",
+        keys.stream,
+        offset,
+      ) !== undefined,
       doubt: row?.doubt == null ? null : {
         reason: row.doubt,
         at: new Date(row.doubt_at!),
