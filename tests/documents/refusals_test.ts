@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import {
+  configWith,
+  ConnectionError,
+  connectRedis,
+  insertDocument,
+  parseConfig,
+  RedisConnection,
+  RedisRefusedError,
+} from "writebehind";
+import { contents, refusedWith } from "../support/documents.ts";
+import { emptyRedis } from "../support/own_redis.ts";
+import { testRedis, waitFor } from "../support/servers.ts";
+
+Deno.test("an answer before the script has begun is a refusal, and nothing is written", async (t) => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  await t.step("a document over proto-max-bulk-len", async () => {
+    await redis.config("SET", "proto-max-bulk-len", "1mb");
+    try {
+      const large = { a: "x".repeat(1_500_000) };
+      await refusedWith(redis, "too_large", async () => {
+        await using writer = await connectRedis(config); // Redis closes the connection
+        await insertDocument(writer, config, "session", large, "d").catch((error: Error) => {
+          assert.match(
+            error.message,
+            /proto-max-bulk-len; raise that, or lower documents.max_bytes/,
+          );
+          throw error;
+        });
+      });
+    } finally {
+      await redis.config("SET", "proto-max-bulk-len", "512mb");
+    }
+  });
+  await t.step("a session that is not logged in", async () => {
+    await using writer = await connectRedis(config);
+    await redis.config("SET", "requirepass", "secret");
+    try {
+      await writer.call("RESET");
+      await refusedBy(
+        insertDocument(writer, config, "session", {}, "d"),
+        "ERR", // more arguments than Redis reads from one who is not logged in
+        /redis.password/,
+      );
+    } finally {
+      await redis.config("SET", "requirepass", "");
+    }
+  });
+  assert.equal((await contents(redis)).size, 0);
+});
+
+Deno.test("a renamed command, and a cluster: refused, also where nobody asked at connect", async () => {
+  await using renamed = await testRedis({ extraArgs: ["--rename-command", "EVALSHA", "hidden"] });
+  await using cluster = await testRedis({ extraArgs: ["--cluster-enabled", "yes"] });
+  const cases: [port: number, code: string, why: RegExp, atConnect: RegExp][] = [
+    [renamed.port, "ERR", /renamed\? Rename it back/, /does not know EVALSHA; were they renamed/],
+    [cluster.port, "CROSSSLOT", /cluster mode, which is not supported/, /runs in cluster mode/],
+  ];
+  for (const [port, code, why, atConnect] of cases) {
+    const config = configWith(parseConfig("", "f"), { redis: { port, host: "127.0.0.1" } });
+    await using redis = new RedisConnection(config);
+    await redis.connect();
+    if (code === "CROSSSLOT") {
+      await redis.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383);
+      const served = async () =>
+        /cluster_state:ok/.test(String(await redis.call("CLUSTER", "INFO")));
+      await waitFor(served, { what: "the slots" });
+    }
+    await refusedBy(insertDocument(redis, config, "session", {}, "d"), code, why);
+    await assert.rejects(connectRedis(config), (error: Error) => {
+      assert(error instanceof ConnectionError);
+      assert.match(error.message, atConnect);
+      return true;
+    });
+  }
+});
+
+async function refusedBy(call: Promise<unknown>, code: string, why: RegExp): Promise<void> {
+  await assert.rejects(call, (error) => {
+    assert(error instanceof RedisRefusedError, `${error}`);
+    assert.equal(error.code, code);
+    assert.match(error.message, why);
+    return true;
+  });
+}
