@@ -12,6 +12,7 @@ import {
   UnknownOutcomeError,
   WriteBehindError,
 } from "../core/errors.ts";
+import { refusalOf } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
 /** The error for a status that a script answered. */
@@ -48,34 +49,25 @@ export function refusal(
   return new DocumentError(code as DocumentErrorCode, `${cannot}: ${reasons[code] ?? code}`);
 }
 
-/** Errors by which Redis says that it did nothing, and may do it later. */
-const REFUSALS = new Map([
-  ["OOM", "its memory is full"],
-  ["MISCONF", "it cannot save to disk"],
-  ["LOADING", "it is still loading its data"],
-  ["READONLY", "it is a replica, which takes no writes"],
-  ["NOREPLICAS", "too few replicas are connected"],
-  ["BUSY", "a script keeps it busy"],
-  ["CLUSTERDOWN", "its cluster is down"],
-  ["MASTERDOWN", "its master is down"],
-  ["TRYAGAIN", "its cluster is moving keys"],
-]);
-
-/** The error to throw for one that came from Redis or from the connection. */
-export function explain(error: unknown, verb: string, docId: string): unknown {
+/**
+ * The error to throw for one that came from Redis or from the connection.
+ * @param address of the server, without secrets
+ */
+export function explain(error: unknown, verb: string, docId: string, address: string): unknown {
   if (error instanceof WriteBehindError) return error;
   const reason = reasonOf(error);
   const cannot = `Cannot ${verb} ${docId}`;
-  const code = reason.replace(/^-/, "").split(" ", 1)[0]!;
-  const refused = REFUSALS.get(code);
-  if (refused !== undefined) {
-    return new RedisRefusedError(code, `${cannot}: Redis refuses, ${refused} (${reason})`, {
-      cause: error,
-    });
-  }
   // A script asks first what it may write, so only a read can have been refused here.
-  if (code === "NOPERM" || /ACL failure in script/.test(reason)) {
+  if (/^NOPERM |ACL failure in script/.test(reason)) {
     return new DocumentError("permission", `${cannot}: ${reason}`, { cause: error });
+  }
+  const refused = refusalOf(error);
+  if (refused !== null) {
+    const { code, why } = refused;
+    const message = `${cannot}: Redis at ${address} refuses, ${why} (${reason})`;
+    return /invalid bulk length/.test(reason)
+      ? new DocumentError("too_large", message, { cause: error })
+      : new RedisRefusedError(code, message, { cause: error });
   }
   // RedisJSON refuses a text before it changes anything; after any other answer we cannot know.
   if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {

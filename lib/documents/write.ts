@@ -251,7 +251,7 @@ async function send(
       `${verb} of ${docId} is written, not confirmed: ${outcome.unconfirmed}`,
     );
   } catch (error) {
-    throw explain(error, verb, docId);
+    throw explain(error, verb, docId, redis.address);
   } finally {
     redis.callsInFlight--;
   }

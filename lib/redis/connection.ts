@@ -5,7 +5,7 @@
 
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
-import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { Redis, type RedisOptions } from "./client.ts";
@@ -24,6 +24,8 @@ export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 export class RedisConnection extends Redis {
   /** What this connection counts, sent about once a second. */
   readonly counters: Counters;
+  /** The server's address, without secrets. */
+  readonly address: string;
   /** What happens to the connection, such as `redis.events.on("connectionLost", …)`. */
   readonly events: Emitter<RedisEvents> = new Emitter();
   /** Document calls that wait for their reply. */
@@ -44,7 +46,7 @@ export class RedisConnection extends Redis {
     this.#config = config;
     const { commandTimeout = config.redis.command_timeout_ms } = this.options;
     this.#timeouts = new ReplyTimeouts(commandTimeout);
-    const address = addressOf(config);
+    const address = this.address = addressOf(config);
     const reports = new OncePerMinute();
     this.counters = new Counters(config, this, (error) => {
       if (error === null) reports.over("countersNotSent");
@@ -246,7 +248,7 @@ export async function connectRedis(
     redis.disconnect();
     if (error instanceof ConfigError || error instanceof ConnectionError) throw error;
     throw new ConnectionError(
-      `Cannot use Redis at ${addressOf(config)}: ${reasonOf(error)}`,
+      `Cannot use Redis at ${addressOf(config)}: ${explainRedis(error)}`,
       { cause: error },
     );
   }

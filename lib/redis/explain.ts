@@ -1,7 +1,7 @@
 /** How messages name a Redis server and what went wrong with it. */
 
 import type { Config } from "../config/load.ts";
-import { reasonOf } from "../core/errors.ts";
+import { ConnectionError, reasonOf } from "../core/errors.ts";
 
 /** The server's address, without secrets. */
 export const addressOf = (config: Config) => `${config.redis.host}:${config.redis.port}`;
@@ -17,5 +17,71 @@ export function explainRedis(error: unknown): string {
   }
   if (/loading/i.test(reason)) return "Redis is still loading its data: try again in a moment";
   if (/DB index/.test(reason)) return `${reason}: check redis.db`;
-  return reason;
+  const refusal = refusalOf(error);
+  return refusal === null ? reason : `${refusal.why} (${reason})`;
+}
+
+/** First words of answers by which Redis says that it did nothing. Within a script they come before its first write. */
+const REFUSALS = new Map([
+  ["OOM", "its memory is full"],
+  ["MISCONF", "it cannot save to disk"],
+  ["LOADING", "it is still loading its data"],
+  [
+    "READONLY",
+    "it is a replica, which takes no writes; set redis.host and redis.port to its primary",
+  ],
+  ["NOREPLICAS", "too few replicas are connected"],
+  ["BUSY", "a script keeps it busy"],
+  ["CLUSTERDOWN", "its cluster is down"],
+  ["MASTERDOWN", "its master is down"],
+  ["TRYAGAIN", "its cluster is moving keys"],
+]);
+
+/** Of a Redis in cluster mode. */
+export const CLUSTER =
+  "it runs in cluster mode, which is not supported; use one without cluster-enabled";
+
+/** Answers that Redis gives before it begins with a command; in the middle of a script they prove nothing. */
+const NOT_BEGUN: [answer: RegExp, why: string][] = [
+  [/^(MOVED|ASK|CROSSSLOT) /, CLUSTER],
+  [
+    /^(NOAUTH|ERR Protocol error: unauthenticated) /,
+    "it wants a password now; check redis.username and redis.password",
+  ],
+  [/^NOPERM /, "the user may not; grant it by ACL SETUSER"],
+  [/^ERR unknown command/, "it does not know the command; was it renamed? Rename it back"],
+  [
+    /^ERR Protocol error: invalid bulk length/,
+    "the call has more bytes than its proto-max-bulk-len; raise that, or lower documents.max_bytes",
+  ],
+];
+const IN_SCRIPT = /script: [0-9a-f]{40}, on @/;
+
+/** A refusal of Redis: nothing was done. */
+export interface Refusal {
+  /** the first word of its answer, such as `OOM` */
+  code: string;
+  /** what it means, and what to do */
+  why: string;
+}
+
+/** Why Redis did nothing, by its answer; `null` where that does not prove it. */
+export function refusalOf(error: unknown): Refusal | null {
+  if ((error as Error).name !== "ReplyError") return null;
+  const reason = reasonOf(error).replace(/^-/, "");
+  const code = reason.split(" ", 1)[0]!;
+  const why = REFUSALS.get(code) ??
+    (IN_SCRIPT.test(reason) ? undefined : NOT_BEGUN.find(([answer]) => answer.test(reason))?.[1]);
+  return why === undefined ? null : { code, why };
+}
+
+/**
+ * An error as people are told it: one by which Redis refuses names the server, and what to do.
+ * @param address of the server, without secrets
+ */
+export function withAddress(error: Error, address: string): Error {
+  const refusal = refusalOf(error);
+  if (refusal === null) return error;
+  const message = `Redis at ${address} refuses, ${refusal.why} (${reasonOf(error)})`;
+  return new ConnectionError(message, { cause: error });
 }

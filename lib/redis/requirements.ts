@@ -8,7 +8,7 @@ import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
-import { addressOf, explainRedis } from "./explain.ts";
+import { addressOf, CLUSTER, explainRedis } from "./explain.ts";
 import { allPartitions } from "./keys.ts";
 import { checkShape } from "./shape.ts";
 
@@ -133,6 +133,9 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   const [major = 0, minor = 0] = version.split(".").map(Number);
   if (major < 7 || major === 7 && minor < 2) {
     fail(`it is version ${version}, and 7.2 or newer is needed`);
+  }
+  if (info.get("cluster_enabled") === "1") {
+    fail(CLUSTER);
   }
   await checkCommands(redis, config, fail);
   for (const { name } of config.entities) await checkShape(redis, config, name);

@@ -5,6 +5,7 @@
 
 import { ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
+import { withAddress } from "../redis/explain.ts";
 
 /** Why an index or a search was refused. */
 export type SearchErrorCode =
@@ -60,10 +61,10 @@ export async function ask(
     }
     throw new SearchError(
       "refused",
-      `Cannot search ${index}: Redis refuses ${command}: ${reason}`,
-      {
-        cause,
-      },
+      `Cannot search ${index}: Redis refuses ${command}: ${
+        reasonOf(withAddress(cause as Error, redis.address))
+      }`,
+      { cause },
     );
   }
 }

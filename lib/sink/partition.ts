@@ -10,6 +10,7 @@ import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
+import { addressOf, withAddress } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
   type Batch,
@@ -205,7 +206,7 @@ export class PartitionSink {
       return "transient";
     }
     const kind = this.#target.kindOf(error);
-    this.report.failed(error, kind);
+    this.report.failed(withAddress(error, addressOf(this.#config)), kind);
     if (kind === "too_large") {
       this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
       this.report.halved(this.#batchSize);

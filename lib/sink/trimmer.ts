@@ -5,8 +5,10 @@
  */
 
 import { reasonOf } from "../core/errors.ts";
+import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import type { RedisConnection } from "../redis/connection.ts";
+import { withAddress } from "../redis/explain.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
 import { pairsOf } from "../redis/streams.ts";
@@ -83,15 +85,17 @@ export class Trimmer {
     const { stream, lastId, settings } = this.#claim.keys;
     this.#trimmedAt = Date.now();
     await failpoint?.("trimming");
+    let address = "";
     try {
       const redis = await this.#reader.connection();
+      address = redis.address;
       const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#witness];
       const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
       if (removed === -1) this.witnessMissing = true;
       else this.#trimmedTo = this.#witness = offset;
       this.#report.over("trimFailed");
     } catch (error) {
-      if (!this.#stopped) this.#report.trouble("trimFailed", error);
+      if (!this.#stopped) this.#report.trouble("trimFailed", withAddress(asError(error), address));
       // Nothing depends on it: the next batch trims further. Whether this trim took effect is unknown.
       this.#trimmedTo = this.#witness = "0-0";
     }

@@ -175,6 +175,8 @@ Deno.test("a Redis that takes no writes is named, and nothing is written", async
         await assert.rejects(call, (error) => {
           assert(error instanceof RedisRefusedError, `${code}: ${error}`);
           assert.equal(error.code, code);
+          assert(error.message.includes(`: Redis at ${redis.address} refuses, `), error.message);
+          if (code === "READONLY") assert.match(error.message, /it is a replica, .* its primary/);
           return true;
         });
       }
