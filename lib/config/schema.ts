@@ -7,6 +7,7 @@
 import { z } from "zod";
 import { isHost } from "./addresses.ts";
 import type { Config, DeepPartial } from "./config.ts";
+import { keyCollisions } from "./key_names.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
 const LONGEST_MS = 2 ** 31 - 1;
@@ -288,24 +289,23 @@ function* entityProblems({ entities, streams, search_index }: DeepPartial<Config
   for (const [index, item] of list.entries()) {
     const name: unknown = item?.name;
     if (typeof name !== "string" || !taken.has(name)) continue;
-    yield {
-      path: ["entities", index, "name"],
-      message: `the name ${name} is used by ${taken.get(name)}; choose another`,
-    };
+    const other = taken.get(name)!;
+    // The one entity of a file that names none: the other name is to be changed.
+    yield entities === undefined || entities === null
+      ? {
+        path: other.split("."),
+        message: `documents of ${name} have keys like it; choose another`,
+      }
+      : {
+        path: ["entities", index, "name"],
+        message: `the name ${name} is used by ${other}; choose another`,
+      };
   }
 
-  // An event stream that is also a log stream would be trimmed as a log.
-  const seen = new Map<unknown, string>(
-    list.map((item) => [`${streams?.prefix}:${item?.name}`, `entity ${item?.name}`]),
+  yield* keyCollisions(
+    streams,
+    list.map((item) => item?.name).filter((name) => typeof name === "string"),
   );
-  for (const [key, name] of logs) {
-    if (typeof name !== "string") continue;
-    const other = seen.get(name);
-    if (other !== undefined) {
-      yield { path: key.split("."), message: `this stream is already that of ${other}` };
-    }
-    seen.set(name, key);
-  }
 }
 
 function* repeated(

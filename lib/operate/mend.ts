@@ -4,6 +4,7 @@
  * @module
  */
 
+import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
@@ -104,7 +105,7 @@ async function replace(
   { stream }: PartitionKeys,
   last: string,
 ): Promise<string> {
-  const copy = `${stream}:mend`;
+  const copy = mendingKey(stream);
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     await redis.del(copy);
     let copied = "0-0";

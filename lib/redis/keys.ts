@@ -3,6 +3,7 @@
  * @module
  */
 
+import { keyFamilies } from "../config/key_names.ts";
 import type { Config } from "../config/load.ts";
 
 const utf8 = new TextEncoder();
@@ -52,19 +53,18 @@ export interface PartitionKeys {
 
 /** The keys of one partition of an entity. */
 export function partitionKeys(config: Config, entity: string, partition: number): PartitionKeys {
-  const { prefix, partitions, last_id_key_prefix } = config.streams;
-  const split = partitions > 1;
+  const split = config.streams.partitions > 1;
   const tag = split ? `{${entity}-${partition}}` : entity;
-  const stream = `${prefix}:${tag}`;
+  const families = keyFamilies(config.streams);
   return {
     entity,
     partition,
-    stream,
-    settings: `${prefix}:settings:${tag}`,
-    lastId: `${last_id_key_prefix}:${stream}`,
-    gauges: `metrics:sink:${stream}`,
+    stream: families.streams + tag,
+    settings: families.settings + tag,
+    lastId: families.lastIds + tag,
+    gauges: families.gauges + tag,
     documentPrefix: split ? `${entity}:${tag}:` : `${entity}:`,
-    requestPrefix: `request:${tag}:`,
+    requestPrefix: `${families.requests}${tag}:`,
   };
 }
 

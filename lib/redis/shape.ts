@@ -6,6 +6,7 @@
  * @module
  */
 
+import { keyFamilies } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Redis } from "./client.ts";
@@ -13,7 +14,7 @@ import type { Redis } from "./client.ts";
 /** The most partitions that a configuration may ask for. */
 const MOST_PARTITIONS = 256;
 
-const recordOf = ({ streams }: Config, entity: string) => `${streams.prefix}:settings:${entity}`;
+const recordOf = ({ streams }: Config, entity: string) => keyFamilies(streams).settings + entity;
 
 /**
  * Sees that an entity has as many partitions in Redis as in the configuration.
@@ -59,13 +60,13 @@ async function recordOnce(redis: Redis, config: Config, entity: string): Promise
 
 /** The number of partitions that an entity has in Redis; `null` where nothing was ever written. */
 async function readShape(redis: Redis, config: Config, entity: string): Promise<number | null> {
-  const { prefix } = config.streams;
+  const { streams, settings } = keyFamilies(config.streams);
   const record = await redis.hget(recordOf(config, entity), "partitions");
   if (record !== null) return Number(record);
   // What older versions, or the original project, have written before there was a record.
-  const pipeline = redis.pipeline().exists(`${prefix}:${entity}`);
+  const pipeline = redis.pipeline().exists(streams + entity);
   for (let partition = 0; partition < MOST_PARTITIONS; partition++) {
-    pipeline.hget(`${prefix}:settings:{${entity}-${partition}}`, "partitions");
+    pipeline.hget(`${settings}{${entity}-${partition}}`, "partitions");
   }
   const replies = (await pipeline.exec()) ?? [];
   const values = replies.map(([error, value]) => {

@@ -118,7 +118,33 @@ const MISTAKES: Record<string, [yaml: string, ...problems: string[]]> = {
   ],
   "log that is a stream": [
     "streams: { log_streams: { redis_fail: 'stream:session' } }",
-    "f:1: streams.log_streams.redis_fail: this stream is already that of entity session",
+    "f:1: streams.log_streams.redis_fail: the key stream:session is used by entity session; choose another",
+  ],
+  ...Object.fromEntries(
+    Object.entries({
+      "metrics:redis_success": "the counter redis_success",
+      "metrics:sink:stream:session": "the gauges of sinks",
+      "stream:settings:order": "the settings of streams",
+      "stream:session:mend": "entity session",
+      "stream:lastid:stream:order": "streams.last_id_key_prefix",
+      "request:x": "the receipts of requests",
+      "log:redis:success": "streams.log_streams.redis_success",
+    }).map(([key, of]) => [`log that is ${key}`, [
+      `streams:\n  log_streams:\n    redis_fail: ${key}`,
+      `f:3: streams.log_streams.redis_fail: the key ${key} is used by ${of}; choose another`,
+    ]]),
+  ),
+  "log among the documents": [
+    "streams:\n  log_streams:\n    redis_fail: session:log",
+    "f:3: streams.log_streams.redis_fail: documents of session have keys like it; choose another",
+  ],
+  "copies of offsets that are gauges": [
+    "streams:\n  last_id_key_prefix: metrics:sink",
+    "f:2: streams.last_id_key_prefix: keys that begin with metrics:sink:stream: are used by the gauges of sinks; choose another",
+  ],
+  "a stream that is a counter": [
+    "streams:\n  prefix: metrics\nentities: [{ name: redis_success, table: t, index_name: i }]",
+    "f:2: streams.prefix: the key metrics:redis_success is used by the counter redis_success; choose another",
   ],
   "braces in a key": [
     "streams: { prefix: '{s}' }",
