@@ -97,16 +97,19 @@ export class StreamReader {
         : Math.max(1, Math.floor((this.#maxBytes - bytes) / largest));
       return Math.min(size - items.length, fits);
     };
+    let after = position;
+    let more = true;
     if (wait) {
       // If there are none, Redis answers with what the next write appends. The count is so small that any entries
       // fit, since asking for the longest payload would cost a round trip.
       const count = Math.min(size, Math.max(1, Math.floor(this.#maxBytes / max_bytes)));
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
-      return { items: part, more: part.length === count };
+      for (const item of part) items.push(item);
+      // A full answer is the begin of a burst, which is one batch: its rest would wait for a second commit.
+      more = part.length === count;
+      if (more) after = part.at(-1)!.streamId;
     }
-    let after = position;
-    let more = true;
     while (more && items.length < size && bytes < this.#maxBytes) {
       const count = await fitting();
       const range = ["XRANGE", stream, `(${after}`, "+", "COUNT", String(count)];

@@ -11,6 +11,7 @@ import {
   connectRedis,
   type Random,
   rebuild,
+  RebuildRefusedError,
   repairTarget,
   seededRandom,
   verify,
@@ -110,6 +111,11 @@ export async function soak(
   const timer = setTimeout(finish, 1000 * seconds);
   const watch = new Watch(pipeline, sinks);
   const faults: Record<string, number> = {};
+  const breaking: Breaking = {
+    ...{ random, servers, sinks, faults, pipeline, author, proxies },
+    repaired: 0,
+    signal: end.signal,
+  };
   const report = setInterval(() =>
     onProgress?.({
       seconds: (Date.now() - began) / 1000,
@@ -119,13 +125,11 @@ export async function soak(
     }), 1000);
   try {
     const writing = author.write({ signal: end.signal });
-    const breaking = breakThings({
-      ...{ random, proxies, servers, sinks, faults, pipeline, author },
-      signal: end.signal,
-    });
+    const faulting = breakThings(breaking);
     // Whichever fails, the other ends as well.
-    for (const part of [writing, breaking]) part.catch(finish);
-    const settled = await Promise.allSettled([writing, breaking]);
+    for (const part of [writing, faulting]) part.catch(finish);
+    // A fault that fails may make the writers fail after it.
+    const settled = await Promise.allSettled([faulting, writing]);
     for (const part of settled) if (part.status === "rejected") throw part.reason;
     const { pool, config } = pipeline;
     await untilUp(pipeline);
@@ -143,7 +147,7 @@ export async function soak(
     seconds: (Date.now() - began) / 1000,
     events: author.events,
     faults,
-    repaired: await repair(pipeline),
+    repaired: breaking.repaired + await repair(pipeline),
     ...await verdict(pipeline, author),
     longestStall: watch.longestStallMs / 1000,
     peakMemory: watch.peakMemory,
@@ -156,12 +160,18 @@ async function untilUp({ redis }: Pipeline): Promise<void> {
   while (redis.status !== "ready" && Date.now() < deadline) await delay(SAMPLE_MS);
 }
 
-/** What the pages advise after events were removed: compares, and sends again what differs. */
+/** What the pages advise after events were removed: compares, and sends again what differs, until nothing does. */
 async function repair({ redis, pool, config }: Pipeline): Promise<number> {
-  const { mismatches } = await verify(redis, pool, config, "session");
-  const { mended } = await repairTarget(redis, config, "session", mismatches);
-  await caughtUp(redis, pool, config, "session", { deadlineMs: SETTLE_MS });
-  return mended;
+  const deadline = Date.now() + SETTLE_MS;
+  for (let repaired = 0;;) {
+    await caughtUp(redis, pool, config, "session", { deadlineMs: SETTLE_MS });
+    const { mismatches, counts } = await verify(redis, pool, config, "session");
+    if (counts.mismatches + counts.behind === 0) return repaired;
+    repaired += (await repairTarget(redis, config, "session", mismatches)).mended;
+    if (Date.now() > deadline) {
+      throw new Error(`${counts.mismatches} documents differ, and no repair helps`);
+    }
+  }
 }
 
 /** Documents that were resent have newer versions than their receipts say. */
@@ -329,6 +339,8 @@ interface Breaking {
   faults: Record<string, number>;
   pipeline: Pipeline;
   author: Author;
+  /** documents that were sent again */
+  repaired: number;
   signal: AbortSignal;
 }
 
@@ -336,14 +348,15 @@ interface Breaking {
 const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = {
   "DEL of the stream": ({ pipeline }) => pipeline.redis.del(STREAM),
   "XTRIM MAXLEN 0": ({ pipeline }) => pipeline.redis.xtrim(STREAM, "MAXLEN", 0),
-  // Where nothing waits, FLUSHALL loses nothing: the target has it all.
-  "FLUSHALL and rebuild": async ({ pipeline, author }) => {
+  // Where nothing waits and nothing differs, FLUSHALL loses nothing: the target has it all.
+  "FLUSHALL and rebuild": async (breaking) => {
+    const { pipeline, author } = breaking;
     const { redis, pool, config } = pipeline;
     const goOn = await author.pause();
     try {
-      await caughtUp(redis, pool, config, "session", { deadlineMs: SETTLE_MS });
+      breaking.repaired += await repair(pipeline);
       await redis.flushall();
-      await rebuild(redis, pool, config, "session");
+      await rebuilt(pipeline);
     } finally {
       goOn();
     }
@@ -361,6 +374,20 @@ const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = 
     await untilWorking(pipeline);
   },
 };
+
+/** A rebuild, once a sink has seen that the stream is gone. */
+async function rebuilt({ redis, pool, config }: Pipeline): Promise<void> {
+  const deadline = Date.now() + SETTLE_MS;
+  for (;;) {
+    try {
+      await rebuild(redis, pool, config, "session");
+      return;
+    } catch (error) {
+      if (!(error instanceof RebuildRefusedError) || Date.now() > deadline) throw error;
+      await delay(SAMPLE_MS);
+    }
+  }
+}
 
 /** The pool has noticed that its connections were ended. */
 async function untilWorking({ pool }: Pipeline): Promise<void> {
