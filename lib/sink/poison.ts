@@ -4,7 +4,8 @@
  * Whether an error is a document's fault is found by trying, whatever its code: rows that are refused while others go
  * through are to blame. If all rows are refused, a code that means bad data is believed. For any other code, harmless
  * rows are tried (see `works` in the port): if those are refused too, the configuration is to blame, and nothing is
- * parked. What may be chance, such as a deadlock, counts only if it comes again and again for that row.
+ * parked. A table may be away for just a moment, in which some rows are tried and others not: so rows that a code says
+ * nothing bad of are tried twice. What may be chance, such as a deadlock, counts only if it comes again and again for that row.
  * @module
  */
 
@@ -80,10 +81,40 @@ export class Poison {
     const invalid = await batches.invalidPayloads(claim, batch.upserts);
     if (invalid.size > 0) return invalid;
     for (const deep of [false, true]) {
-      const tried = await refusedRows(batch, (rows) => batches.probe(claim, rows, deep));
-      if (tried.size > 0) return await this.#blamed(claim, batch, tried);
+      const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
+      const tried = await refusedRows(batch, attempt);
+      if (tried.size > 0) {
+        return await this.#blamed(claim, batch, await this.#lasting(claim, batch, tried, attempt));
+      }
     }
     return new Map();
+  }
+
+  /** Leaves out rows that a changed configuration may have refused, where a second attempt does not show the same. */
+  async #lasting(
+    claim: Claim,
+    batch: Batch,
+    tried: Map<string, Tried>,
+    attempt: (rows: BatchRows) => Promise<Tried | null>,
+  ): Promise<Map<string, Tried>> {
+    const pick = (wanted: (key: string) => boolean): BatchRows => ({
+      upserts: batch.upserts.filter(({ key }) => wanted(key)),
+      removals: batch.removals.filter(({ key }) => wanted(key)),
+    });
+    const isDoubtful = (key: string) => tried.get(key)?.kind === "configuration";
+    const doubtful = pick(isDoubtful);
+    if (doubtful.upserts.length + doubtful.removals.length === 0) return tried;
+    const again = await refusedRows(doubtful, attempt);
+    // What went through before must still do so, or the configuration is in motion.
+    const { upserts: [upsert], removals: [removal] } = pick((key) => !tried.has(key));
+    const passed = upsert
+      ? await attempt({ upserts: [upsert], removals: [] })
+      : removal
+      ? await attempt({ upserts: [], removals: [removal] })
+      : null;
+    return new Map(
+      [...tried].filter(([key]) => !isDoubtful(key) || passed === null && again.has(key)),
+    );
   }
 
   /** Which of the rows that were refused are to blame. */
@@ -92,6 +123,7 @@ export class Poison {
     { upserts, removals }: Batch,
     tried: Map<string, Tried>,
   ): Promise<Map<string, Refusal>> {
+    if (tried.size === 0) return new Map();
     const doubtful = [...tried.values()].some(({ kind }) => kind !== "document");
     const othersPass = upserts.length + removals.length > tried.size ||
       doubtful && await this.#target.batches.works(claim);

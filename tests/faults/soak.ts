@@ -402,6 +402,8 @@ async function untilWorking({ pool }: Pipeline): Promise<void> {
 async function breakThings(breaking: Breaking): Promise<void> {
   const { random, proxies, servers, sinks, faults, pipeline, signal } = breaking;
   const names = ["writers", "sinks", "PostgreSQL"];
+  // A table that has no rows yet is made anew where it is missing.
+  while (await offsetOf(pipeline.pool, STREAM) === "0-0" && !signal.aborted) await delay(20);
   while (!signal.aborted) {
     await delay(50 + 350 * random());
     const choice = random();

@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
-import { consumePeriodically, createTable, insertDocument } from "writebehind";
-import { type Pipeline, testPipeline } from "../support/pipeline.ts";
+import {
+  consumePeriodically,
+  createTable,
+  insertDocument,
+  openTarget,
+  RedisWriteBehind,
+  type Target,
+} from "writebehind";
+import type { Batches } from "writebehind/targets/target.ts";
+import { drain, type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** Raises an error code for documents that a condition names. */
@@ -130,3 +138,41 @@ for (const batch_size of [1, 10_000]) {
     }
   });
 }
+
+Deno.test("a table that is away while rows are tried: no document is to blame", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config, pool } = pipeline;
+  await insertDocument(redis, config, "session", { n: 0 }, "first");
+  await drain(pipeline);
+  for (let n = 0; n < 16; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);
+  await using target = await openTarget(config);
+  const rename = (from: string, to: string) => pool.query(`ALTER TABLE ${from} RENAME TO ${to}`);
+  let probes = 0;
+  const during = {
+    // So that it is away when the batch is applied, and comes back in the midst of the halving.
+    apply: () => probes === 0 ? rename("sessions", "away") : Promise.resolve(),
+    probe: () => ++probes === 6 ? rename("away", "sessions") : Promise.resolve(),
+  };
+  // The real target, with something that happens before two of its calls.
+  const { batches } = target;
+  const watched: Target = Object.assign(Object.create(target), {
+    batches: {
+      prepare: batches.prepare.bind(batches),
+      parkedAmong: batches.parkedAmong.bind(batches),
+      invalidPayloads: batches.invalidPayloads.bind(batches),
+      works: batches.works.bind(batches),
+      apply: (...args: Parameters<Batches["apply"]>) =>
+        during.apply().then(() => batches.apply(...args)),
+      probe: (...args: Parameters<Batches["probe"]>) =>
+        during.probe().then(() => batches.probe(...args)),
+    },
+  });
+  for (const name of ["describe", "kindOf", "migrate", "check", "close"] as const) {
+    Object.assign(watched, { [name]: (target[name] as () => unknown).bind(target) });
+  }
+  await using sink = new RedisWriteBehind(redis, watched, config, "session");
+  sink.start();
+  await waitFor(() => sink.status.events === 16, { what: "the events" });
+  assert(probes > 6, `${probes} probes`);
+  assert.equal(sink.status.parked, 0);
+});
