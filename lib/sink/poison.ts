@@ -84,7 +84,7 @@ export class Poison {
       const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
       const tried = await refusedRows(batch, attempt);
       if (tried.size > 0) {
-        return await this.#blamed(claim, batch, await this.#lasting(claim, batch, tried, attempt));
+        return await this.#blamed(claim, batch, await this.#lasting(batch, tried, attempt));
       }
     }
     return new Map();
@@ -92,7 +92,6 @@ export class Poison {
 
   /** Leaves out rows that a changed configuration may have refused, where a second attempt does not show the same. */
   async #lasting(
-    claim: Claim,
     batch: Batch,
     tried: Map<string, Tried>,
     attempt: (rows: BatchRows) => Promise<Tried | null>,

@@ -351,11 +351,10 @@ const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = 
   // Where nothing waits and nothing differs, FLUSHALL loses nothing: the target has it all.
   "FLUSHALL and rebuild": async (breaking) => {
     const { pipeline, author } = breaking;
-    const { redis, pool, config } = pipeline;
     const goOn = await author.pause();
     try {
       breaking.repaired += await repair(pipeline);
-      await redis.flushall();
+      await pipeline.redis.flushall();
       await rebuilt(pipeline);
     } finally {
       goOn();

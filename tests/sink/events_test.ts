@@ -75,7 +75,7 @@ Deno.test("the events of a sink", (t) =>
       // As a successor does once the lease has ended.
       await pool.query(
         `UPDATE writebehind_lease SET owner = 'other', epoch = epoch + 1,
-                lease_until = clock_timestamp() + interval '1 hour'`,
+                lease_until = clock_timestamp() + interval '5 seconds'`,
       );
       await pool.query("UPDATE writebehind_offset SET owner = 'other', epoch = epoch + 1");
       await insertDocument(pipeline.redis, pipeline.config, "session", { n: 1 }, "one");
