@@ -11,14 +11,13 @@ import { ConfigError } from "../core/errors.ts";
 import type { Config } from "./config.ts";
 
 /** Where a Redis is: keys of the section `redis`. */
-export type RedisAddress = Pick<
-  Config["redis"],
-  "host" | "port" | "db" | "username" | "password" | "tls"
->;
+export type RedisAddress =
+  & Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">
+  & Partial<Pick<Config["redis"], "tls_ca_file">>;
 /** Where a database is: keys of the section `postgresql`; keys that the address does not name are absent. */
 export type DatabaseAddress =
   & Pick<Config["postgresql"], "host" | "port" | "database" | "user" | "password" | "ssl">
-  & Partial<Pick<Config["postgresql"], "options" | "application_name">>;
+  & Partial<Pick<Config["postgresql"], "sslrootcert" | "options" | "application_name">>;
 
 /**
  * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path).
@@ -27,7 +26,14 @@ export type DatabaseAddress =
  */
 export function parseRedisUrl(name: string, text: string): RedisAddress {
   const url = partsOf(name, text, ["redis", "rediss", "unix"]);
-  const given = parametersOf(name, url, ["db", "username", "user", "password", "host", "port"]);
+  const given = parametersOf(name, url, [
+    ...["db", "username", "user", "password", "host", "port"],
+    "ssl_ca_certs", // redis-py's word for it
+  ]);
+  const tls_ca_file = given.get("ssl_ca_certs");
+  if (tls_ca_file !== undefined && url.scheme !== "rediss") {
+    throw new ConfigError(`${name}: ssl_ca_certs is possible only with rediss://, which is TLS`);
+  }
   const socket = url.scheme === "unix";
   if (socket && `${url.host}${url.port}` !== "") {
     throw noAddress(name, "unix://", "a socket has a path, and neither host nor port");
@@ -42,18 +48,19 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
     username: given.get("username") ?? given.get("user") ?? orNull(url.user),
     password: given.get("password") ?? orNull(url.password),
     tls: url.scheme === "rediss",
+    ...(tls_ca_file === undefined ? {} : { tls_ca_file }),
   };
 }
 
 /** The default of `application_name`. */
 const DEFAULT_NAME = "writebehind";
 
-/** What libpq's sslmode and node-postgres's ssl mean here; `null` for what is not supported. */
-const SSL: Record<string, boolean | null> = {
-  ...{ disable: false, allow: null, prefer: null },
-  ...{ require: true, "verify-ca": true, "verify-full": true, "no-verify": null },
-  ...{ true: true, "1": true, false: false, "0": false },
-};
+/** What libpq's sslmode and node-postgres's ssl mean here. */
+const SSL = new Map<string, Config["postgresql"]["ssl"]>([
+  ...(["require", "verify-ca"] as const).map((mode) => [mode, mode] as const),
+  ...["verify-full", "true", "1"].map((mode) => [mode, true] as const),
+  ...["disable", "false", "0"].map((mode) => [mode, false] as const),
+]);
 
 /**
  * Reads an address of PostgreSQL: `postgresql://` or `postgres://`.
@@ -64,18 +71,21 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
   const url = partsOf(name, text, ["postgresql", "postgres"]);
   const given = parametersOf(name, url, [
     ...["host", "port", "dbname", "user", "password", "sslmode", "ssl"],
-    ...["options", "application_name"],
+    ...["sslrootcert", "options", "application_name"],
   ]);
   const mode = given.get("sslmode") ?? given.get("ssl") ?? "disable";
-  const ssl = SSL[mode];
-  if (ssl === undefined || ssl === null) {
+  const ssl = SSL.get(mode);
+  if (ssl === undefined) {
     const parameter = given.has("sslmode") ? "sslmode" : "ssl";
+    const why = ["allow", "prefer"].includes(mode) ? ", since it may go on without TLS" : "";
     throw new ConfigError(
-      `${name}: ${parameter}=${
-        mode.slice(0, 20)
-      } is not possible here; use sslmode=disable, or sslmode=require, ` +
-        "which checks the server's certificate",
+      `${name}: ${parameter}=${mode.slice(0, 20)} is not possible here${why}; use ` +
+        "sslmode=disable, require, verify-ca or verify-full",
     );
+  }
+  const sslrootcert = given.get("sslrootcert");
+  if (sslrootcert !== undefined && !given.has("sslmode") && !given.has("ssl")) {
+    throw new ConfigError(`${name}: sslrootcert needs an sslmode beside it, such as verify-full`);
   }
   const user = given.get("user") ?? orNull(url.user) ?? "postgres";
   const options = given.get("options");
@@ -87,24 +97,29 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
     user,
     password: given.get("password") ?? orNull(url.password),
     ssl,
+    ...(sslrootcert === undefined ? {} : { sslrootcert }),
     ...(options === undefined ? {} : { options }),
     ...(application_name === undefined ? {} : { application_name }),
   };
 }
 
 /** The address of a section `redis`, with its password. */
-export function redisUrlOf({ host, port, db, username, password, tls }: RedisAddress): string {
+export function redisUrlOf(address: RedisAddress): string {
+  const { host, port, db, username, password, tls, tls_ca_file = null } = address;
   if (host.startsWith("/")) {
     const given = { username, password, db: db === 0 ? null : String(db) };
     return `unix://${host.split("/").map(encodeURIComponent).join("/")}${parameters(given)}`;
   }
   const place = `${loginOf(username, password)}${bracketed(host)}:${port}`;
-  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}`;
+  const trusted = tls ? parameters({ ssl_ca_certs: tls_ca_file }) : "";
+  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}${trusted}`;
 }
 
 /** The address of a section `postgresql`, with its password. */
 export function databaseUrlOf(address: DatabaseAddress): string {
-  const { host, port, database, user, password, ssl, options, application_name } = address;
+  const { host, port, database, user, password, ssl, sslrootcert = null } = address;
+  const { options, application_name } = address;
+  const mode = ssl === true ? "verify-full" : ssl === false || ssl === "disable" ? null : ssl;
   const socket = host.startsWith("/");
   // Other programs would take these for the folder.
   const inQuery = database === "." || database === "..";
@@ -112,7 +127,8 @@ export function databaseUrlOf(address: DatabaseAddress): string {
   const given = parameters({
     host: socket ? host : null,
     dbname: inQuery ? database : null,
-    sslmode: ssl ? "require" : null,
+    sslmode: mode,
+    sslrootcert: mode === null ? null : sslrootcert,
     options: options ?? null,
     application_name: application_name === DEFAULT_NAME ? null : application_name ?? null,
   });

@@ -21,8 +21,16 @@ export interface Config {
     readonly user: string;
     /** readable, but not enumerable: displays show it redacted. @default {null} */
     readonly password: string | null;
-    /** TLS, with a certificate that is checked. @default {false} */
-    readonly ssl: boolean;
+    /**
+     * TLS, as libpq's `sslmode` means it: `require` checks no certificate where there is no `sslrootcert`, `verify-ca`
+     * does not look at its names. `true` is `verify-full`. @default {false}
+     */
+    readonly ssl: boolean | "disable" | "require" | "verify-ca" | "verify-full";
+    /**
+     * the path of a PEM file with the certificates to trust, of authorities or of the server itself; `null`: those that
+     * Deno trusts (`DENO_CERT` adds to them). @default {null}
+     */
+    readonly sslrootcert: string | null;
     /** for the server, in libpq's form: `-c search_path=app`. @default {null} */
     readonly options: string | null;
     /** by which the server's own views show our connections. @default {"writebehind"} */
@@ -42,8 +50,10 @@ export interface Config {
     readonly username: string | null;
     /** readable, but not enumerable: displays show it redacted. @default {null} */
     readonly password: string | null;
-    /** @default {false} */
+    /** TLS, with a certificate that is checked. @default {false} */
     readonly tls: boolean;
+    /** as `postgresql.sslrootcert`. @default {null} */
+    readonly tls_ca_file: string | null;
     /** calls that a client may have in flight. @default {1000} */
     readonly max_in_flight: number;
     /** in ms; a connection that is silent for so long is closed. @default {5000} */

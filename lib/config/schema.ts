@@ -56,6 +56,9 @@ function optionalWhole(min: number, max: number) {
 const nonEmpty = (initial: string) =>
   text("expected text that is not empty", /^[^\0]+$/).default(initial);
 const optionalText = z.string({ error: "expected text or null" }).nullable().default(null);
+const optionalPath = text("expected the path of a file, or null", /^[^\0]+$/).nullable().default(
+  null,
+);
 /** A part of a Redis key; braces would change the slot of the keys made from it. */
 const keyPart = (initial: string) =>
   text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
@@ -122,7 +125,10 @@ const sections = mapping({
     database: nonEmpty("redisdemo"),
     user: nonEmpty("redis"),
     password: optionalText,
-    ssl: flag(false),
+    ssl: z.union([z.boolean(), z.enum(["disable", "require", "verify-ca", "verify-full"])], {
+      error: "expected true, false, require, verify-ca or verify-full",
+    }).default(false),
+    sslrootcert: optionalPath,
     options: optionalText,
     application_name: nonEmpty("writebehind"),
     schema: optionalText,
@@ -134,6 +140,7 @@ const sections = mapping({
     username: optionalText,
     password: optionalText,
     tls: flag(false),
+    tls_ca_file: optionalPath,
     max_in_flight: whole(1000, 1),
     command_timeout_ms: whole(5000, 1, LONGEST_MS),
   }),

@@ -4,7 +4,9 @@
  * @module
  */
 
-import { Redis as Client, type RedisOptions as Options } from "ioredis";
+import { connect, type ConnectionOptions } from "node:tls";
+import { AbstractConnector, Redis as Client, type RedisOptions as Options } from "ioredis";
+import type { Trust } from "../config/tls.ts";
 
 /**
  * ioredis's client.
@@ -21,3 +23,24 @@ export type Redis = Client;
  * @internal
  */
 export type RedisOptions = Options;
+
+/** The options by which a client uses TLS, and sends nothing to a server that is not trusted. */
+export function tlsOptions(trust: Trust): Pick<Options, "tls" | "Connector"> {
+  class GuardedConnector extends AbstractConnector {
+    #options: Options;
+
+    constructor(options: unknown) {
+      super((options as { disconnectTimeout: number }).disconnectTimeout);
+      this.#options = options as Options;
+    }
+
+    override connect(): ReturnType<AbstractConnector["connect"]> {
+      const { host, port, tls } = this.#options;
+      const socket = connect({ host, port, ...tls } as ConnectionOptions);
+      trust.guard(socket);
+      socket.once("error", (error) => this.firstError = error);
+      return Promise.resolve(this.stream = socket);
+    }
+  }
+  return { tls: trust.options, Connector: GuardedConnector };
+}

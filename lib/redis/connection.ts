@@ -5,13 +5,14 @@
 
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
+import { redisTrust } from "../config/tls.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
-import { Redis, type RedisOptions } from "./client.ts";
+import { Redis, type RedisOptions, tlsOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
-import { addressOf, explainRedis } from "./explain.ts";
+import { addressOf, explainConnecting, explainRedis } from "./explain.ts";
 import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 import { checkRedis } from "./requirements.ts";
 
@@ -168,7 +169,7 @@ function redisOptions(config: Config): ConnectionOptions {
     db,
     ...(username === null ? {} : { username }),
     ...(password === null ? {} : { password }),
-    ...(tls ? { tls: {} } : {}),
+    ...(tls && !host.startsWith("/") ? tlsOptions(redisTrust(config.redis)) : {}),
     lazyConnect: true,
     connectTimeout: Math.min(command_timeout_ms, 10_000),
     commandTimeout: command_timeout_ms,
@@ -194,8 +195,9 @@ async function openRedis(config: Config, options: ConnectionOptions): Promise<Re
     await redis.ping();
   } catch (cause) {
     redis.disconnect();
+    const why = await explainConnecting(reason ?? cause, config);
     throw new ConnectionError(
-      `Cannot connect to Redis at ${addressOf(config)}: ${explainRedis(reason ?? cause)}`,
+      `Cannot connect to Redis at ${addressOf(config)}: ${why}`,
       { cause },
     );
   }

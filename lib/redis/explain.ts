@@ -1,6 +1,7 @@
 /** How messages name a Redis server and what went wrong with it. */
 
 import type { Config } from "../config/load.ts";
+import { answerTo, CertificateError, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 
 /** The server's address, without secrets. */
@@ -84,4 +85,24 @@ export function withAddress(error: Error, address: string): Error {
   if (refusal === null) return error;
   const message = `Redis at ${address} refuses, ${refusal.why} (${reasonOf(error)})`;
   return new ConnectionError(message, { cause: error });
+}
+
+/** Says why no connection was made; where the error does not tell, it asks the server whether it speaks TLS. */
+export async function explainConnecting(error: unknown, config: Config): Promise<string> {
+  const { host, port, tls } = config.redis;
+  const reason = reasonOf(error);
+  if (error instanceof CertificateError) return reason;
+  if (/CertificateRequired/i.test(reason)) {
+    return "the server wants a certificate of its clients, which is not possible here: set its tls-auth-clients to no";
+  }
+  const explained = explainRedis(error);
+  if (explained !== reason || host.startsWith("/")) return explained;
+  if (tls && /^[+-]/.test(await answerTo(host, port, "PING\r\n"))) {
+    return "the server speaks no TLS there: set redis.port to its tls-port; or redis.tls to false, and redis:// " +
+      "in REDIS_URL";
+  }
+  if (!tls && await speaksTls(host, port)) {
+    return "the server speaks TLS: set redis.tls to true, or use rediss:// in REDIS_URL";
+  }
+  return reason;
 }

@@ -9,8 +9,12 @@
  */
 
 import { Buffer } from "node:buffer";
+import { once } from "node:events";
+import { connect } from "node:tls";
 import type { Config } from "../config/load.ts";
-import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { redisTrust } from "../config/tls.ts";
+import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { addressOf, explainConnecting } from "./explain.ts";
 
 /** A reply: texts are views of bytes. */
 export type Reply = Buffer | number | null | Reply[] | ReplyError;
@@ -35,9 +39,12 @@ interface Open {
   missing: number;
 }
 
+/** What is needed of a connection. */
+type Bytes = Pick<Deno.Conn, "read" | "write" | "close">;
+
 /** One connection; commands run one after the other. A failure closes it: open another one. */
 export class RespConnection {
-  #connection: Deno.Conn;
+  #connection: Bytes;
   #timeoutMs: number;
   #chunk: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   #start = 0;
@@ -50,7 +57,7 @@ export class RespConnection {
   /** the call before, whose reply comes first */
   #before: Promise<unknown> = Promise.resolve();
 
-  private constructor(connection: Deno.Conn, timeoutMs: number) {
+  private constructor(connection: Bytes, timeoutMs: number) {
     this.#connection = connection;
     this.#timeoutMs = timeoutMs;
   }
@@ -58,13 +65,14 @@ export class RespConnection {
   /**
    * Connects, authenticates and selects the database.
    * @throws {ConnectionError} with the address and the reason
+   * @throws {ConfigError} where `redis.tls_ca_file` is none
    */
   static async open(config: Config): Promise<RespConnection> {
     const { host: hostname, port, tls, username, password, db, command_timeout_ms } = config.redis;
-    const connecting: Promise<Deno.Conn> = hostname.startsWith("/")
+    const connecting: Promise<Bytes> = hostname.startsWith("/")
       ? Deno.connect({ transport: "unix", path: hostname })
       : tls
-      ? Deno.connectTls({ hostname, port })
+      ? connectByTls(config)
       : Deno.connect({ hostname, port });
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
@@ -91,8 +99,10 @@ export class RespConnection {
       }
       return self;
     } catch (cause) {
+      if (cause instanceof ConfigError) throw cause;
+      const why = await explainConnecting(cause, config);
       throw new ConnectionError(
-        `Cannot connect to Redis at ${hostname}:${port}: connection failed: ${reasonOf(cause)}`,
+        `Cannot connect to Redis at ${addressOf(config)}: connection failed: ${why}`,
         { cause },
       );
     }
@@ -367,6 +377,40 @@ export class RespConnection {
     this.#chunk = chunk;
     this.#chunks?.young.push(chunk);
   }
+}
+
+/** Connects by TLS to a server that is trusted. Deno's own TLS can trust no certificate but an authority's. */
+async function connectByTls({ redis }: Config): Promise<Bytes> {
+  const { host, port } = redis;
+  const trust = redisTrust(redis);
+  const socket = connect({ host, port, ...trust.options });
+  trust.guard(socket);
+  socket.setNoDelay(true);
+  // An alert of the server is told here, and does not end the stream by itself.
+  let failure: Error | undefined;
+  socket.on("error", (error) => failure = error);
+  await once(socket, "secureConnect");
+  if (socket.errored) throw socket.errored; // the guard has closed it
+  const arriving = socket[Symbol.asyncIterator]();
+  let arrived = Buffer.alloc(0);
+  return {
+    read: async (into) => {
+      if (arrived.length === 0) {
+        const { value, done } = await arriving.next();
+        if (done && failure) throw failure;
+        if (done) return null;
+        arrived = value;
+      }
+      const count = arrived.copy(into);
+      arrived = arrived.subarray(count);
+      return count;
+    },
+    write: (bytes) =>
+      new Promise((resolve, reject) =>
+        socket.write(bytes, (error) => error ? reject(error) : resolve(bytes.length))
+      ),
+    close: () => socket.destroy(),
+  };
 }
 
 const unknownReply = (type: number) =>

@@ -20,7 +20,11 @@ Deno.test("addresses of PostgreSQL, with each parameter", () => {
     "postgresql://h/db?user=me&password=p": {},
     "postgresql://me:p@other/x?host=h&dbname=db": {},
     "postgresql://me:p@[::1]:5/db": { host: "::1", port: 5 },
-    "postgresql://me:p@h/db?sslmode=require": { ssl: true },
+    "postgresql://me:p@h/db?sslmode=require": { ssl: "require" },
+    "postgresql://me:p@h/db?sslmode=verify-ca&sslrootcert=%2Fa%20b.pem": {
+      ssl: "verify-ca",
+      sslrootcert: "/a b.pem",
+    },
     "postgresql://me:p@h/db?sslmode=verify-full": { ssl: true },
     "postgresql://me:p@h/db?ssl=true": { ssl: true },
     "postgresql://me:p@h/db?sslmode=disable": {},
@@ -48,6 +52,7 @@ Deno.test("addresses of Redis, with each parameter", () => {
   const cases: Record<string, Partial<ReturnType<typeof redis>>> = {
     "redis://h": {},
     "rediss://h:6380": { tls: true, port: 6380 },
+    "rediss://h?ssl_ca_certs=a.pem": { tls: true, tls_ca_file: "a.pem" },
     "redis://:p@h/2": { password: "p", db: 2 },
     "redis://me:a%zb@h?db=3": { username: "me", password: "a%zb", db: 3 },
     "redis://h?password=p": { password: "p" },
@@ -102,6 +107,9 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
     [redis, "unix://:s3cret@", /expected one host/],
     [database, "postgresql://me:s3cret@h/db?sslmode=bogus", /sslmode=bogus/],
     [database, "postgresql://me:s3cret@h/db?sslmode=prefer", /sslmode=prefer/],
+    [database, "postgresql://me:s3cret@h/db?sslmode=allow", /may go on without TLS; use/],
+    [database, "postgresql://me:s3cret@h/db?sslrootcert=a.pem", /needs an sslmode/],
+    [redis, "redis://:s3cret@h?ssl_ca_certs=a.pem", /only with rediss:/],
     [database, "postgresql://me:s3cret@h/db?currentSchema=app", /parameter currentSchema/],
     [database, "postgresql://me:s3cret@h/db?port=99999", /port from 1 to 65535/],
     [redis, "redis:/:s3cret@h", /REDIS_URL holds no address/],
@@ -124,10 +132,12 @@ Deno.test("an address that is written is read as the same, and shown without its
   const word = fc.string({ unit: "grapheme", minLength: 1 }).filter((text) => text.isWellFormed());
   const host = fc.constantFrom("localhost", "10.0.0.1", "::1", "bücher", "/var/run/a?b%20#@");
   const name = fc.oneof(word, fc.constantFrom(".", "..", "a/b", "?", "#", "%2e"));
+  const mode = fc.constantFrom(false, true, "require" as const, "verify-ca" as const);
   const secret = word.map((text) => `s3cret${text}s3cret`);
   fc.assert(
-    fc.property(host, name, word, secret, fc.boolean(), (host, name, user, password, ssl) => {
-      const address = { host, port: 5432, database: name, user, password, ssl };
+    fc.property(host, name, word, secret, mode, (host, name, user, password, ssl) => {
+      const file = ssl === false ? {} : { sslrootcert: name };
+      const address = { host, port: 5432, database: name, user, password, ssl, ...file };
       assert.deepEqual(database(databaseUrlOf(address)), address);
       assert(!shown(databaseUrlOf(address)).includes("s3cret"));
       const other = { host, port: 6379, db: 3, username: user, password, tls: false };

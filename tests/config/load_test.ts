@@ -13,6 +13,7 @@ Deno.test("config: the original's file loads unchanged", () => {
       user: "redis",
       password: "redis",
       ssl: false,
+      sslrootcert: null,
       options: null,
       application_name: "writebehind",
       schema: null,

@@ -3,8 +3,11 @@
  * @module
  */
 
+import type { TLSSocket } from "node:tls";
+import type { EventEmitter } from "node:events";
 import pg from "pg";
 import type { Config } from "../../config/load.ts";
+import { answerTo, postgresTrust, type Trust } from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
 
@@ -38,6 +41,22 @@ SELECT set_config('search_path', coalesce(quote_ident($1), concat_ws(', ',
          (SELECT string_agg(DISTINCT quote_ident(schema), ', ') FROM hidden))), false)
  WHERE $1::text IS NOT NULL OR EXISTS (SELECT FROM hidden)`;
 
+/** What pg has, and its types do not. */
+interface OwnClient {
+  connection: EventEmitter & { stream: TLSSocket };
+}
+
+/** A client that sends no password to a server that is not trusted. */
+function guardedClient(trust: Trust): typeof pg.Client {
+  return class extends pg.Client {
+    constructor(config?: string | pg.ClientConfig) {
+      super(config);
+      const { connection } = this as unknown as OwnClient;
+      connection.on("sslconnect", () => trust.guard(connection.stream));
+    }
+  };
+}
+
 class DisposablePool extends pg.Pool implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.ending) await this.end();
@@ -48,10 +67,12 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
  * older than 16
+ * @throws {ConfigError} where `postgresql.sslrootcert` is none
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
-  const { host, port, database, user, password, ssl, options, application_name, schema } =
+  const { host, port, database, user, password, options, application_name, schema } =
     config.postgresql;
+  const trust = host.startsWith("/") ? null : postgresTrust(config.postgresql);
   const tables = ["writebehind_offset", ...config.entities.map(({ table }) => table)];
   const pool = new DisposablePool({
     host,
@@ -59,7 +80,7 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     database,
     user,
     ...(password === null ? {} : { password }),
-    ssl,
+    ...(trust === null ? { ssl: false } : { ssl: trust.options, Client: guardedClient(trust) }),
     ...(options === null ? {} : { options }),
     // A sink keeps one connection a partition and one for its leases, beside those for queries.
     max: 11 + config.entities.length * config.streams.partitions,
@@ -102,19 +123,30 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     return pool;
   } catch (cause) {
     await pool.end();
-    throw new ConnectionError(
-      `Cannot use PostgreSQL at ${host}:${port}: ${explainPostgres(cause, config)}`,
-      { cause },
-    );
+    const why = await explainPostgres(cause, config);
+    throw new ConnectionError(`Cannot use PostgreSQL at ${host}:${port}: ${why}`, { cause });
   }
 }
 
-function explainPostgres(error: unknown, config: Config): string {
-  const { database, user } = config.postgresql;
-  const code = (error as { code?: string }).code;
+async function explainPostgres(error: unknown, config: Config): Promise<string> {
+  const { host, port, database, user } = config.postgresql;
+  const { code, routine } = error as { code?: string; routine?: string };
+  const reason = reasonOf(error);
   if (code === "ECONNREFUSED") {
     return "connection refused: nothing listens there; start PostgreSQL, or set postgresql.host and " +
       "postgresql.port";
+  }
+  // Poolers and hosted servers have words of their own for it.
+  if (routine === PG_HBA || /\b(ssl|tls)|insecure/i.test(reason)) {
+    if (reason === "The server does not support SSL connections") {
+      return "the server speaks no TLS: turn its ssl on, or set postgresql.ssl to false";
+    }
+    if (
+      postgresTrust(config.postgresql) === null && await answerTo(host, port, SSL_REQUEST) === "S"
+    ) {
+      return `${reason}: the server speaks TLS, set postgresql.ssl to true, or sslmode=verify-full in DATABASE_URL`;
+    }
+    return reason;
   }
   if (code === "28P01" || code === "28000") {
     return `authentication failed for user ${user}: check postgresql.user and postgresql.password`;
@@ -122,8 +154,14 @@ function explainPostgres(error: unknown, config: Config): string {
   if (code === "3D000") {
     return `there is no database ${database}: create it, or set postgresql.database`;
   }
-  if (/must be a string/.test(reasonOf(error))) {
+  if (/must be a string/.test(reason)) {
     return `the server wants a password for user ${user}: set postgresql.password`;
   }
-  return reasonOf(error);
+  return reason;
 }
+
+/** Where the server decides by its pg_hba.conf, whatever the language of its messages. */
+const PG_HBA = "ClientAuthentication";
+
+/** libpq's question whether the server speaks TLS; `S` is yes. */
+const SSL_REQUEST = "\x00\x00\x00\x08\x04\xd2\x16\x2f";

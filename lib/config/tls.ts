@@ -1,0 +1,194 @@
+/**
+ * TLS to a server: which certificates are trusted, and why one is not. The check is ours, since Deno can trust no
+ * certificate of a server by itself, unless that has signed itself, and calls one that has expired unverifiable.
+ * @module
+ */
+
+import type { Buffer } from "node:buffer";
+import { X509Certificate } from "node:crypto";
+import { connect as connectPlainly, type Socket } from "node:net";
+import {
+  checkServerIdentity,
+  connect,
+  type ConnectionOptions,
+  type PeerCertificate,
+  type TLSSocket,
+} from "node:tls";
+import { ConfigError, reasonOf } from "../core/errors.ts";
+import type { Config } from "./config.ts";
+
+/** libpq's modes without those that may go on without TLS. */
+export type SslMode = Exclude<Config["postgresql"]["ssl"], boolean>;
+
+/** The mode that `postgresql.ssl` means. */
+export function sslModeOf({ ssl, sslrootcert }: Pick<Config["postgresql"], "ssl" | "sslrootcert">) {
+  if (ssl === false || ssl === "disable") return "disable";
+  // As in libpq: a weaker mode would make the system's authorities pointless.
+  if (ssl === true || sslrootcert === SYSTEM) return "verify-full";
+  return ssl === "require" && sslrootcert !== null ? "verify-ca" : ssl;
+}
+
+/** libpq's word for the authorities that are trusted anyway. */
+const SYSTEM = "system";
+
+/** What to trust: the host that is asked for, the mode, and the file of certificates with the key that names it. */
+export interface TrustSettings {
+  readonly host: string;
+  readonly mode: Exclude<SslMode, "disable">;
+  readonly file: string | null;
+  readonly key: string;
+  /** what helps where the certificate is for other names */
+  readonly misnamed: string;
+}
+
+/** Options for `tls.connect`; a socket made with them must be guarded before anything is sent. */
+export interface Trust {
+  readonly options: ConnectionOptions;
+  /** Destroys the socket, with the reason, where the server's certificate is not trusted. */
+  guard(socket: TLSSocket): void;
+}
+
+/**
+ * Reads what is trusted.
+ * @throws {ConfigError} where the file cannot be read, or holds no certificate
+ */
+export function trustOf(settings: TrustSettings): Trust {
+  const { host, mode, file, key } = settings;
+  const own = file === null ? null : certificatesIn(file, key);
+  const pins = own?.map((pem) => new X509Certificate(pem).raw) ?? [];
+  const named = (_: string, certificate: PeerCertificate) => checkServerIdentity(host, certificate);
+  return {
+    options: {
+      ...(own === null ? {} : { ca: own }),
+      rejectUnauthorized: false, // the guard rejects
+      checkServerIdentity: mode === "verify-full" ? named : () => undefined,
+    },
+    guard: (socket) => {
+      socket.prependOnceListener("secureConnect", () => {
+        const why = mode === "require" ? undefined : objection(socket, settings, pins);
+        if (why !== undefined) socket.destroy(new CertificateError(why));
+      });
+    },
+  };
+}
+
+/** The trust of the section `redis`. */
+export function redisTrust({ host, tls_ca_file: file }: Config["redis"]): Trust {
+  const misnamed = "set redis.host to one of them";
+  return trustOf({ host, mode: "verify-full", file, key: "redis.tls_ca_file", misnamed });
+}
+
+/** The trust of the section `postgresql`; `null` without TLS. */
+export function postgresTrust(postgresql: Config["postgresql"]): Trust | null {
+  const { host, sslrootcert } = postgresql;
+  const file = sslrootcert === SYSTEM ? null : sslrootcert;
+  const mode = sslModeOf(postgresql);
+  if (mode === "disable") return null;
+  const misnamed = "set postgresql.host to one of them, or postgresql.ssl to verify-ca";
+  return trustOf({ host, mode, file, key: "postgresql.sslrootcert", misnamed });
+}
+
+/** The server's certificate is not trusted; the message says what to do. */
+export class CertificateError extends Error {}
+
+function objection(
+  socket: TLSSocket,
+  { host, mode, file, key, misnamed }: TrustSettings,
+  pins: readonly Buffer[],
+): string | undefined {
+  if (socket.authorized) return undefined;
+  const certificate = socket.getPeerCertificate();
+  const { raw, valid_from, valid_to, issuer, subject, subjectaltname } = certificate;
+  if (raw === undefined) return "the server has shown no certificate";
+  if (Date.parse(valid_to) < Date.now()) {
+    return `the server's certificate has expired on ${day(valid_to)}: renew it`;
+  }
+  if (Date.parse(valid_from) > Date.now()) {
+    return `the server's certificate is not valid before ${day(valid_from)}: check the clocks`;
+  }
+  const code = String(socket.authorizationError);
+  if (code !== MISNAMED && !pins.some((pin) => pin.equals(raw))) {
+    const name = shownName(issuer);
+    const signer = name === shownName(subject) ? "itself" : `the authority ${name}`;
+    const trusted = file === null ? "is not trusted" : `is not in ${file}`;
+    return `the server's certificate is signed by ${signer}, which ${trusted} (${code}): set ${key} to a file ` +
+      "with the certificate of the authority, or of the server";
+  }
+  if (mode === "verify-full" && checkServerIdentity(host, certificate) !== undefined) {
+    const names = clean(
+      subjectaltname?.replaceAll(/\b(DNS|IP Address):/g, "") ?? shownName(subject),
+    );
+    return `the server's certificate is for ${names}, not for ${host}: ${misnamed}`;
+  }
+}
+
+/** Node's code for a certificate that is trusted, and for other names. */
+const MISNAMED = "ERR_TLS_CERT_ALTNAME_INVALID";
+
+const day = (time: string) => new Date(time).toISOString().slice(0, 10);
+
+function shownName(name: PeerCertificate["issuer"] | undefined): string {
+  return clean(
+    Object.entries(name ?? {}).map(([part, value]) => `${part}=${value}`).join(", "),
+  );
+}
+
+/** A server may have put anything into its certificate. */
+const clean = (text: string) => text.replaceAll(/\p{Cc}/gu, " ").slice(0, 200);
+
+/** The certificates of a PEM file, each as PEM; keys and comments are left out. */
+function certificatesIn(file: string, key: string): string[] {
+  const refuse = (what: string, cause?: unknown) =>
+    new ConfigError(
+      `${key}: ${what}; expected the path of a PEM file with the certificate of an authority, or of ` +
+        "the server",
+      { cause },
+    );
+  let text: string;
+  try {
+    if (!Deno.statSync(file).isFile) throw new Error("it is no file");
+    text = Deno.readTextFileSync(file);
+  } catch (error) {
+    throw refuse(`cannot read ${file} (${reasonOf(error)})`, error);
+  }
+  const found = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g);
+  if (found === null) throw refuse(`${file} holds no certificate`);
+  try {
+    for (const pem of found) new X509Certificate(pem);
+  } catch (error) {
+    throw refuse(`a certificate in ${file} is damaged (${reasonOf(error)})`, error);
+  }
+  return found;
+}
+
+/** How long a server may take to show what it speaks, in ms. */
+const PATIENCE_MS = 2000;
+
+/** Whether a server begins a connection by TLS, with any certificate. */
+export async function speaksTls(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port, rejectUnauthorized: false });
+  return await firstOf(socket, "secureConnect") !== null;
+}
+
+/** What a server answers first to these bytes without TLS; "" for nothing. */
+export async function answerTo(host: string, port: number, bytes: string): Promise<string> {
+  const socket = connectPlainly({ host, port });
+  socket.write(bytes, "latin1");
+  return await firstOf(socket, "data") ?? "";
+}
+
+/** What comes with the event, as text; `null` where the socket closes before. */
+function firstOf(socket: Socket, event: "secureConnect" | "data"): Promise<string | null> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => socket.destroy(), PATIENCE_MS);
+    socket.once(event, (data?: Buffer) => {
+      resolve(data?.toString("latin1") ?? "");
+      socket.destroy();
+    });
+    socket.on("error", () => {}); // then it closes
+    socket.once("close", () => {
+      clearTimeout(timer);
+      resolve(null);
+    });
+  });
+}
