@@ -84,25 +84,32 @@ export class StreamReader {
     bulk.recycle();
     const items: Item[] = [];
     let bytes = 0;
+    let longest = 0;
     const take = (reply: Buffer, spans: readonly number[]) => {
-      bytes += spans.at(-1)! - spans[0]!;
+      const length = spans.at(-1)! - spans[0]!;
+      bytes += length;
+      longest = Math.max(longest, length);
       return decode(reply, spans);
     };
+    const sureToFit = Math.max(1, Math.floor(this.#maxBytes / max_bytes));
     // Redis has no limit of bytes here. The writers note the stream's longest payload, so that the count can be
     // chosen to fit in any case; if the entries are small, more are read.
+    // Other programs note nothing: of their entries the longest so far counts, and twice as many are read each time.
     const fitting = async () => {
-      const largest = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
+      const noted = Number(await bulk.call(["HGET", settings, "largest"]) ?? 0);
+      const largest = Math.max(noted, longest);
       const fits = largest === 0
-        ? size
+        ? sureToFit
         : Math.max(1, Math.floor((this.#maxBytes - bytes) / largest));
-      return Math.min(size - items.length, fits);
+      const next = noted > 0 ? fits : Math.min(fits, Math.max(sureToFit, 2 * items.length));
+      return Math.min(size - items.length, next);
     };
     let after = position;
     let more = true;
     if (wait) {
       // If there are none, Redis answers with what the next write appends. The count is so small that any entries
       // fit, since asking for the longest payload would cost a round trip.
-      const count = Math.min(size, Math.max(1, Math.floor(this.#maxBytes / max_bytes)));
+      const count = Math.min(size, sureToFit);
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
       for (const item of part) items.push(item);

@@ -72,3 +72,42 @@ Deno.test("a read that waits gives what is there at once, and what comes later w
     reader.close();
   }
 });
+
+Deno.test("large entries of another program, which notes no sizes, fit the memory from the first read on", async () => {
+  const most = 8 * MIB;
+  await using pipeline = await testPipeline({
+    write_behind: { batch_bytes: most },
+    documents: { max_bytes: 2 * MIB },
+  });
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const payload = randomBytes(MIB);
+  for (let n = 0; n < 60; n++) {
+    await redis.xadd(
+      keys.stream,
+      "*",
+      "doc_id",
+      `d${n}`,
+      "event_type",
+      "insert",
+      "ts",
+      "5",
+      "payload",
+      payload,
+    );
+  }
+  const reader = new StreamReader(config, keys);
+  try {
+    let read = 0;
+    for (let position = "0-0";;) {
+      const { items, more } = await reader.read(position, 10_000, false);
+      assert(items.length <= most / MIB + 1, `${items.length} MB at once`);
+      read += items.length;
+      if (!more) break;
+      position = items.at(-1)!.streamId;
+    }
+    assert.equal(read, 60);
+  } finally {
+    reader.close();
+  }
+});
