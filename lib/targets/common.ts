@@ -46,7 +46,10 @@ export function storable(text: string): string {
   return text.replaceAll("\0", "").toWellFormed();
 }
 
-/** Documents, so many at a time that their payloads fit `maxBytes`, and at least one. */
+/** So many documents are replayed in one transaction, which holds up the sink: some tenths of a second, if all fail. */
+const MOST_AT_ONCE = 200;
+
+/** Documents, so many at a time that their payloads fit `maxBytes`, at least one and at most 200. */
 export function* fitting(
   found: Iterable<ParkedDocument & { bytes: number }>,
   maxBytes: number,
@@ -54,7 +57,7 @@ export function* fitting(
   let chunk: ParkedDocument[] = [];
   let held = 0;
   for (const { bytes, ...document } of found) {
-    if (chunk.length > 0 && held + bytes > maxBytes) {
+    if (chunk.length === MOST_AT_ONCE || chunk.length > 0 && held + bytes > maxBytes) {
       yield chunk;
       [chunk, held] = [[], 0];
     }
