@@ -60,10 +60,26 @@ async function recordOnce(redis: Redis, config: Config, entity: string): Promise
 
 /** The number of partitions that an entity has in Redis; `null` where nothing was ever written. */
 async function readShape(redis: Redis, config: Config, entity: string): Promise<number | null> {
-  const { streams, settings } = keyFamilies(config.streams);
   const record = await redis.hget(recordOf(config, entity), "partitions");
   if (record !== null) return Number(record);
-  // What older versions, or the original project, have written before there was a record.
+  const looks = looking.get(config) ?? new Map<string, Promise<number | null>>();
+  looking.set(config, looks);
+  const look = looks.get(entity) ??
+    readOldShape(redis, config, entity).finally(() => looks.delete(entity));
+  looks.set(entity, look);
+  return await look;
+}
+
+/** Looks under way: all partitions of a sink claim at once, and a look is some hundred commands. */
+const looking = new WeakMap<Config, Map<string, Promise<number | null>>>();
+
+/** What older versions, or the original project, have written before there was a record. */
+async function readOldShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+): Promise<number | null> {
+  const { streams, settings } = keyFamilies(config.streams);
   const pipeline = redis.pipeline().exists(streams + entity);
   for (let partition = 0; partition < MOST_PARTITIONS; partition++) {
     pipeline.hget(`${settings}{${entity}-${partition}}`, "partitions");

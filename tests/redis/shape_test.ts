@@ -81,3 +81,13 @@ Deno.test("256 first writes at once look once how many partitions there are", as
   // One look asks for the settings of 256 partitions, and for the record before and after.
   assert.equal(await callsOf(redis, "hget") - before, 258);
 });
+
+Deno.test("the partitions of a sink share the look at a Redis that was never written", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 8 } });
+  const { redis, pool, config } = pipeline;
+  const before = await callsOf(redis, "hget");
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  await sink.drain();
+  const asked = await callsOf(redis, "hget") - before;
+  assert(asked < 4 * 256, `${asked} commands`);
+});
