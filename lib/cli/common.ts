@@ -32,6 +32,14 @@ export function number(text: string): number {
   return value;
 }
 
+/** Reads an option's port. */
+export function port(text: string): number {
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65535) {
+    throw new InvalidArgumentError("Expected a port, 0 to 65535.");
+  }
+  return Number(text);
+}
+
 export const CONFIG = [
   "--config <file>",
   "the configuration file (default: config/config.yaml)",
@@ -51,9 +59,7 @@ export function quoted(text: string): string {
 
 /** A message as one line that no terminal interprets. */
 export function oneLine(text: string): string {
+  const line = text.split(/[\r\n]+/).map((part) => part.trim()).filter(Boolean).join("; ");
   // deno-lint-ignore no-control-regex
-  return text.replace(/\s*[\r\n]+\s*/g, "; ").replace(/[\u0000-\u001f]/g, escaped).replace(
-    UNPRINTABLE,
-    escaped,
-  );
+  return line.replace(/[\u0000-\u001f]/g, escaped).replace(UNPRINTABLE, escaped);
 }

@@ -94,7 +94,10 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
     if (usage !== undefined) return usage;
     // An error thrown on purpose says what to do; for any other, the stack helps most.
     const known = error instanceof WriteBehindError || !(error instanceof Error);
-    logFailure(known ? reasonOf(error) : error.stack ?? error.message);
+    // Such as a full disk behind `>`. The text of the system is all there is.
+    if (error instanceof Error && /\(os error \d+\)$/.test(error.message) && !known) {
+      logFailure(`Cannot write or read: ${error.message}`);
+    } else logFailure(known ? reasonOf(error) : error.stack ?? error.message);
     return error instanceof InterruptedError ? 130 : 1;
   }
 }

@@ -5,7 +5,7 @@ import type { Config } from "../config/load.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { CONFIG, configured, ENTITY, number } from "./common.ts";
+import { CONFIG, configured, ENTITY, port } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 
 /** Reports at most this often, in ms. */
@@ -28,8 +28,8 @@ async function runSink(
   const config = await configured(path);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
-  const sink = consumePeriodically(redis, target, config, entity);
   await using served = metrics === undefined ? null : await serve(redis, config, metrics);
+  const sink = consumePeriodically(redis, target, config, entity);
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
   const { name } = target.describe();
   console.log(`carrying ${entity} events on to ${name}; Ctrl-C stops after the running batch`);
@@ -37,7 +37,13 @@ async function runSink(
   const report = () => {
     const { events, rows } = sink.status;
     const line = `${events} events applied, ${rows} rows`;
-    if (line !== reported) console.log(reported = line);
+    if (line === reported) return;
+    reported = line;
+    try {
+      console.log(line);
+    } catch {
+      // Standard output is full: events are carried on all the same.
+    }
   };
   const timer = setInterval(report, REPORT_MS);
   if (!signal.aborted) {
@@ -71,6 +77,6 @@ export function addSink(program: Command): void {
     .option(...CONFIG)
     .option(...ENTITY)
     .option("--until-eof", "stop when standard input closes, too")
-    .option("--metrics <port>", "serve /metrics for Prometheus on loopback", number)
+    .option("--metrics <port>", "serve /metrics for Prometheus on loopback", port)
     .action((options: SinkOptions) => interruptible((signal) => runSink(options, signal)));
 }

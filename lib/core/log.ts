@@ -98,5 +98,16 @@ function logged(event: object): Record<string, unknown> {
 
 /** An address in a message is shown without its password. */
 export function redacted(text: string): string {
-  return text.replaceAll(/(:\/\/[^:@/\s]*:)[^@\s]*@/g, "$1***@");
+  // Piece by piece: one pattern over all of it would take the square of its length.
+  const pieces = text.split("@");
+  const last = pieces.pop()!;
+  return [...pieces.map(withoutPassword), last].join("@");
+}
+
+/** What comes before an `@`: the password of an address at its end is hidden. */
+function withoutPassword(text: string): string {
+  const word = text.split(/\s/).at(-1)!;
+  const user = /:\/\/[^:/]*:/.exec(word);
+  if (user === null) return text;
+  return `${text.slice(0, text.length - word.length + user.index)}${user[0]}***`;
 }

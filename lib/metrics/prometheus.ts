@@ -4,7 +4,7 @@
  */
 
 import prometheus from "prom-client";
-import { reasonOf } from "../core/errors.ts";
+import { ConfigError, reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { loadMetrics } from "./counters.ts";
 import type { Sampler } from "./sampler.ts";
@@ -19,7 +19,7 @@ export interface MetricsServer extends AsyncDisposable {
  * Serves `/metrics` on loopback.
  * @param sampler takes a sample for each scrape
  * @param port 0 takes a free one
- * @throws where the port is taken
+ * @throws {ConfigError} where the port is taken, or may not be used
  */
 export function serveMetrics(
   redis: RedisConnection,
@@ -59,8 +59,8 @@ export function serveMetrics(
     }
     return await registry.metrics();
   };
-  const server = Deno.serve(
-    { hostname: "127.0.0.1", port, onListen: () => {} },
+  const server = listening(
+    port,
     async (request) => {
       if (new URL(request.url).pathname !== "/metrics") {
         return new Response("see /metrics\n", { status: 404 });
@@ -76,4 +76,18 @@ export function serveMetrics(
     url: `http://127.0.0.1:${server.addr.port}/metrics`,
     [Symbol.asyncDispose]: () => server.shutdown(),
   };
+}
+
+function listening(port: number, handler: Deno.ServeHandler): Deno.HttpServer<Deno.NetAddr> {
+  try {
+    return Deno.serve({ hostname: "127.0.0.1", port, onListen: () => {} }, handler);
+  } catch (error) {
+    const why = error instanceof Deno.errors.AddrInUse
+      ? "another process has taken it"
+      : reasonOf(error);
+    throw new ConfigError(
+      `Cannot serve metrics at 127.0.0.1:${port}: ${why}; choose another port by --metrics`,
+      { cause: error },
+    );
+  }
 }

@@ -49,7 +49,7 @@ export async function ask(
       });
     }
     // RediSearch 2.8, 2.10 and 8 word it differently.
-    if (/no such index|unknown index name|index.*not.?found/i.test(reason)) {
+    if (/no such index|unknown index name|index.{0,100}not.?found/i.test(reason)) {
       throw new SearchError(
         "no_index",
         `Cannot search ${index}: there is no such index; make it by createSearchIndex`,

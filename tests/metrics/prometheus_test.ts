@@ -31,3 +31,16 @@ Deno.test("Prometheus scrapes counters, lag and freshness", async () => {
     assert.match(line, /^writebehind_\w+(\{.*\})? [\d.e+-]+$/);
   }
 });
+
+Deno.test("a port that is taken is refused in one line", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  await using sampler = new Sampler(redis, config);
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr as Deno.NetAddr;
+  assert.throws(() => serveMetrics(redis, sampler, port), {
+    name: "ConfigError",
+    message:
+      `Cannot serve metrics at 127.0.0.1:${port}: another process has taken it; choose another port by --metrics`,
+  });
+});
