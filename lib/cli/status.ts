@@ -47,13 +47,16 @@ export async function runStatus(options: StatusOptions): Promise<void> {
     for (const reason of away) console.log(reason);
     for (const partition of partitions) console.log(lineOf(partition));
   }
-  if (away.length > 0 || partitions.some(({ stuck, doubts }) => stuck.length + doubts.length > 0)) {
+  if (away.length > 0 || partitions.some(needsAttention)) {
     Deno.exitCode = 1;
   }
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it; the process ends here anyway.
   target?.close().catch(() => {});
 }
+
+const needsAttention = ({ stuck, doubts, warnings }: PartitionStatus) =>
+  stuck.length + doubts.length + warnings.length > 0;
 
 function answered<T>(work: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout>;
@@ -78,6 +81,8 @@ function lineOf(status: PartitionStatus): string {
       ? `STUCK: ${oneLine(stuck.join("; "))}`
       : doubts.length > 0
       ? `DOUBTFUL: rows may be missing or old, run deno task verify: ${oneLine(doubts.join("; "))}`
+      : status.warnings.length > 0
+      ? `WARNING: ${oneLine(status.warnings.join("; "))}`
       : status.lagEvents === null
       ? "unknown"
       : "ok",

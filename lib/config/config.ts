@@ -160,6 +160,8 @@ export interface Config {
     readonly retry_max_ms: number;
     /** a sink that is silent for so long, in seconds, is replaced. @default {8} */
     readonly lease_seconds: number;
+    /** from this lag on, in seconds, `status` warns. @default {60} */
+    readonly warn_lag_seconds: number;
   };
   /** the search index */
   readonly search_index: {

@@ -194,6 +194,7 @@ const sections = mapping({
     retry_base_ms: whole(50, 1, LONGEST_MS),
     retry_max_ms: whole(5000, 1, LONGEST_MS),
     lease_seconds: positive(8, LONGEST_SECONDS),
+    warn_lag_seconds: positive(60, LONGEST_SECONDS),
   }),
   search_index: section({
     create_index: flag(true),

@@ -4,10 +4,12 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
-import { type Lag, readLag } from "../redis/streams.ts";
+import { type Lag, lastGeneratedId, readLag } from "../redis/streams.ts";
+import { countUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -45,6 +47,8 @@ export interface PartitionStatus {
   stuck: string[];
   /** why rows may be missing or old, until a verify has looked; empty where nothing says so */
   doubts: string[];
+  /** what else somebody should see to, though the partition goes on; empty where there is nothing */
+  warnings: string[];
 }
 
 /**
@@ -75,9 +79,12 @@ export async function readStatus(
   entityConfig(config, entity);
   if (redis) await checkShape(redis, config, entity);
   const opened = target && targetOf(target, config);
-  return await Promise.all(
+  const partitions = await Promise.all(
     allPartitions(config, entity).map((keys) => partitionStatus(redis, opened, config, keys)),
   );
+  // The index is of the whole entity: told once.
+  if (redis) partitions[0]!.warnings.push(...await lookAtIndex(redis, config, entity));
+  return partitions;
 }
 
 async function partitionStatus(
@@ -92,6 +99,7 @@ async function partitionStatus(
   const stuck: string[] = [];
 
   const doubts: string[] = [];
+  const warnings: string[] = [];
   let lag: Lag | null = null;
   if (redis && target && offsets && standing) {
     const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
@@ -109,6 +117,18 @@ async function partitionStatus(
       lag.seconds,
       standing.leaseSeconds === null ? Infinity : -standing.leaseSeconds,
     );
+    const { warn_lag_seconds } = config.write_behind;
+    if (lag.seconds >= warn_lag_seconds) {
+      warnings.push(
+        `the lag is ${
+          lag.seconds.toFixed(0)
+        } s, from write_behind.warn_lag_seconds (${warn_lag_seconds}) on`,
+      );
+    }
+    if (lag.events > 0 && standing.waitsFor !== null) {
+      warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
+    }
+    await lookAtIds(redis, stream, stuck, warnings);
     if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
     }
@@ -137,7 +157,50 @@ async function partitionStatus(
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     stuck,
     doubts,
+    warnings,
   };
+}
+
+/** A stream's ids may run ahead of the clock of Redis by so much, in ms, before it is told. */
+const AHEAD_MS = 60_000;
+
+/** Redis gives each event a higher id than the one before, so a wrong clock, or another program's id, stays. */
+async function lookAtIds(
+  redis: RedisConnection,
+  stream: string,
+  stuck: string[],
+  warnings: string[],
+): Promise<void> {
+  const last = await lastGeneratedId(redis, stream);
+  const [seconds] = await redis.time();
+  const ahead = Number(last.split("-")[0]) - Number(seconds) * 1000;
+  if (compareStreamIds(last, LAST_STREAM_ID) > 0) {
+    stuck.push(
+      `the last id of the stream, ${last}, is past the year 2248, so events are parked; run deno task mend`,
+    );
+  } else if (ahead > AHEAD_MS) {
+    warnings.push(
+      `the stream's ids are ${
+        Math.round(ahead / 1000)
+      } s ahead of the clock of Redis: it was set back, or another ` +
+        "program has written the id; events go on in their order",
+    );
+  }
+}
+
+/** Documents that no search finds. */
+async function lookAtIndex(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<string[]> {
+  if (!config.search_index.create_index) return [];
+  const { index_name } = entityConfig(config, entity);
+  const unindexed = await countUnindexed(redis, index_name);
+  return unindexed === null || unindexed === 0 ? [] : [
+    `${unindexed} documents could not be indexed by ${index_name}, and no search finds them; ` +
+    `FT.INFO ${index_name} has the last error`,
+  ];
 }
 
 /** Whether the last event that the target applied is missing in the stream, and no sink has rewound it yet. */

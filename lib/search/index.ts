@@ -121,6 +121,20 @@ async function readInfo(redis: RedisConnection, index: string): Promise<IndexInf
   };
 }
 
+/** How many documents RediSearch could not index; `null` where there is no such index. */
+export async function countUnindexed(
+  redis: RedisConnection,
+  index: string,
+): Promise<number | null> {
+  try {
+    return (await readInfo(redis, index)).failures;
+  } catch (error) {
+    // Who may not ask has nothing told; everything else of status is worth more.
+    if (error instanceof SearchError) return null;
+    throw error;
+  }
+}
+
 /** Waits until the documents that exist are indexed. */
 async function indexed(
   redis: RedisConnection,

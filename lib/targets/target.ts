@@ -199,6 +199,8 @@ export interface Standing {
   leaseSeconds: number | null;
   /** events that are parked now */
   parked: number;
+  /** who holds a lock that the owner's batch waits for, for people; `null` where nobody does, or it is not known */
+  waitsFor: string | null;
 }
 
 /** The state of partitions. Reads only; before any sink has run, every partition is at its beginning. */

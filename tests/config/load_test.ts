@@ -103,6 +103,7 @@ Deno.test("config: a file or a section with nothing in it is all defaults", () =
       retry_base_ms: 50,
       retry_max_ms: 5000,
       lease_seconds: 8,
+      warn_lag_seconds: 60,
     },
     metrics: { sample_interval_ms: 500, max_samples: 600, flush_interval_ms: 1000 },
   });

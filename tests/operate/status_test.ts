@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import {
   consumePeriodically,
+  createSearchIndex,
   insertDocument,
+  mendStreams,
   type PartitionStatus,
   readStatus,
   updateDocument,
@@ -34,6 +36,7 @@ Deno.test("status", (t) =>
         failures: 0,
         lastError: null,
         stuck: [],
+        warnings: [],
         doubts: [],
       });
     },
@@ -149,6 +152,74 @@ Deno.test("status", (t) =>
       assert.deepEqual(stuck, []);
       assert.equal(wentBack, 1);
       assert(wentBackAt instanceof Date);
+    },
+
+    "a lag past the limit, and the lock that a batch waits for, are told": async (pipeline) => {
+      const { redis, pool } = pipeline;
+      const config = pipeline.with({ write_behind: { warn_lag_seconds: 0.2 } });
+      await drain(pipeline);
+      await using sink = consumePeriodically(redis, pool, config, "session");
+      await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the claim" });
+      const warnings = async () => (await statusOf({ ...pipeline, config })).warnings.join("; ");
+      const other = await pool.connect();
+      try {
+        await other.query("SET application_name = 'a visitor'; BEGIN; LOCK TABLE sessions");
+        await insertDocument(redis, config, "session", { secret: 1 }, "a");
+        await waitFor(
+          async () => /waits for a lock.*lag is|lag is.*waits for a lock/.test(await warnings()),
+          {
+            what: "the warnings",
+          },
+        );
+        assert.match(
+          await warnings(),
+          /a lock of process \d+ \(a visitor, user \w+, idle in transaction, \w+\)/,
+        );
+        assert.match(await warnings(), /the lag is \d+ s/);
+      } finally {
+        await other.query("ROLLBACK; RESET application_name");
+        other.release();
+      }
+      await waitFor(async () => await warnings() === "", { what: "no warnings" });
+      await sink.stop();
+    },
+
+    "ids that a wrong clock has left behind are told": async (pipeline) => {
+      const { redis, config } = pipeline;
+      await drain(pipeline);
+      const add = async (id: string) => {
+        await redis.xadd("stream:session", id, "x", "y");
+        await redis.xdel("stream:session", id);
+        return await statusOf(pipeline);
+      };
+      const ahead = await add(`${Date.now() + 3_600_000}-0`);
+      assert.deepEqual(ahead.stuck, []);
+      assert.match(ahead.warnings.join(), /(359\d|360\d) s ahead of the clock of Redis/);
+      const far = await add("8796093022208-0");
+      assert.match(far.stuck.join(), /past the year 2248.*deno task mend/);
+      await mendStreams(redis, pipeline.pool, config, "session");
+      const mended = await statusOf(pipeline);
+      assert(!/2248/.test(mended.stuck.join()), mended.stuck.join());
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await drain(pipeline);
+      assert.deepEqual(
+        await statusOf(pipeline).then(({ parked, lagEvents }) => [parked, lagEvents]),
+        [0, 0],
+      );
+    },
+
+    "documents that no search finds are told": async (pipeline) => {
+      const { redis } = pipeline;
+      const config = pipeline.with({
+        search_index: { create_index: true, fields: [{ name: "n", type: "NUMERIC" }] },
+      });
+      await createSearchIndex(redis, config, "session");
+      await insertDocument(redis, config, "session", { n: "no number" }, "a");
+      const warnings = async () => (await statusOf({ ...pipeline, config })).warnings.join();
+      await waitFor(warnings, { what: "the warning" });
+      assert.match(await warnings(), /1 documents could not be indexed by idx:sessions/);
+      await redis.call("FT.DROPINDEX", "idx:sessions");
+      assert.equal(await warnings(), "");
     },
 
     "what a server that is away would know is null": async (pipeline) => {

@@ -19,6 +19,7 @@ const NOTHING: Standing = {
   live: false,
   leaseSeconds: null,
   parked: 0,
+  waitsFor: null,
 };
 
 interface StandingRow {
@@ -32,6 +33,17 @@ interface StandingRow {
   lease: number | null;
   parked: number;
 }
+
+/**
+ * Who blocks the session of a lease. Of its query only the first word is told: the rest may hold what is secret, and
+ * all of it is hidden from a user who may not see other users' queries.
+ */
+const BLOCKERS = `
+SELECT string_agg(concat('process ', a.pid, ' (',
+         concat_ws(', ', nullif(a.application_name, ''), 'user ' || a.usename, a.state,
+                   upper(substring(a.query FROM '^\\s*([A-Za-z]{1,20})'))), ')'), ', ' ORDER BY a.pid) AS blockers
+  FROM writebehind_lease l, unnest(pg_blocking_pids(l.backend_pid)) AS b (pid), pg_stat_activity a
+ WHERE l.stream = $1 AND a.pid = b.pid`;
 
 /** Offsets in the table `writebehind_offset`. */
 export class PostgresOffsets implements Offsets {
@@ -78,7 +90,17 @@ export class PostgresOffsets implements Offsets {
          LEFT JOIN writebehind_lease l USING (stream)`,
       [stream],
     );
-    const { last_id, events, witness, went_back, went_back_at, owner, live, lease, parked } = row!;
+    const {
+      last_id,
+      events,
+      witness,
+      went_back,
+      went_back_at,
+      owner,
+      live,
+      lease,
+      parked,
+    } = row!;
     return {
       offset: last_id,
       events: Number(events),
@@ -89,6 +111,20 @@ export class PostgresOffsets implements Offsets {
       live,
       leaseSeconds: lease,
       parked,
+      waitsFor: live ? await this.#blockers(stream) : null,
     };
+  }
+
+  async #blockers(stream: string): Promise<string | null> {
+    try {
+      const { rows: [row] } = await this.#pool.query<{ blockers: string | null }>(BLOCKERS, [
+        stream,
+      ]);
+      return row?.blockers ?? null;
+    } catch (error) {
+      // Such as a lease of another version: all else is worth being told.
+      if (isPostgresError(error)) return null;
+      throw error;
+    }
   }
 }

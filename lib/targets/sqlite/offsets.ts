@@ -26,6 +26,6 @@ export class SqliteOffsets implements Offsets {
       reader.call("standing", [stream]),
       isLocked(leaseFile(path, stream)),
     ]);
-    return { ...standing, live, leaseSeconds: null };
+    return { ...standing, live, leaseSeconds: null, waitsFor: null };
   }
 }

@@ -28,6 +28,7 @@ export const schema: Cases = {
       live: false,
       leaseSeconds: null,
       parked: 0,
+      waitsFor: null,
     });
   },
 

@@ -89,7 +89,7 @@ interface OffsetRow extends Columns {
 export function standing(
   db: Database,
   stream: string,
-): Omit<Standing, "live" | "leaseSeconds"> {
+): Omit<Standing, "live" | "leaseSeconds" | "waitsFor"> {
   return db.snapshot(() => {
     const row = db.get<OffsetRow>("SELECT * FROM writebehind_offset WHERE stream = ?", stream);
     const at = row?.went_back_at ?? null;
