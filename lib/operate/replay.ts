@@ -5,6 +5,7 @@
  */
 
 import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
@@ -22,6 +23,9 @@ import type {
   Settled,
   Target,
 } from "../targets/target.ts";
+
+/** The least time between two transactions on a partition, in ms: enough for its sink to claim it and apply a batch. */
+const SINKS_TURN_MS = 200;
 
 /** The outcome for a document, or for an entry that could not be decoded. */
 export interface ReplayOutcome {
@@ -97,13 +101,18 @@ export async function replayDeadLetters(
   const { batch_bytes } = config.write_behind;
   const by = { target: to.describe().name, process: String(Deno.pid) };
   for (const keys of allPartitions(config, entity)) {
+    let heldMs = 0;
     for await (const chunk of letters.documents(keys, selection, batch_bytes)) {
+      // The sink's batch waits for a transaction, and then reads anew what is parked: it gets as long as it had to wait.
+      if (heldMs > 0) await delay(Math.max(heldMs, SINKS_TURN_MS), signal);
       signal?.throwIfAborted();
       let outcomes: ReplayOutcome[] = [];
+      const began = performance.now();
       await letters.hold(keys, async (held) => {
         outcomes = await new Replay(redis, config, keys, held).run(chunk);
         return !dryRun;
       });
+      heldMs = performance.now() - began;
       for (const outcome of outcomes) {
         report[outcome.outcome]++;
         report.superseded += outcome.superseded;

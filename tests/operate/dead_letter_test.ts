@@ -342,6 +342,42 @@ Deno.test("dead letters", (t) =>
     },
   }, refuseBad));
 
+Deno.test("a long replay, all of which fails, lets the sink go on between its transactions", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (NOT payload ? 'bad')");
+  await using sink = consumePeriodically(redis, pool, config, "session");
+  await Promise.all(Array.from(
+    { length: 800 },
+    (_, n) => insertDocument(redis, config, "session", { bad: n }, `bad${n}`),
+  ));
+  await waitFor(() => sink.status.parked === 800, { what: "parked", deadlineMs: 60_000 });
+  let replaying = true;
+  const writing = (async () => {
+    for (let n = 0; replaying; n++) {
+      const { events } = sink.status;
+      await insertDocument(redis, config, "session", { n }, `good${n}`);
+      await waitFor(() => sink.status.events > events, { what: "the event", deadlineMs: 60_000 });
+    }
+  })();
+  const appliedAt: number[] = [];
+  sink.events.on("applied", () => appliedAt.push(performance.now()));
+  const settledAt: number[] = [];
+  const report = await replayDeadLetters(redis, pool, config, "session", { all: true }, {
+    onOutcome: () => settledAt.push(performance.now()),
+  });
+  replaying = false;
+  await writing;
+  assert.equal(report.failed, 800);
+  // Four transactions, and so three times between two of them.
+  const turns = [200, 400, 600].filter((first) =>
+    appliedAt.some((at) => at > settledAt[first - 1]! && at < settledAt[first]!)
+  );
+  assert(turns.length >= 2, `batches were applied in ${turns.length} of the 3 pauses`);
+  await sink.stop();
+  assert.equal((await rowsOf(pipeline)).size, sink.status.rows);
+});
+
 Deno.test("deno task dead-letter", async (t) => {
   await using pipeline = await testPipeline();
   const env = environmentOf(pipeline.config);
