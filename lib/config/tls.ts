@@ -44,7 +44,7 @@ export interface TrustSettings {
 /** Options for `tls.connect`; a socket made with them must be guarded before anything is sent. */
 export interface Trust {
   readonly options: ConnectionOptions;
-  /** Destroys the socket, with the reason, where the server's certificate is not trusted. */
+  /** Destroys the socket before anything is sent, with the reason, where the server's certificate is not trusted. */
   guard(socket: TLSSocket): void;
 }
 
@@ -64,6 +64,8 @@ export function trustOf(settings: TrustSettings): Trust {
       checkServerIdentity: mode === "verify-full" ? named : () => undefined,
     },
     guard: (socket) => {
+      // Deno tells an alert of the server as an error, and writes to it may fail as well; a client listens to one.
+      socket.on("error", () => {});
       socket.prependOnceListener("secureConnect", () => {
         const why = mode === "require" ? undefined : objection(socket, settings, pins);
         if (why !== undefined) socket.destroy(new CertificateError(why));
