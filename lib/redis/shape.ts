@@ -18,12 +18,18 @@ const recordOf = ({ streams }: Config, entity: string) => keyFamilies(streams).s
 
 /**
  * Sees that an entity has as many partitions in Redis as in the configuration.
+ * @param lookAgain false goes by a look at the partitions of up to a second ago, for the claims of one sink
  * @throws {ConfigError} where it has another number of them
  */
-export async function checkShape(redis: Redis, config: Config, entity: string): Promise<void> {
+export async function checkShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+  lookAgain: boolean = true,
+): Promise<void> {
   entityConfig(config, entity);
   const wanted = config.streams.partitions;
-  const found = await readShape(redis, config, entity);
+  const found = await readShape(redis, config, entity, lookAgain);
   if (found === null || found === wanted) return;
   throw new ConfigError(
     `streams.partitions: expected ${found}, as the first write of ${entity} has fixed it, got ${wanted}; use ${found}`,
@@ -59,19 +65,39 @@ async function recordOnce(redis: Redis, config: Config, entity: string): Promise
 }
 
 /** The number of partitions that an entity has in Redis; `null` where nothing was ever written. */
-async function readShape(redis: Redis, config: Config, entity: string): Promise<number | null> {
+async function readShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+  lookAgain: boolean,
+): Promise<number | null> {
   const record = await redis.hget(recordOf(config, entity), "partitions");
   if (record !== null) return Number(record);
-  const looks = looking.get(config) ?? new Map<string, Promise<number | null>>();
-  looking.set(config, looks);
-  const look = looks.get(entity) ??
-    readOldShape(redis, config, entity).finally(() => looks.delete(entity));
-  looks.set(entity, look);
-  return await look;
+  return await (lookAgain
+    ? readOldShape(redis, config, entity)
+    : sharedLook(redis, config, entity));
 }
 
-/** Looks under way: all partitions of a sink claim at once, and a look is some hundred commands. */
-const looking = new WeakMap<Config, Map<string, Promise<number | null>>>();
+/** How long a sink's other partitions go by the same look, in ms. */
+const LOOK_MS = 1000;
+
+/** Looks of sinks, by entity, and when they began. */
+const looks = new WeakMap<Config, Map<string, { at: number; shape: Promise<number | null> }>>();
+
+/** All partitions of a sink claim at about the same time, and a look is some hundred commands: they share it. */
+function sharedLook(redis: Redis, config: Config, entity: string): Promise<number | null> {
+  const known = looks.get(config) ??
+    new Map<string, { at: number; shape: Promise<number | null> }>();
+  looks.set(config, known);
+  const now = performance.now();
+  const last = known.get(entity);
+  if (last && now - last.at < LOOK_MS) return last.shape;
+  const shape = readOldShape(redis, config, entity);
+  known.set(entity, { at: now, shape });
+  // The next claim looks for itself; who asked has the error.
+  shape.catch(() => known.delete(entity));
+  return shape;
+}
 
 /** What older versions, or the original project, have written before there was a record. */
 async function readOldShape(

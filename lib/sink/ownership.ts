@@ -107,7 +107,7 @@ export class PartitionOwnership {
     // A new connection for each begin, so that what is checked here is the server that is read from.
     this.#reader.close();
     const redis = await this.#reader.connection();
-    await checkShape(redis, this.#config, this.#keys.entity);
+    await checkShape(redis, this.#config, this.#keys.entity, false);
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);

@@ -89,5 +89,5 @@ Deno.test("the partitions of a sink share the look at a Redis that was never wri
   await using sink = new RedisWriteBehind(redis, pool, config, "session");
   await sink.drain();
   const asked = await callsOf(redis, "hget") - before;
-  assert(asked < 4 * 256, `${asked} commands`);
+  assert(asked < 2 * 256, `${asked} commands`);
 });
