@@ -17,7 +17,13 @@ import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 import { checkRedis } from "./requirements.ts";
 
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
-export type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
+export interface ConnectionOptions extends Omit<RedisOptions, "replyMapping"> {
+  /**
+   * What the user must be allowed to do: `writer` for a program that writes, reads and searches alone.
+   * @default {"all"}
+   */
+  rights?: "writer" | "all";
+}
 
 /**
  * A connection to Redis: an ioredis client with what belongs to the connection. Made by {@linkcode connectRedis}.
@@ -231,7 +237,7 @@ export function openReader(config: Config): Promise<RedisConnection> {
  */
 export async function connectRedis(
   config: Config,
-  options: ConnectionOptions = {},
+  { rights = "all", ...options }: ConnectionOptions = {},
 ): Promise<RedisConnection> {
   if (options.keyPrefix) {
     throw new ConfigError(
@@ -243,7 +249,7 @@ export async function connectRedis(
   }
   const redis = await openRedis(config, options);
   try {
-    await checkRedis(redis, config);
+    await checkRedis(redis, config, rights);
     logEvents("redis", redis.events);
     return redis;
   } catch (error) {

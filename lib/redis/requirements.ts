@@ -13,10 +13,10 @@ import { allPartitions } from "./keys.ts";
 import { checkShape } from "./shape.ts";
 
 /**
- * The commands that the pipeline sends, by the keys that they touch, with arguments of the right shape. `KEY` is
- * replaced by the key.
+ * The commands that writers send, by the keys that they touch, with arguments of the right shape. `KEY` is replaced by
+ * the key.
  */
-const COMMANDS: Record<string, string[]> = {
+const WRITERS: Record<string, string[]> = {
   document: [
     "JSON.SET KEY $ {}",
     "JSON.MERGE KEY $ {}",
@@ -31,13 +31,9 @@ const COMMANDS: Record<string, string[]> = {
   ],
   stream: [
     "XADD KEY * f v",
-    "XRANGE KEY - +",
     "XREAD STREAMS KEY 0",
-    "XTRIM KEY MINID 0",
     "XSETID KEY 0-1",
     "XLEN KEY",
-    "XINFO STREAM KEY",
-    "XGROUP CREATE KEY g 0",
     "MEMORY USAGE KEY",
     "EXISTS KEY",
   ],
@@ -49,14 +45,29 @@ const COMMANDS: Record<string, string[]> = {
     "HEXISTS KEY f",
     "EXISTS KEY",
   ],
-  copy: ["SET KEY v", "GET KEY"],
-  gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
   request: ["HSET KEY f v", "HMGET KEY f", "EXPIRE KEY 1"],
-  counter: ["INCRBY KEY 1", "MGET KEY"],
+  counter: ["INCRBY KEY 1"],
   log: ["XADD KEY MAXLEN ~ 1 * f v"],
-  none: ["EVALSHA 0 0", "EVAL x 0", "TIME", "SCAN 0", "DBSIZE"],
+  none: ["EVALSHA 0 0", "EVAL x 0", "MULTI", "EXEC"],
   index: ["FT.SEARCH KEY *", "FT.INFO KEY"],
 };
+
+/** What sinks and the operator's commands send besides. */
+const OTHERS: Record<string, string[]> = {
+  stream: [
+    "XRANGE KEY - +",
+    "XTRIM KEY MINID 0",
+    "XINFO STREAM KEY",
+    "XGROUP CREATE KEY g 0",
+  ],
+  copy: ["SET KEY v", "GET KEY"],
+  gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
+  counter: ["MGET KEY"],
+  none: ["TIME", "SCAN 0", "DBSIZE", "CLIENT SETNAME x"],
+};
+
+/** Whose rights a connection needs: those of a writer, who also reads and searches, or of sinks and operators as well. */
+export type Rights = "writer" | "all";
 
 /** Returns what the user may not run, and what the server does not know, as `{command, key}`. */
 const ASK = `
@@ -72,7 +83,7 @@ return {cjson.encode(denied), cjson.encode(unknown)}`;
 const CHECKED_PARTITIONS = 16;
 
 /** The commands with the keys of a configuration. */
-function commandsOf(config: Config): string[][] {
+function commandsOf(config: Config, rights: Rights): string[][] {
   const keys: [kind: string, key: string][] = [["none", ""]];
   for (const { name, index_name } of config.entities) {
     for (const partition of allPartitions(config, name).slice(0, CHECKED_PARTITIONS)) {
@@ -83,10 +94,13 @@ function commandsOf(config: Config): string[][] {
     keys.push(["index", index_name]);
   }
   for (const name of COUNTER_NAMES) {
+    if (rights === "writer" && !name.startsWith("redis_")) continue;
     keys.push(["counter", `metrics:${name}`], ["log", config.streams.log_streams[name]]);
   }
   return keys.flatMap(([kind, key]) =>
-    COMMANDS[kind]!.map((command) => command.split(" ").map((part) => part === "KEY" ? key : part))
+    [...WRITERS[kind] ?? [], ...rights === "all" ? OTHERS[kind] ?? [] : []].map((command) =>
+      command.split(" ").map((part) => part === "KEY" ? key : part)
+    )
   );
 }
 
@@ -101,9 +115,10 @@ function some(list: string[]): string {
 async function checkCommands(
   redis: Redis,
   config: Config,
+  rights: Rights,
   fail: (reason: string) => void,
 ): Promise<void> {
-  const commands = commandsOf(config);
+  const commands = commandsOf(config, rights);
   const [denied, unknown] = (await redis.eval(ASK, 0, JSON.stringify(commands)) as string[])
     .map((list) => list === "{}" ? [] : JSON.parse(list)) as [string[][], string[]];
   if (unknown.includes("JSON.GET")) fail("it has no RedisJSON; use Redis Stack or Redis 8");
@@ -120,7 +135,11 @@ async function checkCommands(
   fail(`the user may not run ${some(names)}; grant them by ACL SETUSER`);
 }
 
-export async function checkRedis(redis: Redis, config: Config): Promise<void> {
+export async function checkRedis(
+  redis: Redis,
+  config: Config,
+  rights: Rights = "all",
+): Promise<void> {
   const fail = (reason: string) => {
     throw new ConnectionError(`Cannot use Redis at ${addressOf(config)}: ${reason}`);
   };
@@ -137,7 +156,7 @@ export async function checkRedis(redis: Redis, config: Config): Promise<void> {
   if (info.get("cluster_enabled") === "1") {
     fail(CLUSTER);
   }
-  await checkCommands(redis, config, fail);
+  await checkCommands(redis, config, rights, fail);
   for (const { name } of config.entities) await checkShape(redis, config, name);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   if (policy.startsWith("allkeys-")) {

@@ -1,0 +1,148 @@
+/** The rights that docs/operating.md gives are enough for the main path, and each that a writer lacks is named. */
+
+import assert from "node:assert/strict";
+import {
+  adopt,
+  connectPostgres,
+  connectRedis,
+  createSearchIndex,
+  deleteDocument,
+  insertDocument,
+  listDeadLetters,
+  loadMetrics,
+  mendStreams,
+  readByIds,
+  readStatus,
+  rebuild,
+  repairRedis,
+  repairTarget,
+  replayDeadLetters,
+  search,
+  updateDocument,
+  verify,
+} from "writebehind";
+import { section } from "./docs/pages.ts";
+import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipeline.ts";
+
+const page = section("docs/operating.md", "## The smallest rights");
+const ACL = [...page.matchAll(/^ACL SETUSER (\w+) (.*)$/gm)]
+  .map(([, user, rules]) => [user!, rules!.replace("PASSWORD", "word").split(" ")] as const);
+const DURABLE = [
+  .../durability, the writer needs (.*) as well/.exec(page)![1]!.matchAll(/`([^`]+)`/g),
+]
+  .map(([, rule]) => rule!);
+const GRANTS = /```sql\n([^]*?)```/.exec(page)![1]!;
+
+/** Makes the documented users; returns configurations that connect as them. */
+async function documented(pipeline: Pipeline) {
+  for (const [user, rules] of ACL) await pipeline.redis.acl("SETUSER", user, "reset", ...rules);
+  const { postgresql } = pipeline.config;
+  for (const statement of GRANTS.replace("'PASSWORD'", "'word'").split(";\n").filter(Boolean)) {
+    await pipeline.pool.query(statement);
+  }
+  const as = (username: string) =>
+    pipeline.with({
+      redis: { username, password: "word" },
+      postgresql: { user: "app", password: "word", database: postgresql.database },
+    });
+  return { writer: as("writer"), operator: as("operator") };
+}
+
+Deno.test("the main path runs with just the documented rights", async () => {
+  await using pipeline = await testPipeline();
+  const { writer, operator } = await documented(pipeline);
+  try {
+    await using writing = await connectRedis(writer, { rights: "writer" });
+    await using redis = await connectRedis(operator);
+    await using pool = await connectPostgres(operator);
+    const own = { redis, pool, config: operator };
+    await createSearchIndex(redis, operator, "session");
+    const big = { user_id: "big", note: "x".repeat(2_000_000), numbers: [0.1, 1e300] };
+    for (let n = 0; n < 20; n++) {
+      const options = { requestId: `r${n}` };
+      await insertDocument(
+        writing,
+        writer,
+        "session",
+        { user_id: `user_${n}`, n },
+        `d${n}`,
+        options,
+      );
+    }
+    await insertDocument(writing, writer, "session", big, "big");
+    await updateDocument(writing, writer, "session", "big", { more: "y".repeat(1000) });
+    await updateDocument(writing, writer, "session", "d1", { n: -1 });
+    await deleteDocument(writing, writer, "session", "d2");
+    assert.equal((await readByIds(writing, writer, "session", ["d1"]))[0]?.n, -1);
+    assert.equal(
+      (await search(writing, writer, "session", { text: { user_id: "user_3" } })).total,
+      1,
+    );
+    // What the page adds for durability.
+    await pipeline.redis.acl("SETUSER", "writer", ...DURABLE);
+    await insertDocument(writing, writer, "session", {}, "durable", { durability: "fsync" });
+    await drain(own);
+    await assertEqual(pipeline);
+    const [status] = await readStatus(redis, pool, operator, "session");
+    assert.deepEqual(status!.stuck, []);
+    await writing.counters.flush();
+    assert((await loadMetrics(redis))["metrics:redis_success"] >= 24);
+
+    await pipeline.pool.query(
+      "UPDATE sessions SET payload = '{}', version = version - 1 WHERE id = 'd3'",
+    );
+    const seen = await verify(redis, pool, operator, "session");
+    assert.equal(seen.counts.mismatches, 1);
+    await repairTarget(redis, operator, "session", seen.mismatches);
+    await drain(own);
+    await pipeline.redis.call("JSON.SET", "session:d4", "$.n", "99");
+    const changed = await verify(redis, pool, operator, "session");
+    assert.equal(changed.counts.mismatches, 1);
+    await repairRedis(redis, pool, operator, "session", changed.mismatches);
+    assert.equal((await verify(redis, pool, operator, "session")).counts.mismatches, 0);
+    await assertEqual(pipeline);
+
+    await pipeline.pool.query(
+      "ALTER TABLE sessions ADD CONSTRAINT good CHECK (NOT payload ? 'bad')",
+    );
+    await insertDocument(writing, writer, "session", { bad: 1 }, "parked");
+    await drain(own);
+    assert.equal((await Array.fromAsync(listDeadLetters(pool, operator, "session"))).length, 1);
+    await pipeline.pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
+    await replayDeadLetters(redis, pool, operator, "session", { all: true });
+    await assertEqual(pipeline);
+
+    await mendStreams(redis, pool, operator, "session");
+    await adopt(redis, pool, operator, "session");
+    await pipeline.redis.del("session:d5");
+    assert.equal((await rebuild(redis, pool, operator, "session")).restored, 1);
+    await assertEqual(pipeline);
+  } finally {
+    await pipeline.pool.query("DROP OWNED BY app; DROP ROLE app");
+  }
+});
+
+/** What only some calls need: making an index and mending a stream. They name it themselves. */
+const OF_SOME_CALLS = ["ft.create", "ft.dropindex", "xrevrange", "rename", "stream:session:mend"];
+
+Deno.test("each documented command and key that a user lacks is named when connecting", async (t) => {
+  await using pipeline = await testPipeline();
+  for (const [user, rules] of ACL) {
+    for (const rule of rules.filter((rule) => /^[+~]/.test(rule))) {
+      const name = rule.slice(1);
+      if (OF_SOME_CALLS.includes(name)) continue;
+      await t.step(`${user} without ${rule}`, async () => {
+        const rest = rules.filter((one) => one !== rule);
+        await pipeline.redis.acl("SETUSER", user, "reset", ...rest);
+        const config = pipeline.with({ redis: { username: user, password: "word" } });
+        const rights = user === "writer" ? "writer" : "all";
+        await assert.rejects(connectRedis(config, { rights }), (error: Error) => {
+          const word = name.replace("*", "").replace("|", " ").split(" ")[0]!;
+          assert(error.message.toLowerCase().includes(word), error.message);
+          assert.match(error.message, /grant (it|them) by ACL SETUSER/);
+          return true;
+        });
+      });
+    }
+  }
+});
