@@ -146,3 +146,31 @@ Deno.test("each documented command and key that a user lacks is named when conne
     }
   }
 });
+
+Deno.test("each documented GRANT that the user lacks is named when a partition is claimed", async () => {
+  await using pipeline = await testPipeline();
+  const { operator } = await documented(pipeline);
+  try {
+    const config = pipeline.with({ postgresql: { ...operator.postgresql, password: "word" } });
+    await using pool = await connectPostgres(config);
+    for (const [, rights, tables] of GRANTS.matchAll(/GRANT ([A-Z, ]+) ON ([a-z_, ]+) TO/g)) {
+      for (const table of tables!.split(", ")) {
+        for (const right of rights!.split(", ")) {
+          await pipeline.pool.query(`REVOKE ${right} ON ${table} FROM app`);
+          await assert.rejects(drain({ ...pipeline, pool, config }), (error: Error) => {
+            assert.match(error.message, /permission denied/);
+            assert.match(
+              error.message,
+              new RegExp(`lacks ${right} ON "?${table}|for table ${table}`),
+            );
+            return true;
+          });
+          await pipeline.pool.query(`GRANT ${right} ON ${table} TO app`);
+        }
+      }
+    }
+    await drain({ ...pipeline, pool, config });
+  } finally {
+    await pipeline.pool.query("DROP OWNED BY app; DROP ROLE app");
+  }
+});

@@ -45,6 +45,36 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
          ON payload.attrelid = c.oid AND payload.attname = 'payload' AND NOT payload.attisdropped
  WHERE c.oid = to_regclass($1)`;
 
+/** The rights that a sink needs and the user lacks. A right on any column counts: which are needed, the batches tell. */
+const LACKING = `
+SELECT string_agg(format('%s ON %s', p, t.name), ', ') AS lacking, current_user AS role
+  FROM (VALUES ($1, '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
+               ('writebehind_offset', '{SELECT,INSERT,UPDATE}'),
+               ('writebehind_lease', '{SELECT,INSERT,UPDATE}'),
+               ('writebehind_dead_letter', '{SELECT,INSERT,UPDATE}'),
+               ('writebehind_probe', '{INSERT}')) AS t (name, needed), unnest(t.needed) AS p
+ WHERE to_regclass(t.name) IS NOT NULL
+   AND NOT CASE p WHEN 'DELETE' THEN has_table_privilege(to_regclass(t.name)::oid, p)
+                  ELSE has_any_column_privilege(to_regclass(t.name)::oid, p) END`;
+
+/**
+ * Sees that the user has the rights that a sink needs, on the tables that are there.
+ * @throws {ConfigError} with all that are missing
+ */
+export async function checkRights(pool: Pool, table: string): Promise<void> {
+  const { rows: [row] } = await patiently<{ lacking: string | null; role: string }>(
+    pool,
+    LACKING,
+    [`"${table}"`],
+  );
+  const { lacking, role } = row!;
+  if (lacking === null) return;
+  throw new ConfigError(
+    `permission denied: the PostgreSQL user ${role} lacks ${lacking}; an administrator grants each by ` +
+      `GRANT … ON … TO ${role}`,
+  );
+}
+
 /**
  * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
  * offset says that it had rows, it is not made anew without a word.

@@ -17,7 +17,7 @@ import { PostgresOffsets } from "./offsets.ts";
 import { PostgresRows } from "./rows.ts";
 import { checkSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
-import { checkTable } from "./table.ts";
+import { checkRights, checkTable } from "./table.ts";
 
 /** The PostgreSQL target of a configuration's entities. */
 export class PostgresTarget implements Target {
@@ -43,7 +43,9 @@ export class PostgresTarget implements Target {
     this.#sessions = new Sessions(pool);
     this.ownership = new PostgresOwnership(this.#sessions, async (keys) => {
       await checkTable(pool, entityConfig(config, keys.entity).table, keys);
-      return await createTable(pool, config, keys.entity);
+      const made = await createTable(pool, config, keys.entity);
+      await checkRights(pool, entityConfig(config, keys.entity).table);
+      return made;
     });
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);
