@@ -84,7 +84,7 @@ export class Poison {
       const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
       const tried = await refusedRows(batch, attempt);
       if (tried.size > 0) {
-        return await this.#blamed(claim, batch, await this.#lasting(batch, tried, attempt));
+        return await this.#blamed(claim, batch, await this.#lasting(claim, batch, tried, attempt));
       }
     }
     return new Map();
@@ -92,6 +92,7 @@ export class Poison {
 
   /** Leaves out rows that a changed configuration may have refused, where a second attempt does not show the same. */
   async #lasting(
+    claim: Claim,
     batch: Batch,
     tried: Map<string, Tried>,
     attempt: (rows: BatchRows) => Promise<Tried | null>,
@@ -103,17 +104,16 @@ export class Poison {
     const isDoubtful = (key: string) => tried.get(key)?.kind === "configuration";
     const doubtful = pick(isDoubtful);
     if (doubtful.upserts.length + doubtful.removals.length === 0) return tried;
-    const again = await refusedRows(doubtful, attempt);
-    // What went through before must still do so, or the configuration is in motion.
+    // What went through, or harmless rows, must go through now; only after that does a second refusal tell.
     const { upserts: [upsert], removals: [removal] } = pick((key) => !tried.has(key));
-    const passed = upsert
-      ? await attempt({ upserts: [upsert], removals: [] })
-      : removal
-      ? await attempt({ upserts: [], removals: [removal] })
-      : null;
-    return new Map(
-      [...tried].filter(([key]) => !isDoubtful(key) || passed === null && again.has(key)),
-    );
+    const isFine = upsert || removal
+      ? await attempt({
+        upserts: upsert ? [upsert] : [],
+        removals: !upsert && removal ? [removal] : [],
+      }) === null
+      : await this.#target.batches.works(claim);
+    const again = isFine ? await refusedRows(doubtful, attempt) : new Map<string, Tried>();
+    return new Map([...tried].filter(([key]) => !isDoubtful(key) || again.has(key)));
   }
 
   /** Which of the rows that were refused are to blame. */

@@ -82,8 +82,8 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     ...(password === null ? {} : { password }),
     ...(trust === null ? { ssl: false } : { ssl: trust.options, Client: guardedClient(trust) }),
     ...(options === null ? {} : { options }),
-    // A sink keeps one connection a partition and one for its leases, beside those for queries.
-    max: 11 + config.entities.length * config.streams.partitions,
+    // The sink of an entity keeps one connection a partition and one for its leases, beside those for queries.
+    max: 10 + config.entities.length * (config.streams.partitions + 1),
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
