@@ -295,7 +295,7 @@ postgresql: { host: "::1", user: me, password: "s:ecret", database: d b, ssl: tr
 
   for (const bad of ["hidden", "http://u:hidden@host", "redis://u:hidden@host:port"]) {
     await assert.rejects(resolve({ REDIS_URL: bad }), (error: Error) => {
-      assert.match(error.message, /^REDIS_URL holds no address/);
+      assert.match(error.message, /^REDIS_URL(:| holds no address)/);
       assert.doesNotMatch(error.message, /hidden/);
       return true;
     });

@@ -27,7 +27,7 @@ Deno.test("the README's pipeline by hand works: services, sink, traffic", async 
   await using traffic = startTask(taskOf("deno task traffic"), env);
   const { code } = await traffic.status;
   assert.equal(code, 0, traffic.output());
-  assert.match(sink.output(), /^Redis redis:\/\/127\.0\.0\.1:\d+ \(embedded\)/);
+  assert.match(sink.output(), /^Redis redis:\/\/:\*\*\*@127\.0\.0\.1:\d+ \(embedded\)/);
   await waitFor(() => /\b[12]\d{4} events applied/.test(sink.output()), {
     what: "events applied",
     deadlineMs: 30_000,

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
-import { createTable, documentKey } from "writebehind";
+import { connectPostgres, createTable, documentKey } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
 import { deleteScript, insertScript, updateScript } from "writebehind/redis/scripts/mod.ts";
 import { drain, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
-import { testFolder } from "../support/servers.ts";
+import { testDatabase, testFolder } from "../support/servers.ts";
 import { page } from "./pages.ts";
 
 /** A shell block, and the output that the page shows for it. */
@@ -76,14 +76,20 @@ Deno.test("wire.md: every block prints what the page shows, and a sink makes the
   assert.deepEqual(await pipeline.redis.script("EXISTS", ...shas), [1, 1, 1]);
 
   await drain(pipeline);
-  // An entity has one number of partitions for ever; what the page shows of four is of another Redis.
+  // An entity has one number of partitions for ever; what the page shows of four is of another Redis and table.
   await pipeline.redis.del("stream:session", "stream:settings:session");
-  const four = pipeline.with({ streams: { partitions: 4 } });
-  await createTable(pipeline.pool, four, "session");
+  await using database = await testDatabase(pipeline.servers.postgres);
+  const four = pipeline.with({
+    streams: { partitions: 4 },
+    postgresql: { database: database.name },
+  });
+  await using pool = await connectPostgres(four);
+  await createTable(pool, four, "session");
   assert.equal(await pipeline.redis.exists(documentKey(four, "session", "w-7")), 1);
-  await drain({ ...pipeline, config: four });
+  await drain({ ...pipeline, pool, config: four });
+  const rows = [...await rowsOf(pipeline), ...await rowsOf({ pool })];
   assert.deepEqual(
-    Object.fromEntries([...await rowsOf(pipeline)].map(([id, text]) => [id, JSON.parse(text)])),
+    Object.fromEntries(rows.map(([id, text]) => [id, JSON.parse(text)])),
     {
       "w-1": { user_id: "user_1", device_type: "android" },
       "w-4": { user_id: "user_4" },
@@ -92,6 +98,8 @@ Deno.test("wire.md: every block prints what the page shows, and a sink makes the
       "w-7": { user_id: "user_7" },
     },
   );
-  const { rows } = await pipeline.pool.query("SELECT count(*)::int FROM writebehind_dead_letter");
-  assert.deepEqual(rows, [{ count: 0 }]);
+  for (const each of [pipeline.pool, pool]) {
+    const { rows } = await each.query("SELECT count(*)::int FROM writebehind_dead_letter");
+    assert.deepEqual(rows, [{ count: 0 }]);
+  }
 });

@@ -127,7 +127,7 @@ export async function documentsOf(
 }
 
 /** Rows in PostgreSQL by id, as canonical JSON. */
-export async function rowsOf({ pool }: Pipeline): Promise<Map<string, string>> {
+export async function rowsOf({ pool }: Pick<Pipeline, "pool">): Promise<Map<string, string>> {
   const { rows } = await pool.query<{ id: string; payload: string }>(
     "SELECT id, payload::text AS payload FROM sessions",
   );
