@@ -6,8 +6,18 @@
 
 import { DocumentError } from "../errors.ts";
 import { LONG_NUMBER, type Spelled, spellNumbers } from "./exact_numbers.ts";
-import { invalid } from "./invalid.ts";
-import { ARRAY, ARRAY_END, END, JsonReader, NUMBER, OBJECT, OBJECT_END, STRING } from "./reader.ts";
+import { invalid, type Step } from "./invalid.ts";
+import {
+  ARRAY,
+  ARRAY_END,
+  END,
+  JsonReader,
+  NUMBER,
+  OBJECT,
+  OBJECT_END,
+  STRING,
+  WORD,
+} from "./reader.ts";
 
 /** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | JsonObject;
@@ -63,7 +73,11 @@ const spelled = (text: string, longNumber: boolean): EncodedJson => ({
 function encodeObject(document: JsonObject, maxBytes: number): EncodedJson {
   const seen = { longNumber: false };
   // Nearly every document is plain. One that is not is walked again, to say where and why.
-  if (typeof document !== "object" || !isPlain(document, 0, seen)) checkObject(document);
+  if (typeof document !== "object" || !isPlain(document, 0, seen)) {
+    checkObject(document);
+    // The look ended early, at a property that is undefined for one: there may be more numbers.
+    seen.longNumber = true;
+  }
   const text = JSON.stringify(document);
   // By now, everything that PostgreSQL cannot hold or that is not Unicode is escaped.
   if (text.includes("\\u")) checkObject(document);
@@ -126,14 +140,13 @@ function checkObject(document: unknown): void {
       document === null ? "null" : Array.isArray(document) ? "array" : typeof document,
     );
   }
-  const path: (string | number)[] = [];
+  const path: Step[] = [];
   try {
     checkValue(document, path);
   } catch (error) {
     if (!(error instanceof NotStorable)) throw error;
-    const where = path.map((step) => typeof step === "number" ? `[${step}]` : `.${step}`).join("");
     if (path.length === 0 && error.what.startsWith("a ")) throw notAnObject(error.what.slice(2));
-    throw invalid(error.what, `$${where.slice(0, 200)}`, error.advice);
+    throw invalid(error.what, path, error.advice);
   }
 }
 
@@ -143,7 +156,7 @@ class NotStorable {
 }
 
 /** Walks a value once. `path` leads to where the walk is, also when this throws. */
-function checkValue(value: unknown, path: (string | number)[]): void {
+function checkValue(value: unknown, path: Step[]): void {
   switch (typeof value) {
     case "string":
       return checkString(value);
@@ -204,9 +217,7 @@ function parsed(text: string): JsonObject {
   try {
     document = JSON.parse(text);
   } catch (cause) {
-    throw new DocumentError("invalid", `Cannot store the document: ${(cause as Error).message}`, {
-      cause,
-    });
+    throw invalid((cause as Error).message, pathOfMistake(text), "correct the text", cause);
   }
   if (typeof document === "object" && document !== null && !Array.isArray(document)) {
     return document as JsonObject;
@@ -216,37 +227,53 @@ function parsed(text: string): JsonObject {
   );
 }
 
+/** Where the first token is that JSON does not have, such as `NaN`; where there is none, where the text ends. */
+function pathOfMistake(text: string): Step[] {
+  const reader = new JsonReader(text);
+  for (let kind = reader.next(); kind !== END; kind = reader.next()) {
+    if (kind !== WORD && kind !== NUMBER && kind !== STRING) continue;
+    try {
+      JSON.parse(reader.token);
+    } catch {
+      return reader.path(kind === STRING && reader.isKey ? reader.depth - 1 : undefined);
+    }
+  }
+  return reader.path();
+}
+
 /** Checks a text that is JSON for all that parsing hides. Returns whether it has a number that is not plainly exact. */
 function checkText(text: string): boolean {
   let longNumber = false;
-  if (!text.isWellFormed()) throw invalid(LONE_SURROGATE.what, "$", LONE_SURROGATE.advice);
+  const wellFormed = text.isWellFormed();
   // The syntax is known to be right, so tokens are enough to find keys and levels.
   const reader = new JsonReader(text);
   const keysOfLevels: (Set<string> | null)[] = [];
   for (let kind = reader.next(); kind !== END; kind = reader.next()) {
     if (kind === OBJECT || kind === ARRAY) {
       keysOfLevels.push(kind === OBJECT ? new Set() : null);
-      if (reader.depth > MAX_DEPTH) throw invalid(TOO_DEEP.what, "$", TOO_DEEP.advice);
+      if (reader.depth > MAX_DEPTH) {
+        throw invalid(TOO_DEEP.what, reader.path(MAX_DEPTH), TOO_DEEP.advice);
+      }
     } else if (kind === OBJECT_END || kind === ARRAY_END) keysOfLevels.pop();
     longNumber ||= kind === NUMBER && LONG_NUMBER.test(reader.token);
     if (kind !== STRING) continue;
-    if (reader.escaped) checkToken(reader);
+    if (reader.escaped || !wellFormed) checkToken(reader);
     if (!reader.isKey) continue;
     const { token } = reader;
     const key = reader.escaped ? JSON.parse(token) as string : token.slice(1, -1);
     const keys = keysOfLevels.at(-1)!;
-    if (keys.has(key)) throw invalid("a duplicate key", reader.where(), "keep one of them");
+    if (keys.has(key)) throw invalid("a duplicate key", reader.path(), "keep one of them");
     keys.add(key);
   }
   return longNumber;
 }
 
-/** Checks a string whose escapes may hide what cannot be stored. */
+/** Checks a string that may hide what cannot be stored. */
 function checkToken(reader: JsonReader): void {
   try {
     checkString(JSON.parse(reader.token));
   } catch (error) {
     if (!(error instanceof NotStorable)) throw error;
-    throw invalid(error.what, reader.where(), error.advice);
+    throw invalid(error.what, reader.path(), error.advice);
   }
 }

@@ -47,7 +47,7 @@ export function spellNumbers(text: string): Spelled {
     if (spelling === null) {
       throw invalid(
         `the number ${token.slice(0, 40)}`,
-        reader.where(),
+        reader.path(),
         "it would be rounded: use a string",
       );
     }
@@ -57,7 +57,7 @@ export function spellNumbers(text: string): Spelled {
       if (path === null) {
         throw invalid(
           `the number ${token}`,
-          reader.where(),
+          reader.path(),
           "RedisJSON misreads it, and cannot find it behind such a key: use a string, or another key",
         );
       }

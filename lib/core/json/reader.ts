@@ -3,6 +3,8 @@
  * @module
  */
 
+import { SHOWN_STEPS, type Step } from "./invalid.ts";
+
 /** What a token is, by its first character; all numbers are `NUMBER`, and `true`, `false` and `null` are `WORD`. */
 export const [END, WORD, NUMBER, STRING, COMMA, COLON, OBJECT, OBJECT_END, ARRAY, ARRAY_END] = [
   0,
@@ -18,10 +20,11 @@ export const [END, WORD, NUMBER, STRING, COMMA, COLON, OBJECT, OBJECT_END, ARRAY
 ] as const;
 
 const BACKSLASH = 0x5c;
-/** The most keys and indexes that a path shows. */
-const SHOWN_STEPS = 40;
 
-/** Walks over a text that is known to be JSON, and knows where in the document it is. */
+/**
+ * Walks over a JSON text, and knows where in the document it is. It checks nothing: of a text that is not JSON it
+ * finds tokens that are none either.
+ */
 export class JsonReader {
   /** where the token begins, and where it ends */
   start = 0;
@@ -93,7 +96,11 @@ export class JsonReader {
     const { text } = this;
     let at = start + 1;
     this.escaped = false;
-    for (let code = text.charCodeAt(at); code !== STRING; code = text.charCodeAt(++at)) {
+    for (
+      let code = text.charCodeAt(at);
+      code !== STRING && at < text.length;
+      code = text.charCodeAt(++at)
+    ) {
       if (code === BACKSLASH) {
         this.escaped = true;
         at++;
@@ -115,19 +122,16 @@ export class JsonReader {
     return first === 0x2d || first >= 0x30 && first <= 0x39 ? NUMBER : WORD;
   }
 
-  /** Where the token is, for people: `$.coordinates[3][0]`. */
-  where(): string {
-    let path = "$";
-    for (let level = 0; level < Math.min(this.depth, SHOWN_STEPS); level++) {
+  /** The path to the token, as far as people are shown it. @param levels how many open containers it may pass */
+  path(levels = this.depth): Step[] {
+    const path: Step[] = [];
+    for (let level = 0; level < Math.min(levels, SHOWN_STEPS + 1); level++) {
       const index = this.#indexes[level]!;
-      const key = index >= 0 ? "" : this.#key(level);
-      path += index >= 0
-        ? `[${index}]`
-        : /^\w+$/.test(key)
-        ? `.${key}`
-        : `[${JSON.stringify(key)}]`;
+      // An object whose first key is still to come.
+      if (index < 0 && this.#keys[level]![1] === 0) break;
+      path.push(index >= 0 ? index : this.#key(level));
     }
-    return path.slice(0, 200);
+    return path;
   }
 
   /** The JSONPath by which RedisJSON finds the value; `null` where its syntax has none for a key. */
