@@ -20,7 +20,6 @@ import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
-import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import type { RunningCommand } from "../support/processes.ts";
@@ -30,6 +29,7 @@ import { Author } from "./author.ts";
 import { keepLedger, noted, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
 import { chooseSeed } from "./seed.ts";
+import { Watch } from "./watch.ts";
 import { killSink, startSink } from "./sinks.ts";
 
 const STREAM = "stream:session";
@@ -109,7 +109,7 @@ export async function soak(
   signal?.addEventListener("abort", finish, { once: true });
   if (signal?.aborted) finish();
   const timer = setTimeout(finish, 1000 * seconds);
-  const watch = new Watch(pipeline, sinks);
+  const watch = new Watch(pipeline, sinks, STREAM);
   const faults: Record<string, number> = {};
   const breaking: Breaking = {
     ...{ random, servers, sinks, faults, pipeline, author, proxies },
@@ -268,66 +268,6 @@ class Sinks {
     this.#stopped.abort();
     for (const sink of this.#running) if (sink) await killSink(sink);
     await Promise.all(this.#keepers);
-  }
-}
-
-/** Looks on: how far the target is, how long it stood still, how much memory sinks have. */
-class Watch {
-  applied = 0;
-  longestStallMs = 0;
-  peakMemory = 0;
-  #stopped = false;
-  #watching: Promise<void>;
-
-  constructor({ redis, pool }: Pipeline, sinks: Sinks) {
-    this.#watching = this.#watch(async () => {
-      const offset = await offsetOf(pool, STREAM);
-      const { rows: [row] } = await pool.query<{ events: string }>(
-        "SELECT events FROM writebehind_offset WHERE stream = $1",
-        [STREAM],
-      );
-      this.applied = Number(row?.events ?? 0);
-      return { offset, last: await lastGeneratedId(redis, STREAM) };
-    }, sinks);
-  }
-
-  async #watch(
-    look: () => Promise<{ offset: string; last: string }>,
-    sinks: Sinks,
-  ): Promise<void> {
-    let [before, movedAt] = ["0-0", Date.now()];
-    while (!this.#stopped) {
-      // While a server is away nothing moves, and that counts.
-      const seen = await look().catch(() => null);
-      const now = Date.now();
-      this.longestStallMs = Math.max(this.longestStallMs, now - movedAt);
-      if (seen !== null && (seen.offset !== before || seen.offset === seen.last)) {
-        [before, movedAt] = [seen.offset, now];
-      }
-      this.peakMemory = Math.max(this.peakMemory, ...await Promise.all(sinks.pids.map(memoryOf)));
-      await delay(SAMPLE_MS);
-    }
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await this.#watching;
-  }
-}
-
-/** The most that a process, or one that it has started, has had in memory, in MB. */
-async function memoryOf(pid: number): Promise<number> {
-  if (Deno.build.os !== "linux") return 0;
-  try {
-    const children = await Deno.readTextFile(`/proc/${pid}/task/${pid}/children`);
-    const status = await Deno.readTextFile(`/proc/${pid}/status`);
-    const own = Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
-    const below = children.trim().split(" ").filter(Boolean).map((child) =>
-      memoryOf(Number(child))
-    );
-    return Math.round(Math.max(own, ...await Promise.all(below)));
-  } catch {
-    return 0; // It has ended.
   }
 }
 

@@ -181,6 +181,25 @@ Deno.test("a successor of a killed sink waits for no lease, one of a sink that l
   await rows(3, 5000);
 });
 
+Deno.test("a sink whose terminal is closed is replaced at once", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: 30 } });
+  const { redis, pool, config } = pipeline;
+  const file = await configFile({ write_behind: { lease_seconds: 30 } });
+  await using first = startTask(["sink", "--config", file], environmentOf(config));
+  await insertDocument(redis, config, "session", { n: 0 }, "a");
+  const rows = (size: number, deadlineMs: number) =>
+    waitFor(async () => (await rowsOf(pipeline)).size === size, {
+      what: `${size} rows`,
+      deadlineMs,
+    });
+  await rows(1, 20_000);
+  first.kill("SIGHUP");
+  await first.status;
+  await insertDocument(redis, config, "session", { n: 0 }, "b");
+  await using _second = consumePeriodically(redis, pool, config, "session");
+  await rows(2, 5000);
+});
+
 Deno.test("a lease that was granted while the clock was an hour ahead keeps nobody out", async () => {
   await using pipeline = await testPipeline({ write_behind: { lease_seconds: LEASE_SECONDS } });
   const { redis, pool, config } = pipeline;
