@@ -54,6 +54,11 @@ export interface SinkEvents {
   rewound: Place & { documents: number };
   /** Rows may be missing or old, and status says so until a verify has looked. */
   doubted: Place & { reason: string };
+  /**
+   * A batch's rows were neither written nor refused, by a trigger of the table; status says so until a verify has
+   * looked. `rows`: how many; `documentIds`: five of them at most.
+   */
+  swallowed: Place & { rows: number; documentIds: string[] };
   /** Tables of ours were gone, and were made anew. */
   madeAnew: Place & { tables: string[] };
   /** A trim failed: the stream grows until one succeeds. Once a minute at most. */

@@ -45,6 +45,11 @@ export const LINES: {
     "{stream}: {documents} documents were resent; run verify for what else was lost",
   ],
   doubted: ["error", "{stream}: rows may be missing or old: {reason}; run verify"],
+  swallowed: [
+    "warning",
+    "{stream}: {rows} rows were neither written nor refused, such as those of {documentIds}: a trigger of the table " +
+    "swallows them",
+  ],
   madeAnew: ["warning", "{stream}: {tables} were gone, and were made anew"],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],

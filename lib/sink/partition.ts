@@ -14,6 +14,7 @@ import { addressOf, withAddress } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
   type Batch,
+  type BatchRows,
   type Claim,
   OwnershipLostError,
   ParkedChangedError,
@@ -125,9 +126,10 @@ export class PartitionSink {
       // make small batches, so there it is read afterwards, with all events that came meanwhile.
       const prefetch = work.more && !claim.hasParked;
       if (prefetch) this.#readOn(work.batch.lastId, false);
-      const applied = await this.#apply(claim, work);
+      const { applied, short } = await this.#apply(claim, work);
       this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
       this.report.applied(applied);
+      await this.#lookForSwallowed(claim, short);
       trimmer.applied(applied.events, work.more);
       const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (fits) continue;
@@ -157,7 +159,10 @@ export class PartitionSink {
   }
 
   /** Applies a batch. What cannot be stored is parked, and so are later events of parked documents. */
-  async #apply(claim: Claim, { items, batch }: Work): Promise<Batch> {
+  async #apply(
+    claim: Claim,
+    { items, batch }: Work,
+  ): Promise<{ applied: Batch; short: BatchRows }> {
     if (claim.hasParked) {
       items = await this.#parkBehind(claim, items);
       batch = await this.#coalesce(items);
@@ -165,10 +170,10 @@ export class PartitionSink {
     for (;;) {
       await failpoint?.(batch.parked.length > 0 ? "parking" : "applying");
       try {
-        await this.#target.batches.apply(claim, batch);
+        const short = await this.#target.batches.apply(claim, batch);
         await failpoint?.("applied");
         this.#poison.wentWell();
-        return batch;
+        return { applied: batch, short };
       } catch (error) {
         if (isTurn(error)) throw error;
         // The batch may cover only the first of its items, and only those may be blamed for its error.
@@ -182,6 +187,15 @@ export class PartitionSink {
         batch = await this.#coalesce(items);
       }
     }
+  }
+
+  /** Mostly nothing was short. Rows that are newer than their events, or were removed before, are no loss. */
+  async #lookForSwallowed(claim: Claim, short: BatchRows): Promise<void> {
+    if (short.upserts.length + short.removals.length === 0) return;
+    const ids = await this.#target.batches.swallowed(claim, short);
+    if (ids.length === 0) return;
+    this.report.swallowed(ids);
+    await this.#target.identities.doubt(claim, SWALLOWED, { keepWitness: true });
   }
 
   async #parkBehind(claim: Claim, items: Item[]): Promise<Item[]> {
@@ -214,6 +228,10 @@ export class PartitionSink {
     return kind;
   }
 }
+
+/** The doubt about rows that were swallowed: one text for all, so that it is noted once. */
+const SWALLOWED =
+  "rows were not written or removed, though the target refused none: a trigger of the table swallows them";
 
 /** Not a failure: claiming again is all that is needed. */
 const isTurn = (error: unknown): boolean =>

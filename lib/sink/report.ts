@@ -22,6 +22,9 @@ export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused
 /** What may keep failing beside the batches. */
 type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed";
 
+/** Ids that an event names, at most. */
+const NAMED_IDS = 5;
+
 /** The report of one partition. */
 export class PartitionReport {
   state: PartitionState = "idle";
@@ -168,6 +171,17 @@ export class PartitionReport {
   doubted(reason: string): void {
     this.#counters.count("postgres_fail", 0, `${this.place.stream}: ${reason}`);
     this.#emitter.emit("doubted", { ...this.place, reason });
+  }
+
+  /** Rows were neither written nor refused. */
+  swallowed(ids: string[]): void {
+    const documentIds = ids.slice(0, NAMED_IDS);
+    this.#counters.count(
+      "postgres_fail",
+      0,
+      `${this.place.stream}: ${ids.length} rows were swallowed, such as ${documentIds.join(", ")}`,
+    );
+    this.#emitter.emit("swallowed", { ...this.place, rows: ids.length, documentIds });
   }
 
   /** Tables of ours were gone. */

@@ -67,6 +67,15 @@ export function* fitting(
   yield chunk;
 }
 
+/** The rows of a batch, where fewer were written or removed than given. */
+export const shortOf = (
+  { upserts, removals }: BatchRows,
+  { written, removed }: { written: number; removed: number },
+): BatchRows => ({
+  upserts: written < upserts.length ? upserts : [],
+  removals: removed < removals.length ? removals : [],
+});
+
 /**
  * Whether harmless rows go through: a new one of `{}`, or an existing one, unchanged.
  * @param probe tries rows

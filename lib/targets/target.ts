@@ -154,10 +154,17 @@ export interface Batches {
    * Applies a batch (rows, removals, what is parked) and moves the offset, in one durable transaction, and sets
    * `claim.offset`. An older version never replaces a newer one. If it fails, the batch may still have been applied
    * (the connection may have been lost after the commit): claiming the partition again shows it by the offset.
+   * @returns the rows of which fewer were written or removed than given; mostly none
    * @throws {OwnershipLostError} nothing was applied
    * @throws {ParkedChangedError} nothing was applied
    */
-  apply(claim: Claim, batch: Batch): Promise<void>;
+  apply(claim: Claim, batch: Batch): Promise<BatchRows>;
+  /**
+   * Which of these rows of the batch that was applied last are older, missing, or still there, though no error was
+   * raised: a trigger has swallowed them. A newer row is none, nor is one that was removed before.
+   * @returns the documents' ids
+   */
+  swallowed(claim: Claim, rows: BatchRows): Promise<string[]>;
   /** Which of these documents are parked, by the key of their rows. */
   parkedAmong(claim: Claim, ids: Buffer[]): Promise<Set<string>>;
   /** Which payloads are no JSON that the target can hold, by the key of their rows. */

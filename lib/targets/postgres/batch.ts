@@ -7,7 +7,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { harmlessRowsGo, isText, ownershipLost } from "../common.ts";
+import { harmlessRowsGo, isText, ownershipLost, shortOf } from "../common.ts";
 import {
   type Batch,
   type Batches,
@@ -25,10 +25,12 @@ import {
   applySql,
   type BatchValues,
   batchValues,
+  lookValues,
   parkedOfSql,
   parkedValues,
   probeSql,
   rowValues,
+  swallowedSql,
   valuesOf,
   variantOf,
   writeRowsSql,
@@ -64,12 +66,12 @@ export class PostgresBatches implements Batches {
     this.#prepared.set(batch, batchValues(batch, this.#batchesWithoutNew > 0, arena));
   }
 
-  async apply(claim: Claim, batch: Batch): Promise<void> {
+  async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
     const { keys } = claim;
     const { parked } = batch;
     const parking = parked.length > 0;
     const run = (values: BatchValues) =>
-      this.#sessions.query<{ moved: number }>(keys, {
+      this.#sessions.query<{ moved: number; written: number; removed: number }>(keys, {
         name: `${parking ? "park" : "apply"} ${keys.entity}`,
         text: applySql(this.#tableOf(keys), values, parking),
         values: [
@@ -96,6 +98,16 @@ export class PostgresBatches implements Batches {
     if (row!.moved === 0) await this.#explainStanding(claim);
     claim.offset = claim.witness = batch.lastId;
     if (parking) claim.hasParked = true;
+    return shortOf(batch, row!);
+  }
+
+  async swallowed({ keys, offset, epoch }: Claim, rows: BatchRows): Promise<string[]> {
+    const { rows: found } = await this.#sessions.query<{ id: string }>(keys, {
+      name: `swallowed ${keys.entity}`,
+      text: swallowedSql(this.#tableOf(keys)),
+      values: [keys.stream, offset, epoch, ...lookValues(rows)],
+    });
+    return found.map(({ id }) => id);
   }
 
   /** Why the offset did not move: nothing was applied. */

@@ -224,19 +224,20 @@ export class PostgresIdentities implements Identities {
     await patiently(
       this.#pool,
       `UPDATE writebehind_offset
-          SET doubt = concat_ws('; ', doubt, $4::text), doubt_at = clock_timestamp(),
+          SET doubt = CASE WHEN strpos(coalesce(doubt, ''), $4) > 0 THEN doubt
+                           ELSE concat_ws('; ', doubt, $4::text) END, doubt_at = clock_timestamp(),
               witness = CASE WHEN $5 THEN witness ELSE '0-0' END
         WHERE stream = $1 AND owner = $2 AND epoch = $3`,
       [keys.stream, owner, epoch, reason, keepWitness],
     );
   }
 
-  async settle({ stream }: PartitionKeys, { reason }: Doubt): Promise<void> {
+  async settle({ stream }: PartitionKeys, { reason, at }: Doubt): Promise<void> {
     await patiently(
       this.#pool,
       `UPDATE writebehind_offset SET doubt = NULL, doubt_at = NULL
-        WHERE stream = $1 AND doubt = $2 AND NOT refused`,
-      [stream, reason],
+        WHERE stream = $1 AND doubt = $2 AND date_trunc('milliseconds', doubt_at) = $3 AND NOT refused`,
+      [stream, reason, at],
     );
   }
 

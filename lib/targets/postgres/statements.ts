@@ -5,7 +5,7 @@
 
 import type { PoolClient } from "pg";
 import { storable } from "../common.ts";
-import type { Batch, Parked, Removal, Upsert } from "../target.ts";
+import type { Batch, BatchRows, Parked, Removal, Upsert } from "../target.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
 
 /**
@@ -55,6 +55,7 @@ const insertSql = (table: string, first: number, only: string) =>
   SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
     FROM ${rowsSql(first)}
    WHERE ${only}
+  RETURNING 1
 )`;
 
 /** Removes rows, as the query `removed`. */
@@ -150,8 +151,40 @@ ${BATCH_BEGINS}
    WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $6
   RETURNING 1
 )${parts.map((part) => `, ${part}`).join("")}
-SELECT count(*)::int AS moved FROM moved`;
+SELECT (SELECT count(*) FROM moved)::int AS moved,
+       ${countSql(values.inserted, "inserted")} + ${
+    countSql(values.written, "updated", "added")
+  } AS written,
+       ${countSql(values.removed, "removed")} AS removed`;
 }
+
+/** How many rows the queries of a part have returned. */
+const countSql = (part: Buffer[], ...queries: string[]): string =>
+  part.length === 0
+    ? "0"
+    : queries.map((query) => `(SELECT count(*) FROM ${query})::int`).join(" + ");
+
+/**
+ * Which rows are not as the batch that ends at `$2` should have left them, if the partition is still there. Each row is
+ * looked up by its id, whatever the planner believes of the table. The others' parameters are of
+ * {@linkcode lookValues}.
+ */
+export const swallowedSql = (table: string): string => {
+  const look = (first: number, only: string) => `
+  SELECT e.id
+    FROM unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version),
+         LATERAL (SELECT max(version) AS version FROM "${table}" WHERE id = e.id) t
+   WHERE (${only})
+     AND EXISTS (SELECT FROM writebehind_offset WHERE stream = $1 AND last_id = $2 AND epoch = $3)`;
+  return `${look(4, "t.version IS NULL OR t.version < e.version")}
+UNION ALL${look(6, "t.version < e.version")}`;
+};
+
+/** The ids and versions of rows. */
+export const lookValues = ({ upserts, removals }: BatchRows): Buffer[] => [
+  ...removalValues(upserts),
+  ...removalValues(removals),
+];
 
 /**
  * Does all that a batch does to rows, then fails on purpose: the foreign key of our own is checked when the

@@ -7,7 +7,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import { awaitedLater } from "../../core/promises.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { harmlessRowsGo, ownershipLost } from "../common.ts";
+import { harmlessRowsGo, ownershipLost, shortOf } from "../common.ts";
 import {
   type Batch,
   type Batches,
@@ -45,7 +45,7 @@ export class SqliteBatches implements Batches {
     this.#prepared.set(batch, packRows(batch));
   }
 
-  async apply(claim: Claim, batch: Batch): Promise<void> {
+  async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
     const { keys, offset, epoch, parkedVersion } = claim;
     const { lastId, events } = batch;
     const { entity, stream } = keys;
@@ -66,7 +66,8 @@ export class SqliteBatches implements Batches {
     }], memoryOf(rows));
     const outcome = awaitedLater(this.#unlessAbandoned(stream, sent));
     await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
-    switch (await outcome) {
+    const applied = await outcome;
+    switch (applied) {
       case "ownership lost":
         throw ownershipLost(keys);
       case "parked changed":
@@ -74,6 +75,21 @@ export class SqliteBatches implements Batches {
     }
     claim.offset = claim.witness = lastId;
     if (parking) claim.hasParked = true;
+    return shortOf(batch, applied);
+  }
+
+  async swallowed(
+    { keys, offset, epoch }: Claim,
+    { upserts, removals }: BatchRows,
+  ): Promise<string[]> {
+    // As for a removal, no payload is needed.
+    const written = packRows({ upserts: [], removals: upserts });
+    const removed = packRows({ upserts: [], removals });
+    return await this.#connections.reader.call(
+      "swallowed",
+      [this.#tableOf(keys), keys.stream, offset, epoch, written, removed],
+      memoryOf(written, removed),
+    );
   }
 
   /** Lets the batch under way fail with `reason`, whatever becomes of it in the worker. */

@@ -48,8 +48,8 @@ export class SqliteIdentities implements Identities {
     await this.#connections.writer.call("doubt", [keys.stream, epoch, reason, keepWitness]);
   }
 
-  async settle({ stream }: PartitionKeys, { reason }: Doubt): Promise<void> {
-    await this.#connections.writer.call("settleDoubt", [stream, reason]);
+  async settle({ stream }: PartitionKeys, doubt: Doubt): Promise<void> {
+    await this.#connections.writer.call("settleDoubt", [stream, doubt]);
   }
 
   async adopt({ stream }: PartitionKeys, adoption: Adoption): Promise<void> {

@@ -204,7 +204,7 @@ export const batches: Cases = {
     await using own = await claimed(place);
     const { target, claim, keys } = own;
     const memory = [Buffer.alloc(1000), Buffer.alloc(1000)];
-    let applying = Promise.resolve();
+    let applying: Promise<unknown> = Promise.resolve();
     for (let n = 1; n <= 20; n++) {
       // As the reader does: the views of batch n are written over once batch n has been applied.
       const bytes = memory[n % 2]!;

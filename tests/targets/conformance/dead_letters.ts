@@ -270,7 +270,7 @@ export const deadLetters: Cases = {
       }
     })().finally(() => over = true);
     // Batches that are sent before the one before is in leave no gap at all.
-    const sent: Promise<void>[] = [];
+    const sent: Promise<unknown>[] = [];
     for (let n = 1; !over; n++) {
       const upserts = Array.from({ length: 4000 }, (_, id) => upsert(`d${id}`, `{"n":${n}}`, n));
       const offset = n === 1 ? claim.offset : streamId(n - 1);

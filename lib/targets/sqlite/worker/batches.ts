@@ -32,11 +32,17 @@ export interface BatchRequest {
   parked: ParkedCopy[];
 }
 
+/** How many rows were written and removed. */
+export interface WrittenRows {
+  written: number;
+  removed: number;
+}
+
 /** Applies a batch; tells why not where the claim does not hold. */
 export function apply(
   db: Database,
   batch: BatchRequest,
-): "applied" | "ownership lost" | "parked changed" {
+): WrittenRows | "ownership lost" | "parked changed" {
   const { stream, lastId, epoch } = batch;
   return db.transaction(() => {
     const moved = db.run(
@@ -59,9 +65,9 @@ export function apply(
       );
       return ours ? "parked changed" : "ownership lost";
     }
-    writeRows(db, batch.table, batch.rows);
+    const rows = writeRows(db, batch.table, batch.rows);
     park(db, batch);
-    return "applied";
+    return rows;
   });
 }
 
@@ -73,7 +79,7 @@ const COLUMNS = 5;
  * Writes and removes rows, in a transaction of the caller's. An older version never replaces a newer one. An update
  * does not know when its document was created: the row does.
  */
-export function writeRows(db: Database, table: string, rows: PackedRows): void {
+export function writeRows(db: Database, table: string, rows: PackedRows): WrittenRows {
   // SQLite does not look. All at once: JSON begins and ends with ASCII, so no character could be cut in two, and the
   // table sees to its being JSON.
   if (!isText(rows.payloads.bytes)) {
@@ -89,13 +95,38 @@ export function writeRows(db: Database, table: string, rows: PackedRows): void {
     const writing = Number.isNaN(at) ? changed : made;
     writing.add(id, payloads.next().value!, created, updated, rows.versions[index++]!);
   }
-  made.end();
-  changed.end();
+  const written = made.end() + changed.end();
   const remove = `DELETE FROM "${table}" WHERE id = CAST(? AS TEXT) AND version < ?`;
-  index = 0;
+  let removed = index = 0;
   for (const id of unpackAll(rows.removedIds)) {
-    db.run(remove, id, rows.removedVersions[index++]!);
+    removed += db.run(remove, id, rows.removedVersions[index++]!);
   }
+  return { written, removed };
+}
+
+/**
+ * Which rows are not as the batch that ends at `lastId` should have left them, if the partition is still there.
+ * @param written the ids and versions of rows that it wrote, packed as those of removals are
+ */
+export function swallowed(
+  db: Database,
+  table: string,
+  stream: string,
+  lastId: string,
+  epoch: string,
+  written: PackedRows,
+  removed: PackedRows,
+): string[] {
+  const here = "SELECT 1 FROM writebehind_offset WHERE stream = ? AND last_id = ? AND epoch = ?";
+  if (!db.get(here, stream, lastId, BigInt(epoch))) return [];
+  const find = `SELECT version < ? AS older FROM "${table}" WHERE id = CAST(? AS TEXT)`;
+  const look = ({ removedIds, removedVersions: versions }: PackedRows, missing: boolean) =>
+    [...unpackAll(removedIds)].filter((id, index) => {
+      const row = db.get<{ older: number }>(find, versions[index]!, id);
+      return row ? row.older === 1 : missing;
+    });
+  const found = [...look(written, true), ...look(removed, false)];
+  return found.map((id) => new TextDecoder().decode(id));
 }
 
 type Row = [
@@ -111,6 +142,7 @@ class Writing {
   #db: Database;
   #sql: (rows: number) => string;
   #values: Row[number][] = [];
+  #written = 0;
 
   /** @param made whether it is known when their documents were created */
   constructor(db: Database, table: string, made: boolean) {
@@ -129,16 +161,17 @@ class Writing {
   add(...row: Row): void {
     this.#values.push(...row);
     if (this.#values.length < ROWS * COLUMNS) return;
-    this.#db.run(this.#sql(ROWS), ...this.#values);
+    this.#written += this.#db.run(this.#sql(ROWS), ...this.#values);
     this.#values = [];
   }
 
-  /** Writes what is left. */
-  end(): void {
+  /** Writes what is left. @returns how many rows were written in all */
+  end(): number {
     const one = this.#sql(1);
     for (let at = 0; at < this.#values.length; at += COLUMNS) {
-      this.#db.run(one, ...this.#values.slice(at, at + COLUMNS));
+      this.#written += this.#db.run(one, ...this.#values.slice(at, at + COLUMNS));
     }
+    return this.#written;
   }
 }
 

@@ -5,7 +5,7 @@
 
 import type { PartitionKeys } from "../../../redis/keys.ts";
 import { tableProblems } from "../../common.ts";
-import type { Adoption, Belonging } from "../../target.ts";
+import type { Adoption, Belonging, Doubt } from "../../target.ts";
 import { type Columns, type Database, NOW } from "./database.ts";
 import { goneTables, has } from "./schema.ts";
 
@@ -125,9 +125,10 @@ export function doubt(
   db.transaction(() =>
     db.run(
       `UPDATE writebehind_offset
-          SET doubt = coalesce(doubt || '; ', '') || ?, doubt_at = ${NOW},
-              witness = CASE WHEN ? THEN witness ELSE '0-0' END
-        WHERE stream = ? AND epoch = ?`,
+          SET doubt = CASE WHEN instr(doubt, ?1) > 0 THEN doubt
+                           ELSE coalesce(doubt || '; ', '') || ?1 END, doubt_at = ${NOW},
+              witness = CASE WHEN ?2 THEN witness ELSE '0-0' END
+        WHERE stream = ?3 AND epoch = ?4`,
       reason,
       keepWitness ? 1 : 0,
       stream,
@@ -137,13 +138,14 @@ export function doubt(
 }
 
 /** Ends a doubt, if it is still the same. */
-export function settle(db: Database, stream: string, reason: string): void {
+export function settle(db: Database, stream: string, { reason, at }: Doubt): void {
   db.transaction(() =>
     db.run(
       `UPDATE writebehind_offset SET doubt = NULL, doubt_at = NULL
-        WHERE stream = ? AND doubt = ? AND NOT refused`,
+        WHERE stream = ? AND doubt = ? AND doubt_at = ? AND NOT refused`,
       stream,
       reason,
+      at.toISOString(),
     )
   );
 }

@@ -27,6 +27,7 @@ export const operations = {
   adopt: identities.adopt,
   standing: partitions.standing,
   apply: batches.apply,
+  swallowed: batches.swallowed,
   invalidPayloads: batches.invalidPayloads,
   probe: batches.probe,
   anyRow: batches.anyRow,
