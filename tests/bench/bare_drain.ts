@@ -23,7 +23,7 @@ function bareSql(table: string, values: BatchValues): string {
 WITH moved AS (
   INSERT INTO writebehind_offset (stream, last_id) VALUES ($1, $2)
   ON CONFLICT (stream) DO UPDATE SET last_id = excluded.last_id
-)${partsSql(table, values, 3, "true").map((part) => `, ${part}`).join("")}
+)${partsSql(table, values, 3, "true", false).map((part) => `, ${part}`).join("")}
 SELECT`;
 }
 

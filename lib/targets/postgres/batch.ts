@@ -39,12 +39,23 @@ import {
 /** After a batch whose rows were not new, for so many batches no row is expected to be new. */
 const BATCHES_WITHOUT_NEW = 32;
 
+/** What a batch has done. */
+interface Applied {
+  moved: number;
+  written: number;
+  removed: number;
+  /** whether the table may swallow rows */
+  swallows: boolean;
+}
+
 /** Applies batches to the tables of a configuration's entities. */
 export class PostgresBatches implements Batches {
   #sessions: Sessions;
   #config: Config;
   /** for how many more batches no row is expected to be new */
   #batchesWithoutNew = 0;
+  /** tables that swallow no rows by their last batch: their new rows are not counted */
+  #plain = new Set<string>();
   /** parameters that were prepared while another batch was under way */
   #prepared = new WeakMap<Batch, BatchValues>();
   /** memory for them: two for each partition, as one batch is under way while the next one is prepared */
@@ -70,10 +81,12 @@ export class PostgresBatches implements Batches {
     const { keys } = claim;
     const { parked } = batch;
     const parking = parked.length > 0;
+    const table = this.#tableOf(keys);
+    const counted = !this.#plain.has(table);
     const run = (values: BatchValues) =>
-      this.#sessions.query<{ moved: number; written: number; removed: number }>(keys, {
+      this.#sessions.query<Applied>(keys, {
         name: `${parking ? "park" : "apply"} ${keys.entity}`,
-        text: applySql(this.#tableOf(keys), values, parking),
+        text: applySql(table, values, parking, counted),
         values: [
           keys.stream,
           claim.offset,
@@ -84,7 +97,7 @@ export class PostgresBatches implements Batches {
           ...valuesOf(values),
           ...(parking ? parkedValues(keys.entity, parked) : []),
         ],
-        variant: variantOf(values),
+        variant: `${variantOf(values)}${counted ? " counted" : ""}`,
       });
     const noneNew = this.#batchesWithoutNew > 0;
     if (noneNew) this.#batchesWithoutNew--;
@@ -98,6 +111,8 @@ export class PostgresBatches implements Batches {
     if (row!.moved === 0) await this.#explainStanding(claim);
     claim.offset = claim.witness = batch.lastId;
     if (parking) claim.hasParked = true;
+    if (row!.swallows) this.#plain.delete(table);
+    else this.#plain.add(table);
     return shortOf(batch, row!);
   }
 
