@@ -41,8 +41,8 @@ export function refusal(
     request_conflict: "its requestId was used for another call; use a new one",
     partitions: `${keys.stream} was first written with streams.partitions: ${detail}; use that`,
     stream:
-      `${detail} has an entry with an id past the year 2248, from another program; no event can follow it: ` +
-      "remove it by deno task mend",
+      `${detail} has an entry with an id past the year 2248, from another program, or had one; ` +
+      "no event can follow it: put the stream right by deno task mend",
     invalid: `RedisJSON refuses it (${detail})`,
     permission: `the Redis user may not run ${detail}; grant it by ACL SETUSER`,
   };

@@ -11,7 +11,7 @@ import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, mendScript, runScript } from "../redis/scripts/mod.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
+import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { resend } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -70,33 +70,53 @@ export async function mendStreams(
   entityConfig(config, entity);
   const opened = targetOf(target, config);
   await checkBelonging(redis, opened, config, entity);
-  const { offsets, ownership } = opened;
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
-    if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) continue;
-    const far = await redis.xrange(stream, `(${LAST_STREAM_ID}`, "+");
-    const named = new Set<string>();
-    for (const [streamId, fields] of far) {
-      report.entries.push({ stream, streamId, fields });
-      for (let at = 0; at < fields.length; at += 2) {
-        if (fields[at] === "doc_id" && fields[at + 1]) named.add(fields[at + 1]!);
-      }
+    if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) {
+      // The stream was removed since a sink has looked, or a mending was stopped half way.
+      if (!dryRun) await noteLastId(redis, keys);
+      continue;
     }
     report.streams.push(stream);
+    const named = new Set<string>();
+    for (let attempt = 0;; attempt++) {
+      const far = await redis.xrange(stream, `(${LAST_STREAM_ID}`, "+");
+      for (const [streamId, fields] of far) {
+        report.entries.push({ stream, streamId, fields });
+        for (let at = 0; at < fields.length; at += 2) {
+          if (fields[at] === "doc_id" && fields[at + 1]) named.add(fields[at + 1]!);
+        }
+      }
+      if (dryRun) break;
+      const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
+      await moveBack(redis, opened, keys, kept);
+      // A sink that was just rewinding to such an offset has moved the stream there again.
+      if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) break;
+      if (attempt === ATTEMPTS) throw goesOn(stream);
+    }
     report.resent += named.size;
     if (dryRun) continue;
-    const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
-    const offset = await offsets.offset(keys);
-    if (compareStreamIds(offset, LAST_STREAM_ID) > 0) {
-      const [seconds] = await redis.time();
-      const before = kept === "0-0" ? `${Number(seconds) * 1000}-0` : kept;
-      await ownership.moveOffset(keys, before);
-      await runScript(redis, forwardScript, [stream], [before, CONSUMER_GROUP]);
-    }
+    await noteLastId(redis, keys);
     for (const id of named) await resend(redis, keys, id);
   }
   return report;
+}
+
+/** Moves the offset back before such entries. A batch under way ends with it, also one that would move it there. */
+async function moveBack(
+  redis: RedisConnection,
+  { offsets, ownership }: Target,
+  keys: PartitionKeys,
+  kept: string,
+): Promise<void> {
+  let offset = await offsets.offset(keys);
+  if (compareStreamIds(offset, LAST_STREAM_ID) > 0) {
+    const [seconds] = await redis.time();
+    offset = kept === "0-0" ? `${Number(seconds) * 1000}-0` : kept;
+  }
+  await ownership.moveOffset(keys, offset);
+  await runScript(redis, forwardScript, [keys.stream], [offset, CONSUMER_GROUP]);
 }
 
 /** Puts a copy of the stream without its far entries in its place; returns the last id that it has. */
@@ -124,7 +144,10 @@ async function replace(
     last = newest?.[0] ?? "0-0";
   }
   await redis.del(copy);
-  throw new WriteBehindError(
+  throw goesOn(stream);
+}
+
+const goesOn = (stream: string) =>
+  new WriteBehindError(
     `Cannot mend ${stream}: another program goes on writing to it; stop that one, then run this again`,
   );
-}

@@ -5,7 +5,9 @@
 
 import type { Redis } from "./client.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { CONSUMER_GROUP } from "./keys.ts";
+import { LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { CONSUMER_GROUP, type PartitionKeys } from "./keys.ts";
+import { lookScript, runScript } from "./scripts/mod.ts";
 
 /** The flat pairs of a reply, such as XINFO's, by name. */
 export function pairsOf(reply: unknown): Map<string, unknown> {
@@ -25,6 +27,11 @@ export async function lastGeneratedId(redis: Redis, stream: string): Promise<str
     if (isNoKey(error)) return "0-0";
     throw error;
   }
+}
+
+/** Notes for the writers whether a stream's last id is past what a version can hold. */
+export async function noteLastId(redis: Redis, { stream, settings }: PartitionKeys): Promise<void> {
+  await runScript(redis, lookScript, [stream, settings], [LAST_STREAM_ID]);
 }
 
 /** Where a target stands in a stream. */

@@ -7,11 +7,12 @@
 import { reasonOf } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
-import { pairsOf } from "../redis/streams.ts";
+import { lastGeneratedId, noteLastId, pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -60,6 +61,7 @@ export class Trimmer {
     const { keys, offset, owner } = claim;
     const redis = await reader.connection();
     await showGroup(redis, keys, offset, owner);
+    await noteLastId(redis, keys);
     const info = pairsOf(await redis.xinfo("STREAM", keys.stream));
     const passed = (await redis.xrange(keys.stream, "-", offset, "COUNT", 2)).length;
     const entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
@@ -109,9 +111,13 @@ export class Trimmer {
   async lookForWitness(): Promise<void> {
     if (this.#stopped) return;
     const { keys, witness } = this.#claim;
-    if (!await hasWitness(await this.#reader.connection(), keys, witness)) {
-      this.witnessMissing = true;
-    }
+    const redis = await this.#reader.connection();
+    if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
+    // Mended under a claim that expects no witness: what comes below its offset would never be read.
+    const last = await lastGeneratedId(redis, keys.stream);
+    if (compareStreamIds(last, this.#claim.offset) < 0) this.witnessMissing = true;
+    // An entry with an id that is too high may have come and gone since.
+    await noteLastId(redis, keys);
   }
 
   /** Begins no further trim, and waits for the one under way. */

@@ -8,6 +8,7 @@ import {
   mendStreams,
   updateDocument,
 } from "writebehind";
+import { waitFor } from "../support/servers.ts";
 import { assertEqual, type Pipeline, withPipeline } from "../support/pipeline.ts";
 
 const FAR = ["9000000000000-0", "18446744073709551615-18446744073709551615"];
@@ -69,3 +70,60 @@ Deno.test("entries with ids that no version can hold", (t) =>
       },
     ])),
   ));
+
+Deno.test("an entry with such an id that was removed by XDEL", (t) => {
+  const farAndGone = async ({ redis }: Pipeline) => {
+    await redis.xadd("stream:session", FAR[0]!, "doc_id", "a", "event_type", "update");
+    await redis.xdel("stream:session", FAR[0]!);
+  };
+  const noted = ({ redis }: Pipeline) =>
+    waitFor(async () => await redis.hget("stream:settings:session", "far") === "1", {
+      what: "the sink's note",
+    });
+  const refusedThenMended = async (pipeline: Pipeline) => {
+    const { redis, pool, config } = pipeline;
+    await assert.rejects(
+      insertDocument(redis, config, "session", {}, "late"),
+      (error: Error) =>
+        error instanceof DocumentError && error.code === "stream" &&
+        /or had one; .* deno task mend/.test(error.message),
+    );
+    assert.equal(await redis.exists("session:late"), 0);
+    await mendStreams(redis, pool, config, "session");
+    await insertDocument(redis, config, "session", {}, "late");
+    await updateDocument(redis, config, "session", "b", { n: 1 });
+    await caughtUp(redis, pool, config, "session");
+    await assertEqual(pipeline);
+  };
+  const begin = async ({ redis, config }: Pipeline) => {
+    for (const id of ["a", "b"]) await insertDocument(redis, config, "session", { id }, id);
+  };
+  return withPipeline(t, {
+    "once a sink has looked, writers are refused until it is mended": async (pipeline) => {
+      const { redis, pool, config } = pipeline;
+      await begin(pipeline);
+      await using _sink = consumePeriodically(redis, pool, config, "session");
+      await caughtUp(redis, pool, config, "session");
+      await farAndGone(pipeline);
+      await noted(pipeline);
+      await refusedThenMended(pipeline);
+    },
+    "a write before a sink looks is parked, and mending brings it to the target": async (
+      pipeline,
+    ) => {
+      const { redis, pool, config } = pipeline;
+      await begin(pipeline);
+      await farAndGone(pipeline);
+      await insertDocument(redis, config, "session", {}, "early");
+      await using _sink = consumePeriodically(redis, pool, config, "session");
+      await noted(pipeline);
+      await refusedThenMended(pipeline);
+    },
+    "a stream that was removed since is free again": async (pipeline) => {
+      const { redis, pool, config } = pipeline;
+      await redis.hset("stream:settings:session", "far", 1);
+      await mendStreams(redis, pool, config, "session");
+      await insertDocument(redis, config, "session", {}, "a");
+    },
+  });
+});

@@ -42,11 +42,13 @@ if FORWARD then
   -- Behind an entry whose id is no version (the year 2248), none can be applied, and behind the last one none appended.
   -- XREAD looks at the last entry only; XRANGE would walk through all that lie in a node with it.
   if redis.call('XREAD', 'COUNT', 1, 'STREAMS', STREAM, '8796093022207-1048575') then return {'stream', STREAM} end
-  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest')
+  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far')
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
   LARGEST = tonumber(settings[4] or 0)
+  -- Such an entry was removed, but the stream's next id lies behind it still: a sink has noted it.
+  if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
   if events >= max_events then return {'max_events', tostring(events)} end
   -- A stream of few events is measured only if the largest of them could matter.

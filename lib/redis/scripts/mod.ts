@@ -10,6 +10,7 @@ import common from "./common.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
+import lookVerb from "./look.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
 import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
@@ -41,6 +42,8 @@ export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
 export const resendScript: Script = script("resend", resendVerb);
 export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
+/** Notes whether a stream's last id is past what a version can hold. */
+export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place. */
 export const mendScript: Script = script("mend", mendVerb);
 export const readScript: Script = script("read", readVerb);
