@@ -56,10 +56,9 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
     if (repaired && left === 0 && counts.behind === 0) {
       await settleDoubts(target, config, entity, report.doubts);
     }
-    if (!options.json) { for (const doubt of report.doubts) console.log(lineOf(doubt)); }
     if (options.json) {
       console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
-    }
+    } else for (const doubt of report.doubts) console.log(lineOf(doubt));
     if (left > 0) Deno.exitCode = 1;
   });
 }

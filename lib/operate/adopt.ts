@@ -3,10 +3,10 @@
  * @module
  */
 
-import { type Config, entityConfig } from "../config/load.ts";
+import type { Config } from "../config/load.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { assess, type Assessment, type Mismatch } from "../sink/belonging.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -53,11 +53,10 @@ export async function adopt(
   entity: string,
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<AdoptReport> {
-  entityConfig(config, entity);
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   const report: AdoptReport = { partitions: [] };
-  const found: { keys: ReturnType<typeof allPartitions>[number]; assessment: Assessment }[] = [];
+  const found: { keys: PartitionKeys; assessment: Assessment }[] = [];
   for (const keys of allPartitions(config, entity)) {
     const assessment = await assess(redis, opened, config, keys);
     if (assessment.mismatches.length > 0) found.push({ keys, assessment });

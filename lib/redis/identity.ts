@@ -5,8 +5,8 @@
 
 import type { Redis } from "./client.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
-import { CONSUMER_GROUP, type PartitionKeys } from "./keys.ts";
-import { isNoKey, pairsOf, valueOf } from "./streams.ts";
+import type { PartitionKeys } from "./keys.ts";
+import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 
 /** What a partition in Redis tells of those that carried it on. */
 export interface Origin {
@@ -31,8 +31,7 @@ export async function readOrigin(
   const noted = valueOf(identity!) as string | null;
   if (isNoKey(info![0])) return { identity: noted, told: "0-0", removedTo: "0-0" };
   const facts = pairsOf(valueOf(info!));
-  const group = (valueOf(groups!) as unknown[]).map(pairsOf)
-    .find((group) => group.get("name") === CONSUMER_GROUP);
+  const group = groupIn(valueOf(groups!));
   return {
     identity: noted,
     told: String(group?.get("last-delivered-id") ?? "0-0"),
@@ -51,15 +50,11 @@ function removedTo(facts: Map<string, unknown>): string {
   return compareStreamIds(deleted, first) > 0 ? deleted : first;
 }
 
-/**
- * Notes the identity of the data, unless they have one.
- * @returns the one that they have then
- */
+/** Notes the identity of the data, unless they have one. */
 export async function noteIdentity(
   redis: Redis,
   { settings }: PartitionKeys,
   identity: string,
-): Promise<string | null> {
+): Promise<void> {
   await redis.hsetnx(settings, "identity", identity);
-  return await redis.hget(settings, "identity");
 }

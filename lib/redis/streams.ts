@@ -29,9 +29,12 @@ export async function lastGeneratedId(redis: Redis, stream: string): Promise<str
   }
 }
 
-/** Notes for the writers whether a stream's last id is past what a version can hold. */
-export async function noteLastId(redis: Redis, { stream, settings }: PartitionKeys): Promise<void> {
-  await runScript(redis, lookScript, [stream, settings], [LAST_STREAM_ID]);
+/** Notes for the writers whether a stream's last id is past what a version can hold, and returns that id. */
+export async function noteLastId(
+  redis: Redis,
+  { stream, settings }: PartitionKeys,
+): Promise<string> {
+  return String(await runScript(redis, lookScript, [stream, settings], [LAST_STREAM_ID]));
 }
 
 /** Where a target stands in a stream. */
@@ -95,14 +98,18 @@ export function isNoKey(error: unknown): boolean {
   return error instanceof Error && /no such key/.test(error.message);
 }
 
+/** The sink's group in a reply of XINFO GROUPS. */
+export function groupIn(reply: unknown): Map<string, unknown> | undefined {
+  return (reply as unknown[]).map(pairsOf).find((group) => group.get("name") === CONSUMER_GROUP);
+}
+
 /** The lag that Redis counts for the sink's group, if the group is at the offset. */
 function lagOfGroup([error, groups]: [Error | null, unknown], offset: string): number | null {
   if (error) {
     if (isNoKey(error)) return null;
     throw error;
   }
-  const group = (groups as unknown[]).map(pairsOf)
-    .find((group) => group.get("name") === CONSUMER_GROUP);
+  const group = groupIn(groups);
   const lag = group?.get("last-delivered-id") === offset ? group.get("lag") : null;
   return typeof lag === "number" ? lag : null;
 }

@@ -5,7 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
 import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { noteIdentity, type Origin, readOrigin } from "../redis/identity.ts";
@@ -142,8 +142,7 @@ async function lookForLastRow(
   if (at.offset !== offset || at.parked[0]) return;
   const [row] = at.rows;
   if (row && BigInt(row.version) >= versionOf(offset)!) return;
-  const { entities } = config;
-  const { table } = entities.find(({ name }) => name === keys.entity)!;
+  const { table } = entityConfig(config, keys.entity);
   const { done } = await rows.ids(keys.entity).next();
   if (done) mismatches.push({ kind: "emptied", reason: tableProblems.emptied(table, keys) });
   else {
@@ -212,6 +211,7 @@ function refuse(mismatches: Mismatch[]): void {
 /**
  * Sees that a command may work with an entity's documents and rows.
  * @param except what does not matter to it
+ * @returns what was found, one a partition, in order
  * @throws {ConfigError} where they do not belong together
  */
 export async function checkBelonging(
@@ -220,9 +220,12 @@ export async function checkBelonging(
   config: Config,
   entity: string,
   except: Mismatch["kind"][] = [],
-): Promise<void> {
+): Promise<Assessment[]> {
+  const found: Assessment[] = [];
   for (const keys of allPartitions(config, entity)) {
-    const { mismatches } = await assess(redis, target, config, keys);
-    refuse(mismatches.filter(({ kind }) => !except.includes(kind)));
+    const assessment = await assess(redis, target, config, keys);
+    refuse(assessment.mismatches.filter(({ kind }) => !except.includes(kind)));
+    found.push(assessment);
   }
+  return found;
 }

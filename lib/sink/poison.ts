@@ -5,7 +5,8 @@
  * through are to blame. If all rows are refused, a code that means bad data is believed. For any other code, harmless
  * rows are tried (see `works` in the port): if those are refused too, the configuration is to blame, and nothing is
  * parked. A table may be away for just a moment, in which some rows are tried and others not: so rows that a code says
- * nothing bad of are tried twice. What may be chance, such as a deadlock, counts only if it comes again and again for that row.
+ * nothing bad of are tried twice. What may be chance, such as a deadlock, counts only if it comes again and again for
+ * that row.
  * @module
  */
 
@@ -47,7 +48,7 @@ export class Poison {
    */
   async park(claim: Claim, items: Item[], batch: Batch, error: unknown): Promise<Item[] | null> {
     const kind = this.#target.kindOf(error);
-    const rows = batch.upserts.length + batch.removals.length;
+    const rows = countOf(batch);
     if (kind === "transient" || rows === 0 || kind === "too_large" && rows > 1) return null;
     // The first time it is chance: trying would wait for the same locks, and delay the report of the failure.
     if (kind === "chance" && ++this.#chances === 1) return null;
@@ -83,60 +84,38 @@ export class Poison {
     for (const deep of [false, true]) {
       const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
       const tried = await refusedRows(batch, attempt);
-      if (tried.size > 0) {
-        return await this.#blamed(claim, batch, await this.#lasting(claim, batch, tried, attempt));
-      }
+      if (tried.size > 0) return await this.#blamed(claim, batch, tried, attempt);
     }
     return new Map();
-  }
-
-  /** Leaves out rows that a changed configuration may have refused, where a second attempt does not show the same. */
-  async #lasting(
-    claim: Claim,
-    batch: Batch,
-    tried: Map<string, Tried>,
-    attempt: (rows: BatchRows) => Promise<Tried | null>,
-  ): Promise<Map<string, Tried>> {
-    const pick = (wanted: (key: string) => boolean): BatchRows => ({
-      upserts: batch.upserts.filter(({ key }) => wanted(key)),
-      removals: batch.removals.filter(({ key }) => wanted(key)),
-    });
-    const isDoubtful = (key: string) => tried.get(key)?.kind === "configuration";
-    const doubtful = pick(isDoubtful);
-    if (doubtful.upserts.length + doubtful.removals.length === 0) return tried;
-    // What went through, or harmless rows, must go through now; only after that does a second refusal tell.
-    const { upserts: [upsert], removals: [removal] } = pick((key) => !tried.has(key));
-    const isFine = upsert || removal
-      ? await attempt({
-        upserts: upsert ? [upsert] : [],
-        removals: !upsert && removal ? [removal] : [],
-      }) === null
-      : await this.#target.batches.works(claim);
-    const again = isFine ? await refusedRows(doubtful, attempt) : new Map<string, Tried>();
-    return new Map([...tried].filter(([key]) => !isDoubtful(key) || again.has(key)));
   }
 
   /** Which of the rows that were refused are to blame. */
   async #blamed(
     claim: Claim,
-    { upserts, removals }: Batch,
+    batch: Batch,
     tried: Map<string, Tried>,
+    attempt: (rows: BatchRows) => Promise<Tried | null>,
   ): Promise<Map<string, Refusal>> {
-    if (tried.size === 0) return new Map();
-    const doubtful = [...tried.values()].some(({ kind }) => kind !== "document");
-    const othersPass = upserts.length + removals.length > tried.size ||
-      doubtful && await this.#target.batches.works(claim);
+    const passed = oneOf(rowsWith(batch, (key) => !tried.has(key)));
+    const doubtful = rowsWith(batch, (key) => tried.get(key)?.kind === "configuration");
+    const certain = [...tried.values()].every(({ kind }) => kind === "document");
+    const othersPass = !certain && (passed !== null || await this.#target.batches.works(claim));
+    // Only if what went through still does is it the row, and not a configuration in motion, that is refused again.
+    const isStill = othersPass && countOf(doubtful) > 0 &&
+      (passed === null || await attempt(passed) === null);
+    const again = isStill ? await refusedRows(doubtful, attempt) : new Map<string, Tried>();
     const versions = new Map(
-      [...upserts, ...removals].map(({ key, ms, seq }) => [key, `${ms}-${seq}`]),
+      [...batch.upserts, ...batch.removals].map(({ key, ms, seq }) => [key, `${ms}-${seq}`]),
     );
     const suspects = this.#suspects;
     this.#suspects = new Map();
     const blamed = new Map<string, Refusal>();
     for (const [key, { kind, sqlstate, reason }] of tried) {
-      const certain = kind === "document" || kind === "configuration" && othersPass;
-      if (certain || othersPass && this.#isAgain(`${key} ${versions.get(key)}`, suspects)) {
-        blamed.set(key, { sqlstate, reason });
-      }
+      const isToBlame = kind === "document" ||
+        (kind === "configuration"
+          ? again.has(key)
+          : othersPass && this.#isAgain(`${key} ${versions.get(key)}`, suspects));
+      if (isToBlame) blamed.set(key, { sqlstate, reason });
     }
     return blamed;
   }
@@ -150,6 +129,19 @@ export class Poison {
   }
 }
 
+const countOf = ({ upserts, removals }: BatchRows) => upserts.length + removals.length;
+
+const rowsWith = ({ upserts, removals }: BatchRows, wanted: (key: string) => boolean) => ({
+  upserts: upserts.filter(({ key }) => wanted(key)),
+  removals: removals.filter(({ key }) => wanted(key)),
+});
+
+/** The first of the rows; `null` where there is none. */
+function oneOf({ upserts, removals }: BatchRows): BatchRows | null {
+  if (upserts.length > 0) return { upserts: upserts.slice(0, 1), removals: [] };
+  return removals.length > 0 ? { upserts: [], removals: removals.slice(0, 1) } : null;
+}
+
 /**
  * Finds the rows that cannot be stored by halving, and returns why, by their keys. One bad row in 1,000 takes about
  * twenty attempts with ever fewer rows.
@@ -161,7 +153,7 @@ export async function refusedRows<R extends Refusal>(
 ): Promise<Map<string, R>> {
   const refused = new Map<string, R>();
   const halve = async ({ upserts, removals }: BatchRows, known: R | null): Promise<boolean> => {
-    const count = upserts.length + removals.length;
+    const count = countOf({ upserts, removals });
     if (count === 0) return false;
     const refusal = known ?? await attempt({ upserts, removals });
     if (refusal === null) return false;

@@ -12,7 +12,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
-import { lastGeneratedId, noteLastId, pairsOf } from "../redis/streams.ts";
+import { noteLastId, pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -113,11 +113,10 @@ export class Trimmer {
     const { keys, witness } = this.#claim;
     const redis = await this.#reader.connection();
     if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
-    // Mended under a claim that expects no witness: what comes below its offset would never be read.
-    const last = await lastGeneratedId(redis, keys.stream);
-    if (compareStreamIds(last, this.#claim.offset) < 0) this.witnessMissing = true;
     // An entry with an id that is too high may have come and gone since.
-    await noteLastId(redis, keys);
+    const last = await noteLastId(redis, keys);
+    // Mended under a claim that expects no witness: what comes below its offset would never be read.
+    if (compareStreamIds(last, this.#claim.offset) < 0) this.witnessMissing = true;
   }
 
   /** Begins no further trim, and waits for the one under way. */

@@ -5,7 +5,13 @@
 
 import { Buffer, isUtf8 } from "node:buffer";
 import type { PartitionKeys } from "../redis/keys.ts";
-import { type BatchRows, OwnershipLostError, type ParkedDocument, type Tried } from "./target.ts";
+import {
+  type BatchRows,
+  type Belonging,
+  OwnershipLostError,
+  type ParkedDocument,
+  type Tried,
+} from "./target.ts";
 
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
@@ -35,6 +41,25 @@ export const tableProblems = {
     `The table ${table} was emptied, and the offset of ${stream} says that it had rows. Restore them; or, to fill it ` +
     `anew from Redis: ${adoptIt(entity)}`,
 };
+
+/**
+ * Why a partition and its table do not belong together, for people; `null` where they do.
+ * @param found.another whether the table that is there is not the one that was noted
+ * @param found.others other partitions whose rows are in it
+ */
+export function problemOf(
+  table: string,
+  keys: PartitionKeys,
+  { there, offset, another, others }: Pick<Belonging, "offset" | "others"> & {
+    there: boolean;
+    another: boolean;
+  },
+): string | null {
+  if (!there) return offset === "0-0" ? null : tableProblems.gone(table, keys);
+  if (another) return tableProblems.another(table, keys);
+  if (others.length === 0) return null;
+  return tableProblems.renamed(table, keys, others.map(({ stream }) => stream));
+}
 
 /** Whether bytes are UTF-8 without U+0000, which no target's texts can hold. */
 export function isText(bytes: Uint8Array): boolean {

@@ -15,6 +15,8 @@ export interface Migration {
   oldest: number;
   /** whether commands that only read work before it has run. @default {false} */
   canWait?: boolean;
+  /** a column that it adds, where the SQL cannot say that it may be there: `[table, column]` */
+  adds?: readonly [table: string, column: string];
   sql: string;
 }
 

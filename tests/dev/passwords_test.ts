@@ -1,24 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import pg from "pg";
 import { describeServers, parseConfig } from "writebehind";
 import { servicesFolder } from "writebehind/config/checkout.ts";
 import { readRecord } from "writebehind/config/record.ts";
 import { readPasswords } from "writebehind/dev/servers/passwords.ts";
 import { markFile } from "writebehind/dev/servers/postgres_roles.ts";
 import { startServices, stopServices } from "writebehind/dev/servers/services.ts";
-import { testFolder, testPostgres } from "../support/servers.ts";
-
-async function query(url: string, statement: string): Promise<unknown[]> {
-  const client = new pg.Client(url);
-  await client.connect();
-  try {
-    return (await client.query(statement)).rows;
-  } finally {
-    await client.end();
-  }
-}
+import { queryAt, testFolder, testPostgres } from "../support/servers.ts";
 
 /** The permission bits of a file or folder. */
 const modeOf = async (path: string) => (await Deno.stat(path)).mode! & 0o777;
@@ -57,7 +46,7 @@ Deno.test("embedded servers demand generated passwords, which only their owner m
       await assert.rejects(friend.redis.call("DEBUG", "SLEEP", "0"), /DEBUG command not allowed/);
     }
     const { databaseUrl } = services;
-    await assert.rejects(query(databaseUrl.replace(passwords.application, "redis"), "SELECT"));
+    await assert.rejects(queryAt(databaseUrl.replace(passwords.application, "redis"), "SELECT"));
     for (
       const forbidden of [
         "COPY (SELECT 1) TO PROGRAM 'cat'",
@@ -67,13 +56,13 @@ Deno.test("embedded servers demand generated passwords, which only their owner m
         "SET ROLE postgres",
       ]
     ) {
-      await assert.rejects(query(databaseUrl, forbidden), (error: { code?: string }) => {
+      await assert.rejects(queryAt(databaseUrl, forbidden), (error: { code?: string }) => {
         assert.equal(error.code, "42501", forbidden);
         return true;
       });
     }
     const { ownerUrl } = servers.postgres!;
-    assert.deepEqual(await query(ownerUrl!, "SELECT rolsuper FROM pg_roles WHERE oid = 10"), [
+    assert.deepEqual(await queryAt(ownerUrl!, "SELECT rolsuper FROM pg_roles WHERE oid = 10"), [
       { rolsuper: true },
     ]);
   } finally {
@@ -98,14 +87,14 @@ Deno.test("data of the version before, with one superuser of a well-known passwo
   const { dir, port, database } = made;
   const before = (password: string) =>
     `postgresql://redis:${password}@127.0.0.1:${port}/${database}`;
-  await query(made.ownerUrl, "CREATE ROLE between SUPERUSER LOGIN PASSWORD 'between'");
+  await queryAt(made.ownerUrl, "CREATE ROLE between SUPERUSER LOGIN PASSWORD 'between'");
   const between = `postgresql://between:between@127.0.0.1:${port}/${database}`;
-  await query(
+  await queryAt(
     between,
     `ALTER DATABASE ${database} OWNER TO postgres; DROP OWNED BY redis; DROP ROLE redis;
      ALTER ROLE postgres RENAME TO redis; ALTER ROLE redis PASSWORD 'redis'`,
   );
-  await query(
+  await queryAt(
     before("redis"),
     `DROP ROLE between; CREATE SCHEMA app; CREATE VIEW app.one AS SELECT 1 AS one;
      CREATE TABLE sessions (id TEXT PRIMARY KEY, number BIGINT GENERATED ALWAYS AS IDENTITY, old SERIAL);
@@ -116,15 +105,15 @@ Deno.test("data of the version before, with one superuser of a well-known passwo
   // What the version before left behind has no mark.
   await Deno.remove(markFile(join(dir, "data")));
   await using taken = await testPostgres({ dir, port });
-  await assert.rejects(query(before("redis"), "SELECT"), /password/);
-  assert.deepEqual(await query(taken.url, "SELECT id FROM sessions"), [{ id: "kept" }]);
-  await query(
+  await assert.rejects(queryAt(before("redis"), "SELECT"), /password/);
+  assert.deepEqual(await queryAt(taken.url, "SELECT id FROM sessions"), [{ id: "kept" }]);
+  await queryAt(
     taken.url,
     `ALTER TABLE sessions ADD COLUMN more INT; ALTER SEQUENCE counting RESTART; DROP FUNCTION two;
      DROP SCHEMA app CASCADE; ALTER DATABASE ${database} SET work_mem = '5MB'; CREATE TABLE mine (id INT)`,
   );
   assert.deepEqual(
-    await query(taken.url, "SELECT rolname, rolsuper FROM pg_roles WHERE rolcanlogin ORDER BY 1"),
+    await queryAt(taken.url, "SELECT rolname, rolsuper FROM pg_roles WHERE rolcanlogin ORDER BY 1"),
     [{ rolname: "postgres", rolsuper: true }, { rolname: "redis", rolsuper: false }],
   );
 });

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import pg from "pg";
 import { servicesFolder } from "writebehind/config/checkout.ts";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { writeRecord } from "writebehind/config/record.ts";
@@ -14,7 +13,7 @@ import {
   startServices,
   stopServices,
 } from "writebehind/dev/servers/services.ts";
-import { testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
+import { queryAt, testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
 
 const NAMES = ["postgres", "redis", "replica"];
 
@@ -336,33 +335,23 @@ async function sessionOf(pid: number): Promise<string | undefined> {
 
 Deno.test("PostgreSQL started again on its folder keeps its port and its data", async () => {
   await using first = await testPostgres();
-  await query(first.url, "CREATE TABLE kept AS SELECT 42 AS answer");
+  await queryAt(first.url, "CREATE TABLE kept AS SELECT 42 AS answer");
   const { dir, port } = first;
   await first.stop("immediate");
   await using second = await testPostgres({ dir, port });
   assert.equal(second.port, port);
-  assert.deepEqual(await query(second.url, "SELECT answer FROM kept"), [{ answer: 42 }]);
+  assert.deepEqual(await queryAt(second.url, "SELECT answer FROM kept"), [{ answer: 42 }]);
   await second.kill();
   await using third = await testPostgres({ dir, port, extraSettings: { work_mem: "5MB" } });
-  assert.deepEqual(await query(third.url, "SELECT answer FROM kept"), [{ answer: 42 }]);
-  assert.deepEqual(await query(third.url, "SHOW work_mem"), [{ work_mem: "5MB" }]);
+  assert.deepEqual(await queryAt(third.url, "SELECT answer FROM kept"), [{ answer: 42 }]);
+  assert.deepEqual(await queryAt(third.url, "SHOW work_mem"), [{ work_mem: "5MB" }]);
   const defaults = "SELECT current_setting('fsync') || current_setting('synchronous_commit') AS s";
-  assert.deepEqual(await query(third.url, defaults), [{ s: "onon" }]);
+  assert.deepEqual(await queryAt(third.url, defaults), [{ s: "onon" }]);
   await assert.rejects(
-    query(third.url.replace(/:\w+@/, ":wrong@"), "SELECT"),
+    queryAt(third.url.replace(/:\w+@/, ":wrong@"), "SELECT"),
     /password/,
   );
 });
-
-async function query(url: string, statement: string): Promise<unknown[]> {
-  const client = new pg.Client(url);
-  await client.connect();
-  try {
-    return (await client.query(statement)).rows;
-  } finally {
-    await client.end();
-  }
-}
 
 Deno.test("a killed server has left its port when kill() returns", async () => {
   let server = await testRedis();

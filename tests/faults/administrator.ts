@@ -1,17 +1,11 @@
 /** An administrator of PostgreSQL, who changes what a role's sessions are like, and ends them. */
 
-import pg from "pg";
 import type { Pipeline } from "../support/pipeline.ts";
+import { queryAt } from "../support/servers.ts";
 
 /** Runs statements from another database: the settings of a role in the pipeline's do not hold there. */
 async function administer({ servers }: Pipeline, ...statements: string[]): Promise<void> {
-  const client = new pg.Client(servers.postgres.url);
-  await client.connect();
-  try {
-    for (const statement of statements) await client.query(statement);
-  } finally {
-    await client.end();
-  }
+  await queryAt(servers.postgres.url, ...statements);
 }
 
 const roleOf = ({ config }: Pipeline) => {

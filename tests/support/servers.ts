@@ -20,7 +20,8 @@ import { ensureSetup } from "writebehind/dev/setup.ts";
  * A folder of this test file, with everything its servers write.
  *
  * A shell watches over it: when this process or worker ends without cleaning up (a failing test, Ctrl-C,
- * SIGKILL), its standard input closes, and it kills the servers that work in this folder and removes all.
+ * SIGKILL), its standard input closes, and it kills the servers that work in this folder, and commands that were given
+ * a file of it, and removes all.
  */
 class TestFolder {
   readonly path = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "writebehind-test-" }));
@@ -48,10 +49,13 @@ class TestFolder {
 const WATCH = `cat >/dev/null
 if [ -d /proc/self ]; then
   for process in /proc/[0-9]*; do
-    case $(readlink "$process/cwd") in "$0"/*) kill -KILL "\${process#/proc/}" ;; esac
+    case $(readlink "$process/cwd")$(tr '\\0' '\\n' <"$process/cmdline") in
+      *"$0"/*) kill -KILL "\${process#/proc/}" ;;
+    esac
   done
 else
   lsof -t +D "$0" | xargs kill -KILL
+  pkill -KILL -f "$0/"
 fi
 rm -rf "$0" || { sleep 1; rm -rf "$0"; }`;
 
@@ -124,23 +128,31 @@ export interface TestDatabase extends AsyncDisposable {
 /** Makes an empty database on `server`; dropped at the end of the scope, whoever is still connected. */
 export async function testDatabase(server: PostgresServer): Promise<TestDatabase> {
   const name = `test_${crypto.randomUUID().replaceAll("-", "")}`;
-  await administer(server, `CREATE DATABASE ${name}`);
+  await queryAt(server.url, `CREATE DATABASE ${name}`);
   return {
     name,
-    [Symbol.asyncDispose]: () => administer(server, `DROP DATABASE ${name} WITH (FORCE)`),
+    [Symbol.asyncDispose]: async () => {
+      await queryAt(server.url, `DROP DATABASE ${name} WITH (FORCE)`);
+    },
   };
 }
 
 /** Runs a statement as the owner of an embedded PostgreSQL, a superuser: for what the application's role may not. */
-export function asOwner({ ownerUrl }: PostgresServer, statement: string): Promise<void> {
-  return administer({ url: ownerUrl }, statement);
+export async function asOwner({ ownerUrl }: PostgresServer, statement: string): Promise<void> {
+  await queryAt(ownerUrl, statement);
 }
 
-async function administer({ url }: { url: string }, statement: string): Promise<void> {
+/** Runs statements on a connection of their own; gives the rows of the last. */
+export async function queryAt<Row extends pg.QueryResultRow>(
+  url: string,
+  ...statements: string[]
+): Promise<Row[]> {
   const client = new pg.Client(url);
   await client.connect();
   try {
-    await client.query(statement);
+    let rows: Row[] = [];
+    for (const statement of statements) ({ rows } = await client.query<Row>(statement));
+    return rows;
   } finally {
     await client.end();
   }

@@ -57,7 +57,7 @@ async function takeOver(
   account: Account | undefined,
 ): Promise<void> {
   const mark = markOf(passwords);
-  const found = await Deno.readTextFile(markFile(data)).catch(() => "");
+  const found = await Deno.readTextFile(markFile(data)).catch(() => ""); // An earlier version left none.
   if (found === mark) return;
   await runSql(data, bin, "postgres", rolesSql(passwords), account);
   await runSql(data, bin, DATABASE, BELONGINGS_SQL, account);

@@ -6,6 +6,7 @@
 import type { Config } from "../../config/load.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { allPartitions } from "../../redis/keys.ts";
+import type { Assessment } from "../../sink/belonging.ts";
 import type { Doubt, Target } from "../../targets/target.ts";
 
 /** A doubt that stood when a comparison began. */
@@ -18,22 +19,18 @@ export interface FoundDoubt extends Doubt {
   error: string | null;
 }
 
-/** Reads the doubts that stand. */
-export async function readDoubts(
-  target: Target,
+/** The doubts that stand by what was found of an entity's partitions, in order. */
+export function doubtsIn(
   config: Config,
   entity: string,
-): Promise<FoundDoubt[]> {
-  const partitions = allPartitions(config, entity);
-  const streams = partitions.map(({ stream }) => stream);
-  const found: FoundDoubt[] = [];
-  for (const keys of partitions) {
-    const { doubt } = await target.identities.read(keys, streams);
-    if (doubt === null || doubt.refused) continue;
+  assessments: readonly Assessment[],
+): FoundDoubt[] {
+  return allPartitions(config, entity).flatMap(({ stream }, index) => {
+    const { doubt } = assessments[index]!.belonging;
+    if (doubt === null || doubt.refused) return [];
     const { reason, at } = doubt;
-    found.push({ stream: keys.stream, reason, at, settled: false, error: null });
-  }
-  return found;
+    return [{ stream, reason, at, settled: false, error: null }];
+  });
 }
 
 /** Ends the doubts that stand since before: all is equal, or was repaired. */

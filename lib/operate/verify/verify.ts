@@ -12,7 +12,7 @@ import { compareStreamIds, type EventType } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { checkBelonging } from "../../sink/belonging.ts";
 import { Comparison, type Difference, type Seen, type Suspect } from "./compare.ts";
-import { type FoundDoubt, readDoubts, settleDoubts } from "./doubts.ts";
+import { doubtsIn, type FoundDoubt, settleDoubts } from "./doubts.ts";
 import { Scan } from "./scan.ts";
 
 /**
@@ -91,8 +91,8 @@ export async function verify(
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   // A table that was emptied may be compared: it shows what is missing.
-  await checkBelonging(redis, opened, config, entity, ["emptied"]);
-  const doubts = await readDoubts(opened, config, entity);
+  const assessments = await checkBelonging(redis, opened, config, entity, ["emptied"]);
+  const doubts = doubtsIn(config, entity, assessments);
   const scan = new Scan(redis, opened, config, entity);
   const comparison = new Comparison(redis, opened, config, entity);
   const report: VerifyReport = {

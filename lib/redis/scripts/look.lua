@@ -2,7 +2,7 @@
 -- removed, and only XINFO tells, which is too much for each write: so sinks look, and writers read the note.
 -- KEYS: 1 stream  2 settings of the stream
 -- ARGV: 1 the last id that a version can hold
--- Returns 1 where it is, 0 where it is not.
+-- Returns the last id; 0-0 where there is no stream.
 
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 local last = '0-0'
@@ -16,4 +16,4 @@ local far = (ms > last_ms or ms == last_ms and tonumber(seq) > tonumber(last_seq
 if tonumber(redis.call('HGET', KEYS[2], 'far') or 0) ~= far then
   redis.call('HSET', KEYS[2], 'far', far)
 end
-return far
+return last

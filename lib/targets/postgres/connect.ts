@@ -10,21 +10,7 @@ import type { Config } from "../../config/load.ts";
 import { answerTo, postgresTrust, type Trust } from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
-
-/**
- * What our queries rely on, whatever the role's settings say: how dates and bytes are spelled, that rows are written and
- * are there for everybody once they are, and that the table's own triggers fire.
- */
-const SETTINGS = `
-SET datestyle = 'ISO';
-SET bytea_output = 'hex';
-SET timezone = 'UTC';
-SET default_transaction_read_only = off;
-SET default_transaction_isolation = 'read committed';
-SET default_transaction_deferrable = off;
-SELECT set_config('session_replication_role', 'origin', false)
- WHERE current_setting('session_replication_role') <> 'origin'
-   AND has_parameter_privilege('session_replication_role', 'SET')`;
+import { SETTINGS } from "./sessions.ts";
 
 /** Tables are named without a schema, so a table that the search path does not show, and that is there once, is added. */
 const SEARCH_PATH = `

@@ -10,7 +10,7 @@ import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { versionOf } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { tableProblems } from "../common.ts";
+import { problemOf, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import { isPostgresError, UNDEFINED_COLUMN, UNDEFINED_TABLE } from "./errors.ts";
 import { absentSql } from "./schema.ts";
@@ -75,21 +75,16 @@ export class PostgresIdentities implements Identities {
       oid !== null && other.table_home === home && other.table_oid === oid &&
       !streams.includes(other.stream)
     ).map(({ stream, last_id }) => ({ stream, offset: last_id }));
-    const problem = () => {
-      if (oid === null) return offset === "0-0" ? null : tableProblems.gone(table, keys);
-      const another = isHome ? row.table_oid !== oid : (row?.table_name ?? table) !== table;
-      if (row?.table_oid != null && another) return tableProblems.another(table, keys);
-      const names = others.map(({ stream }) => stream);
-      return names.length > 0 ? tableProblems.renamed(table, keys, names) : null;
-    };
-    const found = problem();
-    if (found === null) this.#whole.set(keys.stream, offset);
+    const another = row?.table_oid != null &&
+      (isHome ? row.table_oid !== oid : (row.table_name ?? table) !== table);
+    const problem = problemOf(table, keys, { there: oid !== null, offset, another, others });
+    if (problem === null) this.#whole.set(keys.stream, offset);
     return {
       offset,
       source,
       noted: isHome && row.table_oid === oid && row.table_file === file && row.table_name === table,
       begun: offsets.some(({ stream, last_id }) => streams.includes(stream) && last_id !== "0-0"),
-      problem: found,
+      problem,
       others,
       rows: source === null ? await this.#rows(table) : null,
       gone: gone.names,

@@ -90,17 +90,7 @@ export class PostgresOffsets implements Offsets {
          LEFT JOIN writebehind_lease l USING (stream)`,
       [stream],
     );
-    const {
-      last_id,
-      events,
-      witness,
-      went_back,
-      went_back_at,
-      owner,
-      live,
-      lease,
-      parked,
-    } = row!;
+    const { last_id, events, witness, went_back, went_back_at, owner, live, lease, parked } = row!;
     return {
       offset: last_id,
       events: Number(events),

@@ -33,19 +33,31 @@ export function patiently<Row extends QueryResultRow>(
 }
 
 /**
- * What a session of the sink relies on, whatever the role's settings say. A commit must be durable, since the stream
- * is trimmed after it. A plan that was made while the table was empty would scan the whole table for ever. Rows that
- * a policy would hide must be an error.
+ * What all our queries rely on, whatever the role's settings say: how dates and bytes are spelled, that rows are written
+ * and are there for everybody once they are, and that the table's own triggers fire.
  */
-const SETTINGS = `
+export const SETTINGS = `
+SET datestyle = 'ISO';
+SET bytea_output = 'hex';
+SET timezone = 'UTC';
+SET default_transaction_read_only = off;
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_deferrable = off;
+SELECT set_config('session_replication_role', 'origin', false)
+ WHERE current_setting('session_replication_role') <> 'origin'
+   AND has_parameter_privilege('session_replication_role', 'SET')`;
+
+/**
+ * What a session for batches relies on besides. A commit must be durable, since the stream is trimmed after it. A plan
+ * that was made while the table was empty would scan the whole table for ever. Rows that a policy would hide must be
+ * an error. The pool may be of another's making, so all is set.
+ */
+const BATCH_SETTINGS = `${SETTINGS};
 SELECT set_config('synchronous_commit', 'on', false)
  WHERE current_setting('synchronous_commit') IN ('off', 'local');
 SET enable_seqscan = off;
 SET row_security = off;
 SET idle_session_timeout = 0;
-SET default_transaction_isolation = 'read committed';
-SET default_transaction_read_only = off;
-SET default_transaction_deferrable = off;
 SET standard_conforming_strings = on`;
 
 /** How a partition's own query is sent. */
@@ -131,7 +143,7 @@ export class Sessions {
       if (this.#connections.get(stream) === connection) this.disconnect(stream);
     });
     try {
-      const query: TimedQuery = { text: SETTINGS, query_timeout: PATIENCE_MS };
+      const query: TimedQuery = { text: BATCH_SETTINGS, query_timeout: PATIENCE_MS };
       await connection.query(query);
     } catch (error) {
       connection.release(true);

@@ -42,9 +42,10 @@ export class PostgresTarget implements Target {
     this.#ownsPool = ownsPool;
     this.#sessions = new Sessions(pool);
     this.ownership = new PostgresOwnership(this.#sessions, async (keys) => {
-      await checkTable(pool, entityConfig(config, keys.entity).table, keys);
+      const { table } = entityConfig(config, keys.entity);
+      await checkTable(pool, table, keys);
       const made = await createTable(pool, config, keys.entity);
-      await checkRights(pool, entityConfig(config, keys.entity).table);
+      await checkRights(pool, table);
       return made;
     });
     this.batches = new PostgresBatches(this.#sessions, config);

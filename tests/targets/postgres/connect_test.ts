@@ -9,16 +9,21 @@ import {
 } from "writebehind";
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { fails, SECRET } from "../../support/connecting.ts";
-import { testDatabase, testPostgres } from "../../support/servers.ts";
+import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
+import { type TestDatabase, testDatabase, testPostgres } from "../../support/servers.ts";
+
+/** Gives configurations of a database, with what differs in the section. */
+const configOf =
+  ({ host, port, user, password }: PostgresServer, { name }: TestDatabase) =>
+  (more: DeepPartial<Config["postgresql"]>) =>
+    configWith(parseConfig("", "test.yaml"), {
+      postgresql: { host, port, user, password, database: name, ...more },
+    });
 
 Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
   await using postgres = await testPostgres();
   await using database = await testDatabase(postgres);
-  const { host, port, user, password } = postgres;
-  const of = (more: DeepPartial<Config["postgresql"]>) =>
-    configWith(parseConfig("", "test.yaml"), {
-      postgresql: { host, port, user, password, database: database.name, ...more },
-    });
+  const of = configOf(postgres, database);
   const pool = await connectPostgres(of({}));
   assert.deepEqual((await pool.query("SELECT 1 AS one")).rows, [{ one: 1 }]);
   await pool.end();
@@ -48,11 +53,7 @@ Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
 Deno.test("PostgreSQL: tables are found outside the search path, and in the schema that is configured", async () => {
   await using postgres = await testPostgres();
   await using database = await testDatabase(postgres);
-  const { host, port, user, password } = postgres;
-  const of = (more: DeepPartial<Config["postgresql"]>) =>
-    configWith(parseConfig("", "test.yaml"), {
-      postgresql: { host, port, user, password, database: database.name, ...more },
-    });
+  const of = configOf(postgres, database);
   const seen = async (more: DeepPartial<Config["postgresql"]>) => {
     await using pool = await connectPostgres(of(more));
     const { rows: [row] } = await pool.query(

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import pg from "pg";
 import {
   type Config,
   ConfigError,
@@ -12,7 +11,7 @@ import {
 import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
 import { ACCEPTED, CERTIFICATES, REFUSALS } from "../../support/certificates.ts";
 import { fails, SECRET } from "../../support/connecting.ts";
-import { asOwner, testFolder, testPostgres, waitFor } from "../../support/servers.ts";
+import { asOwner, queryAt, testFolder, testPostgres, waitFor } from "../../support/servers.ts";
 
 /** Everybody by password; but the owner, by TLS alone. */
 const HBA = "host all postgres all scram-sha-256\nhostssl all all all scram-sha-256";
@@ -30,11 +29,8 @@ async function set(server: PostgresServer, setting: string): Promise<void> {
   await asOwner(server, `ALTER SYSTEM SET log_line_prefix = '${mark}'`);
   await asOwner(server, "SELECT pg_reload_conf()");
   await waitFor(async () => {
-    const client = new pg.Client(server.ownerUrl);
-    await client.connect();
-    const { rows: [row] } = await client.query("SHOW log_line_prefix");
-    await client.end();
-    return row.log_line_prefix === mark;
+    const [row] = await queryAt(server.ownerUrl, "SHOW log_line_prefix");
+    return row!.log_line_prefix === mark;
   }, { what: `the server to take ${setting}` });
 }
 

@@ -17,7 +17,15 @@ import record from "./record.sql" with { type: "text" };
 export const MIGRATIONS: readonly Migration[] = [
   { number: 1, name: "0001_our_tables", of: "ours", oldest: 0, sql: ourTables },
   { number: 2, name: "0002_entity_table", of: "entity", oldest: 0, sql: entityTable },
-  { number: 3, name: "0003_identity", of: "ours", oldest: 0, canWait: true, sql: identity },
+  {
+    number: 3,
+    name: "0003_identity",
+    of: "ours",
+    oldest: 0,
+    canWait: true,
+    adds: ["writebehind_offset", "source"],
+    sql: identity,
+  },
 ];
 
 /** Makes `writebehind_migration`. */

@@ -4,7 +4,7 @@
  */
 
 import type { PartitionKeys } from "../../../redis/keys.ts";
-import { tableProblems } from "../../common.ts";
+import { problemOf, tableProblems } from "../../common.ts";
 import type { Adoption, Belonging, Doubt } from "../../target.ts";
 import { type Columns, type Database, NOW } from "./database.ts";
 import { goneTables, has } from "./schema.ts";
@@ -48,18 +48,14 @@ export function read(
       mark !== null && other.mark === mark && !streams.includes(other.stream)
     ).map(({ stream, last_id }) => ({ stream, offset: last_id }));
     const offset = row?.last_id ?? "0-0";
-    const problem = () => {
-      if (!has(db, table)) return offset === "0-0" ? null : tableProblems.gone(table, keys);
-      if (row?.mark != null && row.mark !== mark) return tableProblems.another(table, keys);
-      const names = others.map(({ stream }) => stream);
-      return names.length > 0 ? tableProblems.renamed(table, keys, names) : null;
-    };
+    const another = row?.mark != null && row.mark !== mark;
+    const problem = problemOf(table, keys, { there: has(db, table), offset, another, others });
     return {
       offset,
       source,
       noted: mark !== null && row?.mark === mark,
       begun: offsets.some(({ stream, last_id }) => streams.includes(stream) && last_id !== "0-0"),
-      problem: problem(),
+      problem,
       others,
       rows: source === null ? rowsOf(db, table) : null,
       gone: goneTables(db),

@@ -54,7 +54,7 @@ export function migrate(
     db.script(RECORD);
     for (const migration of pending) {
       // Of ours, some may be left where another was dropped.
-      if (migration.number !== 3 || !hasColumn(db, "writebehind_offset", "source")) {
+      if (!migration.adds || !hasColumn(db, ...migration.adds)) {
         db.script(migration.sql.replaceAll("{table}", `"${table}"`));
       }
       db.run(
