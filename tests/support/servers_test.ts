@@ -6,7 +6,7 @@ import { waitFor } from "./servers.ts";
 const ENDLESS = `
 import { configFile } from "./tests/support/processes.ts";
 const file = await configFile({});
-new Deno.Command("tail", { args: ["-f", file], detached: true }).spawn();
+new Deno.Command("tail", { args: ["-f", file], detached: true, stdin: "null", stdout: "null", stderr: "null" }).spawn();
 console.log(file);
 setInterval(() => {}, 1000);
 `;
