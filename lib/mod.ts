@@ -129,37 +129,33 @@ export type { ErrorKind } from "./core/error_kinds.ts";
 export type { PartitionKeys } from "./redis/keys.ts";
 export type {
   Adoption,
-  Batch,
   Batches,
-  BatchRows,
   Belonging,
   Claim,
+  Doubt,
+  Identities,
+  Offsets,
+  Ownership,
+  Row,
+  Rows,
+  RowsAt,
+  ScannedRow,
+  Standing,
+  Target,
+  TargetDescription,
+} from "./targets/target.ts";
+export type { Batch, BatchRows, Parked, Refusal, Removal, Tried, Upsert } from "./targets/batch.ts";
+export type {
   DeadLetter,
   DeadLetterEvent,
   DeadLetters,
   DeadLetterSelection,
   DeadLetterState,
-  Doubt,
   HeldDeadLetters,
-  Identities,
-  Offsets,
-  Ownership,
-  Parked,
   ParkedDocument,
   ParkedEvent,
-  Refusal,
-  Removal,
-  Row,
-  Rows,
-  RowsAt,
-  ScannedRow,
   Settled,
-  Standing,
-  Target,
-  TargetDescription,
-  Tried,
-  Upsert,
-} from "./targets/target.ts";
+} from "./targets/dead_letters.ts";
 
 // What happens
 export {

@@ -7,7 +7,7 @@ import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
 import { openTarget, readDeadLetter } from "../targets/open.ts";
-import type { DeadLetterSelection, DeadLetterState } from "../targets/target.ts";
+import type { DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 
 interface CommonOptions {

@@ -6,12 +6,8 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
-import type {
-  DeadLetter,
-  DeadLetterSelection,
-  DeadLetterState,
-  Target,
-} from "../targets/target.ts";
+import type { Target } from "../targets/target.ts";
+import type { DeadLetter, DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
 
 /**
  * Lists an entity's dead letters, one a document, those that were parked first at the top.

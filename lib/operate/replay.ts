@@ -15,14 +15,14 @@ import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
 import { refusedRows } from "../sink/poison.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
+import type { Refusal } from "../targets/batch.ts";
 import type {
   DeadLetterSelection,
   HeldDeadLetters,
   ParkedDocument,
-  Refusal,
   Settled,
-  Target,
-} from "../targets/target.ts";
+} from "../targets/dead_letters.ts";
 
 /** The least time between two transactions on a partition, in ms: enough for its sink to claim it and apply a batch. */
 const SINKS_TURN_MS = 200;

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Batch, Upsert } from "../targets/target.ts";
+import type { Batch, Upsert } from "../targets/batch.ts";
 import { type Event, isEvent, type Item } from "./decode.ts";
 
 /** The last event of a document: its row, unless it is a delete. */

@@ -5,7 +5,7 @@
 
 import { isUtf8 } from "node:buffer";
 import { type EventType, MAX_ID_BYTES, MAX_MS, MAX_SEQUENCE } from "../core/stream_ids.ts";
-import type { Parked, Refusal } from "../targets/target.ts";
+import type { Parked, Refusal } from "../targets/batch.ts";
 
 /** A stream entry as it came: id, then field names and values in turn. */
 export type Entry = [id: Buffer, fields: Buffer[]];

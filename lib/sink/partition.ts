@@ -13,13 +13,12 @@ import { awaitedLater } from "../core/promises.ts";
 import { addressOf, withAddress } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
-  type Batch,
-  type BatchRows,
   type Claim,
   OwnershipLostError,
   ParkedChangedError,
   type Target,
 } from "../targets/target.ts";
+import type { Batch, BatchRows } from "../targets/batch.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { batchLimits } from "./limits.ts";

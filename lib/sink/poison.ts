@@ -11,7 +11,8 @@
  */
 
 import { failpoint } from "../core/failpoints.ts";
-import type { Batch, BatchRows, Claim, Refusal, Target, Tried } from "../targets/target.ts";
+import type { Claim, Target } from "../targets/target.ts";
+import type { Batch, BatchRows, Refusal, Tried } from "../targets/batch.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 
 /** What may be chance is a row's fault after so many failures of the row, over at least so many ms. */

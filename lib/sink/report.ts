@@ -13,7 +13,8 @@ import {
 } from "../core/events.ts";
 import { reasonOf } from "../core/errors.ts";
 import type { Counters } from "../redis/counters.ts";
-import { type Batch, type Claim, OwnershipLostError } from "../targets/target.ts";
+import { type Claim, OwnershipLostError } from "../targets/target.ts";
+import type { Batch } from "../targets/batch.ts";
 import { Freshness } from "./freshness.ts";
 
 /** What a sink does with a partition now. */

@@ -5,13 +5,9 @@
 
 import { Buffer, isUtf8 } from "node:buffer";
 import type { PartitionKeys } from "../redis/keys.ts";
-import {
-  type BatchRows,
-  type Belonging,
-  OwnershipLostError,
-  type ParkedDocument,
-  type Tried,
-} from "./target.ts";
+import { type Belonging, OwnershipLostError } from "./target.ts";
+import type { BatchRows, Tried } from "./batch.ts";
+import type { ParkedDocument } from "./dead_letters.ts";
 
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {

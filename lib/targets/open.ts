@@ -8,7 +8,8 @@ import { WriteBehindError } from "../core/errors.ts";
 import { readEvent } from "./postgres/dead_letters.ts";
 import type { Pool, PostgresPool } from "./postgres/pool.ts";
 import { PostgresTarget } from "./postgres/target.ts";
-import type { DeadLetterEvent, DeadLetters, Rows, Target } from "./target.ts";
+import type { Rows, Target } from "./target.ts";
+import type { DeadLetterEvent, DeadLetters } from "./dead_letters.ts";
 
 export type { Pool, PostgresPool };
 

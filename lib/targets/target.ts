@@ -11,73 +11,9 @@
 
 import type { ErrorKind } from "../core/error_kinds.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import type { EventType } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-
-/** A document to be written: its last event in the batch. */
-export interface Upsert {
-  /** UTF-8 of the document id */
-  id: Buffer;
-  /** the id's bytes as text of one character a byte: the order of rows */
-  key: string;
-  /** JSON text, as it is in the event */
-  payload: Buffer;
-  /** the first part of the event's stream id, in ms */
-  ms: number;
-  /** its second part */
-  seq: number;
-  /** `ts` of the last event, in ms */
-  updated: number;
-  /** `ts` of the last insert event in the batch, in ms; `null` where there was none */
-  created: number | null;
-  /** whether its first event in the batch is an insert, so that it should have no row yet */
-  fresh: boolean;
-}
-
-/** A document to be removed: its last event in the batch is a delete. */
-export type Removal = Pick<Upsert, "id" | "key" | "ms" | "seq">;
-
-/** An event for the dead letter: one that cannot be stored, or one behind such an event. */
-export interface Parked {
-  /** its place in the stream */
-  streamId: string;
-  /** UTF-8 of the document id; `null` where the entry could not be decoded */
-  id: Buffer | null;
-  /** the entry's event type; "" where it has none */
-  type: string;
-  /** ms since 1970, or `null` */
-  ts: number | null;
-  /** the event's JSON text, unchanged; `null` for a delete, or where the event has none */
-  payload: Buffer | null;
-  /** all fields, unchanged, where the entry could not be decoded */
-  fields: Buffer[] | null;
-  /** the target's code for the refusal; "" where it was not the target that refused */
-  sqlstate: string;
-  /** why, for people */
-  reason: string;
-}
-
-/** Rows to be written and removed, in the order of their keys. */
-export interface BatchRows {
-  /** documents to be written */
-  upserts: Upsert[];
-  /** documents to be removed */
-  removals: Removal[];
-}
-
-/** Events of one partition, coalesced to the last one a document; rows are sorted by key. */
-export interface Batch extends BatchRows {
-  /** the offset that this batch moves to */
-  lastId: string;
-  /** events read, also those that coalescing left out */
-  events: number;
-  /** events for the dead letter, in stream order */
-  parked: Parked[];
-  /** events without payload whose document is gone: nothing to write */
-  noops: number;
-  /** `ts` of some of the events, in ms, for freshness */
-  times: number[];
-}
+import type { Batch, BatchRows, Refusal, Tried, Upsert } from "./batch.ts";
+import type { DeadLetters } from "./dead_letters.ts";
 
 /** The right to write one partition, until a successor raises the epoch. */
 export interface Claim {
@@ -104,20 +40,6 @@ export class OwnershipLostError extends WriteBehindError {}
 
 /** What is parked has changed under this claim: claim again and read it again. */
 export class ParkedChangedError extends WriteBehindError {}
-
-/** Why a row cannot be stored. */
-export interface Refusal {
-  /** the target's code, such as PostgreSQL's five characters; "" where it has none */
-  sqlstate: string;
-  /** why, for people */
-  reason: string;
-}
-
-/** A refusal, and its kind of error when it comes alone. */
-export interface Tried extends Refusal {
-  /** the kind of the target's error */
-  kind: ErrorKind;
-}
 
 /** Who may write a partition. */
 export interface Ownership {
@@ -344,128 +266,6 @@ export interface Rows {
 export const READ_BYTES: number = 8 * 2 ** 20;
 /** Rows that are read at a time. */
 export const PAGE_ROWS = 1000;
-
-/**
- * The states of an event in the dead letter.
- * - `parked`: it waits, and later events of its document queue behind it
- * - `replayed`: it was applied
- * - `superseded`: a newer event of its document was applied instead
- * - `discarded`: an operator discarded it
- */
-export type DeadLetterState = "parked" | "replayed" | "superseded" | "discarded";
-
-/** The events of one document in one state, shown by the newest of them. */
-export interface DeadLetter {
-  /** the newest event's number, to read it by */
-  id: number;
-  /** whose document it is */
-  entity: string;
-  /** the key of the stream that it came from */
-  stream: string;
-  /** the newest event's stream id */
-  streamId: string;
-  /** `null` where the entry could not be decoded; it is listed by itself */
-  docId: string | null;
-  /** the entry's event type: `insert`, `update`, `delete`, or any text where it could not be decoded */
-  eventType: string;
-  /** their state */
-  state: DeadLetterState;
-  /** older events of this document in the same state */
-  waiting: number;
-  /** the target's code, "" where it was not the target that refused; of the newest event that was tried */
-  sqlstate: string;
-  /** why that one was refused */
-  reason: string;
-  /** how often that one was tried */
-  attempts: number;
-  /** when the first of them was parked */
-  firstAt: Date;
-  /** when the last of them was parked or changed */
-  lastAt: Date;
-}
-
-/** One event of the dead letter, unchanged. */
-export interface DeadLetterEvent extends Omit<DeadLetter, "waiting"> {
-  /** `ts` of the event, in ms; `null` where the entry could not be decoded */
-  ts: number | null;
-  /** the document after the change, as bytes; `null` where there is none */
-  payload: Buffer | null;
-  /** names and values in turn, where the entry could not be decoded */
-  fields: Buffer[] | null;
-}
-
-/** Which parked events a command is about. */
-export type DeadLetterSelection = { all: true } | { docId: string } | { streamId: string };
-
-/** A document with parked events, or an entry that could not be decoded. */
-export interface ParkedDocument {
-  /** the number of its newest event */
-  id: string;
-  /** UTF-8 of the document id; `null` where the entry could not be decoded */
-  docId: Buffer | null;
-}
-
-/** A parked event without its payload. */
-export interface ParkedEvent {
-  /** its number in the dead letter */
-  id: string;
-  /** its place in the stream */
-  streamId: string;
-  /** UTF-8 of the document id */
-  docId: Buffer;
-  /** what happened to the document */
-  type: EventType;
-  /** when it was written, in ms since 1970 */
-  ts: number;
-}
-
-/** The result of a replay, by the ids of parked events. */
-export interface Settled {
-  /** those that were applied */
-  replayed: string[];
-  /** older ones, which those replace */
-  superseded: string[];
-  /** those that were tried and refused: they stay parked */
-  refused: (Refusal & { id: string })[];
-}
-
-/** A partition's dead letter inside a transaction that holds the partition as a batch does. */
-export interface HeldDeadLetters {
-  /** Entries that could not be decoded and are parked, by their ids. */
-  entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]>;
-  /** The parked events of documents. */
-  events(docIds: Buffer[]): Promise<ParkedEvent[]>;
-  /** The payloads of parked events, by their ids. */
-  payloads(ids: string[]): Promise<Map<string, Buffer | null>>;
-  /** Whether the document has a row. */
-  hasRow(docId: Buffer): Promise<boolean>;
-  /** Writes and removes rows as a batch does. If they are refused, none is written, and the transaction goes on. */
-  write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
-  /** Notes the outcome for parked events. */
-  settle(settled: Settled): Promise<void>;
-}
-
-/** What could not be stored. */
-export interface DeadLetters {
-  /** One a document, the ones parked first at the top, in constant memory. */
-  list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter>;
-  /** Reads one event; `null` where there is none. */
-  read(id: number): Promise<DeadLetterEvent | null>;
-  /** The selected documents of a partition, so many at a time that their payloads fit `maxBytes`. */
-  documents(
-    keys: PartitionKeys,
-    selection: DeadLetterSelection,
-    maxBytes: number,
-  ): AsyncGenerator<ParkedDocument[]>;
-  /** Discards parked events; returns how many. `dryRun` changes nothing. */
-  discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
-  /**
-   * Runs a transaction that holds a partition: the sink's next batch waits for it, finds that what is parked has
-   * changed, and reads it again.
-   * @param work returns whether to keep what it did
-   */
-  hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void>;
-}
 
 /** A target, for people. */
 export interface TargetDescription {

@@ -8,16 +8,8 @@
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, isText, ownershipLost, shortOf } from "../common.ts";
-import {
-  type Batch,
-  type Batches,
-  type BatchRows,
-  type Claim,
-  ParkedChangedError,
-  type Refusal,
-  type Tried,
-  type Upsert,
-} from "../target.ts";
+import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
+import type { Batch, BatchRows, Refusal, Tried, Upsert } from "../batch.ts";
 import { Arena, bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind, UNIQUE_VIOLATION } from "./errors.ts";
 import type { Sessions } from "./sessions.ts";

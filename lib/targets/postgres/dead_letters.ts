@@ -9,6 +9,7 @@ import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { fitting, storable } from "../common.ts";
+import type { Refusal, Removal, Upsert } from "../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -18,11 +19,8 @@ import type {
   HeldDeadLetters,
   ParkedDocument,
   ParkedEvent,
-  Refusal,
-  Removal,
   Settled,
-  Upsert,
-} from "../target.ts";
+} from "../dead_letters.ts";
 import { bytesArray } from "./arrays.ts";
 import { isPostgresError, postgresErrorKind } from "./errors.ts";
 import { parkedOfSql, writeRows } from "./statements.ts";

@@ -5,7 +5,7 @@
 
 import type { PoolClient } from "pg";
 import { storable } from "../common.ts";
-import type { Batch, BatchRows, Parked, Removal, Upsert } from "../target.ts";
+import type { Batch, BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
 
 /**

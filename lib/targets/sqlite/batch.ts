@@ -8,17 +8,8 @@ import { failpoint } from "../../core/failpoints.ts";
 import { awaitedLater } from "../../core/promises.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, ownershipLost, shortOf } from "../common.ts";
-import {
-  type Batch,
-  type Batches,
-  type BatchRows,
-  type Claim,
-  type Parked,
-  ParkedChangedError,
-  type Refusal,
-  type Tried,
-  type Upsert,
-} from "../target.ts";
+import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
+import type { Batch, BatchRows, Parked, Refusal, Tried, Upsert } from "../batch.ts";
 import type { Connections } from "./connection.ts";
 import { memoryOf, pack, type PackedRows, packRows } from "./packed.ts";
 import type { ParkedCopy } from "./worker/batches.ts";

@@ -6,6 +6,7 @@
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { fitting } from "../common.ts";
+import type { Refusal, Removal, Upsert } from "../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -15,11 +16,8 @@ import type {
   HeldDeadLetters,
   ParkedDocument,
   ParkedEvent,
-  Refusal,
-  Removal,
   Settled,
-  Upsert,
-} from "../target.ts";
+} from "../dead_letters.ts";
 import type { Connection, Connections } from "./connection.ts";
 import { memoryOf, pack, packRows } from "./packed.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { versionHigh, versionLow } from "../../core/stream_ids.ts";
-import type { BatchRows } from "../target.ts";
+import type { BatchRows } from "../batch.ts";
 
 /** Byte strings, one behind the other. */
 export interface Packed {

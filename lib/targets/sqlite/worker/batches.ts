@@ -4,7 +4,7 @@
  */
 
 import { isText, storable } from "../../common.ts";
-import type { Parked, Refusal, Tried } from "../../target.ts";
+import type { Parked, Refusal, Tried } from "../../batch.ts";
 import { Code, isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpack, unpackAll } from "../packed.ts";
 import { type Database, NOW } from "./database.ts";

@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { reasonOf } from "../../../core/errors.ts";
 import type { EventType } from "../../../core/stream_ids.ts";
 import { storable } from "../../common.ts";
+import type { Refusal } from "../../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -14,9 +15,8 @@ import type {
   DeadLetterState,
   ParkedDocument,
   ParkedEvent,
-  Refusal,
   Settled,
-} from "../../target.ts";
+} from "../../dead_letters.ts";
 import { SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpackAll } from "../packed.ts";
 import { writeRows } from "./batches.ts";
