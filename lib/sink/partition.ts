@@ -35,6 +35,9 @@ interface Work {
   more: boolean;
 }
 
+/** So many events in a batch mean that they come more slowly than batches are applied. */
+const FEW = 2;
+
 /** Drains one partition into the target. Use one {@linkcode PartitionSink.run} at a time. */
 export class PartitionSink {
   readonly keys: PartitionKeys;
@@ -121,10 +124,12 @@ export class PartitionSink {
         this.#readOn(claim.offset, true);
         continue;
       }
-      // With a backlog the next batch is read while this one commits. At the end of the stream that would
-      // make small batches, so there it is read afterwards, with all events that came meanwhile.
-      const prefetch = work.more && !claim.hasParked;
-      if (prefetch) this.#readOn(work.batch.lastId, false);
+      // With a backlog the next batch is read while this one commits, and where events come one by one, the next
+      // event. Where more come, that would make small batches at the end of the stream: there it is read
+      // afterwards, with all that came meanwhile.
+      const slow = follow && work.items.length <= FEW;
+      const prefetch = (work.more || slow) && !claim.hasParked;
+      if (prefetch) this.#readOn(work.batch.lastId, !work.more);
       const { applied, short } = await this.#apply(claim, work);
       this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
       this.report.applied(applied);

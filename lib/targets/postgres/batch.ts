@@ -6,6 +6,7 @@
  */
 
 import { type Config, entityConfig } from "../../config/load.ts";
+import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, isText, ownershipLost, shortOf } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
@@ -36,8 +37,6 @@ interface Applied {
   moved: number;
   written: number;
   removed: number;
-  /** whether the table may swallow rows */
-  swallows: boolean;
 }
 
 /** Applies batches to the tables of a configuration's entities. */
@@ -46,8 +45,6 @@ export class PostgresBatches implements Batches {
   #config: Config;
   /** for how many more batches no row is expected to be new */
   #batchesWithoutNew = 0;
-  /** tables that swallow no rows by their last batch: their new rows are not counted */
-  #plain = new Set<string>();
   /** parameters that were prepared while another batch was under way */
   #prepared = new WeakMap<Batch, BatchValues>();
   /** memory for them: two for each partition, as one batch is under way while the next one is prepared */
@@ -74,11 +71,10 @@ export class PostgresBatches implements Batches {
     const { parked } = batch;
     const parking = parked.length > 0;
     const table = this.#tableOf(keys);
-    const counted = !this.#plain.has(table);
-    const run = (values: BatchValues) =>
-      this.#sessions.query<Applied>(keys, {
+    const run = async (values: BatchValues): Promise<Applied> => {
+      const { rows: [row], rowCount } = await this.#sessions.query<Applied>(keys, {
         name: `${parking ? "park" : "apply"} ${keys.entity}`,
-        text: applySql(table, values, parking, counted),
+        text: applySql(table, values, parking),
         values: [
           keys.stream,
           claim.offset,
@@ -89,23 +85,23 @@ export class PostgresBatches implements Batches {
           ...valuesOf(values),
           ...(parking ? parkedValues(keys.entity, parked) : []),
         ],
-        variant: `${variantOf(values)}${counted ? " counted" : ""}`,
+        variant: variantOf(values),
       });
+      return row ?? { moved: Math.sign(rowCount!), written: rowCount!, removed: 0 };
+    };
     const noneNew = this.#batchesWithoutNew > 0;
     if (noneNew) this.#batchesWithoutNew--;
-    const { rows: [row] } = await run(this.#prepared.get(batch) ?? batchValues(batch, noneNew))
+    const done = await run(this.#prepared.get(batch) ?? batchValues(batch, noneNew))
       .catch((error) => {
         if (error.code !== UNIQUE_VIOLATION) throw error;
         // A row that should be new exists already. Nothing was done; more such batches may follow.
         this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
         return run(batchValues(batch, true));
       });
-    if (row!.moved === 0) await this.#explainStanding(claim);
+    if (done.moved === 0) await this.#explainStanding(claim, batch);
     claim.offset = claim.witness = batch.lastId;
     if (parking) claim.hasParked = true;
-    if (row!.swallows) this.#plain.delete(table);
-    else this.#plain.add(table);
-    return shortOf(batch, row!);
+    return shortOf(batch, done);
   }
 
   async swallowed({ keys, offset, epoch }: Claim, rows: BatchRows): Promise<string[]> {
@@ -117,15 +113,28 @@ export class PostgresBatches implements Batches {
     return found.map(({ id }) => id);
   }
 
-  /** Why the offset did not move: nothing was applied. */
-  async #explainStanding({ keys, epoch }: Claim): Promise<never> {
-    const { rows: [row] } = await this.#sessions.query<{ epoch: string }>(keys, {
-      name: "epoch",
-      text: "SELECT epoch FROM writebehind_offset WHERE stream = $1",
+  /**
+   * Why nothing seems to have moved. Where a batch adds rows only, the offset may have moved, and the table has
+   * swallowed all of them.
+   */
+  async #explainStanding({ keys, epoch, parkedVersion }: Claim, { lastId }: Batch): Promise<void> {
+    const { rows: [row] } = await this.#sessions.query<
+      { epoch: string; last_id: string; parked_version: string }
+    >(keys, {
+      name: "standing",
+      text: "SELECT epoch, last_id, parked_version FROM writebehind_offset WHERE stream = $1",
       values: [keys.stream],
     });
     if (row?.epoch !== epoch) throw ownershipLost(keys);
-    throw new ParkedChangedError(`what is parked of ${keys.stream} has changed`);
+    if (row.last_id === lastId) return;
+    if (row.parked_version !== parkedVersion) {
+      throw new ParkedChangedError(`what is parked of ${keys.stream} has changed`);
+    }
+    throw new ConfigError(
+      `The table ${
+        this.#tableOf(keys)
+      } takes no rows: one of its rules does something else instead. Drop that rule`,
+    );
   }
 
   async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {

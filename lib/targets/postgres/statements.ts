@@ -48,16 +48,12 @@ const writeSql = (table: string, first: number, only: string) =>
 /**
  * Writes rows that are expected to be new, without looking for them. A row that exists fails the statement
  * (23505); then the whole batch is written again by {@linkcode writeSql}.
- * @param counted whether to return rows, which takes a twentieth longer
  */
-const insertSql = (table: string, first: number, only: string, counted: boolean) =>
-  `inserted AS (
-  INSERT INTO "${table}" (id, payload, created_at, updated_at, version)
+export const insertSql = (table: string, first: number, only: string) =>
+  `INSERT INTO "${table}" (id, payload, created_at, updated_at, version)
   SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
     FROM ${rowsSql(first)}
-   WHERE ${only}
-  ${counted ? "RETURNING 1" : ""}
-)`;
+   WHERE ${only}`;
 
 /** Removes rows, as the query `removed`. */
 const removeSql = (table: string, first: number, only: string) =>
@@ -103,7 +99,7 @@ export interface BatchValues {
   removed: Buffer[];
 }
 
-/** The parameters of all parts, in the order of {@linkcode partsSql}. */
+/** The parameters of all parts, in the order in which {@linkcode applySql} takes them. */
 export const valuesOf = ({ inserted, written, removed }: BatchValues): Buffer[] => [
   ...inserted,
   ...written,
@@ -114,62 +110,47 @@ export const valuesOf = ({ inserted, written, removed }: BatchValues): Buffer[] 
 export const variantOf = ({ inserted, written, removed }: BatchValues): string =>
   [inserted, written, removed].map(({ length }) => Math.sign(length)).join("");
 
-/**
- * The queries that write and remove a batch's rows. A part with nothing to do has none, since PostgreSQL takes
- * about 0.2 ms for each query, as long as for writing a row.
- * @param first the number of their first parameter
- * @param only a condition that must hold
- * @param counted whether rows that are expected to be new are counted
- */
-export function partsSql(
-  table: string,
-  { inserted, written, removed }: BatchValues,
-  first: number,
-  only: string,
-  counted: boolean,
-): string[] {
-  const parts: string[] = [];
-  if (inserted.length > 0) parts.push(insertSql(table, first, only, counted));
-  first += inserted.length;
-  if (written.length > 0) parts.push(writeSql(table, first, only));
-  first += written.length;
-  if (removed.length > 0) parts.push(removeSql(table, first, only));
-  return parts;
-}
+/** Whether a batch writes rows that are expected to be new, and does nothing else. */
+const addsOnly = ({ inserted, written, removed }: BatchValues, parking: boolean): boolean =>
+  inserted.length > 0 && written.length + removed.length === 0 && !parking;
 
 /** How each batch statement begins, so that one under way can be told from others. */
 export const BATCH_BEGINS = "WITH moved AS (";
 
 /**
  * The batch statement of a table. The offset moves only if it is as expected, the epoch is ours and nobody has
- * changed what is parked; everything else happens only if the offset moved. It tells how many rows were written and
- * removed. New rows are counted only where something of the table, or of a table under it, may swallow them; where the
- * caller did not know that, none is taken for written.
+ * changed what is parked; everything else happens only if the offset moved.
+ *
+ * It tells how many rows were written and removed. Where it adds rows only, PostgreSQL's own count of them tells, which
+ * saves a fifth of its time for a single row. A part with nothing to do has no query, since each takes
+ * about 0.2 ms, as long as writing a row.
  */
-export function applySql(
-  table: string,
-  values: BatchValues,
-  parking: boolean,
-  counted: boolean,
-): string {
-  const parts = partsSql(table, values, 7, "EXISTS (SELECT FROM moved)", counted);
-  const insertedSql = counted || values.inserted.length === 0
-    ? countSql(values.inserted, "inserted")
-    : "CASE WHEN t.swallows THEN 0 ELSE cardinality($7::text[]) END";
-  if (parking) parts.push(parkSql(7 + valuesOf(values).length));
-  return `
+export function applySql(table: string, values: BatchValues, parking: boolean): string {
+  const { inserted, written, removed } = values;
+  const only = "EXISTS (SELECT FROM moved)";
+  const moving = `
 ${BATCH_BEGINS}
   UPDATE writebehind_offset
      SET last_id = $4, witness = $4, events = events + $5, updated_at = clock_timestamp()
    WHERE stream = $1 AND last_id = $2 AND epoch = $3 AND parked_version = $6
   RETURNING 1
-)${parts.map((part) => `, ${part}`).join("")}
+)`;
+  let first = 7;
+  if (addsOnly(values, parking)) return `${moving}\n${insertSql(table, first, only)}`;
+  const parts = [moving];
+  if (inserted.length > 0) {
+    parts.push(`inserted AS (\n  ${insertSql(table, first, only)}\n  RETURNING 1\n)`);
+  }
+  first += inserted.length;
+  if (written.length > 0) parts.push(writeSql(table, first, only));
+  first += written.length;
+  if (removed.length > 0) parts.push(removeSql(table, first, only));
+  first += removed.length;
+  if (parking) parts.push(parkSql(first));
+  return `${parts.join(", ")}
 SELECT (SELECT count(*) FROM moved)::int AS moved,
-       ${insertedSql} + ${countSql(values.written, "updated", "added")} AS written,
-       ${countSql(values.removed, "removed")} AS removed,
-       t.swallows
-  FROM (SELECT relhastriggers OR relhasrules OR relhassubclass AS swallows
-          FROM pg_class WHERE oid = '"${table}"'::regclass) t`;
+       ${countSql(inserted, "inserted")} + ${countSql(written, "updated", "added")} AS written,
+       ${countSql(removed, "removed")} AS removed`;
 }
 
 /** How many rows the queries of a part have returned. */
