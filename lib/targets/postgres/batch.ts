@@ -117,7 +117,10 @@ export class PostgresBatches implements Batches {
    * Why nothing seems to have moved. Where a batch adds rows only, the offset may have moved, and the table has
    * swallowed all of them.
    */
-  async #explainStanding({ keys, epoch, parkedVersion }: Claim, { lastId }: Batch): Promise<void> {
+  async #explainStanding(
+    { keys, offset, epoch, parkedVersion }: Claim,
+    { lastId }: Batch,
+  ): Promise<void> {
     const { rows: [row] } = await this.#sessions.query<
       { epoch: string; last_id: string; parked_version: string }
     >(keys, {
@@ -127,7 +130,7 @@ export class PostgresBatches implements Batches {
     });
     if (row?.epoch !== epoch) throw ownershipLost(keys);
     if (row.last_id === lastId) return;
-    if (row.parked_version !== parkedVersion) {
+    if (row.last_id !== offset || row.parked_version !== parkedVersion) {
       throw new ParkedChangedError(`what is parked of ${keys.stream} has changed`);
     }
     throw new ConfigError(

@@ -194,9 +194,10 @@ export const batches: Cases = {
     const before = copyOf(claim);
     await target.batches.apply(claim, batch(1, { upserts: [insert("a", "1", 1)] }));
     await assert.rejects(
-      target.batches.apply(before, batch(1, { upserts: [insert("a", "1", 1)], events: 1 })),
+      target.batches.apply(before, batch(2, { upserts: [insert("b", "2", 2)], events: 1 })),
       ParkedChangedError,
     );
+    assert.deepEqual(await textsOf(target, place, ["b"]), [null]);
     assert.equal((await target.offsets.standing(keys)).events, 1);
   },
 
