@@ -5,18 +5,22 @@
  *     deno task test [--coverage] [path …]
  */
 
+import { Command } from "commander";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { requireDeno } from "writebehind/core/deno_version.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { coverageByRoom, LEAST } from "./coverage.ts";
 
-const { values: { coverage }, positionals } = parseArgs({
-  args: Deno.args,
-  options: { coverage: { type: "boolean", default: false } },
-  allowPositionals: true,
-});
-const paths = positionals.length > 0 ? positionals : ["tests"];
+requireDeno();
+const command = new Command("deno task test")
+  .description("run all tests, or those in the files and folders that are named")
+  .argument("[paths...]", "files and folders", ["tests"])
+  .option("--coverage", "print how much of each room ran", false)
+  .parse(Deno.args, { from: "user" });
+const [paths] = command.processedArgs as [string[]];
+const { coverage } = command.opts<{ coverage: boolean }>();
+const all = Deno.args.every((argument) => argument === "--coverage");
 
 await ensureSetup({ onProgress: console.log });
 const folder = await Deno.makeTempDir({ prefix: "writebehind-tests-" });
@@ -52,7 +56,7 @@ for (const { test } of skipped) {
 }
 if (Deno.env.get("CI") === "true") failed += skipped.length;
 for (const line of covered?.table ?? []) console.log(line);
-if (covered && covered.total < LEAST && positionals.length === 0) {
+if (covered && covered.total < LEAST && all) {
   console.log(`${covered.total.toFixed(1)} % of the lines ran, at least ${LEAST} % are wanted`);
   failed++;
 }

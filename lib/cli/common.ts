@@ -2,7 +2,14 @@
 
 import { InvalidArgumentError } from "commander";
 import { type Config, configWith, loadConfig } from "../config/load.ts";
-import { describeServers, resolveServers, serverOverrides } from "../config/servers.ts";
+import { parseRedisUrl, redisUrlOf, shown } from "../config/addresses.ts";
+import {
+  describeServers,
+  type ResolvedServers,
+  resolveServers,
+  serverOverrides,
+} from "../config/servers.ts";
+import { ConfigError } from "../core/errors.ts";
 import { hideSecrets } from "./log.ts";
 
 /** Loads the configuration with the servers that this command is to use, and says which they are. */
@@ -11,7 +18,37 @@ export async function configured(
   say: (line: string) => void = console.log,
 ): Promise<Config> {
   const config = await loadConfig(path);
-  const servers = await resolveServers(config);
+  return using(config, await resolveServers(config), say);
+}
+
+/**
+ * The same for a command that writes made-up documents: a Redis that only the file names may be anybody's.
+ * @param url in place of the Redis that would be used
+ * @throws {ConfigError} where only the file names the Redis, and `url` does not
+ */
+export async function configuredToWrite(
+  path?: string,
+  url?: string,
+  options?: Parameters<typeof resolveServers>[1],
+): Promise<Config> {
+  const config = await loadConfig(path);
+  if (url !== undefined) parseRedisUrl("--url", url);
+  const servers = await resolveServers(config, options);
+  const { source } = servers;
+  if (url !== undefined) {
+    const named = { redisUrl: url, source: { ...source, redis: "option" as const } };
+    return using(config, { ...servers, ...named }, console.log);
+  }
+  if (source.redis !== "config") return using(config, servers, console.log);
+  throw new ConfigError(
+    `only the configuration file names ${
+      shown(redisUrlOf(config.redis))
+    }, and made-up documents would ` +
+      "be written there: say so by --url and the address, or start servers of this checkout by deno task services",
+  );
+}
+
+function using(config: Config, servers: ResolvedServers, say: (line: string) => void): Config {
   say(describeServers(servers));
   const resolved = configWith(config, serverOverrides(servers));
   hideSecrets(resolved);
@@ -21,6 +58,19 @@ export async function configured(
 /** Prints lines for people: on standard error with `--json`, which leaves standard output to the JSON. */
 export function sayFor({ json }: { json?: boolean }): (line: string) => void {
   return json ? console.error : console.log;
+}
+
+/**
+ * Waits for work, but no longer than so many ms.
+ * @throws {Error} where it takes longer
+ */
+export function answered<T>(work: Promise<T>, patienceMs: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout>;
+  const late = new Promise<never>((_, reject) => {
+    const giveUp = () => reject(new Error(`no answer within ${patienceMs / 1000} s`));
+    timer = setTimeout(giveUp, patienceMs);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 /** Reads an option's number. */

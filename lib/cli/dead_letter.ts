@@ -8,7 +8,10 @@ import { connectRedis } from "../redis/connection.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
 import { openTarget, readDeadLetter } from "../targets/open.ts";
 import type { DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
+import type { Config } from "../config/load.ts";
+import type { Target } from "../targets/target.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
+import { progressOf } from "./progress.ts";
 
 interface CommonOptions {
   config?: string;
@@ -117,8 +120,12 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
   await using redis = await connectRedis(config);
   const { dryRun = false, json } = options;
   await interruptible(async (signal) => {
+    const progress = await replayProgress(target, config, options, selection);
     const onOutcome = (outcome: ReplayOutcome) => {
+      progress?.update(outcome.superseded + 1);
       if (json) return console.log(JSON.stringify(outcome));
+      // A bar stands for those that went well; it would be torn by their lines.
+      if (progress && outcome.outcome !== "failed") return;
       const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;
       const which = docId === null ? "an entry that is no event" : quoted(docId);
       const done = {
@@ -127,13 +134,15 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
         failed: `stays parked: ${sqlstate || "-"} ${oneLine(reason)}`,
       }[what];
       const older = superseded > 0 ? ` (${superseded} older superseded)` : "";
-      console.log(`${streamId} ${which}: ${done}${older}`);
+      const line = `${streamId} ${which}: ${done}${older}`;
+      if (progress) progress.after(line);
+      else console.log(line);
     };
     const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
       dryRun,
       onOutcome,
       signal,
-    });
+    }).finally(() => progress?.end());
     const { applied, gone, superseded, failed } = report;
     sayFor(options)(
       `${dryRun ? "would be: " : ""}${applied} applied, ${gone} gone, ${superseded} superseded, ` +
@@ -144,6 +153,28 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
       throw new WriteBehindError("nothing of the kind is parked; see list");
     }
   });
+}
+
+/** On a terminal, a bar for a replay of all; `undefined` where a line for each document says as much. */
+async function replayProgress(
+  target: Target,
+  config: Config,
+  { all, entity, json }: SelectionOptions,
+  selection: DeadLetterSelection,
+) {
+  if (!all || json || !Deno.stdout.isTerminal() || !Deno.stderr.isTerminal()) return undefined;
+  const about = await discardDeadLetters(target, config, entity, selection, { dryRun: true });
+  const bar = progressOf("events replayed");
+  const lines: string[] = [];
+  let done = 0;
+  return {
+    update: (events: number) => bar.update(done += events, about),
+    after: (line: string) => void lines.push(line),
+    end: () => {
+      bar.end();
+      for (const line of lines) console.log(line);
+    },
+  };
 }
 
 export async function runDiscard(options: SelectionOptions): Promise<void> {

@@ -6,20 +6,25 @@
 import { Command } from "commander";
 import { loadConfig } from "../config/load.ts";
 import { describeServers } from "../config/servers.ts";
+import { requireDeno } from "../core/deno_version.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { InterruptedError, interruptible } from "../core/interrupt.ts";
 import { logFailure } from "./log.ts";
+import { addClients } from "./clients.ts";
 import { addOperatorCommands } from "./operator.ts";
 import { addPipeline } from "./pipeline.ts";
+import { addReset } from "./reset.ts";
 import { addSink } from "./sink.ts";
 import { addTraffic } from "./traffic.ts";
 
 async function keepServices(signal: AbortSignal) {
-  const [{ ensureSetup }, { runServices }] = await Promise.all([
+  const [{ ensureSetup }, { runServices }, { writeKernelspec }] = await Promise.all([
     import("../dev/setup.ts"),
     import("../dev/servers/services.ts"),
+    import("../dev/jupyter/jupyter.ts"),
   ]);
   await ensureSetup({ onProgress: console.log, signal });
+  await writeKernelspec(); // An editor may open the notebooks now.
   const { stopped, heldBy } = await runServices({
     config: await loadConfig(),
     onProgress: console.log,
@@ -36,7 +41,8 @@ async function keepServices(signal: AbortSignal) {
 function program(): Command {
   const command = new Command("deno task")
     .description("Redis as a fast write buffer in front of a database")
-    .showHelpAfterError();
+    .showHelpAfterError()
+    .enablePositionalOptions();
 
   command.command("demo")
     .description("run the notebooks headless on embedded servers, and write pages under out/")
@@ -68,6 +74,8 @@ function program(): Command {
   addTraffic(command);
   addPipeline(command);
   addOperatorCommands(command);
+  addReset(command);
+  addClients(command);
   return command;
 }
 
@@ -88,6 +96,7 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
   };
   strict(command);
   try {
+    requireDeno();
     await command.parseAsync(args, { from: "user" });
     return 0;
   } catch (error) {

@@ -16,12 +16,19 @@ function wholeNumber(text: string): number {
   return Number(text);
 }
 
+function seconds(text: string): number {
+  const value = number(text);
+  if (value < 0.1) throw new InvalidArgumentError("Expected 0.1 seconds or more.");
+  return value;
+}
+
 /** Adds them to the command line. */
 export function addOperatorCommands(program: Command): void {
   program.command("status")
     .description("a line a partition: offset, lag, owner, last error; exit status 1 when stuck")
     .option(...CONFIG)
     .option("--entity <name>", "only this entity")
+    .option("--watch [seconds]", "look again and again, every so often (default: 2)", seconds)
     .option(...JSON_OUTPUT)
     .action(async (options: StatusOptions) => (await import("./status.ts")).runStatus(options));
 

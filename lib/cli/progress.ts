@@ -13,7 +13,7 @@ export interface Progress {
 /** @param what what is counted, such as `documents and rows` */
 export function progressOf(what: string): Progress {
   if (Deno.stderr.isTerminal()) {
-    const bar = progressBar(`{value}/{total} ${what}`);
+    const bar = progressBar(`{value}/{total} ${what}, {eta_formatted} left`);
     return {
       update: (done, about = done) => bar.show(done, Math.max(done, Math.round(about))),
       end: bar.end,

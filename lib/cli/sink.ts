@@ -2,14 +2,18 @@
 
 import type { Command } from "commander";
 import type { Config } from "../config/load.ts";
+import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { CONFIG, configured, ENTITY, port } from "./common.ts";
+import type { Target } from "../targets/target.ts";
+import { answered, CONFIG, configured, ENTITY, oneLine, port } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 
 /** Reports at most this often, in ms. */
 const REPORT_MS = 1000;
+/** How long a stopped sink asks what is left, in ms. */
+const LEFT_MS = 1000;
 
 interface SinkOptions extends LogOptions {
   config?: string;
@@ -33,25 +37,42 @@ async function runSink(
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
   const { name } = target.describe();
   console.log(`carrying ${entity} events on to ${name}; Ctrl-C stops after the running batch`);
+  const done = () => `${sink.status.events} events applied, ${sink.status.rows} rows`;
   let reported = "";
   const report = () => {
-    const { events, rows } = sink.status;
-    const line = `${events} events applied, ${rows} rows`;
-    if (line === reported) return;
+    const line = done();
+    if (line !== reported) say(line);
     reported = line;
-    try {
-      console.log(line);
-    } catch {
-      // Standard output is full: events are carried on all the same.
-    }
   };
   const timer = setInterval(report, REPORT_MS);
   if (!signal.aborted) {
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   }
   clearInterval(timer);
+  say("stopping once the running batch is done; a second Ctrl-C ends it at once");
   await sink.stop();
-  report();
+  say(`stopped: ${done()}; ${await leftBehind(redis, target, config, entity)}`);
+}
+
+/** Standard output may be full or closed: events are carried on all the same. */
+function say(line: string): void {
+  try {
+    console.log(line);
+  } catch {
+    // Nobody reads it.
+  }
+}
+
+/** What the next sink finds; a server that is away keeps nobody waiting. */
+async function leftBehind(redis: RedisConnection, target: Target, config: Config, entity: string) {
+  const { readStatus } = await import("../operate/status.ts");
+  try {
+    const partitions = await answered(readStatus(redis, target, config, entity), LEFT_MS);
+    const events = partitions.reduce((sum, { lagEvents }) => sum + (lagEvents ?? NaN), 0);
+    return `${events} events are left for the next sink`;
+  } catch (error) {
+    return `how many events are left is unknown (${oneLine(reasonOf(error))})`;
+  }
 }
 
 /** Raised when standard input closes, as it does when the process at its other end dies. */

@@ -1,28 +1,71 @@
 /** `deno task status`: a line a partition. */
 
+import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
 import { reasonOf } from "../core/errors.ts";
+import { interruptible } from "../core/interrupt.ts";
 import { type PartitionStatus, readStatus } from "../operate/status.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
-import { configured, oneLine, sayFor } from "./common.ts";
+import { answered, configured, oneLine, sayFor } from "./common.ts";
 
 export interface StatusOptions {
   config?: string;
   entity?: string;
   json?: boolean;
+  /** seconds between two looks; `true` is {@linkcode WATCH_SECONDS} */
+  watch?: number | true;
 }
+
+const WATCH_SECONDS = 2;
 
 /** After so long without an answer, in ms, a server counts as down. */
 const PATIENCE_MS = 10_000;
 
-/** Prints the status. The process's exit status is 1 where a partition is stuck or a server is down. */
+/**
+ * Prints the status. The process's exit status is 1 where a partition is stuck or a server is down. With `watch` it
+ * is printed again and again until Ctrl-C, and the exit status is that of the last look.
+ */
 export async function runStatus(options: StatusOptions): Promise<void> {
-  const say = sayFor(options);
-  const config = await configured(options.config, say);
+  const config = await configured(options.config, sayFor(options));
+  const { watch } = options;
+  if (watch === undefined) return print(await look(config, options), options);
+  await interruptible(async (signal) => {
+    while (!signal.aborted) {
+      const seen = await look(config, options);
+      if (signal.aborted) return;
+      if (Deno.stdout.isTerminal()) console.log(HOME);
+      if (!options.json) console.log(`${new Date().toISOString()}; Ctrl-C ends this`);
+      print(seen, options);
+      await delay(1000 * (watch === true ? WATCH_SECONDS : watch), signal);
+    }
+  });
+}
+
+/** Empties a terminal's screen. */
+const HOME = "\x1b[H\x1b[2J\x1b[3J";
+
+/** What was seen, and what could not be: the servers that are away. */
+interface Look {
+  away: string[];
+  partitions: PartitionStatus[];
+}
+
+function print({ away, partitions }: Look, { json, watch }: StatusOptions): void {
+  // A line each, where there are many.
+  if (json) console.log(JSON.stringify({ away, partitions }, null, watch === undefined ? 2 : 0));
+  else {
+    for (const reason of away) console.log(reason);
+    for (const partition of partitions) console.log(lineOf(partition));
+  }
+  Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
+}
+
+async function look(config: Config, options: StatusOptions): Promise<Look> {
   const away: string[] = [];
   const reach = async <T>(what: string, work: Promise<T>): Promise<T | null> => {
     try {
-      return await answered(work);
+      return await answered(work, PATIENCE_MS);
     } catch (error) {
       away.push(
         oneLine(
@@ -42,32 +85,14 @@ export async function runStatus(options: StatusOptions): Promise<void> {
     const read = await reach("status", readStatus(redis, target, config, entity));
     partitions.push(...read ?? []);
   }
-  if (options.json) console.log(JSON.stringify({ away, partitions }, null, 2));
-  else {
-    for (const reason of away) console.log(reason);
-    for (const partition of partitions) console.log(lineOf(partition));
-  }
-  if (away.length > 0 || partitions.some(needsAttention)) {
-    Deno.exitCode = 1;
-  }
   redis?.disconnect();
-  // Closing could wait for a server that does not answer, or fail by it; the process ends here anyway.
+  // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
   target?.close().catch(() => {});
+  return { away, partitions };
 }
 
 const needsAttention = ({ stuck, doubts, warnings }: PartitionStatus) =>
   stuck.length + doubts.length + warnings.length > 0;
-
-function answered<T>(work: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`no answer within ${PATIENCE_MS / 1000} s`)),
-      PATIENCE_MS,
-    );
-  });
-  return Promise.race([work, late]).finally(() => clearTimeout(timer));
-}
 
 function lineOf(status: PartitionStatus): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { interruptible } from "../core/interrupt.ts";
 import type { TrafficOptions } from "../demo/traffic.ts";
 import { connectRedis } from "../redis/connection.ts";
-import { CONFIG, configured, ENTITY, number } from "./common.ts";
+import { CONFIG, configuredToWrite, ENTITY, number } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 
 /** What is to be written. */
@@ -16,6 +16,10 @@ export interface WritingOptions {
   duration?: number;
   concurrency?: number;
   seed?: number;
+}
+
+interface TrafficCommandOptions extends WritingOptions, LogOptions {
+  url?: string;
 }
 
 /** Adds the options that say what is to be written. */
@@ -43,13 +47,13 @@ export function trafficOf(
   };
 }
 
-async function runTraffic(options: WritingOptions & LogOptions, signal: AbortSignal) {
+async function runTraffic(options: TrafficCommandOptions, signal: AbortSignal) {
   const [{ dummyDataWorker }, { trafficProgress }] = await Promise.all([
     import("../demo/traffic.ts"),
     import("./traffic_progress.ts"),
   ]);
   await configureLog(options);
-  const config = await configured(options.config);
+  const config = await configuredToWrite(options.config, options.url);
   await using redis = await connectRedis(config);
   const { num_records, duration_seconds } = { ...config.dummy_data, ...trafficOf(options) };
   const progress = trafficProgress(duration_seconds === 0 ? num_records : undefined);
@@ -67,7 +71,8 @@ async function runTraffic(options: WritingOptions & LogOptions, signal: AbortSig
 export function addTraffic(program: Command): void {
   writingOptions(logOptions(program.command("traffic")))
     .description("write documents as an application would")
-    .action((options: WritingOptions & LogOptions) =>
+    .option("--url <address>", "the Redis to write to, such as redis://localhost:6379")
+    .action((options: TrafficCommandOptions) =>
       interruptible((signal) => runTraffic(options, signal))
     );
 }

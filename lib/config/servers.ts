@@ -28,8 +28,8 @@ export function usesPostgres({ targets }: ServerSettings): boolean {
   return targets?.[0]?.kind !== "sqlite";
 }
 
-/** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, this checkout's servers, or the file. */
-export type ServerSource = "environment" | "embedded" | "config";
+/** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, `--url`, this checkout's servers, or the file. */
+export type ServerSource = "environment" | "option" | "embedded" | "config";
 
 /** The two servers that a command uses; or Redis, and a file in place of the database. */
 export interface ResolvedServers {
@@ -151,7 +151,7 @@ export function describeServers(
   { redisUrl, databaseUrl, file, source }: ResolvedServers,
 ): string {
   const origin = (from: ServerSource, variable: string) =>
-    ({ environment: variable, embedded: "embedded", config: "config file" })[from];
+    ({ environment: variable, option: "--url", embedded: "embedded", config: "config file" })[from];
   const target = file === undefined
     ? `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`
     : `SQLite ${file} (config file)`;

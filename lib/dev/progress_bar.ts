@@ -20,10 +20,17 @@ interface SingleBar {
   stop(): void;
 }
 
+/** Of seconds; cli-progress gives a word where nothing can be said yet. */
+function duration(seconds: unknown): string {
+  if (typeof seconds !== "number") return "…";
+  const minutes = Math.floor(seconds / 60);
+  return minutes === 0 ? `${seconds} s` : `${minutes} min ${seconds % 60} s`;
+}
+
 /** @param format what follows the bar, such as `{value}/{total} {title}` */
 export function progressBar(format: string): ProgressBar {
   const bar: SingleBar = new cliProgress.SingleBar(
-    { format: `  {bar} ${format}`, hideCursor: true },
+    { format: `  {bar} ${format}`, hideCursor: true, formatTime: duration },
     cliProgress.Presets.shades_classic,
   );
   return {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { requireDeno } from "../core/deno_version.ts";
 import { reasonOf } from "../core/errors.ts";
 import { escapeHtml, STYLE } from "./charts/theme.ts";
 import type { DataFrame } from "./columns.ts";
@@ -187,8 +188,10 @@ let interrupt = new AbortController();
  * button aborts the returned signal instead of ending the kernel.
  *
  * @returns a signal for the work of this cell; each call returns a fresh one, and only the newest is aborted
+ * @throws {WriteBehindError} where Deno is too old: its kernel would hide errors
  */
 export function guardKernel(): AbortSignal {
+  requireDeno();
   interrupt = new AbortController();
   if (!guarded && kernel()) {
     guarded = true;

@@ -61,6 +61,10 @@ Deno.test("the sink process says which servers, stops on SIGTERM with status 0, 
   );
   assert(!sink.output().includes(`:${config.postgresql.password}@`));
   assert.match(sink.output(), /1 events applied/);
+  assert.match(
+    sink.output(),
+    /^stopping once [^]*^stopped: 1 events applied, 1 rows; 0 events are left for the next sink$/m,
+  );
   const { rows: [lease] } = await pool.query(
     "SELECT lease_until < now() AS free FROM writebehind_lease",
   );
@@ -76,6 +80,12 @@ Deno.test("a wrong command, option or file ends with a clear message and status"
       [["sink", "--help"], 0, /--config/],
       [["services", "--help"], 0, /stop/],
       [["traffic", "--help"], 0, /--rate/],
+      [["psql", "--help"], 0, /what follows goes to it/],
+      [["ok", "--help"], 0, /^Usage: deno task ok/],
+      [["ok", "--nope"], 1, /unknown option '--nope'/],
+      [["test", "--help"], 0, /^Usage: deno task test/],
+      [["bench", "--help"], 0, /^Usage: deno task bench/],
+      [["soak", "--help"], 0, /^Usage: deno task soak/],
     ] as [string[], number, RegExp][]
   ) {
     await using task = startTask(args, { NO_COLOR: "1" });

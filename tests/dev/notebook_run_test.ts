@@ -38,6 +38,7 @@ Deno.test("a notebook runs cell by cell; results that come late are kept", async
     index: 1,
     total: 13,
     title: "// nothing",
+    heading: "",
     state: "done",
     seconds: 0,
   });

@@ -2,17 +2,25 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { servicesFolder } from "writebehind/config/checkout.ts";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
-import { writeRecord } from "writebehind/config/record.ts";
-import { describeServers, parseConfig, resolveServers, serverOverrides } from "writebehind";
+import { readRecord, writeRecord } from "writebehind/config/record.ts";
+import {
+  connectRedis,
+  describeServers,
+  parseConfig,
+  resolveServers,
+  serverOverrides,
+} from "writebehind";
 import { freePort, isAlive, processStartTime } from "writebehind/dev/servers/processes.ts";
 import {
   releaseServices,
+  resetServices,
   runningServices,
   runServices,
   type ServicesOptions,
   startServices,
   stopServices,
 } from "writebehind/dev/servers/services.ts";
+import { stringify } from "yaml";
 import { queryAt, testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
 
 const NAMES = ["postgres", "redis", "replica"];
@@ -76,6 +84,31 @@ Deno.test("a server that has ended is started again, a dead primary with its rep
   const after = await runningServices(own);
   assert.deepEqual(after.postgres, before.postgres);
   assert(!isAlive(before.replica));
+});
+
+Deno.test("a reset leaves running servers empty, on their ports, with those who use them", async () => {
+  await using own = ownServices();
+  const servers = await startServices(own);
+  const { databaseUrl } = servers;
+  const { holders } = await readRecord(own.root);
+  await queryAt(databaseUrl, "CREATE TABLE old ()");
+  const config = parseConfig(stringify(serverOverrides(servers)), "test.yaml");
+  {
+    await using redis = await connectRedis(config);
+    await redis.set("old", 1);
+  }
+  assert.deepEqual((await resetServices(own)).toSorted(), NAMES);
+  await using redis = await connectRedis(config);
+  assert.equal(await redis.dbsize(), 0);
+  const [row] = await queryAt(databaseUrl, "SELECT to_regclass('old') AS old");
+  assert.deepEqual(row, { old: null });
+  assert.deepEqual((await readRecord(own.root)).holders, holders);
+
+  redis.disconnect();
+  await stopServices(own);
+  assert.deepEqual(await resetServices(own), []);
+  await assert.rejects(Deno.stat(join(servicesFolder(own.root), "postgres")), Deno.errors.NotFound);
+  assert.deepEqual(await runningServices(own), {});
 });
 
 Deno.test("stopping leaves no process, no port and no record", async () => {

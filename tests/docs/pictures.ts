@@ -6,6 +6,7 @@
  * `--record` first records another run on servers of its own, in which PostgreSQL is killed and started again.
  */
 
+import { Command } from "commander";
 import { join } from "node:path";
 import {
   caughtUp,
@@ -95,7 +96,12 @@ async function record(): Promise<void> {
 }
 
 if (import.meta.main) {
-  if (Deno.args.includes("--record")) await record();
+  const { record: anew } = new Command("deno task pictures")
+    .description("draw the README's pictures from a recorded run")
+    .option("--record", "record another run first")
+    .parse(Deno.args, { from: "user" })
+    .opts<{ record?: true }>();
+  if (anew) await record();
   for (const [name, svg] of Object.entries(await pictures())) {
     await Deno.writeTextFile(join(CHECKOUT, "docs", name), svg);
   }

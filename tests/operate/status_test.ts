@@ -41,6 +41,23 @@ Deno.test("status", (t) =>
       });
     },
 
+    "watched, it is told again and again, until Ctrl-C": async (pipeline) => {
+      const { redis, config } = pipeline;
+      const args = ["status", "--watch", "0.1", "--json"];
+      await using task = startTask(args, environmentOf(config));
+      const lags = () =>
+        [...task.output().matchAll(/^{"away":\[\],"partitions":\[{.*"lagEvents":(\d+)/gm)]
+          .map(([, lag]) => lag);
+      const seen = (lag: string) =>
+        waitFor(() => lags().includes(lag), { what: `a lag of ${lag}` });
+      await seen("0");
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await seen("1");
+      task.kill("SIGINT");
+      assert.equal((await task.status).code, 0, task.output());
+      await drain(pipeline);
+    },
+
     "tells offset, lag and owner while a sink runs and after it": async (pipeline) => {
       const { redis, config, pool } = pipeline;
       await using sink = consumePeriodically(redis, pool, config, "session");

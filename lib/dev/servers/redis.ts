@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { isInfoOf, redisInfo } from "../../config/probe.ts";
-import { findRedis, type RedisBinaries } from "./binaries.ts";
+import { findRedis, libraryPath, type RedisBinaries } from "./binaries.ts";
 import { privateFolder, writePrivateFile } from "./passwords.ts";
 import { endProcess, type ProcessIdentity } from "./processes.ts";
 import { HOST, killServer, type Server, type ServerOptions, startServer } from "./server.ts";
@@ -99,12 +99,6 @@ function redisArgs(
     secrets,
     extraArgs,
   ].flat();
-}
-
-function libraryPath({ libraries }: RedisBinaries): Record<string, string> {
-  if (!libraries) return {};
-  const inherited = Deno.env.get("LD_LIBRARY_PATH");
-  return { LD_LIBRARY_PATH: inherited ? `${libraries}:${inherited}` : libraries };
 }
 
 async function lacks(

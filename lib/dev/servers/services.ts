@@ -233,6 +233,32 @@ export function stopServices(options: StopOptions = {}): Promise<readonly Servic
 }
 
 /**
+ * Empties the servers of this checkout: those that run are stopped, and start again, on their ports, with fresh data.
+ * Those who use them stay counted. The passwords stay.
+ * @returns those that run again
+ */
+export function resetServices(options: ServicesOptions = {}): Promise<readonly ServiceName[]> {
+  return locked(options, async (root) => {
+    const { config = parseConfig("", "the defaults"), onProgress = () => {} } = options;
+    const record = await readRecord(root);
+    const running = SERVICE_NAMES.filter((name) => isRunning(record.servers[name]));
+    for (const name of running) await stopServer(name, record.servers[name]!);
+    for (const name of SERVICE_NAMES) {
+      await Deno.remove(join(servicesFolder(root), name), { recursive: true })
+        .catch((error) => {
+          if (!(error instanceof Deno.errors.NotFound)) throw error;
+        });
+    }
+    const start = new Start(root, config, onProgress, record, await readPasswords(root));
+    if (running.includes("redis")) await start.redisWithReplica();
+    if (running.includes("postgres")) await start.postgres();
+    return start.started;
+  });
+}
+
+const isRunning = (server: RecordedServer | undefined) => server !== undefined && isAlive(server);
+
+/**
  * Stops PostgreSQL alone, at once and without notice to its clients, like a crash; `startServices` starts it
  * again on the same port.
  * @returns whether it ran
@@ -246,7 +272,7 @@ export function crashPostgres(options: StopOptions = {}): Promise<boolean> {
 }
 
 async function stopAll(servers: ServersRecord["servers"], root: string): Promise<ServiceName[]> {
-  const running = SERVICE_NAMES.filter((name) => servers[name] && isAlive(servers[name]));
+  const running = SERVICE_NAMES.filter((name) => isRunning(servers[name]));
   for (const name of running) await stopServer(name, servers[name]!);
   writeRecord({ servers: {}, holders: [] }, root);
   return running;

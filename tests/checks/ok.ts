@@ -1,0 +1,39 @@
+/**
+ * What must hold before a change lands, without running it: formatting, lint, types, the reference, and the
+ * checks of the house. Ends at the first that fails.
+ *
+ *     deno task ok
+ */
+
+import { Command } from "commander";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { requireDeno } from "writebehind/core/deno_version.ts";
+
+const MODULES = ["mod", "cli/main", "config/mod", "notebook/mod", "targets/mod"]
+  .map((name) => `lib/${name}.ts`);
+const PAGES = [...Deno.readDirSync(`${CHECKOUT}/docs`)].map(({ name }) => `docs/${name}`)
+  .filter((path) => path.endsWith(".md"));
+
+/** What deno is asked to do, one after the other. */
+const CHECKS: readonly string[][] = [
+  ["fmt", "--check"],
+  ["lint"],
+  ["check", "--quiet", "--doc", "lib", "tests", "README.md", "CONTRIBUTING.md", ...PAGES],
+  ["doc", "--quiet", "--lint", "lib/mod.ts"],
+  ["doc", "--quiet", "--lint", ...MODULES],
+  ["run", "-A", "tests/checks/floors.ts"],
+  ["run", "-A", "--no-lock", "--node-modules-dir=none", "tests/checks/mermaid.ts"],
+  ["run", "-A", "tests/checks/notebooks.ts"],
+];
+
+requireDeno();
+new Command("deno task ok")
+  .description("formatting, lint, types, the reference, floors, diagrams, the notebooks' cells")
+  .parse(Deno.args, { from: "user" });
+for (const args of CHECKS) {
+  const { code } = await new Deno.Command(Deno.execPath(), { args, cwd: CHECKOUT }).spawn().status;
+  if (code !== 0) {
+    console.error(`failed: deno ${args.join(" ")}`);
+    Deno.exit(code);
+  }
+}
