@@ -82,6 +82,22 @@ export function number(text: string): number {
   return value;
 }
 
+/** An address to serve at. */
+export interface Address {
+  /** loopback where it is left out */
+  hostname?: string;
+  port: number;
+}
+
+/** Reads an option's `port` or `address:port`. */
+export function address(text: string): Address {
+  const at = text.lastIndexOf(":");
+  if (at < 0) return { port: port(text) };
+  const hostname = text.slice(0, at).replace(/^\[(.*)\]$/, "$1");
+  if (hostname === "") throw new InvalidArgumentError("Expected a port, or an address:port.");
+  return { hostname, port: port(text.slice(at + 1)) };
+}
+
 /** Reads an option's port. */
 export function port(text: string): number {
   if (!/^\d{1,5}$/.test(text) || Number(text) > 65535) {

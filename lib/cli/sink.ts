@@ -7,7 +7,7 @@ import { interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
-import { answered, CONFIG, configured, ENTITY, oneLine, port } from "./common.ts";
+import { type Address, address, answered, CONFIG, configured, ENTITY, oneLine } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 
 /** Reports at most this often, in ms. */
@@ -18,7 +18,7 @@ const LEFT_MS = 1000;
 interface SinkOptions extends LogOptions {
   config?: string;
   entity: string;
-  metrics?: number;
+  metrics?: Address;
   untilEof?: boolean;
 }
 
@@ -26,14 +26,16 @@ async function runSink(
   { config: path, entity, metrics, untilEof, ...logging }: SinkOptions,
   stopped: AbortSignal,
 ) {
-  const { consumePeriodically } = await import("../sink/sink.ts");
+  const { RedisWriteBehind } = await import("../sink/sink.ts");
   const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
   await configureLog(logging);
   const config = await configured(path);
   await using redis = await connectRedis(config);
   await using target = await openTarget(config);
-  await using served = metrics === undefined ? null : await serve(redis, config, metrics);
-  const sink = consumePeriodically(redis, target, config, entity);
+  const sink = new RedisWriteBehind(redis, target, config, entity);
+  await using served = metrics === undefined ? null : (await import("../metrics/prometheus.ts"))
+    .serveMetrics({ redis, target, config, entity }, sink, metrics);
+  sink.start();
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
   const { name } = target.describe();
   console.log(`carrying ${entity} events on to ${name}; Ctrl-C stops after the running batch`);
@@ -83,14 +85,6 @@ function endOfInput(): AbortSignal {
   return controller.signal;
 }
 
-async function serve(redis: RedisConnection, config: Config, port: number) {
-  const [{ serveMetrics }, { Sampler }] = await Promise.all([
-    import("../metrics/prometheus.ts"),
-    import("../metrics/sampler.ts"),
-  ]);
-  return serveMetrics(redis, new Sampler(redis, config), port);
-}
-
 /** Adds it to the command line. */
 export function addSink(program: Command): void {
   logOptions(program.command("sink"))
@@ -98,6 +92,10 @@ export function addSink(program: Command): void {
     .option(...CONFIG)
     .option(...ENTITY)
     .option("--until-eof", "stop when standard input closes, too")
-    .option("--metrics <port>", "serve /metrics for Prometheus on loopback", port)
+    .option(
+      "--metrics <[address:]port>",
+      "serve /metrics for Prometheus, on loopback unless an address is given",
+      address,
+    )
     .action((options: SinkOptions) => interruptible((signal) => runSink(options, signal)));
 }

@@ -33,8 +33,19 @@ export interface SinkEvents {
   releaseFailed: Place & { error: Error };
   /** The lease could not be renewed; it still holds for a while. Once a minute at most. */
   leaseNotRenewed: Place & { error: Error };
-  /** A batch is in the target. */
-  applied: Place & { events: number; rows: number; parked: number; noops: number; offset: string };
+  /**
+   * A batch is in the target. `durationMs`: how long applying it took. `freshnessMs`: from the write call to the row
+   * being visible, of some of its events.
+   */
+  applied: Place & {
+    events: number;
+    rows: number;
+    parked: number;
+    noops: number;
+    offset: string;
+    durationMs: number;
+    freshnessMs: number[];
+  };
   /** An attempt to claim, read or apply failed, such as by a lost connection; it is made again. `failures`: in a row. */
   failed: Place & { kind: ErrorKind; failures: number; error: Error };
   /** A batch was applied after failures. `failures`: how many there were in a row. */

@@ -89,7 +89,8 @@ function withLogger(category: string, use: (logger: Logger) => void): void | Pro
 
 /** An event's fields as they are logged: errors as texts, without passwords. */
 function logged(event: object): Record<string, unknown> {
-  const { error, reason, ...fields } = event as Record<string, unknown>;
+  // Freshness is many numbers a batch: for metrics, not for a log.
+  const { error, reason, freshnessMs: _, ...fields } = event as Record<string, unknown>;
   return {
     ...fields,
     ...(reason === undefined ? {} : { reason: redacted(String(reason)) }),

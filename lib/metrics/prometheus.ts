@@ -4,10 +4,12 @@
  */
 
 import prometheus from "prom-client";
+import denoJson from "../../deno.json" with { type: "json" };
+import process from "node:process";
 import { ConfigError, reasonOf } from "../core/errors.ts";
-import type { RedisConnection } from "../redis/connection.ts";
-import { loadMetrics } from "./counters.ts";
-import type { Sampler } from "./sampler.ts";
+import { pipelineMetrics, type Watched } from "./prometheus_pipeline.ts";
+import { sinkMetrics } from "./prometheus_sink.ts";
+import type { RedisWriteBehind } from "../sink/sink.ts";
 
 /** A running endpoint. */
 export interface MetricsServer extends AsyncDisposable {
@@ -15,78 +17,99 @@ export interface MetricsServer extends AsyncDisposable {
   readonly url: string;
 }
 
+/** Where to serve. */
+export interface MetricsAddress {
+  /** an address of this machine; by default loopback, which no other machine reaches */
+  hostname?: string;
+  /** 0 takes a free one */
+  port: number;
+}
+
 /**
- * Serves `/metrics` on loopback.
- * @param sampler takes a sample for each scrape
- * @param port 0 takes a free one
+ * Serves `/metrics`: what the streams and the target say of an entity, read at each scrape, and what a sink of it has
+ * counted. It answers also while a server is away, without what that one would say. `/healthz` answers `ok`.
  * @throws {ConfigError} where the port is taken, or may not be used
  */
 export function serveMetrics(
-  redis: RedisConnection,
-  sampler: Sampler,
-  port: number,
+  watched: Watched,
+  sink: RedisWriteBehind,
+  { hostname = "127.0.0.1", port }: MetricsAddress,
 ): MetricsServer {
   const registry = new prometheus.Registry();
-  const gauge = (name: string, help: string, labelNames: string[] = []) =>
-    new prometheus.Gauge({ name: `writebehind_${name}`, help, labelNames, registers: [registry] });
-  const lagEvents = gauge("lag_events", "Events that the target is behind.");
-  const lagSeconds = gauge("lag_seconds", "Age of the oldest event that the target does not have.");
-  const freshness = gauge(
-    "freshness_seconds",
-    "From the write call to the row being visible, of recent events.",
-    ["quantile"],
-  );
-  const events = new prometheus.Counter({
-    name: "writebehind_events_total",
-    help: "Events by side (redis: written, postgres: applied) and outcome.",
-    labelNames: ["side", "outcome"],
-    registers: [registry],
-  });
-
+  processMetrics(registry);
+  const update = pipelineMetrics(registry, watched);
+  const end = sinkMetrics(registry, watched, sink);
   const scrape = async (): Promise<string> => {
-    const sample = await sampler.sample();
-    lagEvents.set(sample.lagEvents);
-    lagSeconds.set(sample.lagSeconds);
-    freshness.reset();
-    const { freshnessP50Ms, freshnessP99Ms } = sample;
-    if (freshnessP50Ms !== null) freshness.set({ quantile: "0.5" }, freshnessP50Ms / 1000);
-    if (freshnessP99Ms !== null) freshness.set({ quantile: "0.99" }, freshnessP99Ms / 1000);
-    // The counters live in Redis, for all processes; Prometheus gets their present values.
-    events.reset();
-    for (const [key, value] of Object.entries(await loadMetrics(redis))) {
-      const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
-      events.inc({ side, outcome }, value);
-    }
+    await update();
     return await registry.metrics();
   };
-  const server = listening(
-    port,
-    async (request) => {
-      if (new URL(request.url).pathname !== "/metrics") {
-        return new Response("see /metrics\n", { status: 404 });
-      }
-      try {
-        return new Response(await scrape(), { headers: { "content-type": registry.contentType } });
-      } catch (error) {
-        return new Response(`Redis does not answer: ${reasonOf(error)}\n`, { status: 503 });
-      }
-    },
-  );
+  // Scrapes at the same time share one reading.
+  let scraping: Promise<string> | undefined;
+  const server = listening(hostname, port, async (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/healthz") return new Response("ok\n");
+    if (pathname !== "/metrics") return new Response("see /metrics\n", { status: 404 });
+    const text = await (scraping ??= scrape().finally(() => scraping = undefined));
+    return new Response(text, { headers: { "content-type": registry.contentType } });
+  });
+  const { addr } = server;
+  const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
   return {
-    url: `http://127.0.0.1:${server.addr.port}/metrics`,
-    [Symbol.asyncDispose]: () => server.shutdown(),
+    url: `http://${host}:${addr.port}/metrics`,
+    async [Symbol.asyncDispose]() {
+      end();
+      await server.shutdown();
+    },
   };
 }
 
-function listening(port: number, handler: Deno.ServeHandler): Deno.HttpServer<Deno.NetAddr> {
+/** What it runs, and what it takes of the machine. */
+function processMetrics(registry: prometheus.Registry): void {
+  const registers = [registry];
+  new prometheus.Gauge({
+    name: "writebehind_build_info",
+    help: "Always 1; what runs is in its labels.",
+    labelNames: ["version", "deno"],
+    registers,
+  }).set({ version: denoJson.version, deno: Deno.version.deno }, 1);
+  new prometheus.Gauge({
+    name: "process_resident_memory_bytes",
+    help: "Memory of the process.",
+    registers,
+    collect() {
+      this.set(Deno.memoryUsage().rss);
+    },
+  });
+  new prometheus.Gauge({
+    name: "process_start_time_seconds",
+    help: "When the process began, since 1970.",
+    registers,
+  }).set(performance.timeOrigin / 1000);
+  new prometheus.Counter({
+    name: "process_cpu_seconds_total",
+    help: "Time of the processor that the process took.",
+    registers,
+    collect() {
+      const { user, system } = process.cpuUsage();
+      this.reset();
+      this.inc((user + system) / 1e6);
+    },
+  });
+}
+
+function listening(
+  hostname: string,
+  port: number,
+  handler: Deno.ServeHandler,
+): Deno.HttpServer<Deno.NetAddr> {
   try {
-    return Deno.serve({ hostname: "127.0.0.1", port, onListen: () => {} }, handler);
+    return Deno.serve({ hostname, port, onListen: () => {} }, handler);
   } catch (error) {
     const why = error instanceof Deno.errors.AddrInUse
       ? "another process has taken it"
       : reasonOf(error);
     throw new ConfigError(
-      `Cannot serve metrics at 127.0.0.1:${port}: ${why}; choose another port by --metrics`,
+      `Cannot serve metrics at ${hostname}:${port}: ${why}; choose another port by --metrics`,
       { cause: error },
     );
   }

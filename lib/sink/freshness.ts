@@ -3,13 +3,10 @@ export class Freshness {
   #recent: number[] = [];
   #next = 0;
 
-  /**
-   * @param times `ts` of events, in ms
-   * @param visible when their rows became visible, in ms
-   */
-  add(times: number[], visible: number): void {
+  /** @param times from the write calls to the rows being visible, in ms */
+  add(times: number[]): void {
     for (const time of times) {
-      this.#recent[this.#next] = visible - time;
+      this.#recent[this.#next] = time;
       this.#next = (this.#next + 1) % RECENT;
     }
   }

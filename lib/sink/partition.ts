@@ -130,9 +130,11 @@ export class PartitionSink {
       const slow = follow && work.items.length <= FEW;
       const prefetch = (work.more || slow) && !claim.hasParked;
       if (prefetch) this.#readOn(work.batch.lastId, !work.more);
+      const began = performance.now();
       const { applied, short } = await this.#apply(claim, work);
+      const durationMs = performance.now() - began;
       this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
-      this.report.applied(applied);
+      this.report.applied(applied, durationMs);
       await this.#lookForSwallowed(claim, short);
       trimmer.applied(applied.events, work.more);
       const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;

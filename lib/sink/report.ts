@@ -21,7 +21,7 @@ import { Freshness } from "./freshness.ts";
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
 
 /** What may keep failing beside the batches. */
-type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed";
+export type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed";
 
 /** Ids that an event names, at most. */
 const NAMED_IDS = 5;
@@ -42,6 +42,12 @@ export class PartitionReport {
   noops = 0;
   /** how often the stream went back */
   wentBack = 0;
+  /** how often each trouble beside the batches was met */
+  readonly troubles: Record<Trouble, number> = {
+    trimFailed: 0,
+    leaseNotRenewed: 0,
+    releaseFailed: 0,
+  };
   readonly place: Place;
   /** whether the sink owns the partition, by its last event of ownership; `null` where there was none */
   #owns: boolean | null = null;
@@ -100,7 +106,8 @@ export class PartitionReport {
     this.#emitter.emit("released", this.place);
   }
 
-  applied(batch: Batch): void {
+  /** @param durationMs how long applying it took */
+  applied(batch: Batch, durationMs: number): void {
     const { events, noops, parked, lastId } = batch;
     const rows = batch.upserts.length + batch.removals.length;
     this.#wentWell();
@@ -109,7 +116,8 @@ export class PartitionReport {
     this.parked += parked.length;
     this.rows += rows;
     this.#appliedAt = Date.now();
-    this.#freshness.add(batch.times, this.#appliedAt);
+    const freshnessMs = batch.times.map((time) => this.#appliedAt - time);
+    this.#freshness.add(freshnessMs);
     const { stream } = this.place;
     this.#counters.count("postgres_success", events - parked.length, `applied from ${stream}`);
     if (noops > 0) this.#counters.count("postgres_success", 0, `nothing to apply from ${stream}`);
@@ -119,7 +127,8 @@ export class PartitionReport {
       this.#emitter.emit("parked", { ...this.place, streamId, documentId, sqlstate, reason });
     }
     const sums = { events, rows, parked: parked.length, noops };
-    this.#emitter.emit("applied", { ...this.place, ...sums, offset: lastId });
+    const times = { durationMs, freshnessMs };
+    this.#emitter.emit("applied", { ...this.place, ...sums, offset: lastId, ...times });
     this.#show();
   }
 
@@ -192,6 +201,7 @@ export class PartitionReport {
 
   /** Something keeps failing: an event at most once a minute, while it lasts. */
   trouble(what: Trouble, error: unknown): void {
+    this.troubles[what]++;
     if (!this.#troubles.allows(what)) return;
     this.#emitter.emit(what, { ...this.place, error: asError(error) });
   }

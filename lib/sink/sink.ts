@@ -35,6 +35,9 @@ export interface SinkStatus {
     state: PartitionState;
     failuresInARow: number;
     lastError: string | null;
+    /** trims and renewals of the lease that failed */
+    trimsFailed: number;
+    renewalsFailed: number;
   }[];
 }
 
@@ -63,6 +66,8 @@ export class RedisWriteBehind {
   #partitions: PartitionSink[];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
+  /** Its name in events and in leases: the process id and a random part. */
+  readonly process: string;
   /** What happens, as it happens: `sink.events.on("parked", …)`. */
   readonly events: Emitter<SinkEvents> = new Emitter();
 
@@ -76,12 +81,12 @@ export class RedisWriteBehind {
     this.#config = config;
     this.#redis = redis;
     this.#target = targetOf(target, config);
-    const owner = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
+    this.process = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     const { name } = this.#target.describe();
     logEvents("sink", this.events);
     this.#partitions = allPartitions(config, entity).map((keys) => {
       const { partition, stream } = keys;
-      const place = { entity, partition, stream, target: name, process: owner };
+      const place = { entity, partition, stream, target: name, process: this.process };
       const report = new PartitionReport(place, this.events, redis.counters, keys.gauges);
       return new PartitionSink(config, this.#target, keys, report);
     });
@@ -98,11 +103,13 @@ export class RedisWriteBehind {
       noops: sum(({ noops }) => noops),
       parked: sum(({ parked }) => parked),
       wentBack: sum(({ wentBack }) => wentBack),
-      partitions: reports.map(({ place, state, failuresInARow, lastError }) => ({
+      partitions: reports.map(({ place, state, failuresInARow, lastError, troubles }) => ({
         stream: place.stream,
         state,
         failuresInARow,
         lastError: lastError?.message ?? null,
+        trimsFailed: troubles.trimFailed,
+        renewalsFailed: troubles.leaseNotRenewed,
       })),
     };
   }

@@ -44,14 +44,14 @@ Deno.test("a sink killed in mid-drain and started again leaves the table equal t
 Deno.test("the sink process says which servers, stops on SIGTERM with status 0, and hides passwords", async () => {
   await using pipeline = await testPipeline();
   const { redis, config, pool } = pipeline;
-  await using sink = startTask(["sink", "--metrics", "0"], environmentOf(config));
+  await using sink = startTask(["sink", "--metrics", "127.0.0.1:0"], environmentOf(config));
   await insertDocument(redis, config, "session", { n: 1 }, "a");
   await waitFor(async () => (await rowsOf(pipeline)).size === 1, {
     what: "the row",
     deadlineMs: 20_000,
   });
   const metrics = sink.output().match(/metrics for Prometheus at (\S+)/)?.[1];
-  assert.match(await (await fetch(metrics!)).text(), /^writebehind_lag_events 0$/m);
+  assert.match(await (await fetch(metrics!)).text(), /^writebehind_lag_events\{.*\} 0$/m);
   sink.kill("SIGTERM");
   assert.equal((await sink.status).code, 0, sink.output());
   const [first] = sink.output().split("\n");
@@ -76,6 +76,7 @@ Deno.test("a wrong command, option or file ends with a clear message and status"
     const [args, code, message] of [
       [["sink", "--nope"], 2, /unknown option '--nope'/],
       [["traffic", "--rate", "fast"], 2, /Expected a number/],
+      [["sink", "--metrics", ":9464"], 2, /Expected a port, or an address:port/],
       [["sink", "--config", "nowhere.yaml"], 1, /nowhere\.yaml/],
       [["sink", "--help"], 0, /--config/],
       [["services", "--help"], 0, /stop/],

@@ -1,44 +1,173 @@
 import assert from "node:assert/strict";
-import { insertDocument, RedisWriteBehind, Sampler } from "writebehind";
-import { serveMetrics } from "writebehind/metrics/prometheus.ts";
-import { testPipeline } from "../support/pipeline.ts";
+import type { Config } from "writebehind";
+import { connectPostgres, insertDocument, RedisWriteBehind } from "writebehind";
+import { type MetricsServer, serveMetrics } from "writebehind/metrics/prometheus.ts";
+import { targetOf } from "writebehind/targets/open.ts";
+import { type Pipeline, testPipeline } from "../support/pipeline.ts";
+import { isInstalled, promtool, seriesOf } from "../support/prometheus.ts";
+import { TcpProxy } from "../support/proxy.ts";
+import { waitFor } from "../support/servers.ts";
 
-Deno.test("Prometheus scrapes counters, lag and freshness", async () => {
+/** A sink that has not begun, and the endpoint that tells of it. */
+function served({ redis, pool, config: own }: Pipeline, config: Config = own) {
+  const sink = new RedisWriteBehind(redis, pool, config, "session");
+  const target = targetOf(pool, config);
+  const watched = { redis, target, config, entity: "session" };
+  return { sink, server: serveMetrics(watched, sink, { port: 0 }) };
+}
+
+async function scrape({ url }: MetricsServer): Promise<string> {
+  const response = await fetch(url);
+  const text = await response.text();
+  assert.equal(response.status, 200, text);
+  return text;
+}
+
+const OF_TARGET = 'entity="session",partition="0",target="postgresql"';
+
+Deno.test("a scrape tells what the streams and the target say, and what the sink has counted", async () => {
   await using pipeline = await testPipeline();
   const { redis, pool, config } = pipeline;
-  await using sampler = new Sampler(redis, config);
-  await using server = serveMetrics(redis, sampler, 0);
-  const scrape = async () => {
-    const response = await fetch(server.url);
-    assert.equal(response.status, 200);
-    return await response.text();
+  await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->>'bad' IS NULL)");
+  const { sink, server } = served(pipeline);
+  await using _server = server;
+  await using _sink = sink;
+  const expect = async (expected: Record<string, number>) => {
+    const text = await scrape(server);
+    for (const [name, value] of Object.entries(expected)) {
+      const values = seriesOf(text, `writebehind_${name}`);
+      const labels = Object.keys(values).find((labels) => labels.startsWith(OF_TARGET));
+      assert.equal(values[labels!], value, `${name}\n${text}`);
+    }
+    return text;
   };
   await insertDocument(redis, config, "session", { n: 1 }, "a");
   await insertDocument(redis, config, "session", { n: 1 }, "b");
-  const before = await scrape();
-  assert.match(before, /^writebehind_lag_events 2$/m);
-  assert.match(before, /^writebehind_events_total\{side="redis",outcome="success"\} 2$/m);
-  assert.match(before, /^writebehind_events_total\{side="postgres",outcome="success"\} 0$/m);
-  {
-    await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  await insertDocument(redis, config, "session", { bad: true }, "c");
+  await redis.counters.flush();
+  await expect({
+    written_events_total: 3,
+    applied_events_total: 0,
+    lag_events: 3,
+    owned: 0,
+    sink_events_total: 0,
+    freshness_seconds_count: 0,
+  });
+  sink.start();
+  await waitFor(() => sink.status.events === 3, { what: "the events to be applied" });
+  await waitFor(async () => await redis.xlen("stream:session") === 1, { what: "the trim" });
+  const after = await expect({
+    written_events_total: 3,
+    applied_events_total: 3,
+    lag_events: 0,
+    lag_seconds: 0,
+    parked_events: 1,
+    owned: 1,
+    went_back_total: 0,
+    sink_events_total: 3,
+    sink_rows_total: 2,
+    sink_parked_total: 1,
+    // What is parked is not visible.
+    freshness_seconds_count: 2,
+    batch_duration_seconds_count: 1,
+    batch_events_sum: 3,
+    sink_trims_failed_total: 0,
+  });
+  const ofProcess = `${OF_TARGET},process="${sink.process}"`;
+  const states = seriesOf(after, "writebehind_sink_state");
+  assert.equal(Object.keys(states).length, 5);
+  assert.equal(states[`${ofProcess},state="owner"`], 1);
+  assert.equal(states[`${ofProcess},state="paused"`], 0);
+  assert(seriesOf(after, "writebehind_sink_lease_age_seconds")[ofProcess]! >= 0);
+  assert.deepEqual(seriesOf(after, "writebehind_server_up"), {
+    'server="target"': 1,
+    'server="redis"': 1,
+  });
+  assert.match(after, /^writebehind_events_total\{side="redis",outcome="success"\} 3$/m);
+  assert.match(after, /^writebehind_build_info\{version="[\d.]+",deno="[\d.]+"\} 1$/m);
+  await sink.stop();
+  await expect({ owned: 0, sink_events_total: 3 });
+  assert.equal(await (await fetch(new URL("/healthz", server.url))).text(), "ok\n");
+});
+
+Deno.test({
+  name:
+    "promtool finds the metrics as Prometheus's conventions want them (apt-get install prometheus)",
+  ignore: !isInstalled("promtool"),
+  fn: async () => {
+    await using pipeline = await testPipeline();
+    const { redis, config } = pipeline;
+    const { sink, server } = served(pipeline);
+    await using _server = server;
+    await using _sink = sink;
+    await insertDocument(redis, config, "session", { n: 1 }, "a");
     await sink.drain();
-  }
-  const after = await scrape();
-  assert.match(after, /^writebehind_lag_events 0$/m);
-  assert.match(after, /^writebehind_events_total\{side="postgres",outcome="success"\} 2$/m);
-  assert.match(after, /^writebehind_freshness_seconds\{quantile="0.99"\} [\d.e-]+$/m);
-  for (const line of after.split("\n").filter((line) => line && !line.startsWith("#"))) {
-    assert.match(line, /^writebehind_\w+(\{.*\})? [\d.e+-]+$/);
+    const { success, output } = await promtool(["check", "metrics"], await scrape(server));
+    assert(success, output);
+    assert.equal(output, "");
+  },
+});
+
+Deno.test("a server that is away is told as away, and nothing old stands for what it would say", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  await using proxy = await TcpProxy.start(config.postgresql);
+  await using pool = await connectPostgres(
+    pipeline.with({ postgresql: { host: proxy.host, port: proxy.port } }),
+  );
+  const { sink, server } = served({ ...pipeline, pool });
+  await using _server = server;
+  await using _sink = sink;
+  sink.start();
+  await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the claim" });
+  proxy.halfOpen();
+  const awayNow = await scrape(server);
+  assert.equal(seriesOf(awayNow, "writebehind_server_up")['server="target"'], 0, "it is silent");
+  await proxy.refuse();
+  await proxy.heal();
+  await waitFor(
+    async () => seriesOf(await scrape(server), "writebehind_server_up")['server="target"'] === 1,
+    { what: "the target to be told as back" },
+  );
+  await proxy.refuse();
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await waitFor(() => sink.status.partitions[0]!.failuresInARow > 0, { what: "a failure" });
+  const text = await scrape(server);
+  const up = seriesOf(text, "writebehind_server_up");
+  assert.deepEqual(up, { 'server="target"': 0, 'server="redis"': 1 });
+  assert.deepEqual(seriesOf(text, "writebehind_lag_events"), {});
+  assert.equal(seriesOf(text, "writebehind_stream_events")['entity="session",partition="0"'], 1);
+  const retries = seriesOf(text, "writebehind_sink_retries_total");
+  const labels = `${OF_TARGET},process="${sink.process}",kind="transient"`;
+  assert(retries[labels]! > 0, text);
+  assert(Object.values(seriesOf(text, "writebehind_sink_failures_in_a_row"))[0]! > 0, text);
+  await proxy.heal();
+});
+
+Deno.test("a full stream is told, by the limits that its first writer has stored", async () => {
+  await using pipeline = await testPipeline({ streams: { max_events: 2 } });
+  const { redis, config } = pipeline;
+  const { sink, server } = served(pipeline, pipeline.with({ streams: { max_events: 1000 } }));
+  await using _server = server;
+  await using _sink = sink;
+  const ofStream = 'entity="session",partition="0"';
+  for (const full of [0, 1]) {
+    await insertDocument(redis, config, "session", { n: 1 }, `d${full}`);
+    const text = await scrape(server);
+    assert.equal(seriesOf(text, "writebehind_backpressure")[ofStream], full, text);
+    assert.equal(seriesOf(text, "writebehind_stream_limit_events")[ofStream], 2);
+    assert(seriesOf(text, "writebehind_stream_bytes")[ofStream]! > 0);
   }
 });
 
 Deno.test("a port that is taken is refused in one line", async () => {
   await using pipeline = await testPipeline();
-  const { redis, config } = pipeline;
-  await using sampler = new Sampler(redis, config);
+  const { redis, pool, config } = pipeline;
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  const watched = { redis, target: targetOf(pool, config), config, entity: "session" };
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = taken.addr as Deno.NetAddr;
-  assert.throws(() => serveMetrics(redis, sampler, port), {
+  assert.throws(() => serveMetrics(watched, sink, { port }), {
     name: "ConfigError",
     message:
       `Cannot serve metrics at 127.0.0.1:${port}: another process has taken it; choose another port by --metrics`,

@@ -1,0 +1,190 @@
+/**
+ * What the streams and the target say, as metrics: the same of whichever process it is asked.
+ * @module
+ */
+
+import prometheus from "prom-client";
+import type { Config } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { readLag, valueOf } from "../redis/streams.ts";
+import type { Target } from "../targets/target.ts";
+import { loadMetrics } from "./counters.ts";
+
+/** What is watched. */
+export interface Watched {
+  redis: RedisConnection;
+  target: Target;
+  config: Config;
+  /** its name */
+  entity: string;
+}
+
+/** A server that has not answered by then counts as away, in ms: Prometheus waits for 10 s by default. */
+const DEADLINE_MS = 2000;
+
+/**
+ * Registers the metrics.
+ * @returns reads them anew; never rejects
+ */
+export function pipelineMetrics(
+  registry: prometheus.Registry,
+  watched: Watched,
+): () => Promise<void> {
+  const { config, entity, target } = watched;
+  const partitions = allPartitions(config, entity);
+  const registers = [registry];
+  const ofTarget = ["entity", "partition", "target"];
+  const ofStream = ["entity", "partition"];
+  const gauge = (name: string, help: string, labelNames: string[]) =>
+    new prometheus.Gauge({ name: `writebehind_${name}`, help, labelNames, registers });
+  const counter = (name: string, help: string, labelNames: string[]) =>
+    new prometheus.Counter({ name: `writebehind_${name}`, help, labelNames, registers });
+
+  const written = counter("written_events_total", "Events written: applied and waiting.", ofTarget);
+  const applied = counter("applied_events_total", "Events that the target holds.", ofTarget);
+  const lagEvents = gauge("lag_events", "Events that the target does not have.", ofTarget);
+  const lagSeconds = gauge("lag_seconds", "Age of the oldest of them; 0 with none.", ofTarget);
+  const parked = gauge("parked_events", "Events in the dead letter.", ofTarget);
+  const wentBack = counter("went_back_total", "Times that the stream went back.", ofTarget);
+  const owned = gauge("owned", "1 where a sink has the partition, else 0.", ofTarget);
+  const lease = gauge(
+    "lease_remaining_seconds",
+    "Time until the owner's lease ends unless it is renewed; none for a lease that ends with its process.",
+    ofTarget,
+  );
+  const streamEvents = gauge("stream_events", "Entries of the stream.", ofStream);
+  const streamBytes = gauge("stream_bytes", "Memory of the stream in Redis.", ofStream);
+  const limitEvents = gauge(
+    "stream_limit_events",
+    "Entries from which on writers are told to stop.",
+    ofStream,
+  );
+  const limitBytes = gauge(
+    "stream_limit_bytes",
+    "Memory from which on writers are told to stop.",
+    ofStream,
+  );
+  const backpressure = gauge(
+    "backpressure",
+    "1 where the stream is full and writers are told to stop, else 0.",
+    ofStream,
+  );
+  const counted = counter(
+    "events_total",
+    "The five counters, as processes have counted them, by side (redis, postgres) and outcome.",
+    ["side", "outcome"],
+  );
+  const up = gauge("server_up", "1 where the server answered this scrape, else 0.", ["server"]);
+
+  const { name } = target.describe();
+  const labelsOf = ({ partition }: PartitionKeys) => ({ entity, partition: String(partition) });
+
+  /** What only the target knows. */
+  const readTarget = async () => {
+    const standings = await Promise.all(partitions.map((keys) => target.offsets.standing(keys)));
+    return () =>
+      partitions.forEach((keys, index) => {
+        const standing = standings[index]!;
+        const labels = { ...labelsOf(keys), target: name };
+        wentBack.inc(labels, standing.wentBack);
+        parked.set(labels, standing.parked);
+        owned.set(labels, standing.live ? 1 : 0);
+        if (standing.live && standing.leaseSeconds !== null) {
+          lease.set(labels, standing.leaseSeconds);
+        }
+      });
+  };
+  /** What only Redis knows. */
+  const readRedis = async () => {
+    const [streams, counters] = await Promise.all([
+      readStreams(watched.redis, config, partitions),
+      loadMetrics(watched.redis),
+    ]);
+    return () => {
+      partitions.forEach((keys, index) => {
+        const stream = streams[index]!;
+        const labels = labelsOf(keys);
+        streamEvents.set(labels, stream.events);
+        streamBytes.set(labels, stream.bytes);
+        limitEvents.set(labels, stream.maxEvents);
+        limitBytes.set(labels, stream.maxBytes);
+        const full = stream.events >= stream.maxEvents || stream.bytes >= stream.maxBytes;
+        backpressure.set(labels, full ? 1 : 0);
+      });
+      for (const [key, value] of Object.entries(counters)) {
+        const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
+        counted.inc({ side, outcome }, value);
+      }
+    };
+  };
+  /** What both know together. */
+  const readBoth = async () => {
+    const standings = await Promise.all(partitions.map((keys) => target.offsets.standing(keys)));
+    const positions = partitions.map(({ stream }, index) => ({
+      stream,
+      offset: standings[index]!.offset,
+    }));
+    const lags = await readLag(watched.redis, positions);
+    return () =>
+      partitions.forEach((keys, index) => {
+        const labels = { ...labelsOf(keys), target: name };
+        const lag = lags[index]!;
+        applied.inc(labels, standings[index]!.events);
+        written.inc(labels, standings[index]!.events + lag.events);
+        lagEvents.set(labels, lag.events);
+        lagSeconds.set(labels, lag.seconds);
+      });
+  };
+
+  const all = [
+    ...[written, applied, lagEvents, lagSeconds, parked, wentBack, owned, lease],
+    ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
+  ];
+  return async () => {
+    const ended = new AbortController();
+    const late = delay(DEADLINE_MS, ended.signal).then(() => null);
+    const inTime = (reading: Promise<() => void>) =>
+      Promise.race([reading.catch(() => null), late]);
+    const [ofTheTarget, ofRedis, ofBoth] = await Promise.all(
+      [readTarget(), readRedis(), readBoth()].map(inTime),
+    );
+    ended.abort();
+    // Of a server that is away nothing is known: no old value may stand for it.
+    for (const metric of all) metric.reset();
+    for (const show of [ofTheTarget, ofRedis, ofBoth]) show?.();
+    up.set({ server: "target" }, ofTheTarget ? 1 : 0);
+    up.set({ server: "redis" }, ofRedis ? 1 : 0);
+  };
+}
+
+/** How full a stream is. Its limits are those that its first writer has stored. */
+interface Fill {
+  events: number;
+  bytes: number;
+  maxEvents: number;
+  maxBytes: number;
+}
+
+async function readStreams(
+  redis: RedisConnection,
+  config: Config,
+  partitions: PartitionKeys[],
+): Promise<Fill[]> {
+  const pipeline = redis.pipeline();
+  for (const { stream, settings } of partitions) {
+    pipeline.xlen(stream).memory("USAGE", stream).hmget(settings, "max_events", "max_bytes");
+  }
+  const replies = ((await pipeline.exec()) ?? []).map(valueOf);
+  const { max_events, max_bytes } = config.streams;
+  return partitions.map((_, index) => {
+    const [events, bytes, limits] = replies.slice(index * 3) as [number, number | null, unknown[]];
+    return {
+      events,
+      bytes: bytes ?? 0,
+      maxEvents: Number(limits[0] ?? max_events),
+      maxBytes: Number(limits[1] ?? max_bytes),
+    };
+  });
+}

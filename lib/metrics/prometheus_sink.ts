@@ -1,0 +1,189 @@
+/**
+ * What one sink has counted since it began, as metrics.
+ * @module
+ */
+
+import prometheus from "prom-client";
+import type { ErrorKind } from "../core/error_kinds.ts";
+import type { Place, SinkEvents } from "../core/events.ts";
+import { allPartitions } from "../redis/keys.ts";
+import type { PartitionState } from "../sink/report.ts";
+import type { RedisWriteBehind } from "../sink/sink.ts";
+import type { Watched } from "./prometheus_pipeline.ts";
+
+/** From 1 ms to 5 min: what a user waits for, and what an outage makes of it. */
+const FRESHNESS_BUCKETS = [
+  ...[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5],
+  ...[1, 2.5, 5, 10, 30, 60, 300],
+];
+/** From 1 ms to the 30 s after which a batch is given up. */
+const DURATION_BUCKETS = [
+  0.001,
+  0.0025,
+  0.005,
+  0.01,
+  0.025,
+  0.05,
+  0.1,
+  0.25,
+  0.5,
+  1,
+  2.5,
+  5,
+  10,
+  30,
+];
+/** Up to the largest batch. */
+const SIZE_BUCKETS = [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000];
+
+// The types tell when one is missing.
+const ERROR_KINDS = Object.keys(
+  { transient: 0, chance: 0, document: 0, too_large: 0, configuration: 0 } satisfies Record<
+    ErrorKind,
+    0
+  >,
+);
+const STATES = Object.keys(
+  { idle: 0, owner: 0, standby: 0, retrying: 0, paused: 0 } satisfies Record<PartitionState, 0>,
+);
+
+/**
+ * Registers the metrics, and counts what the sink reports.
+ * @returns ends the counting
+ */
+export function sinkMetrics(
+  registry: prometheus.Registry,
+  { config, entity, target }: Watched,
+  sink: RedisWriteBehind,
+): () => void {
+  const registers = [registry];
+  const place = ["entity", "partition", "target", "process"];
+  const options = (name: string, help: string, more: string[] = []) => ({
+    name: `writebehind_${name}`,
+    help,
+    labelNames: [...place, ...more],
+    registers,
+  });
+  const counter = (...of: Parameters<typeof options>) => new prometheus.Counter(options(...of));
+  const histogram = (buckets: number[], ...of: Parameters<typeof options>) =>
+    new prometheus.Histogram({ ...options(...of), buckets });
+
+  const events = counter("sink_events_total", "Events that this sink has applied or parked.");
+  const rows = counter("sink_rows_total", "Rows written or removed for them.");
+  const noops = counter("sink_noops_total", "Events that had nothing to write.");
+  const parked = counter("sink_parked_total", "Events that were put in the dead letter.");
+  const retries = counter(
+    "sink_retries_total",
+    "Attempts that failed and are made again, by the kind of error.",
+    ["kind"],
+  );
+  const halved = counter("sink_halved_total", "Times that a batch was too much at once.");
+  const freshness = histogram(
+    FRESHNESS_BUCKETS,
+    "freshness_seconds",
+    "From the write call to the row being visible, of up to 127 events of each batch.",
+  );
+  const duration = histogram(
+    DURATION_BUCKETS,
+    "batch_duration_seconds",
+    "Time that the target took for a batch.",
+  );
+  const size = histogram(SIZE_BUCKETS, "batch_events", "Events of a batch.");
+
+  const partitions = allPartitions(config, entity).map(({ partition, stream }) => ({
+    stream,
+    labels: {
+      entity,
+      partition: String(partition),
+      target: target.describe().name,
+      process: sink.process,
+    },
+  }));
+  // A series that begins with its first event has no increase to show for it.
+  for (const { labels } of partitions) {
+    for (const metric of [events, rows, noops, parked, halved]) metric.inc(labels, 0);
+    for (const kind of ERROR_KINDS) retries.inc({ ...labels, kind }, 0);
+    for (const metric of [freshness, duration, size]) metric.zero(labels);
+  }
+
+  const labelsOf = ({ partition }: Place) => partitions[partition]!.labels;
+  const claimedAt = new Map<number, number>();
+  const disowned = ({ partition }: Place) => claimedAt.delete(partition);
+  const on: { [Name in keyof SinkEvents]?: (event: SinkEvents[Name]) => void } = {
+    applied(event) {
+      const labels = labelsOf(event);
+      events.inc(labels, event.events);
+      rows.inc(labels, event.rows);
+      noops.inc(labels, event.noops);
+      parked.inc(labels, event.parked);
+      duration.observe(labels, event.durationMs / 1000);
+      size.observe(labels, event.events);
+      const observed = freshness.labels(labels);
+      // A writer's clock may be ahead of this one's.
+      for (const ms of event.freshnessMs) observed.observe(Math.max(0, ms) / 1000);
+    },
+    failed: (event) => retries.inc({ ...labelsOf(event), kind: event.kind }),
+    halved: (event) => halved.inc(labelsOf(event)),
+    claimed: ({ partition, again }) => {
+      if (!again) claimedAt.set(partition, Date.now());
+    },
+    standby: disowned,
+    lost: disowned,
+    released: disowned,
+  };
+  const ends = Object.entries(on).map(([name, listener]) =>
+    sink.events.on(name as keyof SinkEvents, listener as never)
+  );
+
+  const statuses = () =>
+    sink.status.partitions.map((status, index) => ({ status, ...partitions[index]! }));
+  new prometheus.Gauge({
+    ...options("sink_state", "1 for the state that the partition is in, 0 for the others.", [
+      "state",
+    ]),
+    collect() {
+      for (const { status, labels } of statuses()) {
+        for (const state of STATES) {
+          this.set({ ...labels, state }, status.state === state ? 1 : 0);
+        }
+      }
+    },
+  });
+  new prometheus.Gauge({
+    ...options("sink_failures_in_a_row", "Failures since the last batch that was applied."),
+    collect() {
+      for (const { status, labels } of statuses()) this.set(labels, status.failuresInARow);
+    },
+  });
+  new prometheus.Gauge({
+    ...options(
+      "sink_lease_age_seconds",
+      "Time since this sink took the partition; none where it has not.",
+    ),
+    collect() {
+      this.reset();
+      for (const [partition, at] of claimedAt) {
+        this.set(partitions[partition]!.labels, (Date.now() - at) / 1000);
+      }
+    },
+  });
+  const counted = (
+    name: string,
+    help: string,
+    of: (status: ReturnType<typeof statuses>[number]["status"]) => number,
+  ) =>
+    new prometheus.Counter({
+      ...options(name, help),
+      collect() {
+        this.reset();
+        for (const { status, labels } of statuses()) this.inc(labels, of(status));
+      },
+    });
+  counted("sink_trims_failed_total", "Trims of the stream that failed.", (of) => of.trimsFailed);
+  counted(
+    "sink_renewals_failed_total",
+    "Renewals of the lease that failed.",
+    (of) => of.renewalsFailed,
+  );
+  return () => ends.forEach((end) => end());
+}
