@@ -169,6 +169,7 @@ export {
 
 // Metrics
 export { loadMetrics, type Metrics } from "./metrics/counters.ts";
+export { type Figures, type PartitionFigures, readFigures, type Sums } from "./metrics/figures.ts";
 export { type Sample, Sampler, type SamplerOptions } from "./metrics/sampler.ts";
 export { type CounterName, type Counters, type Gauge } from "./redis/counters.ts";
 

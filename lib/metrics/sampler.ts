@@ -9,7 +9,8 @@ import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
-import { type Position, readLag, valueOf } from "../redis/streams.ts";
+import { type Position, readLag } from "../redis/lag.ts";
+import { valueOf } from "../redis/streams.ts";
 
 /**
  * One moment of the pipeline. Rates are per second since the sample before; the five counters are in events since

@@ -8,11 +8,13 @@ import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
-import { type Lag, lastGeneratedId, readLag } from "../redis/streams.ts";
+import type { Lag } from "../redis/lag.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
 import { countUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
+import { readStandings } from "../targets/standings.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
 
 /** One partition. What is unknown because a server is down is `null`. */
@@ -94,21 +96,21 @@ async function partitionStatus(
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
   const offsets = target && target.offsets;
-  const standing = offsets && await offsets.standing(keys);
+  const together = redis && offsets && (await readStandings(redis, offsets, [keys]))[0];
+  const standing = together ? together.standing : offsets && await offsets.standing(keys);
+  const lag: Lag | null = together ? together.lag : null;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
   const stuck: string[] = [];
 
   const doubts: string[] = [];
   const warnings: string[] = [];
-  let lag: Lag | null = null;
-  if (redis && target && offsets && standing) {
+  if (redis && target && offsets && standing && lag) {
     const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
     stuck.push(...mismatches.map(({ reason }) => reason));
     const { doubt } = belonging;
     if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
     doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
     const { stream } = keys;
-    [lag] = await readLag(redis, [{ stream, offset: standing.offset }]) as [Lag];
     if (await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has rewound it; start one");
     }

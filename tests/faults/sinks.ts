@@ -15,7 +15,8 @@ export async function startSink(
   env: Record<string, string> = {},
 ): Promise<RunningCommand> {
   const write_behind = { lease_seconds: 0.5, retry_base_ms: 5, retry_max_ms: 200, ...keys };
-  const path = await configFile({ write_behind });
+  const { partitions } = config.streams;
+  const path = await configFile({ write_behind, streams: { partitions } });
   return startTask(["sink", "--config", path], { ...environmentOf(config), ...env });
 }
 

@@ -7,6 +7,7 @@ import type { Redis } from "../client.ts";
 import { createHash } from "node:crypto";
 import append from "./append.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };
+import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
@@ -46,6 +47,8 @@ export const restoreScript: Script = script("restore", `${numbers}\n${restoreVer
 export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place. */
 export const mendScript: Script = script("mend", mendVerb);
+/** Counts entries of a stream, without sending them. */
+export const countScript: Script = script("count", countVerb);
 export const readScript: Script = script("read", readVerb);
 
 /** Whether Redis answered that it does not know the script, which means that it ran nothing. */

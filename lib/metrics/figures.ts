@@ -1,0 +1,93 @@
+/**
+ * The figures of the pipeline, by its streams and its target: what people are shown, and what `verify` compares.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../config/load.ts";
+import type { Redis } from "../redis/client.ts";
+import { allPartitions } from "../redis/keys.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
+import { readStandings } from "../targets/standings.ts";
+import type { Target } from "../targets/target.ts";
+
+/** How much was written and applied, and what is left: of one partition, or of all. */
+export interface Sums {
+  /** events that the target holds: applied, or parked */
+  applied: number;
+  /** events in the stream behind the target's offset */
+  lag: number;
+  /** age of the oldest of them, in seconds; 0 with none */
+  lagSeconds: number;
+  /** events that were written: applied + lag */
+  written: number;
+  /** events that are parked now */
+  parked: number;
+}
+
+/** What the streams and the target say of one partition, read together. */
+export interface PartitionFigures extends Sums {
+  /** its number, from 0 */
+  partition: number;
+  /** the key of its events, such as `stream:session` */
+  stream: string;
+  /** the sink that holds a live lease */
+  owner: string | null;
+  /** the last stream id that the target holds; `0-0` for none */
+  offset: string;
+}
+
+/** What the streams and the target say of an entity. The sums are of all its partitions, `lagSeconds` the largest. */
+export interface Figures extends Sums {
+  /** when they were read, in ms */
+  at: number;
+  /** each of them, in order */
+  partitions: PartitionFigures[];
+}
+
+/**
+ * Reads the figures of an entity's partitions, of the streams and the target together. Changes nothing.
+ * @throws the error of a server that does not answer
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, readFigures } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { written, applied, lag, parked } = await readFigures(redis, target, config, "session");
+ * console.log(`${written} written, ${applied} applied, ${lag} behind, ${parked} parked`);
+ * ```
+ */
+export async function readFigures(
+  redis: Redis,
+  target: Target | Pool,
+  config: Config,
+  entity: string,
+): Promise<Figures> {
+  entityConfig(config, entity);
+  const keys = allPartitions(config, entity);
+  const read = await readStandings(redis, targetOf(target, config).offsets, keys);
+  const partitions = read.map(({ standing, lag }, index): PartitionFigures => {
+    const { partition, stream } = keys[index]!;
+    const { offset, events: applied, parked, live, owner } = standing;
+    return {
+      ...{ partition, stream, offset, owner: live ? owner : null },
+      ...{ applied, lag: lag.events, lagSeconds: lag.seconds },
+      ...{ written: applied + lag.events, parked },
+    };
+  });
+  return { at: Date.now(), partitions, ...sumOf(partitions) };
+}
+
+/** The sums of several partitions or entities; the lag in seconds is the largest. */
+export function sumOf(parts: readonly Sums[]): Sums {
+  const sum = (name: keyof Sums) => parts.reduce((all, part) => all + part[name], 0);
+  return {
+    applied: sum("applied"),
+    lag: sum("lag"),
+    lagSeconds: parts.reduce((most, { lagSeconds }) => Math.max(most, lagSeconds), 0),
+    written: sum("written"),
+    parked: sum("parked"),
+  };
+}
