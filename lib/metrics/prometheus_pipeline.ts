@@ -8,7 +8,8 @@ import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
-import { readLag, valueOf } from "../redis/streams.ts";
+import { valueOf } from "../redis/streams.ts";
+import { readStandings } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 import { loadMetrics } from "./counters.ts";
 
@@ -121,18 +122,13 @@ export function pipelineMetrics(
   };
   /** What both know together. */
   const readBoth = async () => {
-    const standings = await Promise.all(partitions.map((keys) => target.offsets.standing(keys)));
-    const positions = partitions.map(({ stream }, index) => ({
-      stream,
-      offset: standings[index]!.offset,
-    }));
-    const lags = await readLag(watched.redis, positions);
+    const read = await readStandings(watched.redis, target.offsets, partitions);
     return () =>
       partitions.forEach((keys, index) => {
         const labels = { ...labelsOf(keys), target: name };
-        const lag = lags[index]!;
-        applied.inc(labels, standings[index]!.events);
-        written.inc(labels, standings[index]!.events + lag.events);
+        const { standing, lag } = read[index]!;
+        applied.inc(labels, standing.events);
+        written.inc(labels, standing.events + lag.events);
         lagEvents.set(labels, lag.events);
         lagSeconds.set(labels, lag.seconds);
       });
