@@ -4,8 +4,10 @@
  * @module
  */
 
-import type { Config } from "../config/load.ts";
+import { Buffer } from "node:buffer";
+import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
+import { WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
@@ -14,9 +16,10 @@ import { checkBelonging } from "../sink/belonging.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
 import { refusedRows } from "../sink/poison.ts";
+import { harmlessRowsGo } from "../targets/common.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
-import type { Refusal } from "../targets/batch.ts";
+import type { BatchRows, Refusal } from "../targets/batch.ts";
 import type {
   DeadLetterSelection,
   HeldDeadLetters,
@@ -139,6 +142,17 @@ interface Candidate {
 /** The parked events of one document, the oldest first. */
 type Queue = Candidate[];
 
+/** Why a row that was written is not there. */
+const SWALLOWED: Refusal = {
+  sqlstate: "",
+  reason: "the table did not refuse the row, and does not hold it: a trigger swallows it",
+};
+
+const without = ({ upserts, removals }: BatchRows, refused: Map<string, Refusal>): BatchRows => ({
+  upserts: upserts.filter(({ key }) => !refused.has(key)),
+  removals: removals.filter(({ key }) => !refused.has(key)),
+});
+
 /** Replays one chunk of documents. What is parked is read again, under the lock. */
 class Replay {
   #redis: RedisConnection;
@@ -181,10 +195,10 @@ class Replay {
     while (left.length > 0) {
       const items = left.flatMap((queue) => queue.map(({ event }) => event));
       const batch = await coalesce(items, (ids) => this.#documents(ids));
-      const refused = await refusedRows(
-        batch,
-        ({ upserts, removals }) => this.#held.write(upserts, removals),
-      );
+      const refused = await refusedRows<Refusal>(batch, (rows) => this.#write(rows));
+      for (const id of await this.#held.swallowed(without(batch, refused))) {
+        refused.set(Buffer.from(id).toString("latin1"), SWALLOWED);
+      }
       const written = new Set([...batch.upserts, ...batch.removals].map(({ key }) => key));
       let covered = batch.events;
       const done = left.filter((queue) => (covered -= queue.length) >= 0);
@@ -196,6 +210,17 @@ class Replay {
     }
     await this.#held.settle(this.#settled);
     return this.#outcomes;
+  }
+
+  /** Whether the rows are to blame is found by trying: they are, where harmless ones go through. */
+  async #write(rows: BatchRows): Promise<Refusal | null> {
+    const tried = await this.#held.attempt(rows, true);
+    if (tried === null || tried.kind === "document") return tried;
+    const probe = (harmless: BatchRows) => this.#held.attempt(harmless, false);
+    if (await harmlessRowsGo(probe, () => this.#held.anyRow())) return tried;
+    throw new WriteBehindError(
+      `${entityConfig(this.#config, this.#keys.entity).table} takes no rows: ${tried.reason}`,
+    );
   }
 
   /** Decodes entries that could not be decoded before; those that still cannot stay parked. */

@@ -5,7 +5,7 @@
 
 import type { EventType } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-import type { Refusal, Removal, Upsert } from "./batch.ts";
+import type { BatchRows, Refusal, Tried } from "./batch.ts";
 
 /**
  * The states of an event in the dead letter.
@@ -101,8 +101,17 @@ export interface HeldDeadLetters {
   payloads(ids: string[]): Promise<Map<string, Buffer | null>>;
   /** Whether the document has a row. */
   hasRow(docId: Buffer): Promise<boolean>;
-  /** Writes and removes rows as a batch does. If they are refused, none is written, and the transaction goes on. */
-  write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null>;
+  /**
+   * Writes and removes rows as a batch does. If they are refused, none is written, and the transaction goes on.
+   * @param keep whether they stay; else they are taken back
+   * @returns `null` where they were not refused
+   * @throws what says nothing of the rows: a lost connection, a full disk
+   */
+  attempt(rows: BatchRows, keep: boolean): Promise<Tried | null>;
+  /** The ids of rows that were written or removed, and are not as they should be: the table swallows them. */
+  swallowed(rows: BatchRows): Promise<string[]>;
+  /** A row of the table; `null` where there is none, or none can be read. */
+  anyRow(): Promise<{ id: string; payload: string } | null>;
   /** Notes the outcome for parked events. */
   settle(settled: Settled): Promise<void>;
 }

@@ -5,6 +5,7 @@ import {
   insertDocument,
   openTarget,
   RedisWriteBehind,
+  replayDeadLetters,
   type Target,
 } from "writebehind";
 import type { Batches, Claim } from "writebehind/targets/target.ts";
@@ -105,6 +106,11 @@ for (const batch_size of [1, 10_000]) {
           what: `the others to go through; ${sink.lastError?.message}`,
           deadlineMs: 30_000,
         });
+        assert.deepEqual(await ids(pipeline), { rows: ["before", "behind"], parked: ["bad"] });
+        // Again alone, where nothing else goes through beside it.
+        const all = { all: true } as const;
+        const { applied, failed } = await replayDeadLetters(redis, pool, config, "session", all);
+        assert.deepEqual({ applied, failed }, { applied: 0, failed: 1 });
         assert.deepEqual(await ids(pipeline), { rows: ["before", "behind"], parked: ["bad"] });
       });
       await pool.query(CLEAN);

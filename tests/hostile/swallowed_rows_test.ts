@@ -11,6 +11,8 @@ import {
   type RedisConnection,
   RedisWriteBehind,
   repairTarget,
+  replayDeadLetters,
+  type ReplayOutcome,
   updateDocument,
   verify,
 } from "writebehind";
@@ -204,6 +206,28 @@ Deno.test("rows that PostgreSQL swallows", (t) =>
         }
         assert.deepEqual(await drain(placeOf(pipeline)), []);
       }
+      await assertEqual(pipeline);
+    },
+
+    "a document stays parked whose replay a trigger swallows": async (pipeline) => {
+      const { redis, pool, config } = pipeline;
+      const place = placeOf(pipeline);
+      const replay = async () => {
+        const reasons: string[] = [];
+        const onOutcome = ({ reason }: ReplayOutcome) => reasons.push(reason);
+        const all = { all: true } as const;
+        const done = await replayDeadLetters(redis, pool, config, "session", all, { onOutcome });
+        return [done.applied, done.failed, reasons.join()];
+      };
+      await pool.query("ALTER TABLE sessions ADD CONSTRAINT refuse CHECK (id !~ '^bad')");
+      await fill(place, ["bad", "fine"]);
+      await drain(place);
+      await pool.query(`ALTER TABLE sessions DROP CONSTRAINT refuse; ${POSTGRES_TRIGGER}`);
+      const [applied, failed, reason] = await replay();
+      assert.deepEqual([applied, failed], [0, 1]);
+      assert.match(String(reason), /a trigger swallows it/);
+      await pool.query(NO_POSTGRES_TRIGGER);
+      assert.deepEqual(await replay(), [1, 0, ""]);
       await assertEqual(pipeline);
     },
 

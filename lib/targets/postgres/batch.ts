@@ -15,6 +15,7 @@ import { Arena, bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind, UNIQUE_VIOLATION } from "./errors.ts";
 import type { Sessions } from "./sessions.ts";
 import {
+  anyRowSql,
   applySql,
   type BatchValues,
   batchValues,
@@ -208,8 +209,7 @@ export class PostgresBatches implements Batches {
     try {
       const { rows: [row] } = await this.#sessions.query<{ id: string; payload: string }>(keys, {
         name: `any row of ${keys.entity}`,
-        text: `SELECT id, coalesce(payload::text, 'null') AS payload
-                 FROM "${this.#tableOf(keys)}" LIMIT 1`,
+        text: anyRowSql(this.#tableOf(keys)),
         values: [],
       });
       return row ?? null;

@@ -9,7 +9,7 @@ import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { fitting, storable } from "../common.ts";
-import type { Refusal, Removal, Upsert } from "../batch.ts";
+import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -22,8 +22,8 @@ import type {
   Settled,
 } from "../dead_letters.ts";
 import { bytesArray } from "./arrays.ts";
-import { isPostgresError, postgresErrorKind } from "./errors.ts";
-import { parkedOfSql, writeRows } from "./statements.ts";
+import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
+import { anyRowSql, lookValues, missedSql, parkedOfSql, writeRows } from "./statements.ts";
 
 /** How many rows are fetched at a time. */
 const PAGE = 500;
@@ -296,17 +296,33 @@ class Held implements HeldDeadLetters {
     return rowCount !== 0;
   }
 
-  async write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
+  async attempt({ upserts, removals }: BatchRows, keep: boolean): Promise<Tried | null> {
+    const takeBack = "ROLLBACK TO attempt; RELEASE attempt";
     await this.#connection.query("SAVEPOINT attempt");
     try {
       await writeRows(this.#connection, this.#table, upserts, removals);
-      await this.#connection.query("RELEASE attempt");
+      await this.#connection.query(keep ? "RELEASE attempt" : takeBack);
       return null;
     } catch (error) {
-      if (!isPostgresError(error) || postgresErrorKind(error) !== "document") throw error;
-      await this.#connection.query("ROLLBACK TO attempt; RELEASE attempt");
-      return { sqlstate: error.code, reason: reasonOf(error) };
+      if (!isPostgresError(error) || isOfTheServer(error)) throw error;
+      await this.#connection.query(takeBack);
+      return { kind: postgresErrorKind(error), sqlstate: error.code, reason: reasonOf(error) };
     }
+  }
+
+  async swallowed(rows: BatchRows): Promise<string[]> {
+    const { rows: missed } = await this.#connection.query<{ id: string }>(
+      missedSql(this.#table, 1),
+      lookValues(rows),
+    );
+    return missed.map(({ id }) => id);
+  }
+
+  async anyRow(): Promise<{ id: string; payload: string } | null> {
+    const { rows: [row] } = await this.#connection.query<{ id: string; payload: string }>(
+      anyRowSql(this.#table),
+    );
+    return row ?? null;
   }
 
   async settle({ replayed, superseded, refused }: Settled): Promise<void> {

@@ -165,15 +165,29 @@ const countSql = (part: Buffer[], ...queries: string[]): string =>
  * {@linkcode lookValues}.
  */
 export const swallowedSql = (table: string): string => {
-  const look = (first: number, only: string) => `
+  const there =
+    "EXISTS (SELECT FROM writebehind_offset WHERE stream = $1 AND last_id = $2 AND epoch = $3)";
+  return missedSql(table, 4, there);
+};
+
+/**
+ * Which rows are missing, or older than written, or still there after a removal.
+ * @param first the number of the first parameter of {@linkcode lookValues}
+ * @param only a condition that must hold
+ */
+export const missedSql = (table: string, first: number, only = "true"): string => {
+  const look = (first: number, missed: string) => `
   SELECT e.id
     FROM unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version),
          LATERAL (SELECT max(version) AS version FROM "${table}" WHERE id = e.id) t
-   WHERE (${only})
-     AND EXISTS (SELECT FROM writebehind_offset WHERE stream = $1 AND last_id = $2 AND epoch = $3)`;
-  return `${look(4, "t.version IS NULL OR t.version < e.version")}
-UNION ALL${look(6, "t.version < e.version")}`;
+   WHERE (${missed}) AND ${only}`;
+  return `${look(first, "t.version IS NULL OR t.version < e.version")}
+UNION ALL${look(first + 2, "t.version < e.version")}`;
 };
+
+/** Reads a row of the table. */
+export const anyRowSql = (table: string): string =>
+  `SELECT id, coalesce(payload::text, 'null') AS payload FROM "${table}" LIMIT 1`;
 
 /** The ids and versions of rows. */
 export const lookValues = ({ upserts, removals }: BatchRows): Buffer[] => [

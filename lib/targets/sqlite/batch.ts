@@ -11,7 +11,7 @@ import { harmlessRowsGo, ownershipLost, shortOf } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
 import type { Batch, BatchRows, Parked, Refusal, Tried, Upsert } from "../batch.ts";
 import type { Connections } from "./connection.ts";
-import { memoryOf, pack, type PackedRows, packRows } from "./packed.ts";
+import { memoryOf, pack, type PackedRows, packLook, packRows } from "./packed.ts";
 import type { ParkedCopy } from "./worker/batches.ts";
 
 /** Applies batches to the tables of a configuration's entities. */
@@ -71,11 +71,9 @@ export class SqliteBatches implements Batches {
 
   async swallowed(
     { keys, offset, epoch }: Claim,
-    { upserts, removals }: BatchRows,
+    rows: BatchRows,
   ): Promise<string[]> {
-    // As for a removal, no payload is needed.
-    const written = packRows({ upserts: [], removals: upserts });
-    const removed = packRows({ upserts: [], removals });
+    const [written, removed] = packLook(rows);
     return await this.#connections.reader.call(
       "swallowed",
       [this.#tableOf(keys), keys.stream, offset, epoch, written, removed],

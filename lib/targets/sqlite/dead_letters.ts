@@ -6,7 +6,7 @@
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { fitting } from "../common.ts";
-import type { Refusal, Removal, Upsert } from "../batch.ts";
+import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -19,7 +19,7 @@ import type {
   Settled,
 } from "../dead_letters.ts";
 import type { Connection, Connections } from "./connection.ts";
-import { memoryOf, pack, packRows } from "./packed.ts";
+import { memoryOf, pack, packLook, packRows } from "./packed.ts";
 
 /** Bytes that come from the worker, in memory of their own. */
 function bufferOf({ buffer, byteOffset, length }: Uint8Array): Buffer {
@@ -129,9 +129,19 @@ class Held implements HeldDeadLetters {
     return this.#connection.call("hasRow", [this.#table, docId.toString()]);
   }
 
-  async write(upserts: Upsert[], removals: Removal[]): Promise<Refusal | null> {
-    const rows = packRows({ upserts, removals });
-    return await this.#connection.call("tryRows", [this.#table, rows], memoryOf(rows));
+  async attempt(rows: BatchRows, keep: boolean): Promise<Tried | null> {
+    const packed = packRows(rows);
+    return await this.#connection.call("attempt", [this.#table, packed, keep], memoryOf(packed));
+  }
+
+  async swallowed(rows: BatchRows): Promise<string[]> {
+    const [written, removed] = packLook(rows);
+    const memory = memoryOf(written, removed);
+    return await this.#connection.call("missed", [this.#table, written, removed], memory);
+  }
+
+  anyRow(): Promise<{ id: string; payload: string } | null> {
+    return this.#connection.call("anyRow", [this.#table]);
   }
 
   settle(settled: Settled): Promise<void> {

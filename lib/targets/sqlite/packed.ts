@@ -85,6 +85,12 @@ export function packRows({ upserts, removals }: BatchRows): PackedRows {
   };
 }
 
+/** The ids and versions of rows to look for; as for removals, no payload is needed. */
+export const packLook = ({ upserts, removals }: BatchRows): [PackedRows, PackedRows] => [
+  packRows({ upserts: [], removals: upserts }),
+  packRows({ upserts: [], removals }),
+];
+
 /** The memory that goes over to the other thread. */
 export function memoryOf(...packed: (Packed | PackedRows)[]): ArrayBuffer[] {
   return packed.flatMap((one) =>

@@ -151,7 +151,10 @@ export const deadLetters: Cases = {
           { id: idOf(2), streamId: streamId(2), fields: [] },
         ].sort((a, b) => Number(a.id) - Number(b.id)),
       );
-      const refusal = await held.write([upsert("a", '{"n":3}', 3)], [removal("gone", 4)]);
+      const refusal = await held.attempt({
+        upserts: [upsert("a", '{"n":3}', 3)],
+        removals: [removal("gone", 4)],
+      }, true);
       assert.equal(refusal, null);
       assert.equal(await held.hasRow(Buffer.from("gone")), false, "it sees what it has written");
       await held.settle({
@@ -182,7 +185,7 @@ export const deadLetters: Cases = {
     const { target, claim, keys } = own;
     await target.batches.apply(claim, batch(1, { parked: [parked("a", 1)] }));
     await target.deadLetters.hold(keys, async (held) => {
-      await held.write([], []);
+      await held.attempt({ upserts: [], removals: [] }, true);
       return true;
     });
     const next = batch(2, { upserts: [insert("b", "2", 2)], parked: [parked("a", 2)] });
@@ -201,7 +204,7 @@ export const deadLetters: Cases = {
     const write = (outcome: () => boolean) =>
       target.deadLetters.hold(keys, async (held) => {
         const [event] = await held.events([Buffer.from("a")]);
-        await held.write([upsert("a", "1", 1)], []);
+        await held.attempt({ upserts: [upsert("a", "1", 1)], removals: [] }, true);
         await held.settle({ ...NOTHING, replayed: [event!.id] });
         return outcome();
       });
@@ -224,13 +227,28 @@ export const deadLetters: Cases = {
     await target.batches.apply(claim, batch(1));
     await place.refuseBad();
     await target.deadLetters.hold(keys, async (held) => {
-      assert.equal(await held.write([insert("a", "1", 1)], []), null);
+      assert.equal(
+        await held.attempt({ upserts: [insert("a", "1", 1)], removals: [] }, true),
+        null,
+      );
       const both = [insert("b", "2", 2), insert("c", '{"bad":1}', 3)];
-      const refusal = await held.write(both, [removal("a", 4)]);
+      const refusal = await held.attempt({ upserts: both, removals: [removal("a", 4)] }, true);
       assert(refusal !== null && refusal.sqlstate !== "" && refusal.reason !== "");
       assert.equal(await held.hasRow(Buffer.from("a")), true);
       assert.equal(await held.hasRow(Buffer.from("b")), false);
-      assert.equal(await held.write([insert("d", "4", 4)], []), null);
+      assert.equal(
+        await held.attempt({ upserts: [insert("d", "4", 4)], removals: [] }, true),
+        null,
+      );
+      // Taken back at once, whether refused or not.
+      const tried = { upserts: [insert("e", "5", 5)], removals: [removal("a", 6)] };
+      assert.equal(await held.attempt(tried, false), null);
+      assert.deepEqual(await held.swallowed(tried), ["e", "a"]);
+      assert.deepEqual(
+        await held.swallowed({ upserts: [insert("d", "4", 4)], removals: [removal("gone", 6)] }),
+        [],
+      );
+      assert(["a", "d"].includes((await held.anyRow())!.id));
       return true;
     });
     assert.deepEqual(await textsOf(target, place, ["a", "b", "c", "d"]), ["1", null, null, "4"]);
@@ -246,7 +264,7 @@ export const deadLetters: Cases = {
       applying = target.batches.apply(claim, batch(2, { upserts: [upsert("a", "2", 2)] }))
         .then(() => null, (error) => error).finally(() => settled = true);
       // Readers go on meanwhile, and do not see what is under way.
-      await held.write([upsert("a", "3", 3)], []);
+      await held.attempt({ upserts: [upsert("a", "3", 3)], removals: [] }, true);
       await delay(100);
       assert.equal(settled, false);
       assert.deepEqual(await textsOf(target, place, ["a"]), ["1"]);
@@ -289,10 +307,10 @@ export const deadLetters: Cases = {
     const standing = Promise.withResolvers<void>();
     const end = Promise.withResolvers<void>();
     const held = target.deadLetters.hold(keys, async (held) => {
-      await held.write([upsert("a", "1", 1)], []);
+      await held.attempt({ upserts: [upsert("a", "1", 1)], removals: [] }, true);
       standing.resolve();
       await end.promise;
-      await held.write([upsert("b", "1", 1)], []);
+      await held.attempt({ upserts: [upsert("b", "1", 1)], removals: [] }, true);
       return true;
     }).then(() => null, (error) => error);
     await standing.promise;

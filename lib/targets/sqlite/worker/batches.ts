@@ -118,7 +118,16 @@ export function swallowed(
   removed: PackedRows,
 ): string[] {
   const here = "SELECT 1 FROM writebehind_offset WHERE stream = ? AND last_id = ? AND epoch = ?";
-  if (!db.get(here, stream, lastId, BigInt(epoch))) return [];
+  return db.get(here, stream, lastId, BigInt(epoch)) ? missed(db, table, written, removed) : [];
+}
+
+/** Which rows are missing, or older than written, or still there after a removal. */
+export function missed(
+  db: Database,
+  table: string,
+  written: PackedRows,
+  removed: PackedRows,
+): string[] {
   const find = `SELECT version < ? AS older FROM "${table}" WHERE id = CAST(? AS TEXT)`;
   const look = ({ removedIds, removedVersions: versions }: PackedRows, missing: boolean) =>
     [...unpackAll(removedIds)].filter((id, index) => {

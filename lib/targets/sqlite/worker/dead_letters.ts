@@ -7,7 +7,7 @@ import { Buffer } from "node:buffer";
 import { reasonOf } from "../../../core/errors.ts";
 import type { EventType } from "../../../core/stream_ids.ts";
 import { storable } from "../../common.ts";
-import type { Refusal } from "../../batch.ts";
+import type { Tried } from "../../batch.ts";
 import type {
   DeadLetter,
   DeadLetterEvent,
@@ -17,7 +17,7 @@ import type {
   ParkedEvent,
   Settled,
 } from "../../dead_letters.ts";
-import { SqliteError, sqliteErrorKind } from "../errors.ts";
+import { isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpackAll } from "../packed.ts";
 import { writeRows } from "./batches.ts";
 import { type Bytes, type Columns, type Database, NOW } from "./database.ts";
@@ -258,18 +258,27 @@ export function hasRow(db: Database, table: string, docId: string): boolean {
   return db.get(`SELECT 1 FROM "${table}" WHERE id = ?`, docId) !== undefined;
 }
 
-/** Writes rows in a transaction that goes on; none of them where one is refused. */
-export function tryRows(db: Database, table: string, rows: PackedRows): Refusal | null {
+/**
+ * Writes rows in a transaction that goes on; none of them where one is refused.
+ * @param keep whether they stay; else they are taken back
+ */
+export function attempt(
+  db: Database,
+  table: string,
+  rows: PackedRows,
+  keep: boolean,
+): Tried | null {
   db.run("SAVEPOINT attempt");
   try {
     writeRows(db, table, rows);
+    if (!keep) db.run("ROLLBACK TO attempt");
     db.run("RELEASE attempt");
     return null;
   } catch (error) {
-    if (!(error instanceof SqliteError) || sqliteErrorKind(error) !== "document") throw error;
+    if (!(error instanceof SqliteError) || isOfTheFile(error)) throw error;
     db.run("ROLLBACK TO attempt");
     db.run("RELEASE attempt");
-    return { sqlstate: error.sqlstate, reason: reasonOf(error) };
+    return { kind: sqliteErrorKind(error), sqlstate: error.sqlstate, reason: reasonOf(error) };
   }
 }
 

@@ -28,6 +28,7 @@ export const operations = {
   standing: partitions.standing,
   apply: batches.apply,
   swallowed: batches.swallowed,
+  missed: batches.missed,
   invalidPayloads: batches.invalidPayloads,
   probe: batches.probe,
   anyRow: batches.anyRow,
@@ -49,7 +50,7 @@ export const operations = {
   events: letters.events,
   payloads: letters.payloads,
   hasRow: letters.hasRow,
-  tryRows: letters.tryRows,
+  attempt: letters.attempt,
   settle: letters.settle,
 };
 
