@@ -9,9 +9,9 @@ import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
-import { readStandings } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 import { loadMetrics } from "./counters.ts";
+import { readFigures } from "./figures.ts";
 
 /** What is watched. */
 export interface Watched {
@@ -122,16 +122,16 @@ export function pipelineMetrics(
   };
   /** What both know together. */
   const readBoth = async () => {
-    const read = await readStandings(watched.redis, target.offsets, partitions);
-    return () =>
-      partitions.forEach((keys, index) => {
-        const labels = { ...labelsOf(keys), target: name };
-        const { standing, lag } = read[index]!;
-        applied.inc(labels, standing.events);
-        written.inc(labels, standing.events + lag.events);
-        lagEvents.set(labels, lag.events);
-        lagSeconds.set(labels, lag.seconds);
-      });
+    const figures = await readFigures(watched.redis, target, config, entity);
+    return () => {
+      for (const { partition, ...figure } of figures.partitions) {
+        const labels = { entity, partition: String(partition), target: name };
+        applied.inc(labels, figure.applied);
+        written.inc(labels, figure.written);
+        lagEvents.set(labels, figure.lag);
+        lagSeconds.set(labels, figure.lagSeconds);
+      }
+    };
   };
 
   const all = [
