@@ -7,7 +7,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import type { Redis } from "../redis/client.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings } from "../targets/standings.ts";
+import { readStandings, type StandingAndLag } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 
 /** How much was written and applied, and what is left: of one partition, or of all. */
@@ -68,16 +68,23 @@ export async function readFigures(
   entityConfig(config, entity);
   const keys = allPartitions(config, entity);
   const read = await readStandings(redis, targetOf(target, config).offsets, keys);
-  const partitions = read.map(({ standing, lag }, index): PartitionFigures => {
+  const partitions = read.map((both, index): PartitionFigures => {
     const { partition, stream } = keys[index]!;
-    const { offset, events: applied, parked, live, owner } = standing;
-    return {
-      ...{ partition, stream, offset, owner: live ? owner : null },
-      ...{ applied, lag: lag.events, lagSeconds: lag.seconds },
-      ...{ written: applied + lag.events, parked },
-    };
+    const { offset, live, owner } = both.standing;
+    return { partition, stream, offset, owner: live ? owner : null, ...sumsOf(both) };
   });
   return { at: Date.now(), partitions, ...sumOf(partitions) };
+}
+
+/** The figures of one partition. */
+export function sumsOf({ standing, lag }: StandingAndLag): Sums {
+  return {
+    applied: standing.events,
+    lag: lag.events,
+    lagSeconds: lag.seconds,
+    written: standing.events + lag.events,
+    parked: standing.parked,
+  };
 }
 
 /** The sums of several partitions or entities; the lag in seconds is the largest. */

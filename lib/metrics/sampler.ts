@@ -9,20 +9,32 @@ import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
-import { type Position, readLag } from "../redis/lag.ts";
 import { valueOf } from "../redis/streams.ts";
+import { type Pool, targetOf } from "../targets/open.ts";
+import { readStandings, RememberedOffsets } from "../targets/standings.ts";
+import type { Target } from "../targets/target.ts";
+import { sumOf, type Sums, sumsOf } from "./figures.ts";
 
 /**
- * One moment of the pipeline. Rates are per second since the sample before; the five counters are in events since
- * sampling began, so that the first sample has zeros.
+ * One moment of the pipeline, by its streams and its target. Rates are per second since the sample before.
+ *
+ * The five counters are the original's: what processes have counted and sent, in events since sampling began, so that
+ * the first sample has zeros. They are apart from all the others, and may differ from them: a process that is killed
+ * takes along what it has not sent.
  */
 export interface Sample extends Record<CounterName, number> {
   /** when it was taken */
   at: Date;
-  /** events written to Redis per second, by all processes */
+  /** events that were written: applied and waiting */
+  written: number;
+  /** events that the target holds: applied, or parked */
+  applied: number;
+  /** events that are parked now */
+  parked: number;
+  /** events written to Redis per second */
   writtenPerSecond: number;
-  /** events applied to the target per second, by all sinks */
-  drainedPerSecond: number;
+  /** events applied to the target per second */
+  appliedPerSecond: number;
   /** events that the target is behind, over all partitions */
   lagEvents: number;
   /** age of the oldest event that the target does not have, in seconds */
@@ -31,11 +43,15 @@ export interface Sample extends Record<CounterName, number> {
   freshnessP50Ms: number | null;
   /** the same, of all but the slowest one in a hundred */
   freshnessP99Ms: number | null;
+  /** the sinks that hold live leases; null where none does */
+  owner: string | null;
+  /** whether the target answered; where it did not, what it has applied is what it said last */
+  targetAnswers: boolean;
 }
 
 /** Options of {@linkcode Sampler}. */
 export interface SamplerOptions {
-  /** the entity whose lag is watched; all of them when left out */
+  /** the entity that is watched; all of them when left out */
   entity?: string;
   /** called before each sample, to send what this process has counted and not yet sent */
   flush?: (() => Promise<void>)[];
@@ -53,12 +69,13 @@ const FRESHNESS_MAX_AGE_MS = 5000;
  *
  * @example
  * ```ts
- * import { connectRedis, loadConfig, Sampler } from "writebehind";
+ * import { connectRedis, loadConfig, openTarget, Sampler } from "writebehind";
  *
  * const config = await loadConfig();
  * await using redis = await connectRedis(config);
- * await using sampler = new Sampler(redis, config);
- * sampler.onSample(({ lagEvents, drainedPerSecond }) => console.log(lagEvents, drainedPerSecond));
+ * await using target = await openTarget(config);
+ * await using sampler = new Sampler(redis, target, config);
+ * sampler.onSample(({ written, applied, lagEvents }) => console.log(written, applied, lagEvents));
  * sampler.start();
  * await sampler.until(({ lagEvents }) => lagEvents === 0, "the target to catch up");
  * ```
@@ -70,6 +87,7 @@ export class Sampler {
   readonly #config: Config;
   readonly #flush: (() => Promise<void>)[];
   readonly #partitions: PartitionKeys[];
+  readonly #offsets: RememberedOffsets;
   readonly #samples: Sample[] = [];
   readonly #listeners = new Set<(sample: Sample) => void>();
   #totals = new Map<CounterName, { seen: number; since: number }>();
@@ -81,9 +99,15 @@ export class Sampler {
    * Does not begin yet: see {@linkcode start}.
    * @throws {ConfigError} where the configuration has no such entity
    */
-  constructor(redis: RedisConnection, config: Config, options: SamplerOptions = {}) {
+  constructor(
+    redis: RedisConnection,
+    target: Target | Pool,
+    config: Config,
+    options: SamplerOptions = {},
+  ) {
     const { entity, flush = [] } = options;
     this.#redis = redis;
+    this.#offsets = new RememberedOffsets(targetOf(target, config).offsets);
     this.#config = config;
     this.#flush = flush;
     const entities = entity === undefined ? config.entities : [entityConfig(config, entity)];
@@ -102,10 +126,12 @@ export class Sampler {
     void this.#tick();
   }
 
-  /** Ends sampling, after a sample that is being taken. The series stays. */
+  /** Ends sampling with a last sample: stop last, so that it tells how everything ended. The series stays. */
   async stop(): Promise<void> {
+    const started = this.#started;
     this.#started = false;
     clearTimeout(this.#timer);
+    if (started) await this.sample().catch(() => {}); // lastError has it
     await this.#taking;
   }
 
@@ -151,8 +177,8 @@ export class Sampler {
   }
 
   /**
-   * Takes one sample, in at most two round trips, and adds it to the series.
-   * @throws the error that Redis answers
+   * Takes one sample and adds it to the series. A target that does not answer is waited for no longer than a second.
+   * @throws the error of Redis; or that of a target that has never answered
    */
   sample(): Promise<Sample> {
     const taken = this.#taking.then(() => this.#sample());
@@ -180,45 +206,46 @@ export class Sampler {
   async #sample(): Promise<Sample> {
     const flushed = [this.#redis.counters.flush(), ...this.#flush.map((flush) => flush())];
     await Promise.all(flushed);
-    const first = this.#redis.pipeline();
-    first.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
-    for (const keys of this.#partitions) {
-      first.get(keys.lastId);
-      first.hmget(keys.gauges, "at", "freshness_p50_ms", "freshness_p99_ms");
-    }
-    const replies = ((await first.exec()) ?? []).values();
-    const next = () => {
-      const reply = replies.next().value;
-      if (reply === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
-      return valueOf(reply);
-    };
-    const counts = next() as (string | null)[];
-    const at = new Date();
-    const positions: Position[] = [];
-    const freshness: [number, number][] = [];
-    for (const keys of this.#partitions) {
-      // The copy of the offset; there is none before the first batch.
-      positions.push({ stream: keys.stream, offset: next() as string | null ?? "0-0" });
-      const [reportedAt, p50, p99] = next() as (string | null)[];
-      const age = at.getTime() - Number(reportedAt ?? -Infinity);
-      if (age <= FRESHNESS_MAX_AGE_MS && p50 && p99) freshness.push([Number(p50), Number(p99)]);
-    }
-    const lags = await readLag(this.#redis, positions);
+    const [{ counts, freshness }, sums] = await Promise.all([this.#reports(), this.#figures()]);
     const largest = (index: 0 | 1) =>
       freshness.length === 0 ? null : Math.max(...freshness.map((pair) => pair[index]));
+    const { written, applied, parked, lag, lagSeconds, owner } = sums;
     const sample: Sample = {
-      at,
-      ...this.#count(counts),
-      writtenPerSecond: 0,
-      drainedPerSecond: 0,
-      lagEvents: lags.reduce((sum, { events }) => sum + events, 0),
-      lagSeconds: Math.max(...lags.map(({ seconds }) => seconds)),
+      at: new Date(),
+      ...{ written, applied, parked, lagEvents: lag, lagSeconds },
+      ...{ writtenPerSecond: 0, appliedPerSecond: 0 },
       freshnessP50Ms: largest(0),
       freshnessP99Ms: largest(1),
+      ...{ owner, targetAnswers: this.#offsets.answers },
+      ...this.#count(counts),
     };
     this.lastError = null;
     this.#add(sample);
     return sample;
+  }
+
+  /** What the streams and the target say. */
+  async #figures(): Promise<Sums & { owner: string | null }> {
+    this.#offsets.answers = true;
+    const read = await readStandings(this.#redis, this.#offsets, this.#partitions);
+    const owners = read.flatMap(({ standing: { live, owner } }) => live && owner ? [owner] : []);
+    return { ...sumOf(read.map(sumsOf)), owner: [...new Set(owners)].sort().join(", ") || null };
+  }
+
+  /** What processes have reported: the counters, and how fresh the rows are. */
+  async #reports() {
+    const pipeline = this.#redis.pipeline();
+    pipeline.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
+    for (const { gauges } of this.#partitions) {
+      pipeline.hmget(gauges, "at", "freshness_p50_ms", "freshness_p99_ms");
+    }
+    const [counts, ...gauges] = ((await pipeline.exec()) ?? []).map(valueOf) as (string | null)[][];
+    if (counts === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
+    const freshness = gauges.flatMap(([at, p50, p99]): [number, number][] => {
+      const age = Date.now() - Number(at ?? -Infinity);
+      return age <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
+    });
+    return { counts, freshness };
   }
 
   /** Turns the counters in Redis into events since sampling began, even if Redis was emptied meanwhile. */
@@ -248,10 +275,11 @@ export class Sampler {
   }
 }
 
+/** By the true time in between. What was lost with a Redis was written all the same: a rate is not below 0. */
 function setRates(sample: Sample, before: Sample): void {
   const seconds = Math.max(1, sample.at.getTime() - before.at.getTime()) / 1000;
-  sample.writtenPerSecond = (sample.redis_success - before.redis_success) / seconds;
-  sample.drainedPerSecond = (sample.postgres_success - before.postgres_success) / seconds;
+  sample.writtenPerSecond = Math.max(0, sample.written - before.written) / seconds;
+  sample.appliedPerSecond = Math.max(0, sample.applied - before.applied) / seconds;
 }
 
 /** Halves the resolution of the older half; the first sample stays, since it marks the start. */
@@ -271,6 +299,7 @@ function merged(dropped: Sample, sample: Sample, before: Sample): Sample {
     ...sample,
     lagEvents: Math.max(dropped.lagEvents, sample.lagEvents),
     lagSeconds: Math.max(dropped.lagSeconds, sample.lagSeconds),
+    targetAnswers: dropped.targetAnswers && sample.targetAnswers,
     freshnessP50Ms: largerOf(dropped.freshnessP50Ms, sample.freshnessP50Ms),
     freshnessP99Ms: largerOf(dropped.freshnessP99Ms, sample.freshnessP99Ms),
   };

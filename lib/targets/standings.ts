@@ -3,6 +3,8 @@
  * @module
  */
 
+import { delay } from "../core/delay.ts";
+import { WriteBehindError } from "../core/errors.ts";
 import type { Redis } from "../redis/client.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Lag, readLag } from "../redis/lag.ts";
@@ -27,7 +29,7 @@ const MOST_LOOKS = 20;
  */
 export async function readStandings(
   redis: Redis,
-  offsets: Offsets,
+  offsets: Pick<Offsets, "standing">,
   partitions: readonly PartitionKeys[],
 ): Promise<StandingAndLag[]> {
   const standings = await Promise.all(partitions.map((keys) => offsets.standing(keys)));
@@ -47,4 +49,67 @@ export async function readStandings(
     }
     return { standing, lag };
   }));
+}
+
+/** How long a target may take to answer, in ms, before what it said last is taken. */
+const PATIENCE_MS = 1000;
+
+/**
+ * Offsets that are there also while the target is not: where it does not answer, nobody applies anything, so what it
+ * said last still holds.
+ */
+export class RememberedOffsets implements Pick<Offsets, "standing"> {
+  /** whether every answer was the target's own since this was set */
+  answers = true;
+  readonly #offsets: Offsets;
+  readonly #last = new Map<string, Standing>();
+  /** questions that have no answer yet: they are not asked twice, nor waited for twice */
+  readonly #asked = new Map<string, Promise<Standing>>();
+
+  constructor(offsets: Offsets) {
+    this.#offsets = offsets;
+  }
+
+  /** @throws the target's error where it has never answered */
+  async standing(keys: PartitionKeys): Promise<Standing> {
+    const { stream } = keys;
+    const late = this.#asked.has(stream);
+    const asked = this.#asked.get(stream) ?? this.#ask(keys);
+    try {
+      const last = this.#last.get(stream);
+      return last ? await inTime(asked, late ? 0 : PATIENCE_MS) : await asked;
+    } catch (error) {
+      const last = this.#last.get(stream);
+      if (!last) throw error;
+      this.answers = false;
+      return last;
+    }
+  }
+
+  #ask(keys: PartitionKeys): Promise<Standing> {
+    const { stream } = keys;
+    const asked = this.#offsets.standing(keys)
+      .then((standing) => {
+        this.#last.set(stream, standing);
+        return standing;
+      })
+      .finally(() => this.#asked.delete(stream));
+    asked.catch(() => {}); // perhaps nobody waits for it any more
+    this.#asked.set(stream, asked);
+    return asked;
+  }
+}
+
+/** @throws {WriteBehindError} after that time */
+async function inTime<T>(answer: Promise<T>, ms: number): Promise<T> {
+  const over = new AbortController();
+  const late = delay(ms, over.signal).then(() => {
+    throw new WriteBehindError(`no answer within ${ms} ms`);
+  });
+  late.catch(() => {}); // the answer came
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    over.abort();
+  }
 }

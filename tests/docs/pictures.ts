@@ -33,7 +33,8 @@ const STARTED_AT = new Date(2026, 10, 23, 14, 37, 56).getTime();
 
 const COLUMNS = [
   ...["redis_success", "redis_fail", "redis_retry", "postgres_success", "postgres_fail"] as const,
-  ...["writtenPerSecond", "drainedPerSecond", "lagEvents", "lagSeconds"] as const,
+  ...["written", "applied", "parked"] as const,
+  ...["writtenPerSecond", "appliedPerSecond", "lagEvents", "lagSeconds"] as const,
   ...["freshnessP50Ms", "freshnessP99Ms"] as const,
 ];
 
@@ -76,7 +77,7 @@ async function record(): Promise<void> {
   const redis = stack.use(await connectRedis(config));
   const target = stack.use(await openTarget(config));
   stack.use(consumePeriodically(redis, target, config, "session"));
-  const sampler = stack.use(new Sampler(redis, config, { entity: "session" }));
+  const sampler = stack.use(new Sampler(redis, target, config, { entity: "session" }));
   sampler.start();
   const traffic = dummyDataWorker(redis, config, "session", {
     rate: 1000,

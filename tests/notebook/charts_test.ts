@@ -32,7 +32,12 @@ function sampleAt(second: number, values: Partial<Sample> = {}): Sample {
     postgres_success: 90 * second,
     postgres_fail: 0,
     writtenPerSecond: 100,
-    drainedPerSecond: 90,
+    appliedPerSecond: 90,
+    written: 100 * second,
+    applied: 90 * second,
+    parked: 0,
+    owner: null,
+    targetAnswers: true,
     lagEvents: 10 * second,
     lagSeconds: 1.5,
     freshnessP50Ms: 2,
@@ -127,13 +132,13 @@ Deno.test("charts: colours are variables that follow the theme, never fixed blac
 Deno.test("charts over time: the legend tells the newest values", () => {
   const samples = [...samplesOf(30), sampleAt(30, { postgres_fail: 8, freshnessP50Ms: null })];
   assert.deepEqual(legendOf(outcomesChart(samples)), [
-    "in Redis3,000",
-    "in PostgreSQL2,700",
+    "written3,000",
+    "applied2,700",
     "retried0",
     "Redis failed0",
     "PostgreSQL failed8",
   ]);
-  assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "drained/s90", "lag300"]);
+  assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "applied/s90", "lag300"]);
   assert.match(flowChart(samples), /now 1\.5 s behind/);
   assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p502 ms"]);
   assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
@@ -183,7 +188,7 @@ Deno.test("standaloneSvg: well-formed, in fixed colours, with all that the chart
   for (const theme of ["light", "dark"] as const) {
     const svg = standaloneSvg(Object.values(FILLED).join(""), theme);
     assert.ok(!/var\(|currentColor/.test(svg.replaceAll(/<style>.*?<\/style>/gs, "")));
-    for (const text of ["Outcomes", "in Redis", "3,900", "What durability costs", "Devices"]) {
+    for (const text of ["Outcomes", "written", "3,900", "What durability costs", "Devices"]) {
       assert.ok(svg.includes(text), text);
     }
     assertWellFormed(svg);

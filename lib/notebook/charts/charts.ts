@@ -25,8 +25,8 @@ export function outcomesChart(samples: readonly Sample[]): string {
       unit: "succeeded",
       fill: "lag",
       lines: [
-        { colour: "written", label: "in Redis", value: (at) => at.redis_success },
-        { colour: "stored", label: "in PostgreSQL", value: (at) => at.postgres_success },
+        { colour: "written", label: "written", value: (at) => at.written, dashed: true },
+        { colour: "stored", label: "applied", value: (at) => at.applied },
       ],
     },
     {
@@ -54,7 +54,7 @@ export function flowChart(samples: readonly Sample[]): string {
       unit: "events per second",
       lines: [
         { colour: "written", label: "written/s", value: (at) => at.writtenPerSecond },
-        { colour: "stored", label: "drained/s", value: (at) => at.drainedPerSecond },
+        { colour: "stored", label: "applied/s", value: (at) => at.appliedPerSecond },
       ],
     },
     {
