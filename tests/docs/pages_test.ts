@@ -4,11 +4,20 @@ import assert from "node:assert/strict";
 import { dirname, join, normalize } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { LINES } from "writebehind/core/log.ts";
+import { parse } from "yaml";
 import { anchorOf, commandsOf, page, PAGES, section } from "./pages.ts";
 
 const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
   tasks: Record<string, { description: string }>;
 };
+/** Those of docker-compose.yml; tests/ops/containers_test.ts reads the rest of it. */
+const profiles = new Set(
+  Object.values(
+    parse(await Deno.readTextFile(join(CHECKOUT, "docker-compose.yml"))).services as {
+      profiles?: string[];
+    }[],
+  ).flatMap(({ profiles }) => profiles ?? []),
+);
 /** wire.md is for redis-cli: its blocks are run by wire_test.ts. */
 const pages = PAGES.filter(({ path }) => path !== "docs/wire.md");
 
@@ -16,7 +25,13 @@ Deno.test("every command on the pages is a task, or docker compose", async () =>
   const commands = pages.flatMap(({ text }) => commandsOf(text));
   assert(commands.length >= 15);
   for (const command of commands) {
-    if (command === "docker compose up -d") continue;
+    const compose = /^docker compose((?: --profile \w+)*) up -d(?: --scale \w+=\d)?$/.exec(command);
+    if (compose) {
+      for (const [, profile] of compose[1]!.matchAll(/--profile (\w+)/g)) {
+        assert(profiles.has(profile!), command);
+      }
+      continue;
+    }
     const test = /^deno test -A (\S+)/.exec(command)?.[1];
     if (test) {
       await Deno.stat(join(CHECKOUT, test));

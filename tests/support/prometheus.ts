@@ -61,7 +61,8 @@ export async function startPrometheus(target: string): Promise<RunningPrometheus
   const config = parse(await Deno.readTextFile(join(OPS, "prometheus.yml")));
   config.global = { scrape_interval: "500ms", evaluation_interval: "500ms" };
   config.rule_files = [join(OPS, "alerts.yml")];
-  config.scrape_configs[0].static_configs[0].targets = [target];
+  delete config.scrape_configs[0].dns_sd_configs;
+  config.scrape_configs[0].static_configs = [{ targets: [target] }];
   const folder = testFolder("prometheus");
   await Deno.mkdir(folder);
   await Deno.writeTextFile(join(folder, "prometheus.yml"), stringify(config));
