@@ -344,7 +344,7 @@ async function breakThings(breaking: Breaking): Promise<void> {
   // A table that has no rows yet is made anew where it is missing.
   while (await offsetOf(pipeline.pool, STREAM) === "0-0" && !signal.aborted) await delay(20);
   while (!signal.aborted) {
-    await delay(50 + 350 * random());
+    await delay(100 * random());
     const choice = random();
     let kind: string;
     if (choice < 0.27) {
