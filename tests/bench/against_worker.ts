@@ -1,7 +1,7 @@
 /** Row 13: the sink beside the worker that users would otherwise write, both with the same events. */
 
 import { Redis } from "ioredis";
-import { connectPostgres } from "writebehind";
+import { connectPostgres, insertDocument } from "writebehind";
 import { drained } from "./drain.ts";
 import { freshness, sinkFollows, type Times } from "./freshness.ts";
 import {
@@ -14,9 +14,12 @@ import {
   row,
   seconds,
 } from "./measure.ts";
-import type { Backlog, Workbench } from "./workbench.ts";
+import { SinkProcess } from "./sink_process.ts";
+import { type Backlog, ENTITY, type Workbench } from "./workbench.ts";
 import { hotUpdates, uniqueInserts } from "./workload.ts";
 import { work } from "./worker.ts";
+
+const LOOK_EVERY_MS = 2;
 
 export async function workerRows(bench: Workbench): Promise<Row[]> {
   await bench.clear();
@@ -48,11 +51,28 @@ export async function workerRows(bench: Workbench): Promise<Row[]> {
     );
     times.worker.push(await freshness(bench, "the same by a worker", workerFollows(bench)));
   }
-  const timeRow = (id: string, what: string, ours: number[], theirs: number[], unit: string) => {
+  const timeRow = (
+    id: string,
+    what: string,
+    ours: readonly number[],
+    theirs: readonly number[],
+    unit: string,
+  ) => {
     const note = `${median(ours).toFixed(2)} ${unit} / ${median(theirs).toFixed(2)} ${unit}`;
     const goal: Goal = { atMost: 1 };
     return row(id, `${what} / a worker's, at most`, ratios(ours, theirs), goal, note);
   };
+  bench.step("warm-up: recovery");
+  const started = { sink: () => SinkProcess.start(bench), worker: () => SinkProcess.worker(bench) };
+  await recovery(bench, started.worker);
+  const recovered = await interleave(
+    [
+      ["sink, recovery", () => recovery(bench, started.sink)],
+      ["worker, recovery", () => recovery(bench, started.worker)],
+    ],
+    bench.rounds,
+    bench.step,
+  );
   const share = (of: "p50" | "p99") =>
     [times.sink.map((time) => time[of]), times.worker.map((time) => time[of])] as const;
   return [
@@ -60,7 +80,35 @@ export async function workerRows(bench: Workbench): Promise<Row[]> {
     rateRow("13b", "hot keys"),
     timeRow("13c", "freshness p50 at 1,000 writes/s", ...share("p50"), "ms"),
     timeRow("13d", "freshness p99 at 1,000 writes/s", ...share("p99"), "ms"),
+    timeRow(
+      "13e",
+      "restart after kill -9 to the first row",
+      recovered("sink, recovery"),
+      recovered("worker, recovery"),
+      "s",
+    ),
   ];
+}
+
+/** Seconds from the start of a process whose forerunner was killed to the row of a document that it never saw. */
+async function recovery(
+  bench: Workbench,
+  start: () => SinkProcess | Promise<SinkProcess>,
+): Promise<number> {
+  const { redis, config } = bench;
+  await bench.clear();
+  await bench.settle();
+  const write = (docId: string) => insertDocument(redis, config, ENTITY, { n: 1 }, docId);
+  {
+    await using first = await start();
+    await write("before");
+    await first.hasRow("before", LOOK_EVERY_MS);
+    await first.kill();
+  }
+  await write("since");
+  await using next = await start();
+  await next.hasRow("since", LOOK_EVERY_MS);
+  return (performance.now() - next.since) / 1000;
 }
 
 /** Drains a backlog by the worker, and returns events a second. */

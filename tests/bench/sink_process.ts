@@ -36,6 +36,12 @@ export class SinkProcess implements AsyncDisposable {
     this.#output = new Response(this.#child.stderr).text();
   }
 
+  /** The worker that the sink is compared with, in such a process. */
+  static worker(bench: Workbench): SinkProcess {
+    const script = join(CHECKOUT, "tests/bench/worker_process.ts");
+    return new SinkProcess(bench, [Deno.execPath(), "run", "-A", "--no-check", script]);
+  }
+
   /** @param config the partitions that the process is to have */
   static async start(bench: Workbench, config = bench.config): Promise<SinkProcess> {
     return new SinkProcess(bench, [...await sinkCommand(), "--config", await configFile(config)]);
@@ -50,18 +56,39 @@ export class SinkProcess implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
+  /** Ends it as a power cut would. */
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#child.status;
+  }
+
   /** Waits until the target's offset of a stream satisfies a condition. */
   async reaches(
     stream: string,
     condition: (offset: string) => boolean,
     { everyMs, onLook = () => {} }: { everyMs: number; onLook?: () => void },
   ): Promise<void> {
-    const deadline = Date.now() + DEADLINE_MS;
-    while (!condition(await offsetOf(this.#pool, stream))) {
-      if (!this.#runs() || Date.now() > deadline) {
-        throw new Error(`the sink's process did not do its work: ${await this.stop()}`);
-      }
+    await this.#until(async () => {
+      if (condition(await offsetOf(this.#pool, stream))) return true;
       onLook();
+      return false;
+    }, everyMs);
+  }
+
+  /** Waits until a document has a row. */
+  async hasRow(docId: string, everyMs: number): Promise<void> {
+    await this.#until(async () => {
+      const { rowCount } = await this.#pool.query("SELECT FROM sessions WHERE id = $1", [docId]);
+      return rowCount === 1;
+    }, everyMs);
+  }
+
+  async #until(condition: () => Promise<boolean>, everyMs: number): Promise<void> {
+    const deadline = Date.now() + DEADLINE_MS;
+    while (!await condition()) {
+      if (!this.#runs() || Date.now() > deadline) {
+        throw new Error(`the process did not do its work: ${await this.stop()}`);
+      }
       await delay(everyMs);
     }
   }
