@@ -29,6 +29,8 @@ const LOCK_NOT_AVAILABLE = "55P03";
  * change tables where there is nothing to change.
  *
  * @param known for tests: the migrations of another version
+ * @param check sees that a table that is not there may be made; called after it was looked for, so that none is made
+ * anew that went away in between
  * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
  * changed the tables so that this one cannot work with them; where somebody keeps a table locked for too long
@@ -38,6 +40,7 @@ export async function createTable(
   config: Config,
   entity: string,
   known: readonly Migration[] = MIGRATIONS,
+  check: () => Promise<void> = () => Promise.resolve(),
 ): Promise<string[]> {
   let before: Migration | undefined;
   const gone = new Set<string>();
@@ -45,6 +48,7 @@ export async function createTable(
     const tables = await readTables(pool, config, entity, known);
     const { schema, mayRecord, what, ran, absent } = tables;
     if (ran.some(({ table_name }) => table_name === "")) absent.forEach((name) => gone.add(name));
+    await check();
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
     // Without the right to do so, what is only to be put on record can wait.
     const [next] = mayRecord ? toDo(tables) : schema.pending;

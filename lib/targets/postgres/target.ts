@@ -43,8 +43,8 @@ export class PostgresTarget implements Target {
     this.#sessions = new Sessions(pool);
     this.ownership = new PostgresOwnership(this.#sessions, async (keys) => {
       const { table } = entityConfig(config, keys.entity);
-      await checkTable(pool, table, keys);
-      const made = await createTable(pool, config, keys.entity);
+      const check = () => checkTable(pool, table, keys);
+      const made = await createTable(pool, config, keys.entity, undefined, check);
       await checkRights(pool, table);
       return made;
     });

@@ -123,3 +123,29 @@ Deno.test("a table that is gone under a running sink is not made anew: it pauses
   await caughtUp(redis, pool, config, "session");
   assert.equal((await pool.query("SELECT FROM sessions")).rowCount, 2);
 });
+
+Deno.test("a table that goes away while a claim looks at it is not made anew", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await drain(pipeline);
+  // It goes away after each query of the claim in turn.
+  for (let after = 1; after <= 4; after++) {
+    let queries = 0;
+    const query = pool.query;
+    const owner = await pool.connect();
+    pool.query = (async (...args: Parameters<typeof query>) => {
+      const result = await query.apply(pool, args);
+      if (++queries === after) await owner.query("ALTER TABLE sessions RENAME TO away");
+      return result;
+    }) as unknown as typeof query;
+    await using sink = new RedisWriteBehind(redis, pool, config, "session");
+    await insertDocument(redis, config, "session", { n: 2 }, `b${after}`);
+    await assert.rejects(sink.drain(), /The table sessions is gone|relation "sessions" does not/);
+    pool.query = query;
+    owner.release();
+    const { rows } = await pool.query("SELECT to_regclass('sessions') AS made");
+    assert.deepEqual(rows, [{ made: null }], `after ${after} queries`);
+    await pool.query("ALTER TABLE away RENAME TO sessions");
+  }
+});
