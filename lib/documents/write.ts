@@ -17,6 +17,7 @@ import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
 import { type EventType, versionOf } from "../core/stream_ids.ts";
+import { traced } from "../core/tracing.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type Durability, durabilityOf, type Wait } from "../redis/durability.ts";
 import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
@@ -177,7 +178,24 @@ const SCRIPTS: Record<EventType, Script> = {
   delete: deleteScript,
 };
 
-async function write(
+function write(
+  redis: RedisConnection,
+  config: Config,
+  call: Call,
+  verbArgs: () => string[],
+): Promise<Receipt> {
+  return traced(`${call.verb} ${call.entity}`, {
+    kind: "producer",
+    before: () => ({ "writebehind.entity": call.entity, "writebehind.verb": call.verb }),
+    after: ({ streamId, repeated }) => ({
+      ...(streamId === null ? {} : { "messaging.message.id": streamId }),
+      "writebehind.repeated": repeated,
+    }),
+  }, () => counted(redis, config, call, verbArgs));
+}
+
+/** Writes, and counts how it went. */
+async function counted(
   redis: RedisConnection,
   config: Config,
   call: Call,

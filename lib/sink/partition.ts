@@ -10,6 +10,7 @@ import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
+import { traced } from "../core/tracing.ts";
 import { addressOf, withAddress } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
@@ -164,8 +165,29 @@ export class PartitionSink {
     return coalesce(items, (docIds) => this.#reader.documents(docIds));
   }
 
+  /** Applies a batch, in a span. */
+  #apply(claim: Claim, work: Work): Promise<{ applied: Batch; short: BatchRows }> {
+    const { entity, partition, stream, target, process } = this.report.place;
+    return traced(`apply ${entity}`, {
+      kind: "consumer",
+      before: () => ({
+        "messaging.destination.name": stream,
+        "messaging.batch.message_count": work.batch.events,
+        "writebehind.entity": entity,
+        "writebehind.partition": partition,
+        "writebehind.target": target,
+        "writebehind.process": process,
+      }),
+      after: ({ applied }) => ({
+        "writebehind.offset": applied.lastId,
+        "writebehind.rows": applied.upserts.length + applied.removals.length,
+        "writebehind.parked": applied.parked.length,
+      }),
+    }, () => this.#applyOrPark(claim, work));
+  }
+
   /** Applies a batch. What cannot be stored is parked, and so are later events of parked documents. */
-  async #apply(
+  async #applyOrPark(
     claim: Claim,
     { items, batch }: Work,
   ): Promise<{ applied: Batch; short: BatchRows }> {

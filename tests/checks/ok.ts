@@ -9,7 +9,14 @@ import { Command } from "commander";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { requireDeno } from "writebehind/core/deno_version.ts";
 
-const MODULES = ["mod", "cli/main", "config/mod", "notebook/mod", "targets/mod"]
+/** The modules that are exported: each name of theirs is documented. */
+export const MODULES: readonly string[] = [
+  "mod",
+  "cli/main",
+  "config/mod",
+  "notebook/mod",
+  "targets/mod",
+]
   .map((name) => `lib/${name}.ts`);
 const PAGES = [...Deno.readDirSync(`${CHECKOUT}/docs`)].map(({ name }) => `docs/${name}`)
   .filter((path) => path.endsWith(".md"));
@@ -26,14 +33,19 @@ const CHECKS: readonly string[][] = [
   ["run", "-A", "tests/checks/notebooks.ts"],
 ];
 
-requireDeno();
-new Command("deno task ok")
-  .description("formatting, lint, types, the reference, floors, diagrams, the notebooks' cells")
-  .parse(Deno.args, { from: "user" });
-for (const args of CHECKS) {
-  const { code } = await new Deno.Command(Deno.execPath(), { args, cwd: CHECKOUT }).spawn().status;
-  if (code !== 0) {
-    console.error(`failed: deno ${args.join(" ")}`);
-    Deno.exit(code);
+if (import.meta.main) await check();
+
+async function check(): Promise<void> {
+  requireDeno();
+  new Command("deno task ok")
+    .description("formatting, lint, types, the reference, floors, diagrams, the notebooks' cells")
+    .parse(Deno.args, { from: "user" });
+  for (const args of CHECKS) {
+    const { code } = await new Deno.Command(Deno.execPath(), { args, cwd: CHECKOUT }).spawn()
+      .status;
+    if (code !== 0) {
+      console.error(`failed: deno ${args.join(" ")}`);
+      Deno.exit(code);
+    }
   }
 }
