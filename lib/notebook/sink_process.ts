@@ -5,6 +5,7 @@
 
 import type { Config } from "../config/load.ts";
 import { addressesOf } from "../config/servers.ts";
+import { kernelMarks } from "./charts/marks.ts";
 
 const MAIN = new URL("../cli/main.ts", import.meta.url).href;
 
@@ -39,6 +40,7 @@ export class SinkProcess implements AsyncDisposable {
   /** Ends the process as a power cut would, in the middle of whatever it does. */
   async kill(): Promise<void> {
     this.#signal("SIGKILL");
+    kernelMarks.mark(`sink ${this.pid} killed`);
     await this.#child.status;
   }
 

@@ -23,7 +23,7 @@ import {
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { crashPostgres, startServices, stopServices } from "writebehind/dev/servers/services.ts";
-import { dashboard } from "writebehind/notebook/charts/charts.ts";
+import { flowChart, freshnessChart, outcomesChart } from "writebehind/notebook/charts/charts.ts";
 import { testFolder } from "../support/servers.ts";
 import { standaloneSvg } from "./standalone_svg.ts";
 
@@ -44,7 +44,8 @@ type Row = (number | null)[];
 /** The files of docs/ and what they hold. */
 export async function pictures(): Promise<Record<string, string>> {
   const rows = JSON.parse(await Deno.readTextFile(SERIES)) as Row[];
-  const chart = dashboard(rows.map(sampleOf));
+  const samples = rows.map(sampleOf);
+  const chart = outcomesChart(samples) + flowChart(samples) + freshnessChart(samples);
   return {
     "dashboard-light.svg": standaloneSvg(chart, "light"),
     "dashboard-dark.svg": standaloneSvg(chart, "dark"),

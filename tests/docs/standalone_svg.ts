@@ -14,11 +14,11 @@ const TEXT = { light: "#1f2328", dark: "#e6e9ee" } as const;
 const BACKGROUND = { light: "#ffffff", dark: "#15181d" } as const;
 
 const MARGIN = 16;
-const TITLE_HEIGHT = 24;
-const LEGEND_HEIGHT = 22;
+const TITLE_HEIGHT = 28;
+const LEGEND_HEIGHT = 26;
 const GAP = 14;
 /** About the width of a character of our captions, in pixels. */
-const CHARACTER = 7;
+const CHARACTER = 8.5;
 
 /**
  * Turns a chart into one SVG with its captions and legends, in the fixed colours of one theme.
@@ -33,7 +33,7 @@ export function standaloneSvg(chart: string, theme: Theme): string {
       escapeHtml(figure.querySelector(selector)?.textContent ?? "");
     y += TITLE_HEIGHT;
     parts.push(
-      `<text x="${MARGIN}" y="${y - 6}"><tspan font-size="15" font-weight="600">` +
+      `<text x="${MARGIN}" y="${y - 6}"><tspan font-size="18" font-weight="600">` +
         `${textOf(".title")}</tspan><tspan dx="9" opacity=".75">${
           textOf(".subtitle")
         }</tspan></text>`,
@@ -72,7 +72,7 @@ export function standaloneSvg(chart: string, theme: Theme): string {
   const width = WIDTH + 2 * MARGIN;
   return withFixedColours(
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${y}" ` +
-      `viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13" ` +
+      `viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="15" ` +
       `fill="currentColor" color="currentColor"><rect width="100%" height="100%" ` +
       `fill="${BACKGROUND[theme]}" stroke="none"/>${parts.join("")}</svg>`,
     theme,

@@ -1,9 +1,11 @@
 import fc from "fast-check";
 import { parseHTML } from "linkedom";
 import assert from "node:assert/strict";
-import type { Sample } from "writebehind";
+import type { Place, Sample, SinkEvents } from "writebehind";
+import { Emitter } from "writebehind/core/events.ts";
 import {
   comparisonChart,
+  countersChart,
   dashboard,
   devicesChart,
   flowChart,
@@ -11,6 +13,8 @@ import {
   latencyChart,
   outcomesChart,
 } from "writebehind/notebook/charts/charts.ts";
+import { Marks } from "writebehind/notebook/charts/marks.ts";
+import { overTime } from "writebehind/notebook/charts/timeline.ts";
 import { createdChart } from "writebehind/notebook/charts/created.ts";
 import {
   compact,
@@ -46,6 +50,14 @@ function sampleAt(second: number, values: Partial<Sample> = {}): Sample {
   };
 }
 
+const PLACE: Place = {
+  entity: "session",
+  partition: 0,
+  stream: "stream:session",
+  target: "postgresql",
+  process: "11-a",
+};
+
 const samplesOf = (count: number) => Array.from({ length: count }, (_, second) => sampleAt(second));
 
 function parsed(html: string): Document {
@@ -60,6 +72,7 @@ const legendOf = (html: string) =>
 const HOSTILE = `"><img src=x onerror='alert(1)'>&<b>`;
 const EMPTY: Record<string, string> = {
   outcomes: outcomesChart([]),
+  counters: countersChart([]),
   flow: flowChart([]),
   freshness: freshnessChart([]),
   latency: latencyChart([]),
@@ -69,6 +82,7 @@ const EMPTY: Record<string, string> = {
 };
 const FILLED: Record<string, string> = {
   outcomes: outcomesChart(samplesOf(40)),
+  counters: countersChart(samplesOf(40)),
   flow: flowChart(samplesOf(40)),
   freshness: freshnessChart(samplesOf(40)),
   latency: latencyChart([{ level: HOSTILE, ms: [0, 0.2, 0.3, 900] }, { level: "none", ms: [] }]),
@@ -99,8 +113,13 @@ Deno.test("charts: each is a named figure without warnings, broken numbers or ma
     for (const picture of document.querySelectorAll("svg")) {
       assert.equal(picture.getAttribute("role"), "img");
       assert.ok(picture.getAttribute("aria-label"), name);
-      const width = Number(picture.getAttribute("width"));
-      assert.ok(width >= 640 && width <= 720, name);
+      assert.equal(picture.getAttribute("viewBox")?.split(" ")[2], "700", name);
+      // At the narrowest width that the dashboard gives two columns, text has 14 pixels.
+      for (const text of [picture, ...picture.querySelectorAll("[font-size]")]) {
+        const styled = /font-size: *([\d.]+)/.exec(text.getAttribute("style") ?? "")?.[1];
+        const size = styled ?? text.getAttribute("font-size");
+        assert.ok(size === null || parseFloat(size) * 620 / 700 >= 14, `${name}: ${size}`);
+      }
     }
     assert.ok(!html.includes("⚠"), `${name} has a warning of the chart library`);
     const shapes = [...document.querySelectorAll("svg *")].flatMap((shape) =>
@@ -131,19 +150,21 @@ Deno.test("charts: colours are variables that follow the theme, never fixed blac
 
 Deno.test("charts over time: the legend tells the newest values", () => {
   const samples = [...samplesOf(30), sampleAt(30, { postgres_fail: 8, freshnessP50Ms: null })];
-  assert.deepEqual(legendOf(outcomesChart(samples)), [
-    "written3,000",
-    "applied2,700",
-    "retried0",
-    "Redis failed0",
-    "PostgreSQL failed8",
+  assert.deepEqual(legendOf(outcomesChart(samples)), ["written3,000", "applied2,700"]);
+  assert.deepEqual(legendOf(countersChart(samples)), [
+    "redis_success3,000",
+    "postgres_success2,700",
+    "redis_fail0",
+    "redis_retry0",
+    "postgres_fail8",
   ]);
+  assert.match(countersChart(samples), /counted by processes/);
   assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "applied/s90", "lag300"]);
   assert.match(flowChart(samples), /now 1\.5 s behind/);
-  assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p502 ms"]);
+  assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p50–"], "nothing now");
   assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
   assert.match(outcomesChart(samples), /time since 14:16:05/);
-  assert.equal(parsed(dashboard(samples)).querySelectorAll("figure").length, 3);
+  assert.equal(parsed(dashboard(samples)).querySelectorAll("figure").length, 4);
 });
 
 Deno.test("freshnessChart: a moment alone between others without events is a dot", () => {
@@ -151,6 +172,89 @@ Deno.test("freshnessChart: a moment alone between others without events is a dot
   const alone = [sampleAt(0, nothing), sampleAt(1), sampleAt(2, nothing)];
   assert.equal(parsed(freshnessChart(alone)).querySelectorAll("circle").length, 2);
   assert.equal(parsed(freshnessChart([alone[0]!])).querySelectorAll("circle").length, 0);
+});
+
+Deno.test("charts over time: what happened is marked, by hand, by events and by what samples tell", () => {
+  const samples = samplesOf(20);
+  for (const sample of samples.slice(5, 9)) sample.targetAnswers = false;
+  for (const sample of samples.slice(12)) sample.parked = 2;
+  for (const sample of samples) {
+    sample.owner = sample.at.getTime() < START + 15_000 ? "11-a" : "22-b";
+  }
+  const label = (html: string) => parsed(html).querySelector("svg")?.getAttribute("aria-label");
+  assert.match(
+    label(flowChart(samples))!,
+    /; target away; target back; 2 parked; sink 22 took over$/,
+  );
+  const marks = new Marks();
+  const at = (second: number) => new Date(START + 1000 * second);
+  marks.mark("later", at(18));
+  marks.mark("PostgreSQL killed", at(5));
+  marks.mark("PostgreSQL killed", at(6));
+  marks.mark("of another time", at(-100));
+  marks.mark(HOSTILE, at(7));
+  const emitter = new Emitter<SinkEvents>();
+  const leave = marks.follow(emitter);
+  emitter.emit("recovered", { ...PLACE, failures: 3 });
+  leave();
+  emitter.emit("wentBack", { ...PLACE, witness: "1-1" });
+  assert.deepEqual(marks.all.map(({ text, times }) => `${text} ${times}`), [
+    ...["of another time 1", "PostgreSQL killed 2", `${HOSTILE} 1`, "later 1"],
+    ...(Date.now() > START ? ["recovered 1"] : []),
+  ]);
+  const html = overTime({ title: "t", subtitle: "s" }, samples, String, [
+    { height: 100, unit: "u", lines: [{ colour: "lag", label: "l", value: () => 1 }] },
+  ], marks.all);
+  const shown = parsed(html).body.textContent;
+  assert.ok(shown.includes("PostgreSQL killed ×2") && shown.includes(HOSTILE));
+  assert.ok(!shown.includes("of another time") && !shown.includes("recovered"));
+});
+
+Deno.test("charts over time: an axis does not move from second to second, nor shrink", () => {
+  const tops = new Set<string>();
+  const samples: Sample[] = [];
+  const axisOf = (html: string) =>
+    [...parsed(html).querySelectorAll('[aria-label$="tick label"]')].map((axis) => axis.textContent)
+      .join();
+  for (let second = 0; second <= 28; second++) {
+    const peak = second === 3 ? 9000 : 100;
+    samples.push(sampleAt(second, { writtenPerSecond: peak, lagEvents: 0 }));
+    if (second > 3) tops.add(axisOf(flowChart(samples)));
+    // As the sampler thins out: the peak is flattened.
+    if (second === 10) samples[3]!.writtenPerSecond = 50;
+  }
+  assert.equal(tops.size, 1, [...tops].join("\n"));
+});
+
+Deno.test("charts over time: they say that they have stopped, by themselves or at once", () => {
+  const stopped = (html: string) => parsed(html).querySelector(".stopped");
+  const old = stopped(flowChart(samplesOf(3)))!;
+  assert.equal(old.textContent, "stopped at 14:16:07");
+  assert.ok(old.classList.contains("now"));
+  // One that goes on says it only once nothing has replaced it for some seconds: the page's own clock shows it.
+  const fresh = stopped(flowChart([sampleAt(0, { at: new Date() })]))!;
+  assert.ok(!fresh.classList.contains("now"));
+  assert.match(flowChart([]), /animation:writebehind-stopped 0s 6s forwards/);
+  assert.equal(stopped(flowChart([])), null);
+});
+
+Deno.test("dashboard: tiles tell the newest figures, and what a verify has found, and when", () => {
+  const tilesOf = (html: string) =>
+    [...parsed(html).querySelectorAll(".tile")].map(({ textContent }) => textContent.trim());
+  const verified = { at: new Date(START), lost: 0, compared: 1234 };
+  const samples = [sampleAt(0), sampleAt(12, { parked: 3 })];
+  assert.deepEqual(tilesOf(dashboard(samples, verified)), [
+    ...["written1,200100/s", "applied1,08090/s", "lag1201.5 s behind", "parked3"],
+    "lost0of 1,234 documents, verified at 14:16:05",
+  ]);
+  assert.equal(tilesOf(dashboard(samples, null)).at(-1), "lost–not verified yet");
+  const marks = new Marks();
+  marks.found({
+    documents: 7,
+    counts: { mismatches: 2, behind: 0, parked: 0, notForwarded: 0 },
+  });
+  assert.equal(marks.verified?.lost, 2);
+  assert.equal(marks.all[0]?.text, "verified: 2 lost");
 });
 
 Deno.test("latencyChart: quantiles are told, and many calls stay few dots", () => {

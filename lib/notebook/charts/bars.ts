@@ -15,11 +15,11 @@ export function horizontalBars(
   const { domain, ticks } = countTicks(bars.reduce((max, { value }) => Math.max(max, value), 0), 5);
   const rows = bars.map((bar, row) => ({ ...bar, row }));
   return picture(`${title}. ${bars.map(({ name, label }) => `${name}: ${label}`).join(", ")}`, {
-    height: Math.max(rows.length, 2) * 34 + 40,
+    height: Math.max(rows.length, 2) * 40 + 46,
     ...sideLabels(bars.map(({ name }) => name)),
-    marginRight: 30 + 7.5 * Math.max(4, ...bars.map(({ label }) => label.length)),
+    marginRight: 30 + 9.5 * Math.max(4, ...bars.map(({ label }) => label.length)),
     marginTop: 6,
-    marginBottom: 30,
+    marginBottom: 36,
     x: { domain, ticks, tickFormat: compact, label: null, grid: true },
     y: {
       domain: rows.map(({ row }) => row),
@@ -40,7 +40,7 @@ export function horizontalBars(
         text: "label",
         textAnchor: "start",
         dx: 6,
-        fontSize: 13,
+        fontSize: 16,
         fontWeight: 600,
       }),
       Plot.ruleX([0], { strokeOpacity: 0.5 }),
@@ -59,5 +59,5 @@ export function shortened(name: string): string {
 
 /** Room for the rows' names on the left, by their length. */
 export function sideLabels(names: string[]): { marginLeft: number } {
-  return { marginLeft: 24 + 7 * Math.max(4, ...names.map((name) => [...shortened(name)].length)) };
+  return { marginLeft: 24 + 9 * Math.max(4, ...names.map((name) => [...shortened(name)].length)) };
 }

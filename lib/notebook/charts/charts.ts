@@ -7,86 +7,116 @@ import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { horizontalBars, shortened, sideLabels } from "./bars.ts";
 import { figure, picture, waiting } from "./figure.ts";
-import { compact, duration, full, logTicks } from "./scales.ts";
+import { kernelMarks, type Verified } from "./marks.ts";
+import { duration, full, logTicks } from "./scales.ts";
 import { COLOUR } from "./theme.ts";
+import { tiles } from "./tiles.ts";
 import { overTime } from "./timeline.ts";
 
-/** What succeeded and what failed, in events since sampling began. */
+/** What was written and applied, in events since sampling began. */
 export function outcomesChart(samples: readonly Sample[]): string {
+  // From what was applied before: less than that is never written, whatever becomes of what waits.
+  const before = samples[0]?.applied ?? 0;
   return overTime(
-    {
-      title: "Outcomes",
-      subtitle: "events since sampling began; the gap between the lines is the lag",
-    },
+    { title: "Outcomes", subtitle: "events since sampling began; what is between the lines waits" },
     samples,
     full,
-    {
-      height: 165,
-      unit: "succeeded",
+    [{
+      height: 360,
+      unit: "events",
       fill: "lag",
       lines: [
-        { colour: "written", label: "written", value: (at) => at.written, dashed: true },
-        { colour: "stored", label: "applied", value: (at) => at.applied },
+        { colour: "written", label: "written", value: (at) => at.written - before, dashed: true },
+        { colour: "stored", label: "applied", value: (at) => at.applied - before },
       ],
-    },
-    {
-      height: 100,
-      unit: "failed and retried",
-      lines: [
-        { colour: "retried", label: "retried", value: (at) => at.redis_retry },
-        { colour: "failed", label: "Redis failed", value: (at) => at.redis_fail, dashed: true },
-        { colour: "failed", label: "PostgreSQL failed", value: (at) => at.postgres_fail },
-      ],
-    },
+    }],
   );
 }
 
-/** Events written and drained each second, and below them the lag, in events. */
+/** The original's counters: what processes have counted, in events since sampling began. */
+export function countersChart(samples: readonly Sample[]): string {
+  return overTime(
+    { title: "Counters", subtitle: "events as counted by processes, which may be killed" },
+    samples,
+    full,
+    [{
+      height: 150,
+      unit: "events that succeeded",
+      lines: [
+        {
+          colour: "written",
+          label: "redis_success",
+          value: (at) => at.redis_success,
+          dashed: true,
+        },
+        { colour: "stored", label: "postgres_success", value: (at) => at.postgres_success },
+      ],
+    }, {
+      height: 160,
+      unit: "failed and retried",
+      lines: [
+        { colour: "failed", label: "redis_fail", value: (at) => at.redis_fail, dashed: true },
+        { colour: "retried", label: "redis_retry", value: (at) => at.redis_retry, dashed: true },
+        { colour: "other", label: "postgres_fail", value: (at) => at.postgres_fail },
+      ],
+    }],
+  );
+}
+
+/** Events written and applied each second, and below them the lag, in events. */
 export function flowChart(samples: readonly Sample[]): string {
   const seconds = samples.at(-1)?.lagSeconds;
   const behind = !seconds ? "" : `; now ${duration(1000 * seconds)} behind`;
   return overTime(
     { title: "Flow and lag", subtitle: `events per second, and events behind${behind}` },
     samples,
-    compact,
-    {
-      height: 135,
+    (value) => full(Math.round(value)),
+    [{
+      height: 210,
       unit: "events per second",
       lines: [
-        { colour: "written", label: "written/s", value: (at) => at.writtenPerSecond },
+        { colour: "written", label: "written/s", value: (at) => at.writtenPerSecond, dashed: true },
         { colour: "stored", label: "applied/s", value: (at) => at.appliedPerSecond },
       ],
-    },
-    {
-      height: 115,
+    }, {
+      height: 150,
       unit: "events behind",
       fill: "lag",
       lines: [{ colour: "lag", label: "lag", value: (at) => at.lagEvents }],
-    },
+    }],
   );
 }
 
-/** How long after the write call a row is visible: the median and the slowest of a hundred. */
+/** How long after the write call a row is visible: from the median to the slowest of a hundred. */
 export function freshnessChart(samples: readonly Sample[]): string {
   return overTime(
     { title: "Freshness", subtitle: "from the write call to the row being visible (log scale)" },
     samples,
     duration,
-    {
-      height: 150,
-      unit: "delay",
+    [{
+      height: 310,
+      unit: "from p50 to p99",
+      fill: "stored",
       scale: { type: "log", format: duration },
       lines: [
-        { colour: "retried", label: "p99", value: (at) => at.freshnessP99Ms },
+        { colour: "written", label: "p99", value: (at) => at.freshnessP99Ms, dashed: true },
         { colour: "stored", label: "p50", value: (at) => at.freshnessP50Ms },
       ],
-    },
+    }],
   );
 }
 
-/** Outcomes, flow and freshness under each other: what a live display shows. */
-export function dashboard(samples: readonly Sample[]): string {
-  return outcomesChart(samples) + flowChart(samples) + freshnessChart(samples);
+/**
+ * The figures as tiles, and outcomes, flow, freshness and counters: what a live display shows.
+ * @param verified what the newest verify has found. @default {that of this kernel, by `charts.found`}
+ */
+export function dashboard(
+  samples: readonly Sample[],
+  verified: Verified | null = kernelMarks.verified,
+): string {
+  return `<div class="writebehind-board">${tiles(samples.at(-1), verified)}${
+    outcomesChart(samples) + flowChart(samples) + freshnessChart(samples) + countersChart(samples)
+  }</div>`;
 }
 
 /** The latencies that were measured at one durability level, in ms. */
@@ -134,7 +164,7 @@ export function latencyChart(points: readonly Latencies[]): string {
     {
       height: rows * ROW + 50,
       ...sideLabels(levels.map(({ level }) => level)),
-      marginRight: 170,
+      marginRight: 190,
       marginTop: 8,
       marginBottom: 40,
       x: {
@@ -175,8 +205,8 @@ export function latencyChart(points: readonly Latencies[]): string {
           x: ({ p50 }) => Math.max(least, p50),
           y1: ({ row }) => row - 0.38,
           y2: ({ row }) => row + 0.38,
-          stroke: COLOUR.retried,
-          strokeWidth: 3,
+          stroke: COLOUR.stored,
+          strokeWidth: 4,
         }),
         Plot.text(levels, {
           y: "row",
@@ -184,7 +214,7 @@ export function latencyChart(points: readonly Latencies[]): string {
           textAnchor: "start",
           dx: 12,
           text: ({ p50, p99 }) => `p50 ${duration(p50)}\np99 ${duration(p99)}`,
-          fontSize: 13,
+          fontSize: 16,
           fontWeight: 600,
         }),
         ...waiting(levels.length === 0),
@@ -195,7 +225,7 @@ export function latencyChart(points: readonly Latencies[]): string {
   return figure({
     title: "What durability costs",
     subtitle: `${calls} calls; each dot one call, box the middle half`,
-    legend: [{ colour: "written", label: "calls" }, { colour: "retried", label: "median (p50)" }],
+    legend: [{ colour: "written", label: "calls" }, { colour: "stored", label: "median (p50)" }],
   }, svg);
 }
 
@@ -227,7 +257,7 @@ export function comparisonChart(bars: readonly Bar[], title = "Side by side"): s
     horizontalBars(
       `${title}, ${unit}`,
       group.map(({ name, value }) => ({ name, value, label: `${full(value)} ${unit}` })),
-      "written",
+      "stored",
       bars[0],
     )
   );

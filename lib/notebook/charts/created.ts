@@ -33,11 +33,11 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
   const total = full(rows.reduce((sum, { count }) => sum + count, 0));
   const unit = nameOf(step);
   const svg = picture(`Documents per ${unit}. ${bars.length} bars, ${total} documents`, {
-    height: 210,
-    marginLeft: 52,
+    height: 240,
+    marginLeft: 62,
     marginRight: 32,
-    marginTop: 24,
-    marginBottom: 30,
+    marginTop: 32,
+    marginBottom: 36,
     x: {
       domain: [first, end],
       ticks: bars.length > 0 ? ticks : [],

@@ -8,7 +8,7 @@ import { figure, picture, waiting } from "./figure.ts";
 import { duration, logTicks } from "./scales.ts";
 import { COLOUR, type Colour } from "./theme.ts";
 
-const SERIES: readonly Colour[] = ["written", "stored", "lag", "other"];
+const SERIES: readonly Colour[] = ["written", "lag", "other", "failed"];
 
 /** How deep into the tail a line goes: one call in 10^3. */
 const DEEPEST = 3;
@@ -37,7 +37,7 @@ export function distributionChart(
   const lines = filled.map(([name, times], index) => {
     const sorted = times.toSorted((a, b) => a - b);
     const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]!;
-    const colour: Colour = index === filled.length - 1 ? "retried" : SERIES[index % SERIES.length]!;
+    const colour: Colour = index === filled.length - 1 ? "stored" : SERIES[index % SERIES.length]!;
     const deepest = Math.min(DEEPEST, Math.log10(sorted.length));
     return {
       name,
@@ -53,11 +53,11 @@ export function distributionChart(
   const times = points.map(({ ms }) => ms);
   const spoken = lines.map(({ name, value }) => `${name}: ${value}`).join("; ");
   const svg = picture(`${title}. ${spoken}`, {
-    height: 230,
-    marginLeft: 62,
+    height: 260,
+    marginLeft: 80,
     marginRight: 24,
-    marginTop: 8,
-    marginBottom: 40,
+    marginTop: 12,
+    marginBottom: 50,
     x: {
       domain: [0, DEEPEST],
       ticks: TICKS.map(({ tail }) => tail),
@@ -82,7 +82,7 @@ export function distributionChart(
         y: "ms",
         z: "name",
         stroke: ({ colour }) => COLOUR[colour as Colour],
-        strokeWidth: 2,
+        strokeWidth: 3,
       }),
       ...waiting(points.length === 0),
     ],

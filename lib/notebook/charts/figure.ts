@@ -2,9 +2,13 @@
 
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
+import { clock } from "./scales.ts";
 import { COLOUR, type Colour, escapeHtml, STYLE } from "./theme.ts";
 
-/** The width of each picture, in pixels. */
+/**
+ * The width of each picture, in units of its own: it is drawn as wide as what it is in. Text of 16 units has 14 pixels or
+ * more where there are 620 pixels.
+ */
 export const WIDTH = 700;
 
 // Plot draws with any DOM that it is given; this one needs no browser.
@@ -25,6 +29,8 @@ export interface Caption {
   /** What is measured, with units. */
   subtitle: string;
   legend?: Key[];
+  /** When the newest of what it shows was measured, in a chart that goes on. */
+  newest?: Date;
 }
 
 /** Draws one picture; `label` is what is read out in its place. */
@@ -37,13 +43,17 @@ export function picture(label: string, options: Plot.PlotOptions): string {
     ...options,
     style: {
       fontFamily: "system-ui, sans-serif",
-      fontSize: "12px",
+      fontSize: "16px",
       background: "transparent",
       "--plot-background": "transparent",
       ...(typeof options.style === "object" ? options.style : {}),
     } as Plot.PlotOptions["style"],
   });
-  return labelled(svg.outerHTML, label);
+  // Points are given to a tenth: a live chart is sent anew again and again.
+  return labelled(
+    svg.outerHTML.replace(/\d+\.\d\d+/g, (number) => String(+(+number).toFixed(1))),
+    label,
+  );
 }
 
 /** Names an SVG for those who cannot see it. Written here: the DOM's own text of an attribute is not XML. */
@@ -52,25 +62,38 @@ export function labelled(svg: string, label: string): string {
 }
 
 /** Puts pictures under one caption. */
-export function figure({ title, subtitle, legend = [] }: Caption, ...pictures: string[]): string {
+export function figure(caption: Caption, ...pictures: string[]): string {
+  const { title, subtitle, legend = [], newest } = caption;
   const keys = legend.map(({ colour, label, value, dashed }) =>
     `<span class="key${dashed ? " dashed" : ""}" style="--key:${COLOUR[colour]}">${
       escapeHtml(label)
     }` +
     (value === undefined ? "" : `<b>${escapeHtml(value)}</b>`) + "</span>"
   );
-  return `${STYLE}<figure class="writebehind" style="max-width:${WIDTH}px" aria-label="${
+  return `${STYLE}<figure class="writebehind" aria-label="${
     escapeHtml(`${title}: ${subtitle}`)
   }"><figcaption><span class="title">${escapeHtml(title)}</span><span class="subtitle">${
     escapeHtml(subtitle)
-  }</span>${keys.length > 0 ? `<div class="legend">${keys.join("")}</div>` : ""}</figcaption>${
-    pictures.join("")
-  }</figure>`;
+  }</span>${newest ? stoppedAt(newest) : ""}${
+    keys.length > 0 ? `<div class="legend">${keys.join("")}</div>` : ""
+  }</figcaption>${pictures.join("")}</figure>`;
+}
+
+/** Without a new measurement for so long, in ms, a chart has stopped. */
+const STOPPED_MS = 6000;
+
+/**
+ * Says since when nothing moves. The page shows it by itself once a drawing has not been replaced for that long: who
+ * has stopped, or was killed, cannot say so any more.
+ */
+function stoppedAt(newest: Date): string {
+  const now = Date.now() - newest.getTime() > STOPPED_MS ? " now" : "";
+  return `<span class="stopped${now}">stopped at ${clock(newest)}</span>`;
 }
 
 /** The mark of a chart that has nothing to show yet. */
 export function waiting(empty: boolean): Plot.Markish[] {
   return empty
-    ? [Plot.text(["waiting for data"], { frameAnchor: "middle", fontSize: 14, fillOpacity: 0.7 })]
+    ? [Plot.text(["waiting for data"], { frameAnchor: "middle", fontSize: 18, fillOpacity: 0.7 })]
     : [];
 }

@@ -46,6 +46,16 @@ export function countTicks(max: number, wanted: number): Ticks {
   };
 }
 
+/** Ticks at 1, 10, 100 … around all values, at least from 1 ms to 1 s. */
+export function delayTicks(min: number, max: number): Ticks {
+  const low = Math.min(0, Math.floor(Math.log10(min)));
+  const high = Math.max(3, Math.ceil(Math.log10(max)));
+  const every = high - low > 5 ? 2 : 1;
+  const ticks: number[] = [];
+  for (let power = low; power <= high; power += every) ticks.push(Number(`1e${power}`));
+  return { domain: [Number(`1e${low}`), Number(`1e${high}`)], ticks };
+}
+
 /** Ticks around all values at 1, 2, 5, 10 …, or only at 1, 10, 100 … where the range is wide. */
 export function logTicks(min: number, max: number): Ticks {
   const fine: number[] = [];
@@ -56,7 +66,7 @@ export function logTicks(min: number, max: number): Ticks {
   const high = fine.find((tick) => tick >= max && tick > low) ?? max;
   const inside = fine.filter((tick) => tick >= low && tick <= high);
   const powers = inside.filter((tick) => Number.isInteger(Math.log10(tick)));
-  return { domain: [low, high], ticks: inside.length > 8 ? powers : inside };
+  return { domain: [low, high], ticks: inside.length > 6 && powers.length > 1 ? powers : inside };
 }
 
 const MINUTE = 60;
@@ -69,6 +79,13 @@ const STEPS = [1, 2, 5, 10, 15, 30]
 /** The smallest round number of seconds that divides a span into at most `most` parts. */
 export function timeStep(seconds: number, most: number): number {
   return STEPS.find((step) => seconds / step <= most) ?? seconds;
+}
+
+const SPANS = [30, 60, 120, 300, 600, 900, 1800].concat([1, 2, 3, 6, 12, 24].map((n) => n * HOUR));
+
+/** The time that an axis shows, in seconds: it grows by steps, so that what is drawn stays where it is in between. */
+export function spanFor(seconds: number): number {
+  return SPANS.find((span) => seconds <= span) ?? Math.ceil(seconds / (24 * HOUR)) * 24 * HOUR;
 }
 
 /** Seconds since a start, on an axis that shows a span of seconds: 40 s; 1:30. */

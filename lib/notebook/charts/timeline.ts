@@ -2,8 +2,18 @@
 
 import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
-import { type Caption, figure, picture, waiting } from "./figure.ts";
-import { clock, compact, countTicks, elapsed, logTicks, type Ticks, timeStep } from "./scales.ts";
+import { type Caption, figure, picture, waiting, WIDTH } from "./figure.ts";
+import { kernelMarks, type Mark, marksIn } from "./marks.ts";
+import {
+  clock,
+  compact,
+  countTicks,
+  delayTicks,
+  elapsed,
+  spanFor,
+  type Ticks,
+  timeStep,
+} from "./scales.ts";
 import { COLOUR, type Colour } from "./theme.ts";
 
 /** A line of a chart over time: `value` is null where nothing was measured. */
@@ -19,58 +29,65 @@ export interface Panel {
   height: number;
   /** What the vertical axis counts. */
   unit: string;
+  /** The first is drawn last, over the others. */
   lines: Line[];
   /** Fills from the second line up to the first, or from the axis where there is only one. */
   fill?: Colour;
   scale?: { type: "log"; format(value: number): string };
 }
 
+/** More samples than these are drawn as the largest of each few. */
+const MOST_POINTS = 240;
+const MARGIN_LEFT = 66;
+const MARGIN_RIGHT = 22;
+const LANE = 20;
+const LANES = 3;
+/** About the width of a character of a mark's text. */
+const CHARACTER = 8.8;
+
 /**
- * Draws samples over time, one picture a panel.
+ * Draws samples over time, one picture a panel, with marks of what happened.
  * @param show writes a line's newest value into the legend
  */
 export function overTime(
   caption: Caption,
   samples: readonly Sample[],
   show: (value: number) => string,
-  ...panels: Panel[]
+  panels: Panel[],
+  marks: readonly Mark[] = kernelMarks.all,
 ): string {
   const start = samples[0]?.at ?? new Date(NaN);
-  const secondsOf = (sample: Sample) => (sample.at.getTime() - start.getTime()) / 1000;
+  const secondsOf = ({ at }: { at: Date }) => (at.getTime() - start.getTime()) / 1000;
   const newest = samples.at(-1);
-  const span = Math.max(10, newest ? secondsOf(newest) : 0);
-  const step = timeStep(span, 8);
+  const span = spanFor(newest ? secondsOf(newest) : 0);
+  const step = timeStep(span, 6);
   const ticks = Array.from({ length: Math.floor(span / step) + 1 }, (_, index) => index * step);
   const legend = panels.flatMap((panel) => panel.lines).map((line) => {
-    const value = samples.findLast((sample) => line.value(sample) !== null);
-    const number = value && line.value(value);
-    return {
-      colour: line.colour,
-      label: line.label,
-      dashed: line.dashed,
-      value: typeof number === "number" ? show(number) : "–",
-    };
+    const value = newest ? line.value(newest) : null;
+    const { colour, label, dashed } = line;
+    return { colour, label, dashed, value: value === null ? "–" : show(value) };
   });
+  const happened = laidOut(marksIn(samples, marks), secondsOf, span);
+  const lanes = Math.max(0, ...happened.map(({ lane }) => lane + 1));
   const pictures = panels.map((panel, index) => {
+    const first = index === 0;
     const last = index === panels.length - 1;
-    const measured = samples.flatMap((sample) => panel.lines.map((line) => line.value(sample)))
-      .filter((value) => value !== null);
-    const floor = 0.1;
-    const height = (line: Line) => (sample: Sample) => {
-      const value = line.value(sample) ?? NaN;
-      return panel.scale ? Math.max(value, floor) : value;
-    };
-    const [top, bottom] = panel.lines;
+    const values = panel.lines.map((line) => thinned(samples, line, panel.scale ? FLOOR : null));
+    const measured = values.flat().map(({ value }) => value).filter((value) => !isNaN(value));
+    const room = first ? lanes * LANE : 0;
     const label = `${caption.title}. ${
       panel.lines.map((line) => legend.find(({ label }) => label === line.label))
         .map((key) => `${key?.label}: ${key?.value}`).join(", ")
-    }`;
+    }${first ? happened.map(({ text }) => `; ${text}`).join("") : ""}`;
+    const dots = values.flatMap((points, line) =>
+      points.filter(standsOut).map((point) => ({ ...point, line: panel.lines[line]! }))
+    );
     return picture(label, {
-      height: panel.height,
-      marginLeft: 52,
-      marginRight: 26,
-      marginTop: 24,
-      marginBottom: last ? 38 : 10,
+      height: panel.height + room,
+      marginLeft: MARGIN_LEFT,
+      marginRight: MARGIN_RIGHT,
+      marginTop: 30 + room,
+      marginBottom: last ? 50 : 12,
       x: {
         domain: [0, span],
         ticks,
@@ -78,67 +95,163 @@ export function overTime(
         label: last && newest ? `time since ${clock(start)}` : null,
         labelArrow: "none",
         labelAnchor: "center",
+        labelOffset: 44,
       },
       y: {
-        ...(panel.scale ? { type: "log", ...around(measured, floor) } : countTicks(
-          measured.reduce((max, value) => Math.max(max, value), 0),
-          panel.height > 120 ? 4 : 2,
-        )),
+        ...(panel.scale ? { type: panel.scale.type } : {}),
+        ...ticksOf(samples, panel, measured),
         tickFormat: panel.scale?.format ?? compact,
-        label: panel.unit,
-        labelArrow: "none",
+        label: null,
         grid: true,
       },
       marks: [
-        ...(panel.fill && top
-          ? [Plot.areaY(samples, {
-            x: secondsOf,
-            y1: bottom ? height(bottom) : 0,
-            y2: height(top),
-            fill: COLOUR[panel.fill],
-            fillOpacity: 0.18,
-          })]
-          : []),
-        ...panel.lines.map((line) =>
-          Plot.lineY(samples, {
-            x: secondsOf,
-            y: height(line),
+        ...fillOf(panel, values),
+        ...happened.map(({ seconds, lane }) =>
+          Plot.ruleX([seconds], {
+            stroke: "currentColor",
+            strokeOpacity: 0.55,
+            strokeDasharray: "2 3",
+            insetTop: first ? -room - 4 + lane * LANE : -12,
+          })
+        ),
+        ...panel.lines.map((line, index) =>
+          Plot.lineY(values[index]!, {
+            x: "seconds",
+            y: "value",
             stroke: COLOUR[line.colour],
-            strokeWidth: 2,
-            strokeDasharray: line.dashed ? "5 4" : undefined,
-            strokeLinecap: "round",
+            strokeWidth: line.dashed ? 2.5 : panel.lines.length > 1 ? 3.5 : 2.5,
+            strokeDasharray: line.dashed ? "7 5" : undefined,
+            strokeLinecap: line.dashed ? "butt" : "round",
           })
-        ),
-        ...panel.lines.map((line) =>
-          Plot.dot(samples.filter(standsOut(line)), {
-            x: secondsOf,
-            y: height(line),
-            fill: COLOUR[line.colour],
-            r: 3,
-          })
-        ),
+        ).reverse(),
+        Plot.dot(dots, {
+          x: "seconds",
+          y: "value",
+          fill: ({ line }) => COLOUR[(line as Line).colour],
+          r: 4,
+        }),
+        ...(first
+          ? happened.map(({ seconds, text, lane, anchor }) =>
+            Plot.text([text], {
+              x: [seconds],
+              frameAnchor: "top",
+              textAnchor: anchor,
+              dx: anchor === "end" ? -4 : 4,
+              dy: -room - 7 + lane * LANE,
+              fontSize: 16,
+            })
+          )
+          : []),
+        // Above the topmost tick, clear of the marks' texts.
+        Plot.text([panel.unit], {
+          frameAnchor: "top-left",
+          textAnchor: "start",
+          dx: -MARGIN_LEFT + 4,
+          dy: -room - 26,
+          fontSize: 16,
+          fillOpacity: 0.8,
+        }),
         ...waiting(measured.length === 0),
       ],
     });
   });
-  return figure({ ...caption, legend }, ...pictures);
+  return figure({ ...caption, legend, newest: newest?.at }, ...pictures);
 }
 
-/** Picks what a line alone would not show: where it is now, and moments with nothing measured around them. */
-function standsOut({ value }: Line) {
-  return (sample: Sample, index: number, samples: readonly Sample[]) => {
-    const measured = (at: Sample | undefined) => at !== undefined && value(at) !== null;
-    return measured(sample) && !measured(samples[index + 1]) &&
-      (index === samples.length - 1 || !measured(samples[index - 1]));
-  };
+/** The least value that a log axis shows, in ms. */
+const FLOOR = 0.1;
+
+interface Point {
+  seconds: number;
+  /** NaN where nothing was measured */
+  value: number;
+  /** whether it is the newest, or stands alone, so that a line alone would not show it */
+  alone: boolean;
 }
 
-/** Log ticks around what was measured, at least from 1 to 100 ms so that a live axis rarely jumps. */
-function around(measured: number[], floor: number): Ticks {
-  const min = measured.reduce((least, value) => Math.min(least, Math.max(value, floor)), 1);
-  const max = measured.reduce((most, value) => Math.max(most, value), 100);
-  const { domain, ticks } = logTicks(min, max);
-  const powers = ticks.filter((tick) => Number.isInteger(Math.log10(tick)));
-  const every = powers.length > 4 ? 2 : 1;
-  return { domain, ticks: powers.filter((_, index) => index % every === 0) };
+const standsOut = ({ alone, value }: Point) => alone && !isNaN(value);
+
+/** The points of a line: of many samples the largest of each few, so that no peak is hidden. */
+function thinned(samples: readonly Sample[], line: Line, floor: number | null): Point[] {
+  const every = Math.ceil(samples.length / MOST_POINTS);
+  const start = samples[0]?.at.getTime() ?? 0;
+  const points: Point[] = [];
+  // Counted from the newest, which is always drawn as it is.
+  for (let end = samples.length; end > 0; end -= every) {
+    let largest: number | null = null;
+    const from = end === samples.length ? end - 1 : Math.max(0, end - every);
+    for (let index = from; index < end; index++) {
+      const value = line.value(samples[index]!);
+      if (value !== null && (largest === null || value > largest)) largest = value;
+    }
+    if (end === samples.length) end = from + every;
+    const seconds = (samples[Math.min(end, samples.length) - 1]!.at.getTime() - start) / 1000;
+    const value = largest === null ? NaN : floor === null ? largest : Math.max(floor, largest);
+    points.push({ seconds, value, alone: false });
+  }
+  points.reverse();
+  for (const [index, point] of points.entries()) {
+    const nothing = (at: Point | undefined) => at === undefined || isNaN(at.value);
+    point.alone = nothing(points[index + 1]) &&
+      (index === points.length - 1 || nothing(points[index - 1]));
+  }
+  return points;
+}
+
+function fillOf({ fill, lines }: Panel, values: Point[][]): Plot.Markish[] {
+  const [top, bottom] = values;
+  if (!fill || !top || lines.length === 0) return [];
+  return [Plot.areaY(top, {
+    x: "seconds",
+    y1: bottom ? bottom.map(({ value }) => value) : 0,
+    y2: "value",
+    fill: COLOUR[fill],
+    fillOpacity: 0.22,
+  })];
+}
+
+/** The furthest that an axis has reached, by the series that it shows: it does not shrink where a peak has aged. */
+const reached = new WeakMap<readonly Sample[], Map<string, [number, number]>>();
+
+function ticksOf(samples: readonly Sample[], panel: Panel, measured: number[]): Ticks {
+  const known = reached.get(samples) ?? new Map<string, [number, number]>();
+  reached.set(samples, known);
+  let [min, max] = known.get(panel.unit) ?? [Infinity, 0];
+  for (const value of measured) {
+    min = Math.min(min, value);
+    max = Math.max(max, value);
+  }
+  known.set(panel.unit, [min, max]);
+  if (panel.scale) return delayTicks(Math.min(min, 1), max);
+  return countTicks(max, panel.height > 160 ? 4 : 2);
+}
+
+/** A mark in its place. */
+interface Placed {
+  seconds: number;
+  text: string;
+  lane: number;
+  anchor: "start" | "end";
+}
+
+/** Puts each text where it covers no other; where there is no room, only its line is drawn. */
+function laidOut(
+  marks: Mark[],
+  secondsOf: (mark: Mark) => number,
+  span: number,
+): Placed[] {
+  const width = WIDTH - MARGIN_LEFT - MARGIN_RIGHT;
+  const ends = new Array<number>(LANES).fill(-Infinity);
+  return marks.map((mark) => {
+    const seconds = secondsOf(mark);
+    const x = width * seconds / span;
+    const text = mark.times > 1 ? `${mark.text} ×${mark.times}` : mark.text;
+    const needed = CHARACTER * text.length + 10;
+    const anchor = x + needed > width + MARGIN_RIGHT ? "end" : "start";
+    const left = anchor === "end" ? x - needed : x;
+    const lane = ends.findIndex((end) => end <= left);
+    if (lane < 0) return { seconds, text: "", lane: 0, anchor };
+    ends[lane] = left + needed;
+    return { seconds, text, lane, anchor };
+  });
 }
