@@ -62,7 +62,6 @@ export function traced<Result>(
     try {
       const result = await work();
       span.setAttributes(after(result));
-
       return result;
     } catch (error) {
       span.setAttribute("error.type", asError(error).name);
