@@ -14,6 +14,7 @@ import {
   readByIds,
   readStatus,
   rebuild,
+  RedisWriteBehind,
   repairRedis,
   repairTarget,
   replayDeadLetters,
@@ -21,8 +22,11 @@ import {
   updateDocument,
   verify,
 } from "writebehind";
+import { serveMetrics } from "writebehind/metrics/prometheus.ts";
+import { targetOf } from "writebehind/targets/open.ts";
 import { section } from "./docs/pages.ts";
 import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipeline.ts";
+import { seriesOf } from "./support/prometheus.ts";
 
 const page = section("docs/operating.md", "## The smallest rights");
 const ACL = [...page.matchAll(/^ACL SETUSER (\w+) (.*)$/gm)]
@@ -85,6 +89,16 @@ Deno.test("the main path runs with just the documented rights", async () => {
     await assertEqual(pipeline);
     const [status] = await readStatus(redis, pool, operator, "session");
     assert.deepEqual(status!.stuck, []);
+    {
+      await using sink = new RedisWriteBehind(redis, pool, operator, "session");
+      const target = targetOf(pool, operator);
+      const watched = { redis, target, config: operator, entity: "session" };
+      await using metrics = serveMetrics(watched, sink, { port: 0 });
+      const scrape = await (await fetch(metrics.url)).text();
+      const up = { 'server="target"': 1, 'server="redis"': 1 };
+      assert.deepEqual(seriesOf(scrape, "writebehind_server_up"), up);
+      assert.deepEqual(Object.values(seriesOf(scrape, "writebehind_lag_events")), [0]);
+    }
     await writing.counters.flush();
     assert((await loadMetrics(redis))["metrics:redis_success"] >= 24);
 
