@@ -11,8 +11,9 @@ import { InterruptedError, interruptible } from "./core/interrupt.ts";
 import type { TrafficReport } from "./demo/tally.ts";
 import { dummyDataWorker, type TrafficOptions } from "./demo/traffic.ts";
 import { loadMetrics } from "./metrics/counters.ts";
+import { readFigures } from "./metrics/figures.ts";
+import { Sampler } from "./metrics/sampler.ts";
 import { caughtUp } from "./operate/caught_up.ts";
-import { readStatus } from "./operate/status.ts";
 import { countsOf, verify } from "./operate/verify/verify.ts";
 import { connectRedis, type RedisConnection } from "./redis/connection.ts";
 import { createSearchIndex } from "./search/index.ts";
@@ -100,7 +101,8 @@ async function run(options: PipelineOptions, signal: AbortSignal): Promise<numbe
   if (signal.aborted) await sink.stop();
   await printOutcome(pipeline, report);
   if (signal.aborted) {
-    console.log(`stopped; ${await behind(pipeline)} events are left for the next sink`);
+    const { lag } = await readFigures(redis, target, config, entity);
+    console.log(`stopped; ${lag} events are left for the next sink`);
     return 130;
   }
   const equal = await compare(pipeline, signal);
@@ -137,14 +139,9 @@ async function writeAndWatch(
 ): Promise<TrafficReport> {
   const { redis, config, entity } = pipeline;
   const done = new AbortController();
-  let written = 0;
-  const watching = watch(pipeline, () => written, done.signal);
+  const watching = watch(await flowOf(pipeline), done.signal);
   try {
-    const report = await dummyDataWorker(redis, config, entity, {
-      ...traffic,
-      signal,
-      onProgress: ({ inserted, updated, deleted }) => void (written = inserted + updated + deleted),
-    });
+    const report = await dummyDataWorker(redis, config, entity, { ...traffic, signal });
     await catchUp(pipeline, signal);
     return report;
   } finally {
@@ -166,12 +163,15 @@ async function catchUp({ redis, target, config, entity, sink }: Pipeline, signal
 }
 
 /** Shows how far both sides are, again and again: in place on a terminal, elsewhere a line each time. */
-async function watch(pipeline: Pipeline, written: () => number, done: AbortSignal): Promise<void> {
+async function watch(
+  flow: () => Promise<string>,
+  done: AbortSignal,
+): Promise<void> {
   const began = performance.now();
   const terminal = Deno.stdout.isTerminal();
   const show = async () => {
     const seconds = (performance.now() - began) / 1000;
-    const line = `${seconds.toFixed(1).padStart(5)} s  ${await flow(pipeline, written())}`;
+    const line = `${seconds.toFixed(1).padStart(5)} s  ${await flow()}`;
     if (terminal) redraw(line);
     else console.log(line);
   };
@@ -190,25 +190,24 @@ function redraw(line: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`\r\x1b[2K${line.slice(0, columns - 1)}`));
 }
 
-/** One line; what cannot be read now is said in it, since the sink and the traffic go on. */
-async function flow(pipeline: Pipeline, written: number): Promise<string> {
-  const { sink } = pipeline;
-  const applied = sink.status.events;
-  const trouble = sink.lastError ? `; ${reasonOf(sink.lastError)}` : "";
-  try {
-    const lag = await behind(pipeline);
-    // The traffic reports its number only now and then.
-    const all = Math.max(written, applied + lag);
-    return `${all} written, ${applied} applied, ${lag} behind${trouble}`;
-  } catch (error) {
-    return `${written} written, ${applied} applied; ${reasonOf(error)}`;
-  }
-}
-
-/** Events that the target does not have. */
-async function behind({ redis, target, config, entity }: Pipeline): Promise<number> {
-  const partitions = await readStatus(redis, target, config, entity);
-  return partitions.reduce((sum, { lagEvents }) => sum + (lagEvents ?? 0), 0);
+/**
+ * One line, of what the streams and the target say since now; what cannot be read is said in it, since the sink and
+ * the traffic go on.
+ */
+async function flowOf({ redis, target, config, entity, sink }: Pipeline) {
+  const sampler = new Sampler(redis, target, config, { entity });
+  const { applied: before } = await sampler.sample();
+  return async (): Promise<string> => {
+    const trouble = sink.lastError ? `; ${reasonOf(sink.lastError)}` : "";
+    try {
+      const { written, applied, lagEvents } = await sampler.sample();
+      return `${written - before} written, ${
+        applied - before
+      } applied, ${lagEvents} behind${trouble}`;
+    } catch (error) {
+      return reasonOf(error);
+    }
+  };
 }
 
 /** Prints what was written, and the counters of all processes. */
@@ -222,6 +221,7 @@ async function printOutcome({ redis }: Pipeline, report: TrafficReport): Promise
     console.log(`  ${reason} (${times} times)`);
   }
   await redis.counters.flush();
+  console.log("counted by processes, in events:");
   for (const [name, count] of Object.entries(await loadMetrics(redis))) {
     console.log(`  ${name.padEnd(26)} ${count}`);
   }

@@ -115,6 +115,7 @@ function lineOf(status: PartitionStatus): string {
     `lag ${known(status.lagEvents, String)} events, ${
       known(status.lagSeconds, (seconds) => seconds.toFixed(1))
     } s`,
+    `written ${known(status.written, String)}, applied ${known(status.applied, String)}`,
     status.owner !== null
       ? `owner ${status.owner} (${status.state ?? "owner"}, lease ${
         status.leaseSeconds === null ? "held" : `${status.leaseSeconds.toFixed(1)} s`

@@ -10,7 +10,8 @@ import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 export type Metrics = Record<`metrics:${CounterName}`, number>;
 
 /**
- * The counters of all processes, as Redis holds them (each process sends about once a second).
+ * The counters of all processes, as Redis holds them: events that processes have counted, each sending about once a
+ * second. A process that is killed takes along what it has not sent: `readFigures` says what streams and target hold.
  * @returns the original's five keys, 0 where nothing was counted
  *
  * @example

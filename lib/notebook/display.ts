@@ -6,6 +6,7 @@
 
 import { requireDeno } from "../core/deno_version.ts";
 import { reasonOf } from "../core/errors.ts";
+import { kernelMarks } from "./charts/marks.ts";
 import { escapeHtml, STYLE } from "./charts/theme.ts";
 import type { DataFrame } from "./columns.ts";
 
@@ -73,6 +74,8 @@ function errorHtml(error: unknown, times = 1): string {
 export interface LiveDisplay {
   /** Why the newest drawing failed; undefined where it did not. It is shown in the display as well. */
   readonly lastError: unknown;
+  /** Marks this moment in all charts over time. */
+  mark(text: string): void;
   /** Draws a last time and ends; calling it again does nothing. */
   stop(): Promise<void>;
 }
@@ -126,6 +129,10 @@ class Live implements LiveDisplay {
   constructor(render: () => string | Promise<string>, intervalMs: number) {
     this.#render = render;
     this.#intervalMs = intervalMs;
+  }
+
+  mark(text: string): void {
+    kernelMarks.mark(text);
   }
 
   async start(): Promise<void> {

@@ -26,9 +26,11 @@ export {
   streamFrame,
 } from "./frames.ts";
 export * as charts from "./charts/mod.ts";
+export type { Mark, Marks, Verified } from "./charts/marks.ts";
 export { endAll, keep } from "./resources.ts";
 export { openScratchDatabases, type ScratchDatabases } from "./scratch_databases.ts";
 export { SinkProcess } from "./sink_process.ts";
 export { type BackgroundTraffic, startTraffic } from "./traffic.ts";
+export { verifyOnClick } from "./verify_on_click.ts";
 export { type Summary, writeSummary } from "./summary.ts";
 export * as original from "./original.ts";

@@ -25,6 +25,10 @@ export interface PartitionStatus {
   stream: string;
   /** the last stream id that the target holds; `0-0` for none */
   offset: string | null;
+  /** events that the target holds: applied, or parked */
+  applied: number | null;
+  /** events that were written: applied and behind */
+  written: number | null;
   /** events that the target does not have */
   lagEvents: number | null;
   /** age of the oldest of them, in seconds */
@@ -147,6 +151,8 @@ async function partitionStatus(
     entity: keys.entity,
     stream: keys.stream,
     offset: standing && standing.offset,
+    applied: standing && standing.events,
+    written: standing && lag && standing.events + lag.events,
     lagEvents: lag && lag.events,
     lagSeconds: lag && lag.seconds,
     owner: standing?.live ? standing.owner : null,

@@ -5,6 +5,7 @@
 
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
+import { awaitedLater } from "../core/promises.ts";
 import type { Redis } from "../redis/client.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Lag, readLag } from "../redis/lag.ts";
@@ -94,19 +95,19 @@ export class RememberedOffsets implements Pick<Offsets, "standing"> {
         return standing;
       })
       .finally(() => this.#asked.delete(stream));
-    asked.catch(() => {}); // perhaps nobody waits for it any more
     this.#asked.set(stream, asked);
-    return asked;
+    return awaitedLater(asked);
   }
 }
 
 /** @throws {WriteBehindError} after that time */
 async function inTime<T>(answer: Promise<T>, ms: number): Promise<T> {
   const over = new AbortController();
-  const late = delay(ms, over.signal).then(() => {
-    throw new WriteBehindError(`no answer within ${ms} ms`);
-  });
-  late.catch(() => {}); // the answer came
+  const late = awaitedLater(
+    delay(ms, over.signal).then(() => {
+      throw new WriteBehindError(`no answer within ${ms} ms`);
+    }),
+  );
   try {
     return await Promise.race([answer, late]);
   } finally {

@@ -241,14 +241,17 @@ Deno.test("charts over time: they say that they have stopped, by themselves or a
 Deno.test("dashboard: tiles tell the newest figures, and what a verify has found, and when", () => {
   const tilesOf = (html: string) =>
     [...parsed(html).querySelectorAll(".tile")].map(({ textContent }) => textContent.trim());
-  const verified = { at: new Date(START), lost: 0, compared: 1234 };
-  const samples = [sampleAt(0), sampleAt(12, { parked: 3 })];
-  assert.deepEqual(tilesOf(dashboard(samples, verified)), [
-    ...["written1,200100/s", "applied1,08090/s", "lag1201.5 s behind", "parked3"],
-    "lost0of 1,234 documents, verified at 14:16:05",
-  ]);
-  assert.equal(tilesOf(dashboard(samples, null)).at(-1), "lost–not verified yet");
   const marks = new Marks();
+  const samples = [sampleAt(0), sampleAt(12, { parked: 3 })];
+  assert.deepEqual(tilesOf(dashboard(samples, marks)).slice(0, -1), [
+    ...["written1,200100/s", "applied1,08090/s", "lag1201.5 s behind", "parked3"],
+  ]);
+  assert.equal(tilesOf(dashboard(samples, marks)).at(-1), "lost–not verified yet");
+  marks.verified = { at: new Date(START), lost: 0, compared: 1234 };
+  assert.equal(
+    tilesOf(dashboard(samples, marks)).at(-1),
+    "lost0of 1,234 documents, verified at 14:16:05",
+  );
   marks.found({
     documents: 7,
     counts: { mismatches: 2, behind: 0, parked: 0, notForwarded: 0 },

@@ -25,6 +25,8 @@ Deno.test("status", (t) =>
         entity: "session",
         stream: "stream:session",
         offset: "0-0",
+        applied: 0,
+        written: 0,
         lagEvents: 0,
         lagSeconds: 0,
         owner: null,
@@ -75,7 +77,7 @@ Deno.test("status", (t) =>
       for (let n = 0; n < 7; n++) await updateDocument(redis, config, "session", "a", { n });
       const after = await statusOf(pipeline);
       assert.equal(after.owner, null);
-      assert.equal(after.lagEvents, 7);
+      assert.deepEqual([after.written, after.applied, after.lagEvents], [8, 1, 7]);
       assert(after.lagSeconds! >= 0 && after.lagSeconds! < 10);
       assert.deepEqual(after.stuck, [], "not for longer than the lease yet");
     },

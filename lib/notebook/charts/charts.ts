@@ -7,14 +7,14 @@ import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { horizontalBars, shortened, sideLabels } from "./bars.ts";
 import { figure, picture, waiting } from "./figure.ts";
-import { kernelMarks, type Verified } from "./marks.ts";
+import { kernelMarks, type Marks } from "./marks.ts";
 import { duration, full, logTicks } from "./scales.ts";
 import { COLOUR } from "./theme.ts";
 import { tiles } from "./tiles.ts";
 import { overTime } from "./timeline.ts";
 
 /** What was written and applied, in events since sampling began. */
-export function outcomesChart(samples: readonly Sample[]): string {
+export function outcomesChart(samples: readonly Sample[], marks: Marks = kernelMarks): string {
   // From what was applied before: less than that is never written, whatever becomes of what waits.
   const before = samples[0]?.applied ?? 0;
   return overTime(
@@ -30,11 +30,12 @@ export function outcomesChart(samples: readonly Sample[]): string {
         { colour: "stored", label: "applied", value: (at) => at.applied - before },
       ],
     }],
+    marks.all,
   );
 }
 
 /** The original's counters: what processes have counted, in events since sampling began. */
-export function countersChart(samples: readonly Sample[]): string {
+export function countersChart(samples: readonly Sample[], marks: Marks = kernelMarks): string {
   return overTime(
     { title: "Counters", subtitle: "events as counted by processes, which may be killed" },
     samples,
@@ -60,11 +61,12 @@ export function countersChart(samples: readonly Sample[]): string {
         { colour: "other", label: "postgres_fail", value: (at) => at.postgres_fail },
       ],
     }],
+    marks.all,
   );
 }
 
 /** Events written and applied each second, and below them the lag, in events. */
-export function flowChart(samples: readonly Sample[]): string {
+export function flowChart(samples: readonly Sample[], marks: Marks = kernelMarks): string {
   const seconds = samples.at(-1)?.lagSeconds;
   const behind = !seconds ? "" : `; now ${duration(1000 * seconds)} behind`;
   return overTime(
@@ -84,11 +86,12 @@ export function flowChart(samples: readonly Sample[]): string {
       fill: "lag",
       lines: [{ colour: "lag", label: "lag", value: (at) => at.lagEvents }],
     }],
+    marks.all,
   );
 }
 
 /** How long after the write call a row is visible: from the median to the slowest of a hundred. */
-export function freshnessChart(samples: readonly Sample[]): string {
+export function freshnessChart(samples: readonly Sample[], marks: Marks = kernelMarks): string {
   return overTime(
     { title: "Freshness", subtitle: "from the write call to the row being visible (log scale)" },
     samples,
@@ -103,19 +106,21 @@ export function freshnessChart(samples: readonly Sample[]): string {
         { colour: "stored", label: "p50", value: (at) => at.freshnessP50Ms },
       ],
     }],
+    marks.all,
   );
 }
 
 /**
  * The figures as tiles, and outcomes, flow, freshness and counters: what a live display shows.
- * @param verified what the newest verify has found. @default {that of this kernel, by `charts.found`}
+ * @param marks what happened, and what the newest verify has found. @default {what this kernel has marked}
  */
 export function dashboard(
   samples: readonly Sample[],
-  verified: Verified | null = kernelMarks.verified,
+  marks: Marks = kernelMarks,
 ): string {
-  return `<div class="writebehind-board">${tiles(samples.at(-1), verified)}${
-    outcomesChart(samples) + flowChart(samples) + freshnessChart(samples) + countersChart(samples)
+  return `<div class="writebehind-board">${tiles(samples.at(-1), marks)}${
+    [outcomesChart, flowChart, freshnessChart, countersChart].map((chart) => chart(samples, marks))
+      .join("")
   }</div>`;
 }
 

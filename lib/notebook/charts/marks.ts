@@ -36,6 +36,10 @@ const MOST_MARKS = 200;
 export class Marks {
   /** what the newest verify has found; null before the first */
   verified: Verified | null = null;
+  /** whether one runs now */
+  verifying = false;
+  /** where a click in the dashboard asks for one; null where nobody listens */
+  verifyUrl: string | null = null;
   readonly #marks: Mark[] = [];
 
   /** The marks so far, in the order of their times. */

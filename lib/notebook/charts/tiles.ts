@@ -1,12 +1,15 @@
 /** The newest figures, large enough for the back row. */
 
 import type { Sample } from "../../metrics/sampler.ts";
-import type { Verified } from "./marks.ts";
+import type { Marks } from "./marks.ts";
 import { clock, duration, full } from "./scales.ts";
 import { COLOUR, type Colour, escapeHtml } from "./theme.ts";
 
 /** A tile for each figure, and one for what a verify has found. */
-export function tiles(sample: Sample | undefined, verified: Verified | null): string {
+export function tiles(
+  sample: Sample | undefined,
+  { verified, verifying, verifyUrl }: Marks,
+): string {
   const number = (value: number | undefined) => value === undefined ? "–" : full(value);
   const behind = sample?.lagSeconds ? `${duration(1000 * sample.lagSeconds)} behind` : "";
   const rate = (value: number | undefined) =>
@@ -25,11 +28,28 @@ export function tiles(sample: Sample | undefined, verified: Verified | null): st
         : "not verified yet",
     ],
   ];
+  const button = verifying
+    ? "<small>verifying …</small>"
+    : verifyUrl
+    ? `<button onclick="${escapeHtml(clicked(verifyUrl))}">verify now</button>`
+    : "";
   return `<div class="writebehind tiles">${
     parts.map(([colour, name, value, note]) =>
       `<div class="tile" style="--key:${COLOUR[colour]}">${name}<b>${escapeHtml(value)}</b><small>${
         escapeHtml(note) || "&nbsp;"
-      }</small></div>`
+      }</small>${name === "lost" ? button : ""}</div>`
     ).join("")
   }</div>`;
+}
+
+/** What the button does in the page: it shows the answer also where nothing is drawn any more. */
+function clicked(url: string): string {
+  return `const b=this,t=b.parentElement;b.disabled=true;b.textContent="verifying …";` +
+    `fetch(${
+      JSON.stringify(url)
+    },{method:"POST"}).then(async r=>{if(!r.ok)throw new Error(await r.text());` +
+    `const v=await r.json();t.querySelector("b").textContent=v.lost.toLocaleString("en");` +
+    `t.querySelector("small").textContent="of "+v.compared.toLocaleString("en")+" documents, verified at "` +
+    `+new Date(v.at).toTimeString().slice(0,8);b.disabled=false;b.textContent="verify now"},` +
+    `e=>{throw e}).catch(e=>{b.textContent=e instanceof TypeError?"its process is gone":"failed: "+e.message})`;
 }

@@ -3,7 +3,7 @@
 import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { type Caption, figure, picture, waiting, WIDTH } from "./figure.ts";
-import { kernelMarks, type Mark, marksIn } from "./marks.ts";
+import { type Mark, marksIn } from "./marks.ts";
 import {
   clock,
   compact,
@@ -54,7 +54,7 @@ export function overTime(
   samples: readonly Sample[],
   show: (value: number) => string,
   panels: Panel[],
-  marks: readonly Mark[] = kernelMarks.all,
+  marks: readonly Mark[],
 ): string {
   const start = samples[0]?.at ?? new Date(NaN);
   const secondsOf = ({ at }: { at: Date }) => (at.getTime() - start.getTime()) / 1000;

@@ -1,0 +1,68 @@
+/**
+ * A button in the dashboard's tile: verify now.
+ * @module
+ */
+
+import type { Config } from "../config/load.ts";
+import { reasonOf } from "../core/errors.ts";
+import { verify } from "../operate/verify/verify.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import type { Pool } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
+import { kernelMarks, type Marks } from "./charts/marks.ts";
+
+/**
+ * Lets the dashboard's tile "lost" be filled by a click: it asks this process, on loopback and by a random token, for a
+ * verify of everything. Once this is disposed of, or the process has ended, the tile says so.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget } from "writebehind";
+ * import { verifyOnClick } from "writebehind/notebook";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * await using clicks = verifyOnClick(redis, target, config, "session");
+ * ```
+ */
+export function verifyOnClick(
+  redis: RedisConnection,
+  target: Target | Pool,
+  config: Config,
+  entity: string,
+  marks: Marks = kernelMarks,
+): AsyncDisposable {
+  const path = `/${crypto.randomUUID()}/verify`;
+  // The page comes from Jupyter's port, or from a file. Who knows the path may ask.
+  const headers = { "access-control-allow-origin": "*" };
+  let running: Promise<void> | null = null;
+  const verifyOnce = async () => {
+    marks.verifying = true;
+    try {
+      marks.found(await verify(redis, target, config, entity));
+    } finally {
+      marks.verifying = false;
+      running = null;
+    }
+  };
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (ask) => {
+    if (ask.method !== "POST" || new URL(ask.url).pathname !== path) {
+      return new Response("not here\n", { status: 404, headers });
+    }
+    try {
+      await (running ??= verifyOnce());
+      return Response.json(marks.verified, { headers });
+    } catch (error) {
+      return new Response(reasonOf(error), { status: 503, headers });
+    }
+  });
+  server.unref();
+  marks.verifyUrl = `http://127.0.0.1:${server.addr.port}${path}`;
+  return {
+    [Symbol.asyncDispose]: async () => {
+      marks.verifyUrl = null;
+      await server.shutdown();
+    },
+  };
+}
