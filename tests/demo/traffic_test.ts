@@ -11,7 +11,7 @@ import {
   seededRandom,
 } from "writebehind";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** An empty Redis and a connection to it. */

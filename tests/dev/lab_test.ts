@@ -1,17 +1,7 @@
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
-
-/** A browser is no part of the project: where there is none, this file says so by ignoring its test. */
-async function findBrowser(): Promise<string | undefined> {
-  for (const path of ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]) {
-    if (await Deno.stat(path).then(() => true, () => false)) return path;
-  }
-  return undefined;
-}
-
-const browserPath = await findBrowser();
 
 Deno.test({
   name: "in JupyterLab, in a browser, every cell runs and the live chart moves",
@@ -24,19 +14,7 @@ Deno.test({
     ).catch((error) => {
       throw new Error(`${error.message}\n${lab.output()}`);
     });
-    const browser = await chromium.launch({
-      executablePath: browserPath!,
-      args: [
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-    });
+    const browser = await launchBrowser();
     try {
       const page = await browser.newPage({ viewport: { width: 1400, height: 1000 } });
       await page.goto(url);

@@ -10,7 +10,7 @@ import {
 } from "writebehind";
 import { contents, events } from "../support/documents.ts";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 
 Deno.test("a reply that is lost is an unknown outcome, and the write is in Redis once", async () => {

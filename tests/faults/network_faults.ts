@@ -3,7 +3,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Random } from "writebehind";
 import { below } from "writebehind/core/random.ts";
-import type { TcpProxy } from "../support/proxy.ts";
+import type { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 
 /** Breaks a proxy for a while, at most a second or so. */
 export type Fault = (proxy: TcpProxy, random: Random) => Promise<void>;

@@ -17,7 +17,7 @@ import {
 } from "writebehind";
 import { below } from "writebehind/core/random.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";

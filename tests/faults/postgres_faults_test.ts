@@ -23,7 +23,7 @@ import {
   sorted,
   testPipeline,
 } from "../support/pipeline.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { asOwner, waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, clearLedger, judge, keepLedger } from "./ledger.ts";

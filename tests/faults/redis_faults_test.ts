@@ -24,7 +24,7 @@ import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { resend } from "writebehind/sink/rewind.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { testRedis, type TestServers, waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";

@@ -23,7 +23,7 @@ import { ensureSetup } from "writebehind/dev/setup.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import type { RunningCommand } from "../support/processes.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { resetRole, ROLE_SETTINGS, setRole } from "./administrator.ts";
 import { Author } from "./author.ts";
 import { keepLedger, noted, type Verdict, versionsOf } from "./ledger.ts";

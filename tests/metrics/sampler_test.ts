@@ -14,7 +14,7 @@ import {
 } from "writebehind";
 import { Counters } from "writebehind/redis/counters.ts";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { testDatabase, testFolder, testPostgres, waitFor } from "../support/servers.ts";
 
 /** An empty Redis, a connection to it, and an empty target. */

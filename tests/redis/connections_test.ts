@@ -11,7 +11,7 @@ import {
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { fails, SECRET } from "../support/connecting.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
 
 const server = await testRedis();

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { configWith, connectRedis, insertDocument, loadMetrics } from "writebehind";
 import { events } from "../support/documents.ts";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 
 Deno.test("counters count what happened, log streams say why and are capped", async () => {

@@ -14,7 +14,7 @@ import {
 } from "writebehind";
 import { durabilityOf } from "writebehind/redis/durability.ts";
 import { callsOf } from "../support/commands.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
 
 const server = await testRedis();

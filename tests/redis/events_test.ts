@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { configWith, connectRedis, insertDocument, type RedisEvents } from "writebehind";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 
 Deno.test("a lost connection and its return are an event each; a closed one is none", async () => {

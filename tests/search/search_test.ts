@@ -14,7 +14,7 @@ import {
   searchRaw,
 } from "writebehind";
 import { emptyRedis, server } from "../support/own_redis.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { emptyWithFields, failsWith, FIELDS, insertAll, SESSION } from "../support/searching.ts";
 import { waitFor } from "../support/servers.ts";
 

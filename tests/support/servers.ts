@@ -5,9 +5,9 @@
  *     await using database = await testDatabase(servers.postgres);
  */
 
-import { join } from "node:path";
 import pg from "pg";
 import { NoEmbeddedServerError } from "writebehind/dev/servers/binaries.ts";
+import { ServersFolder } from "writebehind/dev/servers/folder.ts";
 import {
   type PostgresOptions,
   type PostgresServer,
@@ -16,51 +16,8 @@ import {
 import { type RedisOptions, type RedisServer, startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 
-/**
- * A folder of this test file, with everything its servers write.
- *
- * A shell watches over it: when this process or worker ends without cleaning up (a failing test, Ctrl-C,
- * SIGKILL), its standard input closes, and it kills the servers that work in this folder, and commands that were given
- * a file of it, and removes all.
- */
-class TestFolder {
-  readonly path = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "writebehind-test-" }));
-  #made = 0;
-
-  constructor() {
-    // The servers may run under another account, which has to pass through.
-    Deno.chmodSync(this.path, 0o711);
-    new Deno.Command("sh", {
-      args: ["-c", WATCH, this.path],
-      cwd: "/",
-      detached: true,
-      stdin: "piped",
-      stdout: "null",
-      stderr: "null",
-    }).spawn().unref();
-  }
-
-  /** Names a path that is used once. */
-  next(kind: string): string {
-    return join(this.path, `${kind}-${++this.#made}`);
-  }
-}
-
-const WATCH = `cat >/dev/null
-if [ -d /proc/self ]; then
-  for process in /proc/[0-9]*; do
-    case $(readlink "$process/cwd")$(tr '\\0' '\\n' <"$process/cmdline") in
-      *"$0"/*) kill -KILL "\${process#/proc/}" ;;
-    esac
-  done
-else
-  lsof -t +D "$0" | xargs kill -KILL
-  pkill -KILL -f "$0/"
-fi
-rm -rf "$0" || { sleep 1; rm -rf "$0"; }`;
-
 /** Made when the file is loaded, so that no test's sanitizer takes the watching shell for a leak. */
-const folder = new TestFolder();
+const folder = new ServersFolder("writebehind-test-");
 
 /** Returns a path in this test file's temporary folder, used by nothing else; nothing is there yet. */
 export function testFolder(kind: string): string {

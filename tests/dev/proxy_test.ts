@@ -1,7 +1,7 @@
 import { Redis } from "ioredis";
 import assert from "node:assert/strict";
-import { TcpProxy } from "./proxy.ts";
-import { testRedis, waitFor } from "./servers.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
+import { testRedis, waitFor } from "../support/servers.ts";
 
 async function disconnect(...clients: Redis[]): Promise<void> {
   for (const client of clients) {
