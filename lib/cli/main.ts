@@ -54,9 +54,11 @@ function program(): Command {
   command.command("lab")
     .description("open the notebook in JupyterLab with everything running, until Ctrl-C")
     .option("--no-browser", "print the address instead of opening it")
-    .action(async ({ browser }: { browser: boolean }) => {
+    .option("--present", "for an audience: large type, one document, no sidebar")
+    .action(async ({ browser, present }: { browser: boolean; present?: true }) => {
       const { runLab } = await import("../dev/jupyter/lab.ts");
-      await runLab({ config: await loadConfig(), ...(browser ? {} : { browser: false }) });
+      const shown = browser ? {} : { browser: false };
+      await runLab({ config: await loadConfig(), present, ...shown });
     });
 
   const services = command.command("services")

@@ -26,6 +26,8 @@ export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
   onProgress?: (report: TrafficReport) => void;
   /** repeat a call with the same `requestId` while its outcome is unknown; costs a key in Redis a write */
   requestIds?: boolean;
+  /** asked before each write for the documents a second that are wanted then, in the place of `rate` */
+  currentRate?: () => number;
 }
 
 /**
@@ -58,13 +60,16 @@ export async function dummyDataWorker(
   entity: string,
   options: TrafficOptions = {},
 ): Promise<TrafficReport> {
-  const { signal, onProgress, requestIds = false, ...overrides } = options;
+  const { signal, onProgress, requestIds = false, currentRate, ...overrides } = options;
   entityConfig(config, entity);
   const merged = configWith(config, { dummy_data: overrides });
-  return await new Traffic(redis, merged, entity, requestIds, onProgress).run(signal);
+  const rate = currentRate ?? (() => merged.dummy_data.rate);
+  return await new Traffic(redis, merged, entity, requestIds, rate, onProgress).run(signal);
 }
 
 const PROGRESS_MS = 250;
+/** A lane that waits for its turn looks so often whether another rate is wanted, in ms. */
+const LOOK_MS = 250;
 /** Pauses after a refusal, in ms, doubled each time in a row. */
 const FIRST_PAUSE_MS = 10;
 const LONGEST_PAUSE_MS = 1000;
@@ -86,6 +91,7 @@ class Traffic {
   readonly #config: Config;
   readonly #entity: string;
   readonly #requestIds: boolean;
+  readonly #rate: () => number;
   readonly #onProgress: TrafficOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #calls: Calls;
@@ -100,12 +106,14 @@ class Traffic {
     config: Config,
     entity: string,
     requestIds: boolean,
+    rate: () => number,
     onProgress: TrafficOptions["onProgress"],
   ) {
     this.#redis = redis;
     this.#config = config;
     this.#entity = entity;
     this.#requestIds = requestIds;
+    this.#rate = rate;
     this.#onProgress = onProgress;
     this.#calls = new Calls(redis, config, entity);
   }
@@ -159,12 +167,17 @@ class Traffic {
 
   /** Starts are counted from the one before, not from its end, so the rate does not drift. */
   async #waitForStart(): Promise<void> {
-    const { rate } = this.#config.dummy_data;
+    const rate = this.#rate();
     if (rate === 0) return;
     // What a stall held up is made good for one second's worth at most.
     const start = Math.max(this.#nextStart, performance.now() - 1000);
     this.#nextStart = start + 1000 / rate;
-    await this.#sleep(start - performance.now());
+    while (!this.#stop.signal.aborted && performance.now() < start) {
+      await this.#sleep(Math.min(start - performance.now(), LOOK_MS));
+      if (this.#rate() === rate) continue;
+      this.#nextStart = performance.now(); // Another rate counts from now on.
+      return;
+    }
   }
 
   /** Ends early where the traffic is stopped. */

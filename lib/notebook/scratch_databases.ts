@@ -10,12 +10,15 @@ import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { connectPostgres, createTable, type Pool } from "../targets/open.ts";
 
-/** Redis's database, and PostgreSQL's. */
-const REDIS_DB = 1;
-const DATABASE = "writebehind_speed";
+/** Redis's databases that may be taken: 0 is for everybody's documents, and a server has 16 by default. */
+const REDIS_DBS = Array.from({ length: 15 }, (_, index) => index + 1);
 
-/** Tells our leftovers in the Redis database from anybody's data. */
+/** Tells our leftovers in a Redis database from anybody's data. */
 const MARK = "writebehind:speed";
+/** There as long as its user lives: a database of ours without it may be taken. */
+const TAKEN = "writebehind:speed:taken";
+const TAKEN_SECONDS = 60;
+const RENEW_MS = 20_000;
 
 /** Connections to empty databases, with an empty table of the entity `session`. */
 export interface ScratchDatabases extends AsyncDisposable {
@@ -33,37 +36,34 @@ export interface ScratchDatabases extends AsyncDisposable {
 }
 
 /**
- * Makes a PostgreSQL database and takes an empty Redis database; both are emptied again on disposal.
+ * Takes a Redis database that is empty, and makes a PostgreSQL database that goes with it; both are gone again on
+ * disposal. Notebooks that run at the same time have others.
  * @param config names the servers, and a PostgreSQL user that may create databases
  * @param options.root the checkout that runs the embedded servers. @default {this one}
- * @throws {WriteBehindError} where the Redis database holds data of others
+ * @throws {WriteBehindError} where no Redis database is free
  */
 export async function openScratchDatabases(
   config: Config,
   { root }: { root?: string } = {},
 ): Promise<ScratchDatabases> {
-  const scratch = configWith(config, {
-    redis: { db: REDIS_DB },
-    postgresql: { database: DATABASE },
-    search_index: { create_index: false },
-  });
   await using stack = new AsyncDisposableStack();
-  const redis = stack.use(await connectRedis(scratch));
-  if (await redis.dbsize() > 0 && !await redis.exists(MARK)) {
-    throw new WriteBehindError(
-      `Redis database ${REDIS_DB} is not empty: measuring needs one that is, so nothing was touched`,
-    );
-  }
+  const { redis, db } = await takeRedis(config);
+  stack.use(redis);
   stack.defer(async () => {
     // Or closing the connection would send them afterwards.
     await redis.counters.flush();
     await redis.flushdb();
   });
-  await redis.flushdb();
-  await redis.set(MARK, "may be emptied at any time");
-  await administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`);
-  await administer(config, `CREATE DATABASE ${DATABASE}`);
-  stack.defer(() => administer(config, `DROP DATABASE IF EXISTS ${DATABASE} WITH (FORCE)`));
+  const renewing = setInterval(() => {
+    redis.expire(TAKEN, TAKEN_SECONDS).catch(() => {}); // Redis is away: what is measured says so
+  }, RENEW_MS);
+  Deno.unrefTimer(renewing);
+  stack.defer(() => clearInterval(renewing));
+  const database = `writebehind_speed_${db}`;
+  const scratch = configWith(config, { ...scratchRedis(db), postgresql: { database } });
+  await administer(config, `DROP DATABASE IF EXISTS ${database} WITH (FORCE)`);
+  await administer(config, `CREATE DATABASE ${database}`);
+  stack.defer(() => administer(config, `DROP DATABASE IF EXISTS ${database} WITH (FORCE)`));
   const postgres = await connectPostgres(scratch);
   stack.defer(() => postgres.end());
   await createTable(postgres, scratch, "session");
@@ -73,6 +73,26 @@ export async function openScratchDatabases(
   const owned = stack.move();
   const dispose = () => owned.disposeAsync();
   return { config: scratch, redis, postgres, copying, [Symbol.asyncDispose]: dispose };
+}
+
+const scratchRedis = (db: number) => ({ redis: { db }, search_index: { create_index: false } });
+
+/** Takes the first database that is empty, or that was ours and that nobody uses any more. */
+async function takeRedis(config: Config): Promise<{ redis: RedisConnection; db: number }> {
+  for (const db of REDIS_DBS) {
+    const redis = await connectRedis(configWith(config, scratchRedis(db)));
+    const ours = await redis.dbsize() === 0 || await redis.exists(MARK) === 1;
+    if (ours && await redis.set(TAKEN, "in use", "EX", TAKEN_SECONDS, "NX") === "OK") {
+      const emptied = redis.multi().flushdb().set(TAKEN, "in use", "EX", TAKEN_SECONDS);
+      await emptied.set(MARK, "may be emptied at any time").exec();
+      return { redis, db };
+    }
+    await redis[Symbol.asyncDispose]();
+  }
+  throw new WriteBehindError(
+    `none of the Redis databases 1 to ${REDIS_DBS.length} is empty: measuring needs one that is, so ` +
+      "nothing was touched",
+  );
 }
 
 /** The configuration with the owner of the embedded server that it names; `null` where it names another. */

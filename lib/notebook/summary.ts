@@ -1,26 +1,39 @@
-/** What a notebook reports to the demo: one JSON object, in a file that is there only after a run. */
+/** What a notebook found out: shown in its cell, and reported to whoever runs it headless. */
 
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
+import { escapeHtml, STYLE } from "./charts/theme.ts";
+import { show } from "./display.ts";
 
 /** Results by name, in the order in which they are to be shown. */
 export type Summary = Record<string, string | number | boolean>;
 
-const SUMMARY_FILE = join(import.meta.dirname!, "..", "..", "out", "summary.json");
+/** Names the file for the results of a run, one JSON object. */
+export const SUMMARY_VARIABLE = "WRITEBEHIND_SUMMARY";
 
-/** Keeps a notebook's results, for the demo to print at its end. */
+/** Shows a notebook's results, and keeps them where the run asked for them. */
 export async function writeSummary(summary: Summary): Promise<void> {
-  await Deno.mkdir(dirname(SUMMARY_FILE), { recursive: true });
-  await Deno.writeTextFile(SUMMARY_FILE, JSON.stringify(summary, null, 2));
+  await show(summaryHtml(summary));
+  const file = Deno.env.get(SUMMARY_VARIABLE);
+  if (!file) return;
+  await Deno.mkdir(dirname(file), { recursive: true });
+  await Deno.writeTextFile(file, JSON.stringify(summary, null, 2));
 }
 
-/** Takes the results of the last run: they are gone afterwards; `undefined` where there are none. */
-export async function takeSummary(): Promise<Summary | undefined> {
+function summaryHtml(summary: Summary): string {
+  const rows = Object.entries(summary).map(([name, value]) =>
+    `<tr><th>${escapeHtml(name)}</th><td>${escapeHtml(String(value))}</td></tr>`
+  );
+  return `${STYLE}<div class="writebehind"><table>${rows.join("")}</table></div>`;
+}
+
+/** Takes the results of a run: they are gone afterwards; empty where there are none. */
+export async function takeSummary(file: string): Promise<Summary> {
   try {
-    const summary = JSON.parse(await Deno.readTextFile(SUMMARY_FILE)) as Summary;
-    await Deno.remove(SUMMARY_FILE);
+    const summary = JSON.parse(await Deno.readTextFile(file)) as Summary;
+    await Deno.remove(file);
     return summary;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof Deno.errors.NotFound) return {};
     throw error;
   }
 }

@@ -11,10 +11,14 @@ import type { RedisConnection } from "../redis/connection.ts";
 /** Longer than any presentation, in seconds. */
 const A_DAY = 86_400;
 
-/** Traffic that runs until it is disposed of. */
+/** Traffic that runs until it is stopped. */
 export interface BackgroundTraffic extends AsyncDisposable {
+  /** documents a second; may be set at any time, and 0 is as fast as possible */
+  rate: number;
   /** what was written so far */
   readonly report: TrafficReport;
+  /** Waits for the writes in flight, and ends; calling it again does nothing. */
+  stop(): Promise<TrafficReport>;
 }
 
 /**
@@ -28,27 +32,36 @@ export async function startTraffic(
   entity: string,
   rate: number,
 ): Promise<BackgroundTraffic> {
-  const stop = new AbortController();
+  const end = new AbortController();
+  let wanted = rate;
   const first = Promise.withResolvers<void>();
   let newest: TrafficReport | undefined;
   const running = dummyDataWorker(redis, config, entity, {
-    rate,
+    currentRate: () => wanted,
     duration_seconds: A_DAY,
     seed: Date.now(),
-    signal: stop.signal,
+    signal: end.signal,
     onProgress: (report) => {
       newest = report;
       first.resolve();
     },
   });
+  const stop = () => {
+    end.abort();
+    return running;
+  };
   await Promise.race([first.promise, running]);
   return {
+    get rate() {
+      return wanted;
+    },
+    set rate(perSecond) {
+      wanted = perSecond;
+    },
     get report() {
       return newest!;
     },
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      newest = await running;
-    },
+    stop,
+    [Symbol.asyncDispose]: async () => void await stop(),
   };
 }

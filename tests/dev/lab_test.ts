@@ -1,12 +1,24 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
+import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
+
+/** The project's notebooks, which JupyterLab only copies. */
+async function notebooks(): Promise<string[]> {
+  const folder = join(CHECKOUT, "notebooks");
+  const names = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+  return await Promise.all(
+    names.map((name) => Deno.readTextFile(join(folder, name)).catch(() => name)),
+  );
+}
 
 Deno.test({
   name: "in JupyterLab, in a browser, every cell runs and the live chart moves",
   ignore: browserPath === undefined,
   async fn() {
+    const before = await notebooks();
     await using lab = startTask(["lab", "--no-browser"], { NO_COLOR: "1" });
     const url = await waitFor(
       () => lab.output().match(/http:\/\/127\.0\.0\.1:\d+\/lab\/\S*token=\w+/)?.[0],
@@ -39,6 +51,7 @@ Deno.test({
     } finally {
       await browser.close();
     }
+    assert.deepEqual(await notebooks(), before);
     lab.kill("SIGINT");
     const { code } = await lab.status;
     assert([0, 130].includes(code), lab.output());

@@ -49,7 +49,15 @@ Deno.test("a notebook runs cell by cell; results that come late are kept", async
     [outputs[0]?.data?.["text/plain"]].flat().join("").replace(/\D*(\d+)(\D|$).*/, "$1")
   );
   assert.equal(results.filter((result) => result === "").length, 0, `lost results: ${results}`);
-  assert.match(await Deno.readTextFile(run.html), /<html/);
+  const page = await Deno.readTextFile(run.html);
+  assert.match(page, /<html/);
+  assert.doesNotMatch(
+    page,
+    /<(script|link)[^>]+(src|href)=|import\(|@import/,
+    "it fetches nothing",
+  );
+  assert.match(page, /media="\(prefers-color-scheme: dark\)"/);
+  assert.deepEqual(run.summary, {});
 });
 
 for (

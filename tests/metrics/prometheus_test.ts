@@ -5,7 +5,7 @@ import { type MetricsServer, serveMetrics } from "writebehind/metrics/prometheus
 import { targetOf } from "writebehind/targets/open.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { isInstalled, promtool, seriesOf } from "../support/prometheus.ts";
-import { TcpProxy } from "../support/proxy.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** A sink that has not begun, and the endpoint that tells of it. */

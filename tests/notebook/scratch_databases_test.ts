@@ -35,6 +35,26 @@ Deno.test("on the embedded servers COPY reads and writes files of the server, by
   }
 });
 
+Deno.test("notebooks at the same time have databases of their own, and leave others' alone", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  const root = testFolder("root");
+  const inDatabase = async (db: number, ...command: [string, ...string[]]) => {
+    await redis.multi().select(db).call(...command).select(0).exec();
+  };
+  await inDatabase(1, "SET", "theirs", "1");
+  await inDatabase(2, "SET", "writebehind:speed", "left behind by one that was killed");
+  {
+    await using first = await openScratchDatabases(config, { root });
+    await using second = await openScratchDatabases(config, { root });
+    assert.deepEqual([first.config.redis.db, second.config.redis.db], [2, 3]);
+    assert.notEqual(first.config.postgresql.database, second.config.postgresql.database);
+    await first.postgres.query("SELECT FROM sessions");
+  }
+  assert.match(await redis.info("keyspace"), /^db1:keys=1,/m);
+  assert.doesNotMatch(await redis.info("keyspace"), /^db[23]:/m);
+});
+
 Deno.test("on other servers COPY has the rights of the user", async () => {
   await using pipeline = await testPipeline();
   await pipeline.redis.flushall();

@@ -7,7 +7,6 @@ import { join, relative } from "node:path";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
-import { takeSummary } from "../../notebook/summary.ts";
 import { leaveServices } from "../servers/leave.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup } from "../setup.ts";
@@ -45,8 +44,7 @@ export function runDemo(options: DemoOptions = {}): Promise<void> {
       console.log(describeServers(services));
       for (const notebook of notebooks) {
         console.log(`\n${relative(Deno.cwd(), notebook)}`);
-        await takeSummary(); // One that an earlier run left must not be taken for this one's.
-        await printSummary(await execute(notebook, signal));
+        printSummary(await execute(notebook, signal));
       }
     } finally {
       await leaveServices();
@@ -71,10 +69,9 @@ async function execute(notebook: string, signal: AbortSignal): Promise<NotebookR
   }
 }
 
-async function printSummary({ cells, seconds, html }: NotebookRun): Promise<void> {
+function printSummary({ cells, seconds, html, summary }: NotebookRun): void {
   console.log(`\n${cells} cells in ${seconds.toFixed(1)} s`);
-  for (const [name, value] of Object.entries(await takeSummary() ?? {})) {
-    console.log(`  ${name.padEnd(24)} ${value}`);
-  }
-  console.log(`  ${"page".padEnd(24)} ${relative(Deno.cwd(), html)}`);
+  const lines = Object.entries({ ...summary, page: relative(Deno.cwd(), html) });
+  const width = Math.max(...lines.map(([name]) => name.length));
+  for (const [name, value] of lines) console.log(`  ${name.padEnd(width)}  ${value}`);
 }

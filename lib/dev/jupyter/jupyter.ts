@@ -17,6 +17,9 @@ export function requirePostgres(config: ServerSettings | undefined): void {
   );
 }
 
+/** Where JupyterLab remembers which tabs were open. */
+const workspaces = (root: string) => join(root, ".venv", "var", "lab", "workspaces");
+
 /** Jupyter's folders, so that it neither reads nor writes anything in the user's home. */
 export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {
   const venv = join(root, ".venv");
@@ -25,7 +28,7 @@ export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {
     JUPYTER_CONFIG_DIR: join(venv, "etc", "jupyter"),
     JUPYTER_RUNTIME_DIR: join(venv, "var", "jupyter"),
     JUPYTERLAB_SETTINGS_DIR: join(venv, "var", "lab", "settings"),
-    JUPYTERLAB_WORKSPACES_DIR: join(venv, "var", "lab", "workspaces"),
+    JUPYTERLAB_WORKSPACES_DIR: workspaces(root),
     IPYTHONDIR: join(venv, "var", "ipython"),
     JUPYTER_PATH: "",
     JUPYTER_CONFIG_PATH: "",
@@ -52,16 +55,31 @@ export async function writeKernelspec(root = CHECKOUT): Promise<void> {
   await Deno.rename(draft, join(folder, "kernel.json"));
 }
 
+/** Type that is read from the last row, as JupyterLab's settings name it. */
+const LARGE = {
+  "code-font-size": "20px",
+  "content-font-size1": "21px",
+  "ui-font-size1": "15px",
+};
+
 /**
  * Answers the question about news that JupyterLab asks on its first start, and keeps cells that are scrolled
- * out of sight in the page, so that live charts go on there.
+ * out of sight in the page, so that live charts go on there. Forgets the tabs of the last time: they may be of files
+ * that are not meant to be opened, and each starts a kernel.
+ * @param options.present for an audience: large type. @default {false}
  */
-export async function writeLabSettings(root = CHECKOUT): Promise<void> {
+export async function writeLabSettings(
+  { root = CHECKOUT, present = false }: { root?: string; present?: boolean } = {},
+): Promise<void> {
   const folder = join(root, ".venv", "share", "jupyter", "lab", "settings");
   await Deno.mkdir(folder, { recursive: true });
+  await Deno.remove(workspaces(root), { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
   const settings = {
     "@jupyterlab/apputils-extension:notification": { checkForUpdates: false, fetchNews: "false" },
     "@jupyterlab/notebook-extension:tracker": { windowingMode: "contentVisibility" },
+    ...(present ? { "@jupyterlab/apputils-extension:themes": { overrides: LARGE } } : {}),
   };
   await Deno.writeTextFile(join(folder, "overrides.json"), JSON.stringify(settings, null, 2));
 }

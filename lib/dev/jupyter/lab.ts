@@ -3,12 +3,14 @@
  * @module
  */
 
+import { relative } from "node:path";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { describeServers, type ServerSettings } from "../../config/servers.ts";
 import { interruptible } from "../../core/interrupt.ts";
 import { leaveServices } from "../servers/leave.ts";
 import { startServices } from "../servers/services.ts";
 import { ensureSetup, venvPython } from "../setup.ts";
+import { copyNotebooks } from "./copies.ts";
 import {
   jupyterEnvironment,
   requirePostgres,
@@ -18,8 +20,10 @@ import {
 
 /** Options of {@linkcode runLab}. */
 export interface LabOptions {
-  /** Relative to the checkout. @default {"notebooks/writebehind.ipynb"} */
+  /** Its name. @default {"writebehind.ipynb"} */
   notebook?: string;
+  /** For an audience: large type, one document, no sidebar. @default {false} */
+  present?: boolean;
   /** Whether to open a browser. @default {where there is a screen} */
   browser?: boolean;
   config?: ServerSettings;
@@ -38,24 +42,31 @@ export function runLab(options: LabOptions = {}): Promise<void> {
     requirePostgres(config);
     await ensureSetup({ onProgress: console.log, signal });
     await writeKernelspec();
-    await writeLabSettings();
+    await writeLabSettings({ present: options.present });
+    const folder = relative(CHECKOUT, await copyNotebooks({ onProgress: console.log }));
     try {
       console.log(describeServers(await startServices({ config, onProgress: console.log })));
       console.log("starting JupyterLab; Ctrl-C stops it and everything else");
-      await runJupyter(options, signal);
+      console.log(`it opens copies, in ${folder}/`);
+      await runJupyter(folder, options, signal);
     } finally {
       await leaveServices();
     }
   }, { cleansUp: true });
 }
 
-async function runJupyter(options: LabOptions, signal: AbortSignal): Promise<void> {
-  const { notebook = "notebooks/writebehind.ipynb", browser = hasScreen() } = options;
+async function runJupyter(
+  folder: string,
+  options: LabOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { notebook = "writebehind.ipynb", browser = hasScreen(), present = false } = options;
   if (signal.aborted) return;
   const lab = new Deno.Command(venvPython(), {
     args: [
       ...["-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", `--ServerApp.root_dir=${CHECKOUT}`],
-      `--LabApp.default_url=/lab/tree/${notebook}`,
+      // In the mode `doc` a tab is all that there is.
+      `--LabApp.default_url=/${present ? "doc" : "lab"}/tree/${folder}/${notebook}`,
       // No look for newer versions; the question about news is answered by the settings.
       "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
       "--LabApp.extension_manager=readonly",

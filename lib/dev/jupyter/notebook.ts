@@ -3,11 +3,12 @@
  * @module
  */
 
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { WriteBehindError } from "../../core/errors.ts";
+import { type Summary, SUMMARY_VARIABLE, takeSummary } from "../../notebook/summary.ts";
 import { venvPython } from "../setup.ts";
 import { jupyterEnvironment, writeKernelspec } from "./jupyter.ts";
 
@@ -36,6 +37,8 @@ export interface NotebookRun {
   readonly html: string;
   readonly cells: number;
   readonly seconds: number;
+  /** What it found out, by its `writeSummary`. */
+  readonly summary: Summary;
 }
 
 /** Options of {@linkcode runNotebook}. */
@@ -86,12 +89,18 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
   await Deno.stat(path);
   await writeKernelspec();
   const since = performance.now();
+  const summaryFile = join(outDir, `${basename(path, ".ipynb")}.summary.json`);
+  await takeSummary(summaryFile); // What an interrupted run left is not this one's.
   const runner = new Deno.Command(venvPython(), {
     args: [
       join(import.meta.dirname ?? ".", "run_notebook.py"),
       ...[resolve(path), resolve(outDir), resolve(cwd), String(cellTimeoutSeconds)],
     ],
-    env: { ...jupyterEnvironment(), ...options.env },
+    env: {
+      ...jupyterEnvironment(),
+      [SUMMARY_VARIABLE]: resolve(summaryFile),
+      ...options.env,
+    },
     // Keeps Ctrl-C from the runner: we stop it by closing its standard input, which our own end does as well.
     detached: true,
     stdin: "piped",
@@ -132,7 +141,8 @@ export async function runNotebook(path: string, options: NotebookOptions): Promi
     }
     finish();
     const seconds = (performance.now() - since) / 1000;
-    return { ...written, cells: cell?.total ?? 0, seconds };
+    const summary = await takeSummary(summaryFile);
+    return { ...written, cells: cell?.total ?? 0, seconds, summary };
   } finally {
     signal?.removeEventListener("abort", end);
     clearTimeout(deadline);

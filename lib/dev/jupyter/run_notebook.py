@@ -27,6 +27,21 @@ LATE_OUTPUT_SECONDS = 0.05
 LATE_OUTPUT_DEADLINE_SECONDS = 1.0
 
 
+# Nothing is fetched from anywhere, and the page has the theme of whoever reads it.
+PAGE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}
+{%- set dark = resources.include_css("static/theme-dark.css") -%}
+{{ dark | replace("<style", '<style media="(prefers-color-scheme: dark)"') }}
+<style>:root { color-scheme: light dark } body { background: var(--jp-layout-color0) }</style>
+{%- endblock -%}
+{%- block body_header -%}<body class="jp-Notebook"><main>{%- endblock -%}
+"""
+
+
 def say(kind, **values):
     print(json.dumps({kind: values}), flush=True)
 
@@ -87,7 +102,7 @@ def write(notebook, name, out_dir):
     executed = out_dir / f"{name}.ipynb"
     nbformat.write(notebook, executed)
     page = out_dir / f"{name}.html"
-    html, _ = HTMLExporter().from_notebook_node(
+    html, _ = HTMLExporter(raw_template=PAGE).from_notebook_node(
         notebook, resources={"metadata": {"name": name}}
     )
     page.write_text(html, encoding="utf-8")
