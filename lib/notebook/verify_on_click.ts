@@ -10,6 +10,8 @@ import type { RedisConnection } from "../redis/connection.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { kernelMarks, type Marks } from "./charts/marks.ts";
+import { full } from "./charts/scales.ts";
+import { noteOf } from "./charts/tiles.ts";
 
 /**
  * Lets the dashboard's tile "lost" be filled by a click: it asks this process, on loopback and by a random token, for a
@@ -52,7 +54,8 @@ export function verifyOnClick(
     }
     try {
       await (running ??= verifyOnce());
-      return Response.json(marks.verified, { headers });
+      const { lost } = marks.verified!;
+      return Response.json({ lost: full(lost), note: noteOf(marks.verified!) }, { headers });
     } catch (error) {
       return new Response(reasonOf(error), { status: 503, headers });
     }

@@ -247,11 +247,13 @@ Deno.test("dashboard: tiles tell the newest figures, and what a verify has found
     ...["written1,200100/s", "applied1,08090/s", "lag1201.5 s behind", "parked3"],
   ]);
   assert.equal(tilesOf(dashboard(samples, marks)).at(-1), "lost–not verified yet");
-  marks.verified = { at: new Date(START), lost: 0, compared: 1234 };
+  marks.verified = { at: new Date(START), lost: 0, behind: 0, compared: 1234 };
   assert.equal(
     tilesOf(dashboard(samples, marks)).at(-1),
     "lost0of 1,234 documents, verified at 14:16:05",
   );
+  marks.verified.behind = 5;
+  assert.match(tilesOf(dashboard(samples, marks)).at(-1)!, /14:16:05; 5 more were behind$/);
   marks.found({
     documents: 7,
     counts: { mismatches: 2, behind: 0, parked: 0, notForwarded: 0 },

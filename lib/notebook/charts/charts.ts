@@ -37,7 +37,10 @@ export function outcomesChart(samples: readonly Sample[], marks: Marks = kernelM
 /** The original's counters: what processes have counted, in events since sampling began. */
 export function countersChart(samples: readonly Sample[], marks: Marks = kernelMarks): string {
   return overTime(
-    { title: "Counters", subtitle: "events as counted by processes, which may be killed" },
+    {
+      title: "Counters",
+      subtitle: "events as counted by processes; a killed one takes its last counts along",
+    },
     samples,
     full,
     [{

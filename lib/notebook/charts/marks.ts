@@ -23,6 +23,8 @@ export interface Verified {
   at: Date;
   /** documents that are not as they should be in the target */
   lost: number;
+  /** documents whose events the target did not reach meanwhile, so that nothing is known of them */
+  behind: number;
   /** documents that were compared */
   compared: number;
 }
@@ -58,9 +60,9 @@ export class Marks {
 
   /** Keeps and marks what a verify has found. */
   found({ documents, counts }: Pick<VerifyReport, "documents" | "counts">): void {
-    const { mismatches: lost } = counts;
+    const { mismatches: lost, behind } = counts;
     const at = new Date();
-    this.verified = { at, lost, compared: documents };
+    this.verified = { at, lost, behind, compared: documents };
     this.mark(lost === 0 ? "verified: none lost" : `verified: ${lost} lost`, at);
   }
 

@@ -1,7 +1,7 @@
 /** The newest figures, large enough for the back row. */
 
 import type { Sample } from "../../metrics/sampler.ts";
-import type { Marks } from "./marks.ts";
+import type { Marks, Verified } from "./marks.ts";
 import { clock, duration, full } from "./scales.ts";
 import { COLOUR, type Colour, escapeHtml } from "./theme.ts";
 
@@ -23,9 +23,7 @@ export function tiles(
       "failed",
       "lost",
       verified ? full(verified.lost) : "–",
-      verified
-        ? `of ${full(verified.compared)} documents, verified at ${clock(verified.at)}`
-        : "not verified yet",
+      verified ? noteOf(verified) : "not verified yet",
     ],
   ];
   const button = verifying
@@ -42,14 +40,18 @@ export function tiles(
   }</div>`;
 }
 
+/** What was compared, and when; and of what nothing is known, since the target was behind. */
+export function noteOf({ compared, behind, at }: Verified): string {
+  return `of ${full(compared)} documents, verified at ${clock(at)}` +
+    (behind > 0 ? `; ${full(behind)} more were behind` : "");
+}
+
 /** What the button does in the page: it shows the answer also where nothing is drawn any more. */
 function clicked(url: string): string {
   return `const b=this,t=b.parentElement;b.disabled=true;b.textContent="verifying …";` +
-    `fetch(${
-      JSON.stringify(url)
-    },{method:"POST"}).then(async r=>{if(!r.ok)throw new Error(await r.text());` +
-    `const v=await r.json();t.querySelector("b").textContent=v.lost.toLocaleString("en");` +
-    `t.querySelector("small").textContent="of "+v.compared.toLocaleString("en")+" documents, verified at "` +
-    `+new Date(v.at).toTimeString().slice(0,8);b.disabled=false;b.textContent="verify now"},` +
-    `e=>{throw e}).catch(e=>{b.textContent=e instanceof TypeError?"its process is gone":"failed: "+e.message})`;
+    `fetch(${JSON.stringify(url)},{method:"POST"}).then(async r=>{` +
+    `if(!r.ok)throw new Error(await r.text());const v=await r.json();` +
+    `t.querySelector("b").textContent=v.lost;t.querySelector("small").textContent=v.note;` +
+    `b.disabled=false;b.textContent="verify now"}).catch(e=>{` +
+    `b.textContent=e instanceof TypeError?"its process is gone":"failed: "+e.message})`;
 }
