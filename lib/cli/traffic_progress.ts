@@ -6,7 +6,7 @@ import { progressBar } from "../dev/progress_bar.ts";
 const LINE_EVERY_SECONDS = 2;
 
 /**
- * @param total documents to be written, or `undefined` where the traffic runs for a time
+ * @param total writes to be made, or `undefined` where the traffic runs for a time
  * @returns functions: one takes the reports, one ends the display
  */
 export function trafficProgress(total: number | undefined): {
@@ -16,7 +16,7 @@ export function trafficProgress(total: number | undefined): {
   const done = ({ inserted, updated, deleted, failed }: TrafficReport) =>
     inserted + updated + deleted + failed;
   if (total !== undefined && Deno.stdout.isTerminal()) {
-    const bar = progressBar("{value}/{total} documents, {eta_formatted} left");
+    const bar = progressBar("{value}/{total} writes, {eta_formatted} left");
     return { update: (report) => bar.show(done(report), total), end: bar.end };
   }
   let shown = 0;
@@ -24,7 +24,7 @@ export function trafficProgress(total: number | undefined): {
     update: (report) => {
       if (report.seconds - shown < LINE_EVERY_SECONDS) return;
       shown = report.seconds;
-      console.log(`${done(report)} documents, ${Math.round(report.perSecond)} a second`);
+      console.log(`${done(report)} writes, ${Math.round(report.perSecond)} a second`);
     },
     end: () => {},
   };

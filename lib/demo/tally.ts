@@ -22,7 +22,7 @@ export interface TrafficReport {
   backpressure: number;
   /** how long it took, in seconds */
   seconds: number;
-  /** documents written per second */
+  /** writes per second: inserts, updates and deletes */
   perSecond: number;
   /** of the calls that succeeded, without waiting for their turn, in ms */
   latencyMs: { p50: number; p99: number };
