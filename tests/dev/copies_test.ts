@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { copyNotebooks } from "writebehind/dev/jupyter/copies.ts";
-import { writeLabSettings } from "writebehind/dev/jupyter/jupyter.ts";
+import { jupyterEnvironment, writeLabSettings } from "writebehind/dev/jupyter/jupyter.ts";
 import { testFolder } from "../support/servers.ts";
 
 const notebook = (source: string, outputs: unknown[] = []) =>
@@ -38,12 +38,16 @@ Deno.test("JupyterLab gets fresh copies; what somebody has changed in one is kep
 
 Deno.test("for an audience JupyterLab has large type; without one it has its own", async () => {
   const root = testFolder("root");
-  const settings = async () =>
-    JSON.parse(
-      await Deno.readTextFile(join(root, ".venv/share/jupyter/lab/settings/overrides.json")),
-    )["@jupyterlab/apputils-extension:themes"]?.overrides["code-font-size"];
+  const themes = (present: boolean) =>
+    join(
+      jupyterEnvironment({ root, present }).JUPYTERLAB_SETTINGS_DIR!,
+      "@jupyterlab/apputils-extension/themes.jupyterlab-settings",
+    );
   await writeLabSettings({ root, present: true });
-  assert.equal(await settings(), "20px");
-  await writeLabSettings({ root });
-  assert.equal(await settings(), undefined);
+  const { overrides } = JSON.parse(await Deno.readTextFile(themes(true)));
+  assert.equal(overrides["code-font-size"], "20px");
+  await assert.rejects(Deno.stat(themes(false)), Deno.errors.NotFound);
+  await Deno.writeTextFile(themes(true), "chosen by somebody");
+  await writeLabSettings({ root, present: true });
+  assert.equal(await Deno.readTextFile(themes(true)), "chosen by somebody");
 });

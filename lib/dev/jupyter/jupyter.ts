@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { type ServerSettings, usesPostgres } from "../../config/servers.ts";
 import { ConfigError } from "../../core/errors.ts";
+import { isThere } from "../servers/binaries.ts";
 
 /**
  * Sees that the configuration's target is PostgreSQL, which the notebooks query. They read the same file.
@@ -20,14 +21,23 @@ export function requirePostgres(config: ServerSettings | undefined): void {
 /** Where JupyterLab remembers which tabs were open. */
 const workspaces = (root: string) => join(root, ".venv", "var", "lab", "workspaces");
 
-/** Jupyter's folders, so that it neither reads nor writes anything in the user's home. */
-export function jupyterEnvironment(root = CHECKOUT): Record<string, string> {
+/** What users have set in JupyterLab, and apart from it what they have set for an audience. */
+const userSettings = (root: string, present: boolean) =>
+  join(root, ".venv", "var", "lab", present ? "presenting" : "settings");
+
+/**
+ * Jupyter's folders, so that it neither reads nor writes anything in the user's home.
+ * @param options.present for an audience. @default {false}
+ */
+export function jupyterEnvironment(
+  { root = CHECKOUT, present = false }: { root?: string; present?: boolean } = {},
+): Record<string, string> {
   const venv = join(root, ".venv");
   return {
     JUPYTER_DATA_DIR: join(venv, "share", "jupyter"),
     JUPYTER_CONFIG_DIR: join(venv, "etc", "jupyter"),
     JUPYTER_RUNTIME_DIR: join(venv, "var", "jupyter"),
-    JUPYTERLAB_SETTINGS_DIR: join(venv, "var", "lab", "settings"),
+    JUPYTERLAB_SETTINGS_DIR: userSettings(root, present),
     JUPYTERLAB_WORKSPACES_DIR: workspaces(root),
     IPYTHONDIR: join(venv, "var", "ipython"),
     JUPYTER_PATH: "",
@@ -79,7 +89,14 @@ export async function writeLabSettings(
   const settings = {
     "@jupyterlab/apputils-extension:notification": { checkForUpdates: false, fetchNews: "false" },
     "@jupyterlab/notebook-extension:tracker": { windowingMode: "contentVisibility" },
-    ...(present ? { "@jupyterlab/apputils-extension:themes": { overrides: LARGE } } : {}),
   };
   await Deno.writeTextFile(join(folder, "overrides.json"), JSON.stringify(settings, null, 2));
+  if (!present) return;
+  // Sizes count only as the user's own settings, so a presentation has settings of its own.
+  const own = join(userSettings(root, true), "@jupyterlab", "apputils-extension");
+  await Deno.mkdir(own, { recursive: true });
+  const themes = join(own, "themes.jupyterlab-settings");
+  const large = JSON.stringify({ overrides: LARGE }, null, 2);
+  // The theme that was chosen the last time is in that file, too.
+  if (!await isThere(themes)) await Deno.writeTextFile(themes, large);
 }

@@ -75,7 +75,7 @@ async function runJupyter(
       ...(Deno.build.os !== "windows" && Deno.uid() === 0 ? ["--allow-root"] : []),
     ],
     cwd: CHECKOUT,
-    env: jupyterEnvironment(),
+    env: jupyterEnvironment({ present }),
     // Ctrl-C is ours to pass on: JupyterLab would ask whether it is meant.
     detached: true,
     stdin: "null",
