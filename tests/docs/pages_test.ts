@@ -37,8 +37,9 @@ Deno.test("every command on the pages is a task, or docker compose", async () =>
       await Deno.stat(join(CHECKOUT, test));
       continue;
     }
-    const [, task] =
-      command.match(/^(?:[A-Z_]+=\S+ )*(?:npx -y deno@2\.9\.6|deno) task ([\w-]+)/) ?? [];
+    const [, task] = command.match(
+      /^(?:[A-Z_]+=\S+ )*(?:npx -y (?:--offline )?deno@2\.9\.6|deno) task ([\w-]+)/,
+    ) ?? [];
     assert(task !== undefined && task in tasks, command);
   }
 });
