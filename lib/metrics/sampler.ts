@@ -126,13 +126,16 @@ export class Sampler {
     void this.#tick();
   }
 
-  /** Ends sampling with a last sample: stop last, so that it tells how everything ended. The series stays. */
+  /**
+   * Ends sampling with a last sample: stop last, so that it tells how everything ended. Where nothing moves any more,
+   * another one says so, without a rate. The series stays.
+   */
   async stop(): Promise<void> {
     const started = this.#started;
     this.#started = false;
     clearTimeout(this.#timer);
-    if (started) await this.sample().catch(() => {}); // lastError has it
     await this.#taking;
+    if (started) await this.#sampleLast().catch((error) => this.#fail(error));
   }
 
   /** Ends sampling, as {@linkcode stop} does. */
@@ -184,6 +187,15 @@ export class Sampler {
     const taken = this.#taking.then(() => this.#sample());
     this.#taking = taken.catch((error) => this.#fail(error));
     return taken;
+  }
+
+  async #sampleLast(): Promise<void> {
+    const last = await this.sample();
+    const { written, applied } = await this.#figures();
+    const moved = last.writtenPerSecond + last.appliedPerSecond > 0;
+    if (moved && written === last.written && applied === last.applied) {
+      this.#add({ ...last, at: new Date() });
+    }
   }
 
   /** Never rejects, since nobody waits for it. */

@@ -282,9 +282,13 @@ Deno.test("stop takes a last sample, which tells how everything ended", async ()
   await waitFor(() => sampler.samples.length === 1, { what: "the first sample" });
   await insertMany(redis, config, 2);
   await sampler.stop();
-  assert.equal(sampler.samples.at(-1)!.written, 2);
+  const ends = sampler.samples.slice(1).map(({ written, writtenPerSecond }) => [
+    written,
+    writtenPerSecond > 0,
+  ]);
+  assert.deepEqual(ends, [[2, true], [2, false]], "what came, and that nothing comes any more");
   await sampler.stop();
-  assert.equal(sampler.samples.length, 2, "once");
+  assert.equal(sampler.samples.length, 3, "once");
 });
 
 Deno.test("listeners get each sample until they leave; one that throws harms nobody", async () => {

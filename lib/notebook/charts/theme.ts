@@ -49,6 +49,7 @@ export const STYLE = `<style>
 .writebehind .title{font-size:18px;font-weight:600}
 .writebehind .subtitle{opacity:.75;margin-left:8px}
 .writebehind .legend{display:flex;flex-wrap:wrap;gap:2px 18px}
+.writebehind .stopped~.legend{padding-right:165px}
 .writebehind .key::before{content:"";display:inline-block;width:11px;height:11px;border-radius:3px;` +
   `margin-right:6px;background:var(--key);vertical-align:-1px}
 .writebehind .dashed::before{background:linear-gradient(90deg,var(--key) 40%,transparent 40% 60%,` +

@@ -38,7 +38,7 @@ export interface Panel {
 
 /** More samples than these are drawn as the largest of each few. */
 const MOST_POINTS = 240;
-const MARGIN_LEFT = 66;
+const MARGIN_LEFT = 74;
 const MARGIN_RIGHT = 22;
 const LANE = 20;
 const LANES = 3;
