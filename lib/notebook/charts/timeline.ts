@@ -41,7 +41,7 @@ const MOST_POINTS = 240;
 const MARGIN_LEFT = 74;
 const MARGIN_RIGHT = 22;
 const LANE = 20;
-const LANES = 3;
+const LANES = 4;
 /** About the width of a character of a mark's text. */
 const CHARACTER = 8.8;
 
