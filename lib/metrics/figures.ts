@@ -67,7 +67,7 @@ export async function readFigures(
 ): Promise<Figures> {
   entityConfig(config, entity);
   const keys = allPartitions(config, entity);
-  const read = await readStandings(redis, targetOf(target, config).offsets, keys);
+  const read = await readStandings(redis, targetOf(target, config).offsets, keys, { waits: false });
   const partitions = read.map((both, index): PartitionFigures => {
     const { partition, stream } = keys[index]!;
     const { offset, live, owner } = both.standing;

@@ -84,7 +84,9 @@ export function pipelineMetrics(
 
   /** What only the target knows. */
   const readTarget = async () => {
-    const standings = await Promise.all(partitions.map((keys) => target.offsets.standing(keys)));
+    const standings = await Promise.all(
+      partitions.map((keys) => target.offsets.standing(keys, { waits: false })),
+    );
     return () =>
       partitions.forEach((keys, index) => {
         const standing = standings[index]!;

@@ -239,7 +239,9 @@ export class Sampler {
   /** What the streams and the target say. */
   async #figures(): Promise<Sums & { owner: string | null }> {
     this.#offsets.answers = true;
-    const read = await readStandings(this.#redis, this.#offsets, this.#partitions);
+    const read = await readStandings(this.#redis, this.#offsets, this.#partitions, {
+      waits: false,
+    });
     const owners = read.flatMap(({ standing: { live, owner } }) => live && owner ? [owner] : []);
     return { ...sumOf(read.map(sumsOf)), owner: [...new Set(owners)].sort().join(", ") || null };
   }

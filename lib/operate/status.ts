@@ -100,7 +100,8 @@ async function partitionStatus(
   keys: PartitionKeys,
 ): Promise<PartitionStatus> {
   const offsets = target && target.offsets;
-  const together = redis && offsets && (await readStandings(redis, offsets, [keys]))[0];
+  const together = redis && offsets &&
+    (await readStandings(redis, offsets, [keys], { waits: true }))[0];
   const standing = together ? together.standing : offsets && await offsets.standing(keys);
   const lag: Lag | null = together ? together.lag : null;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));

@@ -25,6 +25,7 @@ const MOST_LOOKS = 20;
 /**
  * Reads where partitions stand, and the lag behind just those offsets: the target first, so that no entry is counted
  * twice, and again where the stream was trimmed past its offset meanwhile, so that none is missing.
+ * @param options.waits whether to look who holds up the batches, which should not be asked again and again
  * @returns in the order of `partitions`
  * @throws the error of a server that does not answer
  */
@@ -32,8 +33,9 @@ export async function readStandings(
   redis: Redis,
   offsets: Pick<Offsets, "standing">,
   partitions: readonly PartitionKeys[],
+  { waits }: { waits: boolean },
 ): Promise<StandingAndLag[]> {
-  const standings = await Promise.all(partitions.map((keys) => offsets.standing(keys)));
+  const standings = await Promise.all(partitions.map((keys) => offsets.standing(keys, { waits })));
   const lags = await readLag(
     redis,
     partitions.map(({ stream }, index) => ({ stream, offset: standings[index]!.offset })),
@@ -42,7 +44,7 @@ export async function readStandings(
     let standing = standings[index]!;
     let lag = lags[index]!;
     for (let looks = 1; !lag.certain && looks < MOST_LOOKS; looks++) {
-      const again = await offsets.standing(keys);
+      const again = await offsets.standing(keys, { waits });
       const { offset } = again;
       // The stream has lost what was before the offset, or never had it.
       if (offset === standing.offset) break;
@@ -89,7 +91,7 @@ export class RememberedOffsets implements Pick<Offsets, "standing"> {
 
   #ask(keys: PartitionKeys): Promise<Standing> {
     const { stream } = keys;
-    const asked = this.#offsets.standing(keys)
+    const asked = this.#offsets.standing(keys, { waits: false })
       .then((standing) => {
         this.#last.set(stream, standing);
         return standing;

@@ -136,8 +136,12 @@ export interface Standing {
 export interface Offsets {
   /** The last stream id that the target holds, whoever owns the partition; `0-0` for none. */
   offset(keys: Pick<PartitionKeys, "stream">): Promise<string>;
-  /** The state of a partition. */
-  standing(keys: PartitionKeys): Promise<Standing>;
+  /**
+   * The state of a partition.
+   * @param options.waits whether to look who holds up its batch, which a server should not be asked again and again.
+   * @default {true}
+   */
+  standing(keys: PartitionKeys, options?: { waits?: boolean }): Promise<Standing>;
 }
 
 /** Why rows may be missing or old, until a verify has looked. */

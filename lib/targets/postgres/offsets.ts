@@ -68,7 +68,10 @@ export class PostgresOffsets implements Offsets {
     }
   }
 
-  async standing({ stream }: PartitionKeys): Promise<Standing> {
+  async standing(
+    { stream }: PartitionKeys,
+    { waits = true }: { waits?: boolean } = {},
+  ): Promise<Standing> {
     const { rows: [tables] } = await this.#pool.query<{ there: boolean }>(
       `SELECT to_regclass('writebehind_offset') IS NOT NULL
           AND to_regclass('writebehind_lease') IS NOT NULL
@@ -101,7 +104,7 @@ export class PostgresOffsets implements Offsets {
       live,
       leaseSeconds: lease,
       parked,
-      waitsFor: live ? await this.#blockers(stream) : null,
+      waitsFor: live && waits ? await this.#blockers(stream) : null,
     };
   }
 
