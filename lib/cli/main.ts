@@ -15,6 +15,7 @@ import { addOperatorCommands } from "./operator.ts";
 import { addPipeline } from "./pipeline.ts";
 import { addReset } from "./reset.ts";
 import { addSink } from "./sink.ts";
+import { addStage } from "./stage.ts";
 import { addTraffic } from "./traffic.ts";
 
 async function keepServices(signal: AbortSignal) {
@@ -72,6 +73,7 @@ function program(): Command {
     console.log(stopped.length > 0 ? `stopped: ${stopped.join(", ")}` : "none were running");
   });
 
+  addStage(command);
   addSink(command);
   addTraffic(command);
   addPipeline(command);

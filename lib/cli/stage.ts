@@ -1,0 +1,55 @@
+/** The command `stage`. */
+
+import type { Command } from "commander";
+import { interruptible } from "../core/interrupt.ts";
+import { CONFIG, configured, ENTITY, number, port } from "./common.ts";
+
+interface StageCommandOptions {
+  config?: string;
+  entity: string;
+  given?: boolean;
+  control?: boolean;
+  port?: number;
+  rate: number;
+}
+
+/** Traffic that a stage of its own begins with, in documents a second. */
+const FIRST_RATE = 1000;
+
+async function runStage(options: StageCommandOptions, signal: AbortSignal): Promise<void> {
+  const [{ ensureSetup }, { Stage }, { serveStage }] = await Promise.all([
+    import("../dev/setup.ts"),
+    import("../dev/stage/stage.ts"),
+    import("../dev/stage/serve.ts"),
+  ]);
+  const { config: configPath, entity, control = false, rate } = options;
+  const isGiven = options.given || control || configPath !== undefined ||
+    Boolean(Deno.env.get("REDIS_URL") || Deno.env.get("DATABASE_URL"));
+  if (!isGiven) await ensureSetup({ onProgress: console.log, signal });
+  const given = isGiven ? { config: await configured(configPath), configPath } : undefined;
+  if (!given) console.log("starting a Redis with a replica, a PostgreSQL and two sinks …");
+  await using stage = await Stage.start({ given, control, entity, rate: given ? 0 : rate });
+  await using served = await serveStage(stage, options.port);
+  if (given && !control) console.log("the servers are only read; --control lets the page write");
+  console.log(`the stage is at ${served.url}`);
+  console.log("Ctrl-C stops it and everything that it started");
+  if (!signal.aborted) {
+    await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  }
+  console.log("stopping …");
+}
+
+/** Adds it to the command line. */
+export function addStage(program: Command): void {
+  program.command("stage")
+    .description("one page for talks and for operating, on servers of its own, until Ctrl-C")
+    .option("--given", "watch the servers that the other commands use, and only read them")
+    .option("--control", "as --given, and let the page write, replay and verify there")
+    .option(CONFIG[0], "as --given, with this configuration file")
+    .option(...ENTITY)
+    .option("--port <port>", "of the page, on loopback (default: one that is free)", port)
+    .option("--rate <n>", "documents a second at the beginning", number, FIRST_RATE)
+    .action((options: StageCommandOptions) =>
+      interruptible((signal) => runStage(options, signal), { cleansUp: true })
+    );
+}

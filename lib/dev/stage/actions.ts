@@ -1,0 +1,121 @@
+/**
+ * What the page's buttons do: their names, keys and words, in one list for the page, the keyboard and the server.
+ * @module
+ */
+
+/** The names of all actions. */
+export type ActionName =
+  | "rate"
+  | "burst"
+  | "stopPostgres"
+  | "startPostgres"
+  | "kill"
+  | "cut"
+  | "poison"
+  | "replay"
+  | "promote"
+  | "verify"
+  | "reset";
+
+/** What an action needs: nothing, leave to change the servers (`--control`), or servers of the stage's own. */
+export type Need = "nothing" | "control" | "own";
+
+/** One action. */
+export interface Action {
+  name: ActionName;
+  /** the word on the button */
+  label: string;
+  /** the key that does the same, as the browser names it; the rate has keys of its own */
+  key: string;
+  need: Need;
+  /** one sentence for who points at it */
+  hint: string;
+}
+
+/** The most that the slider asks for, in documents a second. */
+export const MAX_RATE = 100_000;
+/** Documents in a burst. */
+export const BURST = 5000;
+/** How long the network is cut, in ms. */
+export const CUT_MS = 5000;
+
+/** All of them, in the order in which they stand on the page. */
+export const ACTIONS: readonly Action[] = [
+  {
+    name: "rate",
+    label: "Rate",
+    key: "",
+    need: "control",
+    hint: "How many documents a second are written: ← and → change it, 0 stops",
+  },
+  {
+    name: "burst",
+    label: "Burst",
+    key: "b",
+    need: "control",
+    hint: `Writes ${BURST} documents as fast as possible`,
+  },
+  {
+    name: "stopPostgres",
+    label: "Stop PostgreSQL",
+    key: "p",
+    need: "own",
+    hint: "PostgreSQL ends like a crash; writers do not notice",
+  },
+  {
+    name: "startPostgres",
+    label: "Start PostgreSQL",
+    key: "p",
+    need: "own",
+    hint: "PostgreSQL repairs its data, and the sink catches up",
+  },
+  {
+    name: "kill",
+    label: "Kill the sink",
+    key: "k",
+    need: "own",
+    hint: "kill -9: the other sink takes over where this one stopped",
+  },
+  {
+    name: "cut",
+    label: "Cut the network",
+    key: "n",
+    need: "own",
+    hint: `For ${CUT_MS / 1000} s nothing passes between the sinks and Redis`,
+  },
+  {
+    name: "promote",
+    label: "Promote the replica",
+    key: "m",
+    need: "own",
+    hint: "Redis hands over to its replica, and the two change places",
+  },
+  {
+    name: "poison",
+    label: "Poison a document",
+    key: "x",
+    need: "own",
+    hint: "A document that PostgreSQL refuses: it is parked, and blocks nobody",
+  },
+  {
+    name: "replay",
+    label: "Mend and replay",
+    key: "y",
+    need: "control",
+    hint: "What was parked is applied again",
+  },
+  {
+    name: "verify",
+    label: "Verify",
+    key: "v",
+    need: "nothing",
+    hint: "Compares every document in Redis with its row",
+  },
+  {
+    name: "reset",
+    label: "Reset",
+    key: "r",
+    need: "own",
+    hint: "Empties everything, and begins anew: press it twice",
+  },
+];

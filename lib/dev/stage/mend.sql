@@ -1,0 +1,1 @@
+ALTER TABLE sessions DROP CONSTRAINT IF EXISTS stage_no_broken_device;

@@ -1,0 +1,358 @@
+/**
+ * The page: takes what the stage sends, shows it, and asks for what a button or a key says.
+ * @module
+ */
+
+import { drawChart } from "./chart.js";
+
+/** After so long without a word, in ms, the stage's process is gone. */
+const SILENCE_MS = 3500;
+/** Rates are shown over so many moments: they would flicker otherwise. */
+const CALM = 4;
+/** How long a reset waits for its second press, in ms. */
+const ARMED_MS = 3000;
+/** Samples that are kept: more than the chart shows. */
+const KEPT = 600;
+const KINDS = {
+  burst: "check",
+  stopPostgres: "break",
+  startPostgres: "mend",
+  kill: "break",
+  cut: "break",
+  promote: "break",
+  poison: "break",
+  replay: "mend",
+  verify: "check",
+  reset: "plain",
+};
+
+const $ = (selector) => document.querySelector(selector);
+const number = (value) => Math.round(value).toLocaleString("en");
+const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
+
+let samples = [];
+let happenings = [];
+let actions = [];
+let state;
+let rates = [0];
+let heard = Date.now();
+let gone = false;
+let dirty = false;
+
+/* What the stage sends. */
+
+const source = new EventSource("events");
+source.onmessage = ({ data }) => {
+  heard = Date.now();
+  if (gone) setGone(null);
+  take(JSON.parse(data));
+};
+
+function take(message) {
+  switch (message.kind) {
+    case "hello":
+      ({ samples, happenings, actions } = message);
+      rates = ratesUpTo(message.maxRate);
+      $("#slider").max = rates.length - 1;
+      $("#happened ol").replaceChildren();
+      happenings.forEach(showHappening);
+      makeButtons();
+      showState(message.state);
+      showFigures();
+      break;
+    case "sample":
+      samples.push(message.sample);
+      if (samples.length > KEPT) samples.shift();
+      showFigures();
+      break;
+    case "happened":
+      happenings.push(message.happening);
+      showHappening(message.happening);
+      break;
+    case "state":
+      showState(message.state);
+      break;
+    case "bye":
+      source.close();
+      setGone("The stage was stopped");
+      break;
+  }
+  redraw();
+}
+
+setInterval(() => {
+  if (!gone && Date.now() - heard > SILENCE_MS) setGone("The stage's process is gone");
+  redraw();
+}, 500);
+
+/** @param why null where it is there again */
+function setGone(why) {
+  gone = why !== null;
+  document.body.classList.toggle("gone", gone);
+  $("#banner").hidden = !gone;
+  if (gone) {
+    $("#banner").textContent = `${why}, last heard of at ${clock(heard)}. ` +
+      "What is shown was true then. Start it again: deno task stage";
+  }
+  showButtons();
+}
+
+/* Figures. */
+
+function tile(name, value, unit, small, mood = "") {
+  const element = $(`#tile-${name}`);
+  element.className = mood;
+  element.querySelector(".value").textContent = value;
+  element.querySelector(".unit").textContent = unit;
+  element.querySelector(".small").textContent = small;
+}
+
+function showFigures() {
+  const now = samples.at(-1);
+  if (!now) return;
+  const then = samples.at(-1 - CALM) ?? samples[0];
+  const seconds = (now.at - then.at) / 1000;
+  const rate = (key) => seconds > 0 ? Math.max(0, now[key] - then[key]) / seconds : 0;
+  tile("written", number(rate("written")), "/s", `${number(now.written)} in all`);
+  tile("applied", number(rate("applied")), "/s", `${number(now.applied)} in all`);
+  const oldest = now.lag === 0
+    ? "nothing waits"
+    : `the oldest waits ${now.lagSeconds.toFixed(1)} s`;
+  tile("lag", number(now.lag), now.lag === 1 ? "event" : "events", oldest);
+  const { freshnessP50Ms: p50, freshnessP99Ms: p99 } = now;
+  if (p99 === null) tile("freshness", "–", "", "nothing is applied now");
+  else {
+    const long = p99 >= 10_000;
+    const value = long ? (p99 / 1000).toFixed(1) : number(p99);
+    tile("freshness", value, long ? "s" : "ms", `half within ${number(p50)} ms`);
+  }
+  const waits = now.parked === 0 ? "the dead letter is empty" : "in the dead letter";
+  tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
+}
+
+function showLost({ running, progress, lost, documents, behind, at }) {
+  const value = lost === null ? "?" : number(lost);
+  const small = running
+    ? `verifying, ${Math.round(progress * 100)} %`
+    : at === null
+    ? "not verified yet: press V"
+    : `${clock(at)}, of ${number(documents)}${behind > 0 ? `, ${number(behind)} behind` : ""}`;
+  tile("lost", value, "", small, lost === null ? "" : lost === 0 ? "good" : "bad");
+}
+
+/* What happened. */
+
+function showHappening({ at, text, tone }) {
+  const item = document.createElement("li");
+  const time = document.createElement("time");
+  const words = document.createElement("span");
+  item.className = tone;
+  time.textContent = clock(at);
+  words.textContent = text;
+  item.append(time, words);
+  $("#happened ol").prepend(item);
+}
+
+/* The pipeline. */
+
+function node(name, text, mood = "") {
+  const element = $(`#node-${name}`);
+  element.className = mood;
+  element.querySelector("span").replaceChildren(...text);
+}
+
+function word(kind, text) {
+  const element = document.createElement(kind);
+  element.textContent = text;
+  return element;
+}
+
+function showState(next) {
+  state = next;
+  const { rate, reachable, sinks, own, postgresRuns, cutUntil } = state;
+  const { allowed } = state;
+  const canWrite = allowed.includes("rate");
+  node("writers", [canWrite ? `${number(rate)} /s asked for` : "others'"], rate > 0 ? "" : "idle");
+  node(
+    "redis",
+    !reachable.redis
+      ? [word("s", "no answer")]
+      : own
+      ? [word("em", `:${state.primary}`), ` replica :${state.replica}`]
+      : ["given"],
+    reachable.redis ? "" : "down",
+  );
+  const words = sinks.flatMap(({ name, state }, index) => {
+    const kind = state === "owner" ? "em" : state === "ended" ? "s" : "span";
+    return [index > 0 ? " · " : "", word(kind, `${name} ${SINK_WORDS[state]}`)];
+  });
+  const works = !own || sinks.some((sink) => sink.state === "owner");
+  node("sinks", own ? words : ["others'"], `${works ? "" : "down"} ${cutUntil ? "cut" : ""}`);
+  const up = postgresRuns && reachable.target;
+  const target = !postgresRuns
+    ? word("s", "stopped")
+    : reachable.target
+    ? own ? "runs" : "given"
+    : word("s", "no answer");
+  node("target", [target], up ? "" : "down");
+  $("#rate").hidden = !canWrite;
+  const slider = $("#slider");
+  if (document.activeElement !== slider) slider.value = nearest(rate);
+  $("#rate output").textContent = `${number(rate)} /s`;
+  showLost(state.verify);
+  showButtons();
+}
+
+const SINK_WORDS = {
+  starting: "starts",
+  owner: "owns",
+  standby: "stands by",
+  retrying: "tries again",
+  ended: "is dead",
+};
+
+/* Buttons and keys. */
+
+function makeButtons() {
+  $("#buttons").replaceChildren(
+    ...actions.filter(({ name }) => name !== "rate").map(({ name, label, key, hint }) => {
+      const button = document.createElement("button");
+      button.dataset.action = name;
+      button.title = hint;
+      button.append(word("kbd", key.toUpperCase()), word("span", label));
+      button.onclick = () => {
+        // Else the next space bar would press it again.
+        button.blur();
+        press(name);
+      };
+      return button;
+    }),
+  );
+}
+
+let armedUntil = 0;
+
+function showButtons() {
+  for (const button of document.querySelectorAll("#buttons button")) {
+    const { action } = button.dataset;
+    const isOther = action === "startPostgres" && state.postgresRuns ||
+      action === "stopPostgres" && !state.postgresRuns;
+    button.hidden = isOther || !state.allowed.includes(action);
+    const busy = state.busy.includes(action);
+    const armed = action === "reset" && Date.now() < armedUntil;
+    button.disabled = gone || busy;
+    button.className = `${KINDS[action]} ${busy ? "busy" : ""} ${armed ? "armed" : ""}`;
+    if (action === "reset") {
+      button.querySelector("span").textContent = armed ? "Press again" : "Reset";
+    }
+  }
+  $("#slider").disabled = gone;
+}
+
+function press(name) {
+  if (gone || !state.allowed.includes(name) || state.busy.includes(name)) return;
+  if (name === "reset" && Date.now() >= armedUntil) {
+    armedUntil = Date.now() + ARMED_MS;
+    setTimeout(showButtons, ARMED_MS + 10);
+    return showButtons();
+  }
+  armedUntil = 0;
+  ask(name);
+}
+
+function ask(name, value) {
+  // Where nobody listens, the banner says so.
+  fetch(`act/${name}`, { method: "POST", body: JSON.stringify({ value }) }).catch(() => {});
+}
+
+/* The rate: steps of about a third, over four decades. */
+
+function ratesUpTo(most) {
+  const steps = [0];
+  for (let decade = 10; decade < most; decade *= 10) {
+    steps.push(...[1, 2, 3, 5, 7].map((step) => step * decade));
+  }
+  return [...steps, most];
+}
+
+function nearest(rate) {
+  return rates.findLastIndex((step) => step <= rate);
+}
+
+let wanted = null;
+let asking = false;
+let lastRate = 1000;
+
+/** While the slider is dragged, only its newest place counts. */
+function setRate(rate) {
+  if (gone || !state.allowed.includes("rate")) return;
+  if (rate > 0) lastRate = rate;
+  wanted = rate;
+  $("#rate output").textContent = `${number(rate)} /s`;
+  if (asking) return;
+  asking = true;
+  setTimeout(() => {
+    asking = false;
+    ask("rate", wanted);
+  }, 120);
+}
+
+$("#slider").oninput = ({ target }) => setRate(rates[Number(target.value)]);
+$("#slider").onchange = ({ target }) => target.blur();
+
+function step(by) {
+  const slider = $("#slider");
+  slider.value = Number(slider.value) + by;
+  setRate(rates[Number(slider.value)]);
+}
+
+const TOOLS = {
+  t: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+  f: () =>
+    document.fullscreenElement
+      ? document.exitFullscreen()
+      : document.documentElement.requestFullscreen(),
+  0: () => setRate(0),
+  " ": () => setRate(state.rate > 0 ? 0 : lastRate),
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || !state) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.target === $("#slider") && key.startsWith("Arrow")) return;
+  const action = actions.find((one) =>
+    one.key === key && !document.querySelector(`[data-action=${one.name}]`)?.hidden
+  );
+  if (!action && !(key in TOOLS)) return;
+  event.preventDefault();
+  if (event.repeat && action) return;
+  if (action) press(action.name);
+  else TOOLS[key]();
+});
+
+$("#theme").onclick = () => TOOLS.t();
+$("#full").onclick = () => TOOLS.f();
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+}
+
+const asked = new URLSearchParams(location.search).get("theme");
+const system = matchMedia("(prefers-color-scheme: dark)");
+setTheme(asked ?? (system.matches ? "dark" : "light"));
+if (!asked) system.onchange = ({ matches }) => setTheme(matches ? "dark" : "light");
+
+/* The chart: at most once a frame. */
+
+function redraw() {
+  if (dirty) return;
+  dirty = true;
+  requestAnimationFrame(() => {
+    dirty = false;
+    const now = gone ? heard : Date.now();
+    drawChart(samples, happenings.filter(({ mark }) => mark !== null), now);
+  });
+}
+addEventListener("resize", redraw);

@@ -1,0 +1,205 @@
+/**
+ * The stage's sinks: processes of their own, so that one can be killed and another takes over.
+ * @module
+ */
+
+import { delay } from "../../core/delay.ts";
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+
+/** What a sink does, for people. */
+export type SinkState = "starting" | "owner" | "standby" | "retrying" | "ended";
+
+/** One sink, as the page shows it. */
+export interface SinkView {
+  /** A, B, … */
+  name: string;
+  pid: number;
+  state: SinkState;
+}
+
+/** A line of a sink's log: one typed event of it, or of its connection to Redis. */
+interface LogLine {
+  /** the event's name, such as `claimed`; "" for a line that is none */
+  event: string;
+  level: string;
+  message: string;
+  /** the other fields of the event */
+  [field: string]: unknown;
+}
+
+/** What a sink has said. */
+export interface SinkEvent extends LogLine {
+  /** the sink's name */
+  sink: string;
+  /** what the sink did before */
+  was: SinkState;
+}
+
+/** Options of {@linkcode Sinks}. */
+export interface SinksOptions {
+  configPath: string | undefined;
+  entity: string;
+  /** REDIS_URL and DATABASE_URL of each */
+  env: Record<string, string>;
+  onEvent: (event: SinkEvent) => void;
+  /** a state has changed */
+  onChange: () => void;
+  /** a sink has ended, though nobody stopped or killed it */
+  onEnded: (sink: SinkView, code: number) => void;
+}
+
+/** A sink that was killed is started again after so long, in ms, and stands by. */
+const BACK_MS = 3000;
+
+/** One process. */
+class Sink {
+  state: SinkState = "starting";
+  /** it was stopped, or killed, on purpose */
+  expected = false;
+  readonly name: string;
+  readonly child: Deno.ChildProcess;
+
+  constructor(name: string, { configPath, entity, env }: SinksOptions) {
+    this.name = name;
+    const config = configPath === undefined ? [] : ["--config", configPath];
+    this.child = new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--allow-all",
+        "--v8-flags=--max-semi-space-size=4",
+        MAIN,
+        "sink",
+        // It ends with this process, however that ends.
+        "--until-eof",
+        ...["--entity", entity, "--log-format", "json"],
+        ...config,
+      ],
+      env: { ...env, NO_COLOR: "1" },
+      stdin: "piped",
+      stdout: "null",
+      stderr: "piped",
+      // Ctrl-C is for the stage, which stops it.
+      detached: true,
+    }).spawn();
+  }
+
+  signal(signal: Deno.Signal): void {
+    this.expected = true;
+    try {
+      this.child.kill(signal);
+    } catch (error) {
+      // It has ended already.
+      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
+
+/** Two sinks side by side, kept alive. */
+export class Sinks implements AsyncDisposable {
+  readonly #options: SinksOptions;
+  readonly #sinks = new Map<string, Sink>();
+  readonly #stop = new AbortController();
+  readonly #watching = new Set<Promise<void>>();
+
+  constructor(options: SinksOptions) {
+    this.#options = options;
+  }
+
+  /** Starts both. */
+  start(): void {
+    for (const name of ["A", "B"]) this.#start(name);
+  }
+
+  /** What each does now. */
+  get view(): SinkView[] {
+    return [...this.#sinks.values()].map(({ name, child, state }) => ({
+      name,
+      pid: child.pid,
+      state,
+    }));
+  }
+
+  /** Kills the owner as a power cut would; where there is none, the other. It comes back by itself. */
+  async kill(): Promise<SinkView | undefined> {
+    const running = [...this.#sinks.values()].filter(({ state }) => state !== "ended");
+    const sink = running.find(({ state }) => state === "owner" || state === "retrying") ??
+      running[0];
+    if (!sink) return undefined;
+    const killed = { name: sink.name, pid: sink.child.pid, state: sink.state };
+    sink.signal("SIGKILL");
+    await sink.child.status;
+    return killed;
+  }
+
+  #start(name: string): void {
+    const sink = new Sink(name, this.#options);
+    this.#sinks.set(name, sink);
+    this.#options.onChange();
+    const watching = this.#watch(sink).finally(() => this.#watching.delete(watching));
+    this.#watching.add(watching);
+  }
+
+  /** Reads its log to its end, and starts it again. */
+  async #watch(sink: Sink): Promise<void> {
+    const read = this.#read(sink);
+    const { code } = await sink.child.status;
+    await read;
+    await sink.child.stdin.close().catch(() => {}); // the pipe is broken
+    sink.state = "ended";
+    this.#options.onChange();
+    if (!sink.expected) {
+      this.#options.onEnded({ name: sink.name, pid: sink.child.pid, state: sink.state }, code);
+    }
+    await delay(BACK_MS, this.#stop.signal);
+    if (!this.#stop.signal.aborted) this.#start(sink.name);
+  }
+
+  async #read(sink: Sink): Promise<void> {
+    let rest = "";
+    for await (const text of sink.child.stderr.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop()!;
+      for (const line of lines) if (line.trim() !== "") this.#take(sink, line);
+    }
+  }
+
+  #take(sink: Sink, line: string): void {
+    const before = sink.state;
+    const event = { ...parsed(line), sink: sink.name, was: before };
+    // One that stands by and cannot ask whether it may own still stands by.
+    if (event.event !== "failed" || before !== "standby") {
+      sink.state = STATES[event.event] ?? before;
+    }
+    this.#options.onEvent(event);
+    if (sink.state !== before) this.#options.onChange();
+  }
+
+  /** Lets each finish its batch. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    for (const sink of this.#sinks.values()) sink.signal("SIGTERM");
+    await Promise.all(this.#watching);
+  }
+}
+
+/** What a sink does after an event. */
+const STATES: Record<string, SinkState> = {
+  claimed: "owner",
+  standby: "standby",
+  lost: "standby",
+  released: "standby",
+  failed: "retrying",
+  recovered: "owner",
+};
+
+function parsed(line: string): LogLine {
+  try {
+    const { event = "", level = "", message = "", ...rest } = JSON.parse(line);
+    return { ...rest, event, level, message };
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { event: "", level: "ERROR", message: line };
+  }
+}

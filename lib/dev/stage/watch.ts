@@ -1,0 +1,184 @@
+/**
+ * The page's figures: read from the streams and the target, at an interval, and kept for a while.
+ * @module
+ */
+
+import type { Config } from "../../config/load.ts";
+import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
+import type { RedisConnection } from "../../redis/connection.ts";
+import { allPartitions } from "../../redis/keys.ts";
+import { readLag } from "../../redis/lag.ts";
+import type { Target } from "../../targets/target.ts";
+
+/** One moment, as the page shows it. Rates are per second since the moment before. */
+export interface StageSample {
+  /** in ms since 1970 */
+  at: number;
+  /** events written and applied since the partitions began */
+  written: number;
+  applied: number;
+  /** events that the target is behind */
+  lag: number;
+  /** age of the oldest of them, in seconds */
+  lagSeconds: number;
+  /** events in the dead letter */
+  parked: number;
+  writtenPerSecond: number;
+  appliedPerSecond: number;
+  /** from the write call to the row being visible, in ms; null while nothing is applied */
+  freshnessP50Ms: number | null;
+  freshnessP99Ms: number | null;
+}
+
+/** Whether the servers answer. */
+export interface Reachable {
+  redis: boolean;
+  target: boolean;
+}
+
+/** Options of {@linkcode Watch}. */
+export interface WatchOptions {
+  redis: RedisConnection;
+  target: Target;
+  config: Config;
+  entity: string;
+  /** called with each moment, and with the figures behind it; without one where Redis does not answer */
+  onSample: (sample: StageSample | null, reachable: Reachable, figures: Figures | null) => void;
+}
+
+const INTERVAL_MS = 500;
+/** Five minutes. */
+const MAX_SAMPLES = 600;
+/** After so long without a new freshness, in ms, a sink applies nothing. */
+const FRESHNESS_MAX_AGE_MS = 3000;
+
+const NOTHING_APPLIED = { freshnessP50Ms: null, freshnessP99Ms: null };
+
+/** Reads the figures until it is stopped. */
+export class Watch implements AsyncDisposable {
+  readonly #options: WatchOptions;
+  #samples: StageSample[] = [];
+  #figures: Figures | null = null;
+  #reachable: Reachable = { redis: true, target: true };
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #reading: Promise<void> = Promise.resolve();
+  #stopped = false;
+  #generation = 0;
+
+  constructor(options: WatchOptions) {
+    this.#options = options;
+  }
+
+  /** The moments that are kept, the oldest first. */
+  get samples(): readonly StageSample[] {
+    return this.#samples;
+  }
+
+  get reachable(): Reachable {
+    return this.#reachable;
+  }
+
+  /** Reads now, and then at the interval. */
+  start(): void {
+    this.#reading = this.#read().finally(() => {
+      if (!this.#stopped) this.#timer = setTimeout(() => this.start(), INTERVAL_MS);
+    });
+  }
+
+  /** Forgets everything: what is read from now on counts anew. */
+  clear(): void {
+    this.#samples = [];
+    this.#figures = null;
+    this.#generation++;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#reading;
+    clearTimeout(this.#timer);
+  }
+
+  /** Never rejects: a server that does not answer is what the page shows. */
+  async #read(): Promise<void> {
+    const generation = this.#generation;
+    const reachable = { redis: true, target: true };
+    let sample: StageSample | null = null;
+    let figures: Figures | null = null;
+    try {
+      figures = await this.#readFigures(reachable);
+      const freshness = reachable.target ? await this.#freshness() : NOTHING_APPLIED;
+      if (generation !== this.#generation) return;
+      if (figures) sample = this.#add(figures, freshness);
+    } catch {
+      reachable.redis = false;
+    }
+    this.#reachable = reachable;
+    this.#options.onSample(sample, reachable, figures);
+  }
+
+  /** While the target is away its offset stands still, so the lag can be told from the stream alone. */
+  async #readFigures(reachable: Reachable): Promise<Figures | null> {
+    const { redis, target, config, entity } = this.#options;
+    try {
+      return this.#figures = await readFigures(redis, target, config, entity);
+    } catch {
+      await redis.ping();
+      reachable.target = false;
+    }
+    const known = this.#figures;
+    if (known === null) return null;
+    const lags = await readLag(redis, known.partitions);
+    const partitions = known.partitions.map((partition, index) => {
+      const { events, seconds } = lags[index]!;
+      return {
+        ...partition,
+        lag: events,
+        lagSeconds: seconds,
+        written: partition.applied + events,
+      };
+    });
+    return { at: Date.now(), partitions, ...sumOf(partitions) };
+  }
+
+  /** Of the slowest partition; null where no sink has applied anything lately. */
+  async #freshness(): Promise<Pick<StageSample, "freshnessP50Ms" | "freshnessP99Ms">> {
+    const { redis, config, entity } = this.#options;
+    const gauges = await Promise.all(
+      allPartitions(config, entity).map((keys) =>
+        redis.hmget(keys.gauges, "at", "freshness_p50_ms", "freshness_p99_ms")
+      ),
+    );
+    const recent = gauges.filter(([at, p50, p99]) =>
+      p50 && p99 && Date.now() - Number(at) <= FRESHNESS_MAX_AGE_MS
+    );
+    const largest = (index: 1 | 2) =>
+      recent.length === 0 ? null : Math.max(...recent.map((one) => Number(one[index])));
+    return { freshnessP50Ms: largest(1), freshnessP99Ms: largest(2) };
+  }
+
+  #add(
+    { at, written, applied, lag, lagSeconds, parked }: Figures,
+    freshness: Pick<StageSample, "freshnessP50Ms" | "freshnessP99Ms">,
+  ): StageSample {
+    const before = this.#samples.at(-1);
+    const seconds = before ? (at - before.at) / 1000 : 0;
+    // A stream that was emptied begins again: nothing is written backwards.
+    const rate = (now: number, then: number) =>
+      seconds > 0 ? Math.max(0, (now - then) / seconds) : 0;
+    const sample = {
+      at,
+      written,
+      applied,
+      lag,
+      lagSeconds,
+      parked,
+      writtenPerSecond: before ? rate(written, before.written) : 0,
+      appliedPerSecond: before ? rate(applied, before.applied) : 0,
+      ...freshness,
+    };
+    this.#samples.push(sample);
+    if (this.#samples.length > MAX_SAMPLES) this.#samples.shift();
+    return sample;
+  }
+}
