@@ -129,6 +129,7 @@ export class PostgresDeadLetters implements DeadLetters {
                 d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
                 count(*) OVER same AS events,
                 min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
+                min(d.id) OVER same AS first_id,
                 -- Those that only wait behind another have no code; the one that was tried says why.
                 first_value(d.sqlstate) OVER tried AS sqlstate,
                 first_value(d.reason) OVER tried AS reason,
@@ -138,7 +139,7 @@ export class PostgresDeadLetters implements DeadLetters {
          WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
                 tried AS (same ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
           ORDER BY d.stream, d.state, ${ONE_DOCUMENT}, ${NEWEST_FIRST}
-       ) AS documents ORDER BY first_at, id`,
+       ) AS documents ORDER BY first_at, first_id`,
       [entity, state],
     );
     for await (const rows of all) {

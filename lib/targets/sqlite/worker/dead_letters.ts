@@ -73,6 +73,7 @@ export function openList(db: Database, entity: string, state: DeadLetterState | 
               row_number() OVER (same ORDER BY ${NEWEST_FIRST}) AS place,
               count(*) OVER same AS events,
               min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
+              min(d.id) OVER same AS first_id,
               -- Those that only wait behind another have no code; the one that was tried says why.
               first_value(d.sqlstate) OVER tried AS sqlstate,
               first_value(d.reason) OVER tried AS reason,
@@ -82,7 +83,7 @@ export function openList(db: Database, entity: string, state: DeadLetterState | 
        WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
               tried AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}
                         ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
-     ) WHERE place = 1 ORDER BY first_at, id`,
+     ) WHERE place = 1 ORDER BY first_at, first_id`,
     entity,
     state,
   );
