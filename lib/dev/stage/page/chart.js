@@ -15,7 +15,7 @@ const MARGIN_RIGHT = 14;
 const MARK_ROWS = 3;
 
 const COLOURS = {
-  break: "var(--freshness)",
+  break: "var(--warn)",
   mend: "var(--good)",
   note: "var(--soft)",
   wrong: "var(--bad)",

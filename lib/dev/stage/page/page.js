@@ -118,7 +118,7 @@ function showFigures() {
   const oldest = now.lag === 0
     ? "nothing waits"
     : `the oldest waits ${now.lagSeconds.toFixed(1)} s`;
-  tile("lag", number(now.lag), now.lag === 1 ? "event" : "events", oldest);
+  tile("lag", number(now.lag), "", oldest);
   const { freshnessP50Ms: p50, freshnessP99Ms: p99 } = now;
   if (p99 === null) tile("freshness", "–", "", "nothing is applied now");
   else {
