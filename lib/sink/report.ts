@@ -213,6 +213,7 @@ export class PartitionReport {
 
   /** Shows people, by way of Redis, the state of this partition. */
   #show(): void {
+    if (this.#owns === false) return; // its owner does
     this.#counters.gauge(this.#gauges, () => ({
       ...this.#freshness.quantiles(),
       at: this.#appliedAt,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  connectPostgres,
   connectRedis,
   consumePeriodically,
   insertDocument,
@@ -9,6 +10,7 @@ import {
   type SinkEvents,
   updateDocument,
 } from "writebehind";
+import { partitionKeys } from "writebehind/redis/keys.ts";
 import { drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
@@ -65,6 +67,27 @@ Deno.test("the events of a sink", (t) =>
       await waitFor(() => second.of("claimed").length === 1, { what: "the takeover" });
       await second.sink.stop();
       assert.deepEqual(second.names(), ["standby", "claimed", "released"]);
+    },
+
+    "a standby that fails does not speak for the owner": async (pipeline) => {
+      const { redis, config } = pipeline;
+      const first = started(pipeline);
+      const { gauges } = partitionKeys(config, "session", 0);
+      await waitFor(async () => (await redis.hget(gauges, "state")) === "owner", {
+        what: "the owner's state",
+      });
+      await using other = await connectRedis(config);
+      const pool = await connectPostgres(config);
+      const second = started({ ...pipeline, redis: other, pool });
+      await waitFor(() => second.of("standby").length === 1, { what: "the other to stand by" });
+      pool.connect = () => Promise.reject(new Error("away"));
+      pool.query = () => Promise.reject(new Error("away"));
+      await waitFor(() => second.of("failed").length > 0, { what: "its failure" });
+      await second.sink.stop(); // which sends what it has to say
+      const { state, owner } = await redis.hgetall(gauges);
+      assert.deepEqual([state, owner], ["owner", first.sink.process]);
+      await first.sink.stop();
+      await pool.end();
     },
 
     "lost, where another sink takes the partition of one that was away": async (pipeline) => {
