@@ -15,7 +15,7 @@ import { checkShape } from "../redis/shape.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { coalesce } from "../sink/coalesce.ts";
 import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
-import { refusedRows } from "../sink/poison.ts";
+import { refusedRows, rowsWith } from "../sink/poison.ts";
 import { harmlessRowsGo } from "../targets/common.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -148,11 +148,6 @@ const SWALLOWED: Refusal = {
   reason: "the table did not refuse the row, and does not hold it: a trigger swallows it",
 };
 
-const without = ({ upserts, removals }: BatchRows, refused: Map<string, Refusal>): BatchRows => ({
-  upserts: upserts.filter(({ key }) => !refused.has(key)),
-  removals: removals.filter(({ key }) => !refused.has(key)),
-});
-
 /** Replays one chunk of documents. What is parked is read again, under the lock. */
 class Replay {
   #redis: RedisConnection;
@@ -196,7 +191,8 @@ class Replay {
       const items = left.flatMap((queue) => queue.map(({ event }) => event));
       const batch = await coalesce(items, (ids) => this.#documents(ids));
       const refused = await refusedRows<Refusal>(batch, (rows) => this.#write(rows));
-      for (const id of await this.#held.swallowed(without(batch, refused))) {
+      const accepted = rowsWith(batch, (key) => !refused.has(key));
+      for (const id of await this.#held.swallowed(accepted)) {
         refused.set(Buffer.from(id).toString("latin1"), SWALLOWED);
       }
       const written = new Set([...batch.upserts, ...batch.removals].map(({ key }) => key));

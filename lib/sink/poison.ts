@@ -132,7 +132,11 @@ export class Poison {
 
 const countOf = ({ upserts, removals }: BatchRows) => upserts.length + removals.length;
 
-const rowsWith = ({ upserts, removals }: BatchRows, wanted: (key: string) => boolean) => ({
+/** Those of the rows whose keys are wanted. */
+export const rowsWith = (
+  { upserts, removals }: BatchRows,
+  wanted: (key: string) => boolean,
+): BatchRows => ({
   upserts: upserts.filter(({ key }) => wanted(key)),
   removals: removals.filter(({ key }) => wanted(key)),
 });

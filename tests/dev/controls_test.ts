@@ -10,9 +10,6 @@ import { waitFor } from "../support/servers.ts";
 Deno.test({
   name: "controls in an output cell, in a browser: a burst is written, PostgreSQL is left alone",
   ignore: browserPath === undefined,
-  // The page's figures travel in streams that end with the browser.
-  sanitizeResources: false,
-  sanitizeOps: false,
   async fn() {
     await using pipeline = await testPipeline();
     const { redis, pool, config } = pipeline;

@@ -7,29 +7,19 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type Config, insertDocument, updateDocument, verify } from "writebehind";
 import { killSink, startSink } from "../faults/sinks.ts";
+import { freePort } from "writebehind/dev/servers/processes.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
+import { isInstalled } from "../support/programs.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 
 const MODES = ["session", "transaction"] as const;
-
-/** It is no part of the project: where there is none, this file says so by ignoring its tests. */
-const PROGRAM = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
-  .find((path) => {
-    try {
-      return Deno.statSync(path).isFile;
-    } catch {
-      return false;
-    }
-  });
 
 /** A PgBouncer in front of the pipeline's PostgreSQL; ended at the end of the scope. */
 async function pgbouncer({ config }: Pipeline, mode: typeof MODES[number]) {
   const { host, port, user, password, database } = config.postgresql;
   const dir = testFolder("pgbouncer");
   await Deno.mkdir(dir);
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const own = (listener.addr as Deno.NetAddr).port;
-  listener.close();
+  const own = freePort();
   await Deno.writeTextFile(join(dir, "users.txt"), `"${user}" "${password}"\n`);
   await Deno.writeTextFile(
     join(dir, "pgbouncer.ini"),
@@ -52,7 +42,7 @@ ignore_startup_parameters = extra_float_digits
     await Deno.chown(dir, uid, gid!);
     for await (const { name } of Deno.readDir(dir)) await Deno.chown(join(dir, name), uid, gid!);
   }
-  const child = new Deno.Command(PROGRAM!, {
+  const child = new Deno.Command("pgbouncer", {
     args: [join(dir, "pgbouncer.ini")],
     cwd: dir,
     uid,
@@ -90,7 +80,7 @@ async function offsetReaches({ pool }: Pipeline, events: number) {
 
 for (const mode of MODES) {
   const name = `behind PgBouncer, a session a ${mode === "session" ? "client" : mode}`;
-  Deno.test({ name, ignore: PROGRAM === undefined }, async () => {
+  Deno.test({ name, ignore: !isInstalled("pgbouncer") }, async () => {
     await using pipeline = await testPipeline();
     const { redis, config } = pipeline;
     await using pooler = await pgbouncer(pipeline, mode);

@@ -4,7 +4,8 @@ import { connectPostgres, insertDocument, RedisWriteBehind } from "writebehind";
 import { type MetricsServer, serveMetrics } from "writebehind/metrics/prometheus.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
-import { isInstalled, promtool, seriesOf } from "../support/prometheus.ts";
+import { isInstalled } from "../support/programs.ts";
+import { promtool, seriesOf } from "../support/prometheus.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { waitFor } from "../support/servers.ts";
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { parse, stringify } from "yaml";
-import { isInstalled, promtool } from "../support/prometheus.ts";
+import { isInstalled } from "../support/programs.ts";
+import { promtool } from "../support/prometheus.ts";
 import { testFolder } from "../support/servers.ts";
 
 const RULES = join(CHECKOUT, "ops/prometheus/alerts.yml");

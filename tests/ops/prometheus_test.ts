@@ -3,7 +3,8 @@ import { insertDocument } from "writebehind";
 import { dashboards } from "writebehind/dev/grafana/dashboards.ts";
 import { testPipeline } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
-import { isInstalled, type RunningPrometheus, startPrometheus } from "../support/prometheus.ts";
+import { isInstalled } from "../support/programs.ts";
+import { type RunningPrometheus, startPrometheus } from "../support/prometheus.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** A panel of a dashboard, as Grafana reads it. */

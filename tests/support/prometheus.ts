@@ -7,17 +7,6 @@ import { testFolder, waitFor } from "./servers.ts";
 
 const OPS = join(CHECKOUT, "ops/prometheus");
 
-/** Whether a program can be started. A test that needs one that is missing is skipped, and named at the end of a run. */
-export function isInstalled(program: "prometheus" | "promtool"): boolean {
-  try {
-    return new Deno.Command(program, { args: ["--version"], stdout: "null", stderr: "null" })
-      .outputSync().success;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
 /**
  * Runs promtool.
  * @param input its standard input
