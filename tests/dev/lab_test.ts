@@ -50,9 +50,11 @@ Deno.test({
       if (shot) await page.screenshot({ path: shot });
     } finally {
       await browser.close();
+      // Also where something failed: JupyterLab would stay behind a command that is killed, and keep its output open.
+      lab.kill("SIGINT");
+      await lab.status;
     }
     assert.deepEqual(await notebooks(), before);
-    lab.kill("SIGINT");
     const { code } = await lab.status;
     assert([0, 130].includes(code), lab.output());
   },
