@@ -34,13 +34,17 @@ Deno.test({
       await page.getByText("Deno | Idle").waitFor({ timeout: 30_000 });
       await page.getByRole("menuitem", { name: "Run", exact: true }).click();
       await page.locator('[data-command="runmenu:run-all"]').click();
-      const chart = page.locator('.jp-OutputArea-output figure:has-text("Flow and lag")').first();
-      await chart.waitFor({ timeout: 60_000 });
-      const before = await chart.innerHTML();
-      await waitFor(async () => await chart.innerHTML() !== before, {
-        what: "the chart to move",
-        deadlineMs: 30_000,
-      });
+      const charts = page.locator('.jp-OutputArea-output figure:has-text("Flow and lag")');
+      await charts.first().waitFor({ timeout: 60_000 });
+      // The newest: those above stand still once a cell below has its own.
+      let seen = { count: 0, html: "" };
+      await waitFor(async () => {
+        const count = await charts.count();
+        const html = await charts.nth(count - 1).innerHTML();
+        const moved = count === seen.count && html !== seen.html;
+        seen = { count, html };
+        return moved;
+      }, { what: "the chart to move", deadlineMs: 30_000 });
       await page.getByText(/stopped \[/).waitFor({ timeout: 90_000 });
       const errors = page.locator(
         '.jp-OutputArea-output[data-mime-type*="stderr"], .jp-RenderedText .ansi-red-fg',
