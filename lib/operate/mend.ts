@@ -7,13 +7,13 @@
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
-import { forwardScript, mendScript, runScript } from "../redis/scripts/mod.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { mendScript, runScript } from "../redis/scripts/mod.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
-import { resend } from "../sink/rewind.ts";
+import { forward, isFar, resend } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
@@ -73,7 +73,7 @@ export async function mendStreams(
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
-    if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) {
+    if (!isFar(await lastGeneratedId(redis, stream))) {
       // The stream was removed since a sink has looked, or a mending was stopped half way.
       if (!dryRun) await noteLastId(redis, keys);
       continue;
@@ -89,10 +89,13 @@ export async function mendStreams(
         }
       }
       if (dryRun) break;
+      const [seconds] = await redis.time();
       const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
-      await moveBack(redis, opened, keys, kept);
-      // A sink that was just rewinding to such an offset has moved the stream there again.
-      if (compareStreamIds(await lastGeneratedId(redis, stream), LAST_STREAM_ID) <= 0) break;
+      // A stream that is empty begins anew at the present time, of which no event may be passed.
+      const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;
+      await moveBack(redis, opened, keys, begin);
+      // Another program has written such an entry again.
+      if (!isFar(await lastGeneratedId(redis, stream))) break;
       if (attempt === ATTEMPTS) throw goesOn(stream);
     }
     report.resent += named.size;
@@ -103,20 +106,17 @@ export async function mendStreams(
   return report;
 }
 
-/** Moves the offset back before such entries. A batch under way ends with it, also one that would move it there. */
+/** Moves an offset at such an entry back to where the stream begins. A batch under way ends with it, also one that would move it there. */
 async function moveBack(
   redis: RedisConnection,
   { offsets, ownership }: Target,
   keys: PartitionKeys,
-  kept: string,
+  begin: string,
 ): Promise<void> {
-  let offset = await offsets.offset(keys);
-  if (compareStreamIds(offset, LAST_STREAM_ID) > 0) {
-    const [seconds] = await redis.time();
-    offset = kept === "0-0" ? `${Number(seconds) * 1000}-0` : kept;
-  }
-  await ownership.moveOffset(keys, offset);
-  await runScript(redis, forwardScript, [keys.stream], [offset, CONSUMER_GROUP]);
+  const offset = await offsets.offset(keys);
+  const before = isFar(offset) ? begin : offset;
+  await ownership.moveOffset(keys, before);
+  await forward(redis, keys, before);
 }
 
 /** Puts a copy of the stream without its far entries in its place; returns the last id that it has. */

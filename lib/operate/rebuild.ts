@@ -9,12 +9,11 @@ import { encoded, restore } from "../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, byPartition, CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
-import { forwardScript, runScript } from "../redis/scripts/mod.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { checkBelonging } from "../sink/belonging.ts";
-import { hasWitness } from "../sink/rewind.ts";
+import { forward, hasWitness } from "../sink/rewind.ts";
 
 /** What a rebuild did, in documents. */
 export interface RebuildReport {
@@ -143,7 +142,7 @@ async function prepare(
   if (await redis.xlen(stream) > 0 && !await hasWitness(redis, keys, witness)) {
     throw refuse("the stream has gone back; start a sink, which rewinds it, and run this again");
   }
-  if (offset !== "0-0") await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+  if (offset !== "0-0") await forward(redis, keys, offset);
 }
 
 async function restorePage(

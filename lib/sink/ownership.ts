@@ -10,14 +10,20 @@ import { asError } from "../core/events.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
-import { type Claim, OwnershipLostError, type Target } from "../targets/target.ts";
+import {
+  type Claim,
+  OwnershipLostError,
+  ParkedChangedError,
+  type Target,
+} from "../targets/target.ts";
 import { identify } from "./belonging.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
-import { hasWitness, rewind } from "./rewind.ts";
+import { hasWitness, isFar, rewind } from "./rewind.ts";
 import { Trimmer } from "./trimmer.ts";
 
 /** How often a standby looks whether its partition is free, in ms. */
@@ -114,6 +120,7 @@ export class PartitionOwnership {
     this.#claim = claim;
     this.#renewedAt = Date.now();
     this.#problem = null;
+    await this.#moveBack(redis, claim);
     if (claim.madeAnew.length > 0) this.#report.madeAnew(claim.madeAnew);
     const { doubts, note } = await identify(redis, this.#target, this.#config, claim);
     for (const reason of doubts) this.#report.doubted(reason);
@@ -126,6 +133,21 @@ export class PartitionOwnership {
     this.#report.claimed(claim);
     await failpoint?.("begun");
     return { claim, trimmer };
+  }
+
+  /**
+   * An offset at an id that no version can hold, of a stream that was mended or emptied since, passes all that comes:
+   * it is moved back to the stream's begin. What was applied before is applied again, in order, which changes nothing.
+   */
+  async #moveBack(redis: RedisConnection, claim: Claim): Promise<void> {
+    const { keys, offset } = claim;
+    if (!isFar(offset) || isFar(await lastGeneratedId(redis, keys.stream))) return;
+    const reason =
+      `the offset of ${keys.stream} was moved back from ${offset}, which no version can hold`;
+    await this.#target.identities.doubt(claim, reason, { keepWitness: false });
+    this.#report.doubted(reason);
+    await this.#target.ownership.moveOffset(keys, "0-0");
+    throw new ParkedChangedError(reason);
   }
 
   /** The stream has gone back: reports it, and resends what the target may not have. */

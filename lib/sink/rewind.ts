@@ -7,6 +7,7 @@
  * @module
  */
 
+import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
@@ -25,6 +26,24 @@ export async function hasWitness(
   return (await redis.xrange(stream, witness, witness)).length > 0;
 }
 
+/** Whether an id is past what a version can hold: then no event of ours can have it, or come after it. */
+export function isFar(id: string): boolean {
+  return compareStreamIds(id, LAST_STREAM_ID) > 0;
+}
+
+/**
+ * Moves a stream's last id up to an offset, so that new ids begin above it. Not to one that no version can hold: the
+ * stream may be mended just now, and events would get such ids again. A sink moves that offset back.
+ */
+export async function forward(
+  redis: RedisConnection,
+  { stream }: PartitionKeys,
+  offset: string,
+): Promise<void> {
+  if (isFar(offset)) return;
+  await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+}
+
 /**
  * Rewinds a stream that has gone back. It only appends, so it may be stopped and run again.
  * @param offset the last stream id that the target holds
@@ -36,7 +55,8 @@ export async function rewind(
   offset: string,
 ): Promise<number> {
   const { stream } = keys;
-  await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+  await forward(redis, keys, offset);
+  if (isFar(offset)) return 0; // what is resent would get such an id as well
   let after = "-";
   let sent = 0;
   for (;;) {

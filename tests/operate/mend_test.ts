@@ -6,10 +6,13 @@ import {
   DocumentError,
   insertDocument,
   mendStreams,
+  readStatus,
   updateDocument,
 } from "writebehind";
 import { waitFor } from "../support/servers.ts";
-import { assertEqual, type Pipeline, withPipeline } from "../support/pipeline.ts";
+import { assertEqual, drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
+import { targetOf } from "../../lib/targets/open.ts";
+import type { Identities } from "../../lib/targets/target.ts";
 
 const FAR = ["9000000000000-0", "18446744073709551615-18446744073709551615"];
 
@@ -18,6 +21,16 @@ async function keysOf({ redis }: Pipeline) {
   await redis.counters.flush();
   const keys = (await redis.keys("*")).filter((key) => !/^(metrics|log):/.test(key)).sort();
   return await Promise.all(keys.map(async (key) => [key, await redis.dumpBuffer(key)]));
+}
+
+/** The same with other members. */
+function overriding<T extends object>(object: T, members: Partial<T>): T {
+  return new Proxy(object, {
+    get(of, name) {
+      const value = Reflect.get(name in members ? members : of, name);
+      return typeof value === "function" ? value.bind(of) : value;
+    },
+  });
 }
 
 Deno.test("entries with ids that no version can hold", (t) =>
@@ -118,6 +131,52 @@ Deno.test("an entry with such an id that was removed by XDEL", (t) => {
       await using _sink = consumePeriodically(redis, pool, config, "session");
       await noted(pipeline);
       await refusedThenMended(pipeline);
+    },
+    "a sink that was just rewinding to such an offset does not move the mended stream there":
+      async (
+        pipeline,
+      ) => {
+        const { redis, pool, config } = pipeline;
+        await begin(pipeline);
+        await redis.xadd("stream:session", FAR[0]!, "doc_id", "a", "event_type", "update");
+        await drain(pipeline);
+        await redis.xdel("stream:session", FAR[0]!);
+        const target = targetOf(pool, config);
+        const mended = Promise.withResolvers<void>();
+        // A sink reads it when it has claimed, and before it rewinds.
+        const read: Identities["read"] = async (keys, streams) => {
+          const belonging = await target.identities.read(keys, streams);
+          if (first) {
+            first = false;
+            await mendStreams(redis, pool, config, "session");
+            await insertDocument(redis, config, "session", {}, "late");
+            mended.resolve();
+          }
+          return belonging;
+        };
+        let first = true;
+        const hooked = overriding(target, { identities: overriding(target.identities, { read }) });
+        await using _sink = consumePeriodically(redis, hooked, config, "session");
+        await mended.promise;
+        await caughtUp(redis, pool, config, "session");
+        await updateDocument(redis, config, "session", "b", { n: 1 });
+        await caughtUp(redis, pool, config, "session");
+        await assertEqual(pipeline);
+      },
+    "an offset at such an id of a stream that was emptied since is moved back, and said": async (
+      pipeline,
+    ) => {
+      const { redis, pool, config } = pipeline;
+      await begin(pipeline);
+      await redis.xadd("stream:session", FAR[0]!, "doc_id", "a", "event_type", "update");
+      await drain(pipeline);
+      await redis.del("stream:session");
+      await drain(pipeline);
+      await insertDocument(redis, config, "session", {}, "late");
+      await drain(pipeline);
+      await assertEqual(pipeline);
+      const [partition] = await readStatus(redis, pool, config, "session");
+      assert.match(partition!.doubts.join(), /moved back from 9000000000000-0/);
     },
     "a stream that was removed since is free again": async (pipeline) => {
       const { redis, pool, config } = pipeline;
