@@ -68,17 +68,26 @@ Deno.test({
   },
 });
 
-Deno.test("who does not know the path is told nothing, and a verify that fails says why", async () => {
+Deno.test("clicks at once share a verify, who does not know the path is told nothing, and a verify that fails says why", async () => {
   await using pipeline = await testPipeline();
   const { redis, pool, config } = pipeline;
   const marks = new Marks();
   await using _clicks = verifyOnClick(redis, pool, config, "session", marks);
+  const ask = () => fetch(marks.verifyUrl!, { method: "POST" });
+  const both = await Promise.all([ask(), ask()]);
+  const [one, other] = await Promise.all(both.map((answer) => answer.json()));
+  assert.deepEqual(one, other);
+  assert.match(one.note, /^of 0 documents, verified at \d\d:\d\d:\d\d$/);
+  assert.deepEqual(marks.all.map(({ text, times }) => [text, times]), [["verified: none lost", 1]]);
+  const { verified } = marks;
   const { origin } = new URL(marks.verifyUrl!);
   const answer = await fetch(`${origin}/verify`, { method: "POST" });
   assert.deepEqual([answer.status, await answer.text()], [404, "not here\n"]);
   await pool.query("DROP TABLE sessions");
-  const failed = await fetch(marks.verifyUrl!, { method: "POST" });
+  const failed = await ask();
   assert.equal(failed.status, 503);
   assert.match(await failed.text(), /sessions/);
   assert.equal(marks.verifying, false);
+  assert.equal(marks.all.at(-1)!.text, "verify failed");
+  assert.equal(marks.verified, verified, "the last figure stands with its time");
 });
