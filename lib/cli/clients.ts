@@ -15,7 +15,8 @@ interface Client {
 
 /** Where redis-cli is to go; a socket's path stands in the place of a host. */
 export function redisClient({ redis }: Config, program: string): Client {
-  const { host, port, db, username, password, tls, tls_ca_file } = redis;
+  const { host, port, db, username, password, tls } = redis;
+  const { tls_ca_file, tls_cert_file, tls_key_file } = redis;
   return {
     program,
     args: [
@@ -24,6 +25,8 @@ export function redisClient({ redis }: Config, program: string): Client {
       ...(username === null ? [] : ["--user", username]),
       ...(tls ? ["--tls"] : []),
       ...(tls && tls_ca_file !== null ? ["--cacert", tls_ca_file] : []),
+      ...(tls && tls_cert_file !== null ? ["--cert", tls_cert_file] : []),
+      ...(tls && tls_key_file !== null ? ["--key", tls_key_file] : []),
     ],
     env: password === null ? {} : { REDISCLI_AUTH: password },
   };
@@ -31,7 +34,8 @@ export function redisClient({ redis }: Config, program: string): Client {
 
 /** Where psql is to go, in libpq's variables. */
 export function postgresClient({ postgresql }: Config, program: string): Client {
-  const { host, port, database, user, password, ssl, sslrootcert, options } = postgresql;
+  const { host, port, database, user, password, ssl, options } = postgresql;
+  const { sslrootcert, sslcert, sslkey } = postgresql;
   const mode = ssl === true ? "verify-full" : ssl === false ? "disable" : ssl;
   return {
     program,
@@ -44,6 +48,8 @@ export function postgresClient({ postgresql }: Config, program: string): Client 
       PGSSLMODE: mode,
       ...(password === null ? {} : { PGPASSWORD: password }),
       ...(sslrootcert === null ? {} : { PGSSLROOTCERT: sslrootcert }),
+      ...(sslcert === null ? {} : { PGSSLCERT: sslcert }),
+      ...(sslkey === null ? {} : { PGSSLKEY: sslkey }),
       ...(options ? { PGOPTIONS: options } : {}),
     },
   };

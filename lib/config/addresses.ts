@@ -13,11 +13,16 @@ import type { Config } from "./config.ts";
 /** Where a Redis is: keys of the section `redis`. */
 export type RedisAddress =
   & Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">
-  & Partial<Pick<Config["redis"], "tls_ca_file">>;
+  & Partial<Pick<Config["redis"], "tls_ca_file" | "tls_cert_file" | "tls_key_file">>;
 /** Where a database is: keys of the section `postgresql`; keys that the address does not name are absent. */
 export type DatabaseAddress =
   & Pick<Config["postgresql"], "host" | "port" | "database" | "user" | "password" | "ssl">
-  & Partial<Pick<Config["postgresql"], "sslrootcert" | "options" | "application_name">>;
+  & Partial<
+    Pick<
+      Config["postgresql"],
+      "sslrootcert" | "sslcert" | "sslkey" | "options" | "application_name"
+    >
+  >;
 
 /**
  * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path).
@@ -28,12 +33,16 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   const url = partsOf(name, text, ["redis", "rediss", "unix"]);
   const given = parametersOf(name, url, [
     ...["db", "username", "user", "password", "host", "port"],
-    "ssl_ca_certs", // redis-py's word for it
+    ...Object.values(REDIS_FILES),
   ]);
-  const tls_ca_file = given.get("ssl_ca_certs");
-  if (tls_ca_file !== undefined && url.scheme !== "rediss") {
-    throw new ConfigError(`${name}: ssl_ca_certs is possible only with rediss://, which is TLS`);
+  const files = filesOf(given, REDIS_FILES);
+  const [file] = Object.keys(files) as (keyof typeof REDIS_FILES)[];
+  if (file !== undefined && url.scheme !== "rediss") {
+    throw new ConfigError(
+      `${name}: ${REDIS_FILES[file]} is possible only with rediss://, which is TLS`,
+    );
   }
+  checkPair(name, files.tls_cert_file, files.tls_key_file, "ssl_certfile", "ssl_keyfile");
   const socket = url.scheme === "unix";
   if (socket && `${url.host}${url.port}` !== "") {
     throw noAddress(name, "unix://", "a socket has a path, and neither host nor port");
@@ -48,8 +57,50 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
     username: given.get("username") ?? given.get("user") ?? orNull(url.user),
     password: given.get("password") ?? orNull(url.password),
     tls: url.scheme === "rediss",
-    ...(tls_ca_file === undefined ? {} : { tls_ca_file }),
+    ...files,
   };
+}
+
+/** The files of TLS, and redis-py's words for them. */
+const REDIS_FILES = {
+  tls_ca_file: "ssl_ca_certs",
+  tls_cert_file: "ssl_certfile",
+  tls_key_file: "ssl_keyfile",
+} as const;
+
+/** The files of TLS, and libpq's words for them. */
+const DATABASE_FILES = {
+  sslrootcert: "sslrootcert",
+  sslcert: "sslcert",
+  sslkey: "sslkey",
+} as const;
+
+/** The files that parameters name, by their keys in the configuration. */
+function filesOf<Key extends string>(
+  given: ReadonlyMap<string, string>,
+  words: Readonly<Record<Key, string>>,
+): Partial<Record<Key, string>> {
+  const files: Partial<Record<Key, string>> = {};
+  for (const key of Object.keys(words) as Key[]) {
+    const file = given.get(words[key]);
+    if (file !== undefined) files[key] = file;
+  }
+  return files;
+}
+
+/** A certificate is of no use without its key, nor a key without its certificate. */
+function checkPair(
+  name: string,
+  certificate: string | undefined,
+  key: string | undefined,
+  ...[ofCertificate, ofKey]: [string, string]
+): void {
+  if ((certificate === undefined) === (key === undefined)) return;
+  throw new ConfigError(
+    certificate === undefined
+      ? `${name}: ${ofKey} needs ${ofCertificate} beside it`
+      : `${name}: ${ofCertificate} needs ${ofKey} beside it`,
+  );
 }
 
 /** The default of `application_name`. */
@@ -71,7 +122,8 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
   const url = partsOf(name, text, ["postgresql", "postgres"]);
   const given = parametersOf(name, url, [
     ...["host", "port", "dbname", "user", "password", "sslmode", "ssl"],
-    ...["sslrootcert", "options", "application_name"],
+    ...Object.values(DATABASE_FILES),
+    ...["options", "application_name"],
   ]);
   const mode = given.get("sslmode") ?? given.get("ssl") ?? "disable";
   const ssl = SSL.get(mode);
@@ -83,10 +135,12 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
         "sslmode=disable, require, verify-ca or verify-full",
     );
   }
-  const sslrootcert = given.get("sslrootcert");
-  if (sslrootcert !== undefined && !given.has("sslmode") && !given.has("ssl")) {
-    throw new ConfigError(`${name}: sslrootcert needs an sslmode beside it, such as verify-full`);
+  const files = filesOf(given, DATABASE_FILES);
+  const [file] = Object.keys(files);
+  if (file !== undefined && !given.has("sslmode") && !given.has("ssl")) {
+    throw new ConfigError(`${name}: ${file} needs an sslmode beside it, such as verify-full`);
   }
+  checkPair(name, files.sslcert, files.sslkey, "sslcert", "sslkey");
   const user = given.get("user") ?? orNull(url.user) ?? "postgres";
   const options = given.get("options");
   const application_name = given.get("application_name");
@@ -97,7 +151,7 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
     user,
     password: given.get("password") ?? orNull(url.password),
     ssl,
-    ...(sslrootcert === undefined ? {} : { sslrootcert }),
+    ...files,
     ...(options === undefined ? {} : { options }),
     ...(application_name === undefined ? {} : { application_name }),
   };
@@ -105,19 +159,19 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
 
 /** The address of a section `redis`, with its password. */
 export function redisUrlOf(address: RedisAddress): string {
-  const { host, port, db, username, password, tls, tls_ca_file = null } = address;
+  const { host, port, db, username, password, tls } = address;
   if (host.startsWith("/")) {
     const given = { username, password, db: db === 0 ? null : String(db) };
     return `unix://${host.split("/").map(encodeURIComponent).join("/")}${parameters(given)}`;
   }
   const place = `${loginOf(username, password)}${bracketed(host)}:${port}`;
-  const trusted = tls ? parameters({ ssl_ca_certs: tls_ca_file }) : "";
-  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}${trusted}`;
+  const files = tls ? parametersFor(address, REDIS_FILES) : {};
+  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}${parameters(files)}`;
 }
 
 /** The address of a section `postgresql`, with its password. */
 export function databaseUrlOf(address: DatabaseAddress): string {
-  const { host, port, database, user, password, ssl, sslrootcert = null } = address;
+  const { host, port, database, user, password, ssl } = address;
   const { options, application_name } = address;
   const mode = ssl === true ? "verify-full" : ssl === false || ssl === "disable" ? null : ssl;
   const socket = host.startsWith("/");
@@ -128,11 +182,20 @@ export function databaseUrlOf(address: DatabaseAddress): string {
     host: socket ? host : null,
     dbname: inQuery ? database : null,
     sslmode: mode,
-    sslrootcert: mode === null ? null : sslrootcert,
+    ...(mode === null ? {} : parametersFor(address, DATABASE_FILES)),
     options: options ?? null,
     application_name: application_name === DEFAULT_NAME ? null : application_name ?? null,
   });
   return `postgresql://${place}/${inQuery ? "" : encodeURIComponent(database)}${given}`;
+}
+
+/** The files of an address as its parameters, the other way round than {@linkcode filesOf}. */
+function parametersFor<Key extends string>(
+  address: Partial<Readonly<Record<NoInfer<Key>, string | null>>>,
+  words: Readonly<Record<Key, string>>,
+): Record<string, string | null> {
+  const keys = Object.keys(words) as Key[];
+  return Object.fromEntries(keys.map((key) => [words[key], address[key] ?? null]));
 }
 
 /** Parameters of an address. `URLSearchParams` would write a space as +, which libpq takes literally. */

@@ -31,6 +31,13 @@ export interface Config {
      * Deno trusts (`DENO_CERT` adds to them). @default {null}
      */
     readonly sslrootcert: string | null;
+    /**
+     * the path of a PEM file with the certificate that is shown to a server which asks for one; it needs `sslkey`, and
+     * counts with TLS only. @default {null}
+     */
+    readonly sslcert: string | null;
+    /** the path of a PEM file with its private key, not encrypted. @default {null} */
+    readonly sslkey: string | null;
     /** for the server, in libpq's form: `-c search_path=app`. @default {null} */
     readonly options: string | null;
     /** by which the server's own views show our connections. @default {"writebehind"} */
@@ -54,6 +61,10 @@ export interface Config {
     readonly tls: boolean;
     /** as `postgresql.sslrootcert`. @default {null} */
     readonly tls_ca_file: string | null;
+    /** as `postgresql.sslcert`. @default {null} */
+    readonly tls_cert_file: string | null;
+    /** as `postgresql.sslkey`. @default {null} */
+    readonly tls_key_file: string | null;
     /** calls that a client may have in flight. @default {1000} */
     readonly max_in_flight: number;
     /** in ms; a connection that is silent for so long is closed. @default {5000} */

@@ -14,8 +14,8 @@ import {
   type PeerCertificate,
   type TLSSocket,
 } from "node:tls";
-import { ConfigError, reasonOf } from "../core/errors.ts";
 import type { Config } from "./config.ts";
+import { certificatesIn, type ClientCertificate, clientCertificate } from "./pem.ts";
 
 /** libpq's modes without those that may go on without TLS. */
 export type SslMode = Exclude<Config["postgresql"]["ssl"], boolean>;
@@ -39,6 +39,8 @@ export interface TrustSettings {
   readonly key: string;
   /** what helps where the certificate is for other names */
   readonly misnamed: string;
+  /** what the client shows to a server that asks for it */
+  readonly own: ClientCertificate | null;
 }
 
 /** Options for `tls.connect`; a socket made with them must be guarded before anything is sent. */
@@ -53,13 +55,14 @@ export interface Trust {
  * @throws {ConfigError} where the file cannot be read, or holds no certificate
  */
 export function trustOf(settings: TrustSettings): Trust {
-  const { host, mode, file, key } = settings;
-  const own = file === null ? null : certificatesIn(file, key);
-  const pins = own?.map((pem) => new X509Certificate(pem).raw) ?? [];
+  const { host, mode, file, key, own } = settings;
+  const trusted = file === null ? null : certificatesIn({ file, named: key });
+  const pins = trusted?.map((pem) => new X509Certificate(pem).raw) ?? [];
   const named = (_: string, certificate: PeerCertificate) => checkServerIdentity(host, certificate);
   return {
     options: {
-      ...(own === null ? {} : { ca: own }),
+      ...(trusted === null ? {} : { ca: trusted }),
+      ...own,
       rejectUnauthorized: false, // the guard rejects
       checkServerIdentity: mode === "verify-full" ? named : () => undefined,
     },
@@ -75,19 +78,29 @@ export function trustOf(settings: TrustSettings): Trust {
 }
 
 /** The trust of the section `redis`. */
-export function redisTrust({ host, tls_ca_file: file }: Config["redis"]): Trust {
+export function redisTrust(
+  { host, tls_ca_file: file, tls_cert_file, tls_key_file }: Config["redis"],
+): Trust {
   const misnamed = "set redis.host to one of them";
-  return trustOf({ host, mode: "verify-full", file, key: "redis.tls_ca_file", misnamed });
+  const own = clientCertificate(
+    { file: tls_cert_file, named: "redis.tls_cert_file" },
+    { file: tls_key_file, named: "redis.tls_key_file" },
+  );
+  return trustOf({ host, mode: "verify-full", file, key: "redis.tls_ca_file", misnamed, own });
 }
 
 /** The trust of the section `postgresql`; `null` without TLS. */
 export function postgresTrust(postgresql: Config["postgresql"]): Trust | null {
-  const { host, sslrootcert } = postgresql;
+  const { host, sslrootcert, sslcert, sslkey } = postgresql;
   const file = sslrootcert === SYSTEM ? null : sslrootcert;
   const mode = sslModeOf(postgresql);
   if (mode === "disable") return null;
   const misnamed = "set postgresql.host to one of them, or postgresql.ssl to verify-ca";
-  return trustOf({ host, mode, file, key: "postgresql.sslrootcert", misnamed });
+  const own = clientCertificate(
+    { file: sslcert, named: "postgresql.sslcert" },
+    { file: sslkey, named: "postgresql.sslkey" },
+  );
+  return trustOf({ host, mode, file, key: "postgresql.sslrootcert", misnamed, own });
 }
 
 /** The server's certificate is not trusted; the message says what to do. */
@@ -138,29 +151,30 @@ function shownName(name: PeerCertificate["issuer"] | undefined): string {
 /** A server may have put anything into its certificate. */
 const clean = (text: string) => text.replaceAll(/\p{Cc}/gu, " ").slice(0, 200);
 
-/** The certificates of a PEM file, each as PEM; keys and comments are left out. */
-function certificatesIn(file: string, key: string): string[] {
-  const refuse = (what: string, cause?: unknown) =>
-    new ConfigError(
-      `${key}: ${what}; expected the path of a PEM file with the certificate of an authority, or of ` +
-        "the server",
-      { cause },
-    );
-  let text: string;
-  try {
-    if (!Deno.statSync(file).isFile) throw new Error("it is no file");
-    text = Deno.readTextFileSync(file);
-  } catch (error) {
-    throw refuse(`cannot read ${file} (${reasonOf(error)})`, error);
+/** The keys of the configuration that name what a client shows. */
+export interface OwnCertificateKeys {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/**
+ * What a server's answer says of the certificate that a client shows, and what to do; `null` where it says nothing of it.
+ * @param reason the alert of TLS, or PostgreSQL's word
+ * @param shown whether there is one
+ */
+export function serversObjection(
+  reason: string,
+  shown: boolean,
+  { certificate, key }: OwnCertificateKeys,
+): string | null {
+  if (/CertificateRequired|requires a valid client certificate/i.test(reason)) {
+    return `the server wants a certificate of its clients: set ${certificate} and ${key}`;
   }
-  const found = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g);
-  if (found === null) throw refuse(`${file} holds no certificate`);
-  try {
-    for (const pem of found) new X509Certificate(pem);
-  } catch (error) {
-    throw refuse(`a certificate in ${file} is damaged (${reasonOf(error)})`, error);
-  }
-  return found;
+  const [, alert] = /fatal alert: ((?:\w*Certificate\w*|UnknownCA|AccessDenied))/.exec(reason) ??
+    [];
+  if (alert === undefined || !shown) return null;
+  return `the server does not take the certificate of ${certificate} (${alert}): name one that is valid, and that an ` +
+    "authority which the server trusts has signed";
 }
 
 /** How long a server may take to show what it speaks, in ms. */

@@ -1,7 +1,7 @@
 /** How messages name a Redis server and what went wrong with it. */
 
 import type { Config } from "../config/load.ts";
-import { answerTo, CertificateError, speaksTls } from "../config/tls.ts";
+import { answerTo, CertificateError, serversObjection, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 
 /** The server's address, without secrets. */
@@ -87,14 +87,15 @@ export function withAddress(error: Error, address: string): Error {
   return new ConnectionError(message, { cause: error });
 }
 
+const OWN = { certificate: "redis.tls_cert_file", key: "redis.tls_key_file" };
+
 /** Says why no connection was made; where the error does not tell, it asks the server whether it speaks TLS. */
 export async function explainConnecting(error: unknown, config: Config): Promise<string> {
   const { host, port, tls } = config.redis;
   const reason = reasonOf(error);
   if (error instanceof CertificateError) return reason;
-  if (/CertificateRequired/i.test(reason)) {
-    return "the server wants a certificate of its clients, which is not possible here: set its tls-auth-clients to no";
-  }
+  const objection = serversObjection(reason, config.redis.tls_cert_file !== null, OWN);
+  if (objection !== null) return objection;
   const explained = explainRedis(error);
   if (explained !== reason || host.startsWith("/")) return explained;
   if (tls && /^[+-]/.test(await answerTo(host, port, "PING\r\n"))) {

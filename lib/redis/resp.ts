@@ -65,7 +65,7 @@ export class RespConnection {
   /**
    * Connects, authenticates and selects the database.
    * @throws {ConnectionError} with the address and the reason
-   * @throws {ConfigError} where `redis.tls_ca_file` is none
+   * @throws {ConfigError} where `redis.tls_ca_file`, `tls_cert_file` or `tls_key_file` is none
    */
   static async open(config: Config): Promise<RespConnection> {
     const { host: hostname, port, tls, username, password, db, command_timeout_ms } = config.redis;

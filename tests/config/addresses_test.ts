@@ -26,6 +26,11 @@ Deno.test("addresses of PostgreSQL, with each parameter", () => {
       sslrootcert: "/a b.pem",
     },
     "postgresql://me:p@h/db?sslmode=verify-full": { ssl: true },
+    "postgresql://me:p@h/db?sslmode=require&sslcert=a.crt&sslkey=%2Fa%20b.key": {
+      ssl: "require",
+      sslcert: "a.crt",
+      sslkey: "/a b.key",
+    },
     "postgresql://me:p@h/db?ssl=true": { ssl: true },
     "postgresql://me:p@h/db?sslmode=disable": {},
     "postgresql://me:p@h/db?options=-c%20search_path%3Dapp": { options: "-c search_path=app" },
@@ -53,6 +58,11 @@ Deno.test("addresses of Redis, with each parameter", () => {
     "redis://h": {},
     "rediss://h:6380": { tls: true, port: 6380 },
     "rediss://h?ssl_ca_certs=a.pem": { tls: true, tls_ca_file: "a.pem" },
+    "rediss://h?ssl_certfile=a.crt&ssl_keyfile=a.key": {
+      tls: true,
+      tls_cert_file: "a.crt",
+      tls_key_file: "a.key",
+    },
     "redis://:p@h/2": { password: "p", db: 2 },
     "redis://me:a%zb@h?db=3": { username: "me", password: "a%zb", db: 3 },
     "redis://h?password=p": { password: "p" },
@@ -110,6 +120,12 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
     [database, "postgresql://me:s3cret@h/db?sslmode=allow", /may go on without TLS; use/],
     [database, "postgresql://me:s3cret@h/db?sslrootcert=a.pem", /needs an sslmode/],
     [redis, "redis://:s3cret@h?ssl_ca_certs=a.pem", /only with rediss:/],
+    [redis, "redis://:s3cret@h?ssl_keyfile=a.pem", /ssl_keyfile is possible only with rediss:/],
+    [redis, "rediss://:s3cret@h?ssl_keyfile=a", /ssl_keyfile needs ssl_certfile beside it/],
+    [redis, "rediss://:s3cret@h?ssl_certfile=a", /ssl_certfile needs ssl_keyfile beside it/],
+    [database, "postgresql://me:s3cret@h/db?ssl=1&sslkey=a", /sslkey needs sslcert beside it/],
+    [database, "postgresql://me:s3cret@h/db?ssl=1&sslcert=a", /sslcert needs sslkey beside it/],
+    [database, "postgresql://me:s3cret@h/db?sslcert=a&sslkey=b", /sslcert needs an sslmode/],
     [database, "postgresql://me:s3cret@h/db?currentSchema=app", /parameter currentSchema/],
     [database, "postgresql://me:s3cret@h/db?port=99999", /port from 1 to 65535/],
     [redis, "redis:/:s3cret@h", /REDIS_URL holds no address/],
@@ -136,11 +152,13 @@ Deno.test("an address that is written is read as the same, and shown without its
   const secret = word.map((text) => `s3cret${text}s3cret`);
   fc.assert(
     fc.property(host, name, word, secret, mode, (host, name, user, password, ssl) => {
-      const file = ssl === false ? {} : { sslrootcert: name };
+      const file = ssl === false ? {} : { sslrootcert: name, sslcert: name, sslkey: user };
       const address = { host, port: 5432, database: name, user, password, ssl, ...file };
       assert.deepEqual(database(databaseUrlOf(address)), address);
       assert(!shown(databaseUrlOf(address)).includes("s3cret"));
-      const other = { host, port: 6379, db: 3, username: user, password, tls: false };
+      const tls = ssl !== false && !host.startsWith("/");
+      const files = tls ? { tls_ca_file: name, tls_cert_file: user, tls_key_file: name } : {};
+      const other = { host, port: 6379, db: 3, username: user, password, tls, ...files };
       assert.deepEqual(redis(redisUrlOf(other)), other);
       assert(!shown(redisUrlOf(other)).includes("s3cret"));
     }),

@@ -14,6 +14,8 @@ Deno.test("config: the original's file loads unchanged", () => {
       password: "redis",
       ssl: false,
       sslrootcert: null,
+      sslcert: null,
+      sslkey: null,
       options: null,
       application_name: "writebehind",
       schema: null,

@@ -11,7 +11,7 @@ import {
 } from "writebehind";
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { RespConnection } from "writebehind/redis/resp.ts";
-import { ACCEPTED, CERTIFICATES, REFUSALS } from "../support/certificates.ts";
+import { ACCEPTED, badPairs, CERTIFICATES, REFUSALS } from "../support/certificates.ts";
 import { fails, SECRET } from "../support/connecting.ts";
 import { rowsOf, testPipeline } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
@@ -128,6 +128,27 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
   await refused(
     { tls_ca_file: CERTIFICATES.authority },
     ConnectionError,
-    "wants a certificate of its clients",
+    "wants a certificate of its clients: set redis.tls_cert_file and redis.tls_key_file",
   );
+  const authority = { tls_ca_file: CERTIFICATES.authority };
+  const showing = (certificate: string | null, key: string | null) => ({
+    ...{ ...authority, tls_cert_file: certificate, tls_key_file: key },
+  });
+  const shown = of(showing(CERTIFICATES.client, CERTIFICATES.client));
+  await using client = await connectRedis(shown);
+  assert.equal(await client.set("a", "2"), "OK");
+  const reader = await RespConnection.open(shown);
+  assert.equal(String(await reader.call(["GET", "a"])), "2");
+  reader.close();
+  await refused(
+    showing(CERTIFICATES.itself, CERTIFICATES.itself),
+    ConnectionError,
+    "does not take the certificate of redis.tls_cert_file (",
+  );
+  const folder = testFolder("pairs");
+  await Deno.mkdir(folder);
+  for (const [certificate, key, words] of badPairs(folder)) {
+    const named = words.replace(/^(CERT|KEY)/, (which) => `redis.tls_${which.toLowerCase()}_file`);
+    await refused(showing(certificate, key), ConfigError, named);
+  }
 });

@@ -7,7 +7,7 @@ import type { TLSSocket } from "node:tls";
 import type { EventEmitter } from "node:events";
 import pg from "pg";
 import type { Config } from "../../config/load.ts";
-import { answerTo, postgresTrust, type Trust } from "../../config/tls.ts";
+import { answerTo, postgresTrust, serversObjection, type Trust } from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
 import { SETTINGS } from "./sessions.ts";
@@ -53,7 +53,7 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
  * older than 16
- * @throws {ConfigError} where `postgresql.sslrootcert` is none
+ * @throws {ConfigError} where `postgresql.sslrootcert`, `sslcert` or `sslkey` is none
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
   const { host, port, database, user, password, options, application_name, schema } =
@@ -118,6 +118,9 @@ async function explainPostgres(error: unknown, config: Config): Promise<string> 
   const { host, port, database, user } = config.postgresql;
   const { code, routine } = error as { code?: string; routine?: string };
   const reason = reasonOf(error);
+  const { sslcert } = config.postgresql;
+  const objection = serversObjection(reason, sslcert !== null, OWN);
+  if (objection !== null) return objection;
   if (code === "ECONNREFUSED") {
     return "connection refused: nothing listens there; start PostgreSQL, or set postgresql.host and " +
       "postgresql.port";
@@ -135,7 +138,10 @@ async function explainPostgres(error: unknown, config: Config): Promise<string> 
     return reason;
   }
   if (code === "28P01" || code === "28000") {
-    return `authentication failed for user ${user}: check postgresql.user and postgresql.password`;
+    const certificate = sslcert === null
+      ? ""
+      : `, and that the certificate of postgresql.sslcert is of ${user}`;
+    return `authentication failed for user ${user}: check postgresql.user and postgresql.password${certificate}`;
   }
   if (code === "3D000") {
     return `there is no database ${database}: create it, or set postgresql.database`;
@@ -145,6 +151,8 @@ async function explainPostgres(error: unknown, config: Config): Promise<string> 
   }
   return reason;
 }
+
+const OWN = { certificate: "postgresql.sslcert", key: "postgresql.sslkey" };
 
 /** Where the server decides by its pg_hba.conf, whatever the language of its messages. */
 const PG_HBA = "ClientAuthentication";

@@ -39,3 +39,5 @@ here="subjectAltName=DNS:localhost,IP:127.0.0.1\n"
 sign server 21200101000000Z "$here" $by
 sign expired 20210101000000Z "$here" $by
 sign elsewhere 21200101000000Z "subjectAltName=DNS:elsewhere.example\n" $by
+# for a client, and a role of that name
+sign client 21200101000000Z "extendedKeyUsage=clientAuth\n" $by
