@@ -122,7 +122,8 @@ export interface Standing {
   /** whether the lease holds now */
   live: boolean;
   /**
-   * seconds until the lease ends, negative after it; `null` where it was given back, or ends with its process, not
+   * seconds until the lease ends, 0 where it has ended before its time, since its owner is gone, and negative after
+   * it; `null` where it was given back, or ends with its process, not
    * with time
    */
   leaseSeconds: number | null;

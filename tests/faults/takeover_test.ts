@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { connectPostgres, consumePeriodically, insertDocument, updateDocument } from "writebehind";
+import {
+  connectPostgres,
+  consumePeriodically,
+  insertDocument,
+  readFigures,
+  readStatus,
+  updateDocument,
+} from "writebehind";
 import { assertEqual, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
 import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
@@ -211,4 +218,56 @@ Deno.test("a lease that was granted while the clock was an hour ahead keeps nobo
   await using sink = consumePeriodically(redis, pool, config, "session");
   await waitFor(async () => (await rowsOf(pipeline)).size === 1, { what: "the row" });
   await sink.stop();
+});
+
+Deno.test("status says at once that a killed sink owns nothing, long before its lease ends", async () => {
+  await using pipeline = await testPipeline({ write_behind: { lease_seconds: 30 } });
+  const { redis, pool, config } = pipeline;
+  const file = await configFile({ write_behind: { lease_seconds: 30 } });
+  const status = async () => (await readStatus(redis, pool, config, "session"))[0]!;
+  await using sink = startTask(["sink", "--config", file], environmentOf(config));
+  await insertDocument(redis, config, "session", { n: 0 }, "a");
+  await waitFor(async () => (await rowsOf(pipeline)).size === 1, {
+    what: "the sink",
+    deadlineMs: 20_000,
+  });
+  const owned = await status();
+  assert(owned.owner !== null && owned.leaseSeconds! > 15, Deno.inspect(owned));
+  // What it waits for does not keep it: its batch's session may live on.
+  await using outside = await pool.connect().then((client) => ({
+    client,
+    [Symbol.asyncDispose]: async () => {
+      await client.query("ROLLBACK");
+      client.release();
+    },
+  }));
+  await outside.client.query("BEGIN; LOCK TABLE sessions IN SHARE MODE");
+  await insertDocument(redis, config, "session", { n: 0 }, "b");
+  await waitFor(async () => (await status()).warnings.length > 0, { what: "the batch to wait" });
+  sink.kill("SIGKILL");
+  await sink.status;
+  const left = async () =>
+    (await pool.query<{ left: number }>(
+      "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 AS left FROM writebehind_lease",
+    )).rows[0]!.left;
+  await waitFor(async () => (await status()).owner === null, {
+    what: "status to say so",
+    deadlineMs: 1000,
+  });
+  assert(await left() > 15, "the lease has ended by itself");
+  const task = startTask(["status", "--config", file], environmentOf(config));
+  await task.status;
+  assert.match(task.output(), / \| owner none \| /);
+  const sampler = await readFigures(redis, pool, config, "session");
+  assert.equal(sampler.partitions[0]!.owner, null);
+
+  // One that was granted while the clock was ahead is believed by nobody, one of an older version as long as it says.
+  await pool.query(
+    `UPDATE writebehind_lease SET session_key = NULL, lease_until = now() + interval '1 hour'`,
+  );
+  assert.equal((await status()).owner, null);
+  await pool.query(
+    `ALTER TABLE writebehind_lease DROP session_key, DROP session_epoch, DROP granted_seconds`,
+  );
+  assert((await status()).leaseSeconds! > 3500);
 });

@@ -10,7 +10,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
-import { OwnerSession } from "./owner_session.ts";
+import { OwnerSession, SESSION_LIVES } from "./owner_session.ts";
 import { patiently, type Sessions } from "./sessions.ts";
 import { BATCH_BEGINS } from "./statements.ts";
 
@@ -21,7 +21,7 @@ import { BATCH_BEGINS } from "./statements.ts";
 const GRACE_MS = 500;
 
 /** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
-const CLOCK_SECONDS = 1;
+export const CLOCK_SECONDS = 1;
 
 /** A lease, as somebody finds it who wants the partition. */
 interface Found {
@@ -52,9 +52,7 @@ SELECT owner, epoch, lease_until::text AS until, key, lives,
   FROM (SELECT *, CASE WHEN session_epoch = epoch THEN session_key END AS key,
                CASE WHEN session_epoch = epoch THEN granted_seconds ELSE $2 END AS granted
           FROM writebehind_lease WHERE stream = $1 OFFSET 0) AS l,
-       -- Shared, so that those who look do not see each other.
-       LATERAL (SELECT CASE WHEN key IS NOT NULL
-                            THEN NOT pg_try_advisory_xact_lock_shared(key) END AS lives) AS s`;
+       LATERAL (SELECT ${SESSION_LIVES} AS lives) AS s`;
 
 /**
  * Ends the session that holds the offset row by a batch: of a former owner, which must not hold us up. The row names

@@ -27,6 +27,14 @@ interface ServersView {
 /** How long the session may take for an answer, in seconds. */
 const PATIENCE_SECONDS = 5;
 
+/**
+ * Whether the session lives that holds the advisory lock `key`, a column; `NULL` where there is none, or on a standby,
+ * which does not see the locks of its primary. Taken as shared, so that those who look do not see each other.
+ */
+export const SESSION_LIVES = `
+CASE WHEN key IS NOT NULL AND NOT pg_is_in_recovery()
+     THEN NOT pg_try_advisory_xact_lock_shared(key) END`;
+
 /** The session of a process, kept while it is wanted. */
 export class OwnerSession {
   #pool: Pool;

@@ -152,6 +152,12 @@ export const ownership: Cases = {
     assert.equal(await target.ownership.claim(keys!, "other", leaseSeconds), null);
     assert.equal((await target.offsets.standing(keys!)).live, true);
     await holder.kill();
+    const gone = await waitFor(async () => {
+      const standing = await target.offsets.standing(keys!);
+      return standing.live ? null : standing;
+    }, { what: "the standing to say so", deadlineMs: leaseSeconds * 1000 / 4 });
+    assert.equal(gone.owner, "holder");
+    assert(gone.leaseSeconds === null || gone.leaseSeconds === 0, String(gone.leaseSeconds));
     const claim = await waitFor(() => target.ownership.claim(keys!, "other", leaseSeconds), {
       what: "the lease to end",
       deadlineMs: 2 * leaseSeconds * 1000,
