@@ -8,7 +8,8 @@ import { testPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
 Deno.test({
-  name: "controls in an output cell, in a browser: a burst is written, PostgreSQL is left alone",
+  name:
+    "controls in an output cell, in a browser: a burst is written, PostgreSQL is left alone, and their end is told",
   ignore: browserPath === undefined,
   async fn() {
     await using pipeline = await testPipeline();
@@ -30,6 +31,11 @@ Deno.test({
       );
       await cell.locator("#tile-lag .value", { hasText: "5,000" }).waitFor({ timeout: 10_000 });
       assert.equal(await cell.locator("[data-action=kill]").isVisible(), false);
+      const line = page.getByText("The controls are not live");
+      assert.equal(await line.isVisible(), false);
+      await shown[Symbol.asyncDispose]();
+      await line.waitFor({ timeout: 10_000 });
+      assert.equal(await page.locator("iframe").count(), 0, "no dead frame is left");
     } finally {
       await browser.close();
     }

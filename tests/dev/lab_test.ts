@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import type { Page } from "playwright-core";
+import {
+  configWith,
+  connectRedis,
+  loadConfig,
+  openTarget,
+  readFigures,
+  resolveServers,
+  serverOverrides,
+} from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
@@ -14,8 +24,28 @@ async function notebooks(): Promise<string[]> {
   );
 }
 
+/** A click in the panel writes 5,000 documents, far more than the notebook's own traffic in that time. */
+async function burst(page: Page): Promise<void> {
+  const loaded = await loadConfig();
+  const config = configWith(loaded, serverOverrides(await resolveServers(loaded)));
+  await using redis = await connectRedis(config);
+  await using target = await openTarget(config);
+  const written = async () => (await readFigures(redis, target, config, "session")).written;
+  const cell = page.frameLocator(`iframe[title="writebehind's controls"]`);
+  const button = cell.locator("[data-action=burst]");
+  await button.waitFor({ timeout: 60_000 });
+  const [before, since] = [await written(), performance.now()];
+  await button.click();
+  const own = () => 1.5 * (performance.now() - since);
+  await waitFor(async () => await written() - before - own() > 3000, {
+    what: "the burst",
+    deadlineMs: 20_000,
+  });
+}
+
 Deno.test({
-  name: "in JupyterLab, in a browser, every cell runs and the live chart moves",
+  name:
+    "in JupyterLab, in a browser, every cell runs, the live chart moves, and a click in the panel writes",
   ignore: browserPath === undefined,
   async fn() {
     const before = await notebooks();
@@ -45,10 +75,13 @@ Deno.test({
         seen = { count, html };
         return moved;
       }, { what: "the chart to move", deadlineMs: 30_000 });
+      await burst(page);
       await page.getByText(/stopped \[/).waitFor({ timeout: 90_000 });
       const errors = page.locator(
         '.jp-OutputArea-output[data-mime-type*="stderr"], .jp-RenderedText .ansi-red-fg',
       );
+      await page.getByText("The controls are not live").waitFor({ timeout: 10_000 });
+      assert.equal(await page.locator("iframe[title^=writebehind]").count(), 0, "a dead frame");
       assert.equal(await errors.count(), 0, (await errors.allInnerTexts()).join("\n"));
       const shot = Deno.env.get("WRITEBEHIND_SCREENSHOT");
       if (shot) await page.screenshot({ path: shot });

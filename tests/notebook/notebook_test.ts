@@ -1,10 +1,28 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
+import { browserPath, launchBrowser } from "../support/browser.ts";
 import { documentsOf, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
 import { environmentOf } from "../support/processes.ts";
 import { testFolder } from "../support/servers.ts";
+
+/** In the exported page no kernel serves the panel. */
+async function panelSaysThatItIsNotLive(path: string): Promise<void> {
+  if (browserPath === undefined) return;
+  const browser = await launchBrowser();
+  try {
+    const page = await browser.newPage();
+    const asked = page.waitForEvent("requestfailed", (ask) => ask.url().startsWith("http:"));
+    await page.goto(pathToFileURL(path).href);
+    await asked;
+    await page.getByText("The controls are not live").waitFor({ timeout: 10_000 });
+    assert.equal(await page.locator("iframe").count(), 0);
+  } finally {
+    await browser.close();
+  }
+}
 
 Deno.test("the notebook leaves Redis and PostgreSQL equal, also when it is run again", async (t) => {
   await using pipeline = await testPipeline({}, { replica: true });
@@ -36,6 +54,7 @@ Deno.test("the notebook leaves Redis and PostgreSQL equal, also when it is run a
       const charts = html.match(/<figure/g)?.length ?? 0;
       assert(charts >= 8, `${charts} charts`);
       assert.match(html, /rows × 5 columns/, "select * from sessions, as a DataFrame");
+      await panelSaysThatItIsNotLive(run.html);
       assert(!html.includes(`:${pipeline.config.postgresql.password}@`), "no password in the page");
     });
   }
