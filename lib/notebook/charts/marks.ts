@@ -126,11 +126,15 @@ export function marksOf(samples: readonly Sample[]): Mark[] {
   return marks;
 }
 
-/** The marks of some time, those of samples and others together: the same, shortly after each other, once. */
+/**
+ * The marks of the time that samples tell of, those of samples and others together: the same, shortly after each other,
+ * once. What happened after the newest sample waits for the next one: where sampling has ended, or another cell goes on,
+ * it is not of this chart.
+ */
 export function marksIn(samples: readonly Sample[], all: readonly Mark[]): Mark[] {
   const [first, last] = [samples[0]?.at, samples.at(-1)?.at];
   if (!first || !last) return [];
-  const shown = all.filter(({ at }) => at >= first && at.getTime() <= last.getTime() + SAME_MS);
+  const shown = all.filter(({ at }) => at >= first && at <= last);
   const more = marksOf(samples).filter(({ at, text }) =>
     !shown.some((mark) =>
       mark.text === text && Math.abs(mark.at.getTime() - at.getTime()) <= SAME_MS

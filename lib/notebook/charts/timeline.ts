@@ -3,6 +3,7 @@
 import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { type Caption, figure, picture, waiting, WIDTH } from "./figure.ts";
+import { placeLabels, widthOf } from "./mark_labels.js";
 import { type Mark, marksIn } from "./marks.ts";
 import {
   clock,
@@ -40,10 +41,12 @@ export interface Panel {
 const MOST_POINTS = 240;
 const MARGIN_LEFT = 74;
 const MARGIN_RIGHT = 22;
-const LANE = 20;
-const LANES = 4;
-/** About the width of a character of a mark's text. */
-const CHARACTER = 8.8;
+/** Rows for the words of marks, and the height of each. */
+const MARK_ROWS = 4;
+const ROW = 20;
+const MARK_SIZE = 16;
+/** Between a mark's line and its words, and after them. */
+const MARK_GAP = 4;
 
 /**
  * Draws samples over time, one picture a panel, with marks of what happened.
@@ -68,13 +71,13 @@ export function overTime(
     return { colour, label, dashed, value: value === null ? "–" : show(value) };
   });
   const happened = laidOut(marksIn(samples, marks), secondsOf, span);
-  const lanes = Math.max(0, ...happened.map(({ lane }) => lane + 1));
+  const rows = Math.max(0, ...happened.map(({ row }) => row));
   const pictures = panels.map((panel, index) => {
     const first = index === 0;
     const last = index === panels.length - 1;
     const values = panel.lines.map((line) => thinned(samples, line, panel.scale ? FLOOR : null));
     const measured = values.flat().map(({ value }) => value).filter((value) => !isNaN(value));
-    const room = first ? lanes * LANE : 0;
+    const room = first ? rows * ROW : 0;
     const label = `${caption.title}. ${
       panel.lines.map((line) => legend.find(({ label }) => label === line.label))
         .map((key) => `${key?.label}: ${key?.value}`).join(", ")
@@ -106,12 +109,12 @@ export function overTime(
       },
       marks: [
         ...fillOf(panel, values),
-        ...happened.map(({ seconds, lane }) =>
+        ...happened.map(({ seconds, row }) =>
           Plot.ruleX([seconds], {
             stroke: "currentColor",
             strokeOpacity: 0.55,
             strokeDasharray: "2 3",
-            insetTop: first ? -room - 4 + lane * LANE : -12,
+            insetTop: first ? -row * ROW - 4 : -12,
           })
         ),
         ...panel.lines.map((line, index) =>
@@ -131,14 +134,15 @@ export function overTime(
           r: 4,
         }),
         ...(first
-          ? happened.map(({ seconds, text, lane, anchor }) =>
+          ? happened.filter(({ row }) => row > 0).map(({ seconds, text, row, before }) =>
             Plot.text([text], {
               x: [seconds],
               frameAnchor: "top",
-              textAnchor: anchor,
-              dx: anchor === "end" ? -4 : 4,
-              dy: -room - 7 + lane * LANE,
-              fontSize: 16,
+              textAnchor: before ? "end" : "start",
+              dx: before ? -MARK_GAP : MARK_GAP,
+              dy: -row * ROW - 7,
+              fontSize: MARK_SIZE,
+              className: "mark",
             })
           )
           : []),
@@ -230,8 +234,10 @@ function ticksOf(samples: readonly Sample[], panel: Panel, measured: number[]): 
 interface Placed {
   seconds: number;
   text: string;
-  lane: number;
-  anchor: "start" | "end";
+  /** the row of its words, counted from the picture upwards, from 1; 0 where they have no room */
+  row: number;
+  /** whether its words stand before its line */
+  before: boolean;
 }
 
 /** Puts each text where it covers no other; where there is no room, only its line is drawn. */
@@ -241,17 +247,15 @@ function laidOut(
   span: number,
 ): Placed[] {
   const width = WIDTH - MARGIN_LEFT - MARGIN_RIGHT;
-  const ends = new Array<number>(LANES).fill(-Infinity);
-  return marks.map((mark) => {
+  const lines = marks.map((mark) => {
     const seconds = secondsOf(mark);
-    const x = width * seconds / span;
     const text = mark.times > 1 ? `${mark.text} ×${mark.times}` : mark.text;
-    const needed = CHARACTER * text.length + 10;
-    const anchor = x + needed > width + MARGIN_RIGHT ? "end" : "start";
-    const left = anchor === "end" ? x - needed : x;
-    const lane = ends.findIndex((end) => end <= left);
-    if (lane < 0) return { seconds, text: "", lane: 0, anchor };
-    ends[lane] = left + needed;
-    return { seconds, text, lane, anchor };
+    const needed = widthOf(text, MARK_SIZE) + 2 * MARK_GAP;
+    return { seconds, text, x: width * seconds / span, width: needed };
+  });
+  const room = { left: -MARGIN_LEFT, right: width + MARGIN_RIGHT, rows: MARK_ROWS };
+  return placeLabels(lines, room).map((place, index) => {
+    const { seconds, text } = lines[index]!;
+    return { seconds, text, row: place ? place.height + 1 : 0, before: place?.before ?? false };
   });
 }

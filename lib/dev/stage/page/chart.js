@@ -3,6 +3,8 @@
  * @module
  */
 
+import { placeLabels } from "../../../notebook/charts/mark_labels.js";
+
 /* global Plot, d3 */
 
 /** How much of the past is shown, in ms: at most, and at the beginning. */
@@ -11,14 +13,26 @@ const FIRST_WINDOW_MS = 30_000;
 /** Room for the numbers beside the panels, in px. */
 const MARGIN_LEFT = 62;
 const MARGIN_RIGHT = 14;
-/** Rows of words beside the marks, so that they do not cover each other. */
-const MARK_ROWS = 3;
+/** Rows of words beside the marks, so that they do not cover each other, and how high a row is, in sizes of the text. */
+const MARK_ROWS = 4;
+const ROW_HEIGHT = 1.25;
+/** Between a mark's line and its words, in px. */
+const GAP = 6;
+/** Measures words. */
+const pen = document.createElement("canvas").getContext("2d");
 
 const COLOURS = {
   break: "var(--warn)",
   mend: "var(--good)",
   note: "var(--soft)",
   wrong: "var(--bad)",
+};
+
+const RULE = {
+  x: "at",
+  stroke: ({ tone }) => COLOURS[tone],
+  strokeWidth: 1.5,
+  strokeOpacity: 0.8,
 };
 
 /** Waiting for less than this, in seconds, is how it always is. */
@@ -73,16 +87,11 @@ export function drawChart(samples, marks, now) {
     .map((mark) => ({ ...mark, at: new Date(mark.at) }));
   const size = textSize();
   const common = { x: { domain: [new Date(from), new Date(now)], axis: null, label: null }, size };
-  const rules = Plot.ruleX(lines, {
-    x: "at",
-    stroke: ({ tone }) => COLOURS[tone],
-    strokeWidth: 1.5,
-    strokeOpacity: 0.8,
-  });
+  const rules = Plot.ruleX(lines, RULE);
 
   draw("#panel-rates", {
     ...common,
-    marginTop: MARK_ROWS * size * 1.25 + 4,
+    marginTop: MARK_ROWS * size * ROW_HEIGHT + 4,
     // By the root, so that a quiet flow is still seen beside the peak of catching up.
     y: rootAxis(
       ceilings.rates.over(shown.flatMap((s) => [s.writtenPerSecond, s.appliedPerSecond])),
@@ -94,7 +103,7 @@ export function drawChart(samples, marks, now) {
         fill: "var(--stored)",
         fillOpacity: 0.14,
       }),
-      rules,
+      ...marked(lines, from, now, width, size),
       Plot.line(shown, { x: "at", y: "appliedPerSecond", stroke: "var(--stored)", strokeWidth: 3 }),
       Plot.line(shown, {
         x: "at",
@@ -103,7 +112,6 @@ export function drawChart(samples, marks, now) {
         strokeWidth: 2.5,
         strokeDasharray: "7 5",
       }),
-      words(lines, from, now, width, size),
     ],
   });
   draw("#panel-lag", {
@@ -116,7 +124,9 @@ export function drawChart(samples, marks, now) {
       Plot.line(shown, { x: "at", y: "lag", stroke: "var(--lag)", strokeWidth: 2.5 }),
     ],
   });
+  // A little below, so that no line runs along the upper edge.
   const longest = d3.max(shown, ({ ageMs, p99 }) => d3.max([ageMs, p99])) ?? 0;
+  const isLong = longest > 8000;
   draw("#panel-freshness", {
     ...common,
     marginTop: 8,
@@ -124,8 +134,8 @@ export function drawChart(samples, marks, now) {
     x: { ...common.x, axis: "bottom", ticks: 6, tickFormat: shortTime, tickSize: 4 },
     y: {
       type: "log",
-      domain: [1, longest > 10_000 ? 100_000 : 10_000],
-      ticks: [1, 10, 100, 1000, 10_000, ...longest > 10_000 ? [100_000] : []],
+      domain: [1, isLong ? 100_000 : 10_000],
+      ticks: [1, 10, 100, 1000, 10_000, ...isLong ? [100_000] : []],
       tickFormat: duration,
       label: null,
       grid: true,
@@ -161,40 +171,45 @@ function rootAxis(most) {
   return { ...axis(most), type: "sqrt", ticks: [...ticks, 0] };
 }
 
-/** The marks' words, each in the highest row in which it has room; the newest first, the oldest go without. */
-function words(lines, from, now, width, size) {
+/** The marks, each with its words above the panel where they have room, and its line up to them. */
+function marked(lines, from, now, width, size) {
   const right = width - MARGIN_LEFT - MARGIN_RIGHT;
-  const perMs = right / (now - from);
-  const rows = d3.range(MARK_ROWS).map(() => []);
-  const placed = [];
-  for (const line of lines.toReversed()) {
-    const x = (line.at - from) * perMs;
-    const length = line.mark.length * size * 0.6 + 18;
-    // Those that have just happened are written to the left of their line.
-    const left = x + length > right;
-    const [begin, end] = left ? [x - length, x] : [x, x + length];
-    const row = rows.findIndex((taken) => taken.every(([b, e]) => end <= b || begin >= e));
-    if (row < 0) continue;
-    rows[row].push([begin, end]);
-    placed.push({ ...line, row, left });
-  }
-  return [true, false].flatMap((left) =>
-    d3.range(MARK_ROWS).map((row) =>
-      Plot.text(placed.filter((one) => one.row === row && one.left === left), {
-        x: "at",
-        frameAnchor: "top",
-        textAnchor: left ? "end" : "start",
-        lineAnchor: "top",
-        dx: left ? -6 : 6,
-        dy: -(MARK_ROWS - row) * size * 1.25,
-        text: "mark",
-        fill: ({ tone }) => COLOURS[tone],
-        fontWeight: 600,
-        fontSize: size,
-        clip: false,
-      })
-    )
+  pen.font = `600 ${size}px ${getComputedStyle(document.body).fontFamily}`;
+  const places = placeLabels(
+    lines.map(({ at, mark }) => ({
+      x: (at - from) * right / (now - from),
+      width: pen.measureText(mark).width + 2 * GAP,
+    })),
+    { left: 0, right: right + MARGIN_RIGHT, rows: MARK_ROWS },
   );
+  const placed = lines.map((line, index) => ({ ...line, ...places[index] }));
+  const each = (row, before) => placed.filter((one) => one.height === row && one.before === before);
+  return [
+    Plot.ruleX(placed.filter(({ height }) => height === undefined), RULE),
+    ...d3.range(MARK_ROWS).flatMap((row) => [
+      Plot.ruleX(placed.filter(({ height }) => height === row), {
+        ...RULE,
+        insetTop: -(row + 1) * size * ROW_HEIGHT,
+        clip: false,
+      }),
+      ...[true, false].map((before) =>
+        Plot.text(each(row, before), {
+          x: "at",
+          frameAnchor: "top",
+          textAnchor: before ? "end" : "start",
+          lineAnchor: "top",
+          dx: before ? -GAP : GAP,
+          dy: -(row + 1) * size * ROW_HEIGHT,
+          text: "mark",
+          fill: ({ tone }) => COLOURS[tone],
+          fontWeight: 600,
+          fontSize: size,
+          className: "mark",
+          clip: false,
+        })
+      ),
+    ]),
+  ];
 }
 
 function draw(panel, { size, marks, ...options }) {
