@@ -8,57 +8,63 @@
 import { Command } from "commander";
 import { join } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { ending } from "writebehind/core/ending.ts";
 import { requireDeno } from "writebehind/core/deno_version.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { coverageByRoom, LEAST } from "./coverage.ts";
 
-requireDeno();
-const command = new Command("deno task test")
-  .description("run all tests, or those in the files and folders that are named")
-  .argument("[paths...]", "files and folders", ["tests"])
-  .option("--coverage", "print how much of each room ran", false)
-  .parse(Deno.args, { from: "user" });
-const [paths] = command.processedArgs as [string[]];
-const { coverage } = command.opts<{ coverage: boolean }>();
-const all = Deno.args.every((argument) => argument === "--coverage");
-
-await ensureSetup({ onProgress: console.log });
-const folder = await Deno.makeTempDir({ prefix: "writebehind-tests-" });
-const report = join(folder, "junit.xml");
-const profile = join(folder, "coverage");
-const tests = new Deno.Command(Deno.execPath(), {
-  args: [
-    "test",
-    "--allow-all",
-    `--junit-path=${report}`,
-    ...coverage ? [`--coverage=${profile}`, "--coverage-raw-data-only"] : [],
-    ...paths,
-  ],
-  cwd: CHECKOUT,
-}).spawn();
-// Ctrl-C reaches the tests as well, which clean up; this process only waits for them.
-Deno.addSignalListener("SIGINT", () => {});
-const { success } = await tests.status;
-// A file that does not type-check ends the run before there is a report.
-const xml = await Deno.readTextFile(report).catch(() => "");
-const covered = coverage ? await coverageByRoom(profile) : undefined;
-await Deno.remove(folder, { recursive: true });
-
 const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
-const ends = [...xml.matchAll(/<testcase name="([^"]*)" classname="([^"]*)"[^>]*>\s*<(\/?\w+)/g)]
-  .map(([, name, file, end]) => ({ test: `${file}: ${name}`, end }));
-const skipped = ends.filter(({ end }) => end === "skipped");
-const passed = ends.filter(({ end }) => end === "/testcase").length;
-// A file that cannot be loaded has no test in the report.
-let failed = Math.max(ends.length - passed - skipped.length, success ? 0 : 1);
-for (const { test } of skipped) {
-  console.log(`skipped: ${test.replace(/&(\w+);/g, (whole, name) => ENTITIES[name] ?? whole)}`);
+
+if (import.meta.main) Deno.exit(await ending(run, console.error));
+
+async function run(): Promise<number> {
+  requireDeno();
+  const command = new Command("deno task test")
+    .description("run all tests, or those in the files and folders that are named")
+    .argument("[paths...]", "files and folders", ["tests"])
+    .option("--coverage", "print how much of each room ran", false)
+    .parse(Deno.args, { from: "user" });
+  const [paths] = command.processedArgs as [string[]];
+  const { coverage } = command.opts<{ coverage: boolean }>();
+  const all = Deno.args.every((argument) => argument === "--coverage");
+
+  await ensureSetup({ onProgress: console.log });
+  const folder = await Deno.makeTempDir({ prefix: "writebehind-tests-" });
+  const report = join(folder, "junit.xml");
+  const profile = join(folder, "coverage");
+  const tests = new Deno.Command(Deno.execPath(), {
+    args: [
+      "test",
+      "--allow-all",
+      `--junit-path=${report}`,
+      ...coverage ? [`--coverage=${profile}`, "--coverage-raw-data-only"] : [],
+      ...paths,
+    ],
+    cwd: CHECKOUT,
+  }).spawn();
+  // Ctrl-C reaches the tests as well, which clean up; this process only waits for them.
+  Deno.addSignalListener("SIGINT", () => {});
+  const { success } = await tests.status;
+  // A file that does not type-check ends the run before there is a report.
+  const xml = await Deno.readTextFile(report).catch(() => "");
+  const covered = coverage ? await coverageByRoom(profile) : undefined;
+  await Deno.remove(folder, { recursive: true });
+
+  const ends = [...xml.matchAll(/<testcase name="([^"]*)" classname="([^"]*)"[^>]*>\s*<(\/?\w+)/g)]
+    .map(([, name, file, end]) => ({ test: `${file}: ${name}`, end }));
+  const skipped = ends.filter(({ end }) => end === "skipped");
+  const passed = ends.filter(({ end }) => end === "/testcase").length;
+  // A file that cannot be loaded has no test in the report.
+  let failed = Math.max(ends.length - passed - skipped.length, success ? 0 : 1);
+  for (const { test } of skipped) {
+    console.log(`skipped: ${test.replace(/&(\w+);/g, (whole, name) => ENTITIES[name] ?? whole)}`);
+  }
+  if (Deno.env.get("CI") === "true") failed += skipped.length;
+  for (const line of covered?.table ?? []) console.log(line);
+  if (covered && covered.total < LEAST && all) {
+    console.log(`${covered.total.toFixed(1)} % of the lines ran, at least ${LEAST} % are wanted`);
+    failed++;
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 && passed > 0 ? 0 : 1;
 }
-if (Deno.env.get("CI") === "true") failed += skipped.length;
-for (const line of covered?.table ?? []) console.log(line);
-if (covered && covered.total < LEAST && all) {
-  console.log(`${covered.total.toFixed(1)} % of the lines ran, at least ${LEAST} % are wanted`);
-  failed++;
-}
-console.log(`${passed} passed, ${failed} failed`);
-Deno.exit(failed === 0 && passed > 0 ? 0 : 1);

@@ -7,8 +7,8 @@ import { Command } from "commander";
 import { loadConfig } from "../config/load.ts";
 import { describeServers } from "../config/servers.ts";
 import { requireDeno } from "../core/deno_version.ts";
-import { reasonOf, WriteBehindError } from "../core/errors.ts";
-import { InterruptedError, interruptible } from "../core/interrupt.ts";
+import { ending } from "../core/ending.ts";
+import { interruptible } from "../core/interrupt.ts";
 import { logFailure } from "./log.ts";
 import { addClients } from "./clients.ts";
 import { addOperatorCommands } from "./operator.ts";
@@ -99,20 +99,15 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
     one.commands.forEach(strict);
   };
   strict(command);
-  try {
+  return await ending(async () => {
     requireDeno();
-    await command.parseAsync(args, { from: "user" });
-    return 0;
-  } catch (error) {
-    if (usage !== undefined) return usage;
-    // An error thrown on purpose says what to do; for any other, the stack helps most.
-    const known = error instanceof WriteBehindError || !(error instanceof Error);
-    // Such as a full disk behind `>`. The text of the system is all there is.
-    if (error instanceof Error && /\(os error \d+\)$/.test(error.message) && !known) {
-      logFailure(`Cannot write or read: ${error.message}`);
-    } else logFailure(known ? reasonOf(error) : error.stack ?? error.message);
-    return error instanceof InterruptedError ? 130 : 1;
-  }
+    try {
+      await command.parseAsync(args, { from: "user" });
+    } catch (error) {
+      if (usage === undefined) throw error;
+      return usage;
+    }
+  }, (text) => logFailure(text));
 }
 
 if (import.meta.main) {

@@ -4,9 +4,8 @@
  */
 
 import { Command, InvalidArgumentError } from "commander";
-import { WriteBehindError } from "writebehind";
-import { reasonOf } from "writebehind/core/errors.ts";
-import { InterruptedError, interruptible } from "writebehind/core/interrupt.ts";
+import { ending } from "writebehind/core/ending.ts";
+import { interruptible } from "writebehind/core/interrupt.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { workerRows } from "./against_worker.ts";
 import { backlogRows } from "./backlog.ts";
@@ -122,7 +121,7 @@ async function bench(
   console.log([measuredOn, ...tables, `charts: ${page}`].join("\n\n"));
 }
 
-try {
+const status = await ending(async () => {
   const wanted = options();
   // What is said on the way goes to standard error: --json has standard output for itself.
   await ensureSetup({ onProgress: (line) => console.error(line) });
@@ -133,8 +132,5 @@ try {
       bench(wanted, signal).then(resolve, reject);
     })
   );
-} catch (error) {
-  const known = error instanceof WriteBehindError || !(error instanceof Error);
-  console.error(known ? reasonOf(error) : error.stack);
-  Deno.exit(error instanceof InterruptedError ? 130 : 1);
-}
+}, console.error);
+if (status !== 0) Deno.exit(status);

@@ -7,6 +7,7 @@
 
 import { Command } from "commander";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { ending } from "writebehind/core/ending.ts";
 import { requireDeno } from "writebehind/core/deno_version.ts";
 
 /** The modules that are exported: each name of theirs is documented. */
@@ -33,9 +34,9 @@ const CHECKS: readonly string[][] = [
   ["run", "-A", "tests/checks/notebooks.ts"],
 ];
 
-if (import.meta.main) await check();
+if (import.meta.main) Deno.exit(await ending(check, console.error));
 
-async function check(): Promise<void> {
+async function check(): Promise<number | void> {
   requireDeno();
   new Command("deno task ok")
     .description("formatting, lint, types, the reference, floors, diagrams, the notebooks' cells")
@@ -45,7 +46,7 @@ async function check(): Promise<void> {
       .status;
     if (code !== 0) {
       console.error(`failed: deno ${args.join(" ")}`);
-      Deno.exit(code);
+      return code;
     }
   }
 }

@@ -4,9 +4,12 @@
  *     deno task screenshots [state …]
  */
 
+import { Command } from "commander";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
+import { WriteBehindError } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { ending } from "writebehind/core/ending.ts";
 import type { ActionName } from "writebehind/dev/stage/actions.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
 import { Stage } from "writebehind/dev/stage/stage.ts";
@@ -59,64 +62,73 @@ class Pictures {
   }
 }
 
-if (browserPath === undefined) {
-  console.error("no Chromium on this machine: install it, such as by apt install chromium");
-  Deno.exit(1);
+async function run(): Promise<void> {
+  const { args: wanted } = new Command("deno task screenshots")
+    .description("pictures of the stage's page in each state, to look at: out/stage/*.png")
+    .argument("[states...]", "only these, such as taken-over")
+    .parse(Deno.args, { from: "user" });
+  if (browserPath === undefined) {
+    throw new WriteBehindError(
+      "no Chromium on this machine: install it, such as by apt install chromium",
+    );
+  }
+  await Deno.mkdir(OUT, { recursive: true });
+  const browser = await launchBrowser();
+  const stage = await Stage.start({ rate: 0 });
+  try {
+    const served = await serveStage(stage);
+    const page = await browser.newPage();
+    page.on("pageerror", (error) => console.error(error));
+    await page.goto(served.url);
+    const pictures = new Pictures(stage, page, wanted);
+    await pictures.says(/stands by/, 1000);
+    await pictures.take("empty");
+    stage.act("rate", 1000);
+    await pause(2 * A_WHILE);
+    await pictures.take("traffic");
+    await pictures.press("burst");
+    await pictures.press("stopPostgres");
+    await pictures.says(/was stopped/);
+    await pictures.take("postgres-stopped");
+    await pictures.press("startPostgres");
+    await pictures.says(/caught up/, 3000);
+    await pictures.take("caught-up");
+    await pictures.press("kill");
+    await pictures.says(/kill -9/, 200);
+    await pictures.take("sink-killed");
+    await pictures.says(/took over/, 3000);
+    await pictures.take("taken-over");
+    await pictures.press("cut");
+    await pictures.says(/is cut for/, 1000);
+    await pictures.take("network-cut");
+    await pictures.says(/is there again/, 1000);
+    await pictures.press("promote");
+    await pictures.says(/is the primary now/, 2000);
+    await pictures.take("promoted");
+    await pictures.press("poison");
+    await pictures.says(/was parked/, 1500);
+    await pictures.take("poisoned");
+    await pictures.press("replay");
+    await pictures.says(/replayed/, 1500);
+    await pictures.take("replayed");
+    stage.act("rate", 100_000);
+    await pause(A_WHILE);
+    await pictures.take("as-fast-as-possible");
+    stage.act("rate", 1000);
+    await pause(A_WHILE);
+    await pictures.press("verify");
+    await pictures.says(/verified/, 1000);
+    await pictures.take("verified");
+    await pictures.press("reset");
+    await pictures.says(/everything is empty/, 1500);
+    await pictures.take("reset");
+    await served[Symbol.asyncDispose]();
+    await page.locator("#banner").waitFor({ timeout: 10_000 });
+    await pictures.take("gone");
+  } finally {
+    await browser.close();
+    await stage[Symbol.asyncDispose]();
+  }
 }
-await Deno.mkdir(OUT, { recursive: true });
-const browser = await launchBrowser();
-const stage = await Stage.start({ rate: 0 });
-try {
-  const served = await serveStage(stage);
-  const page = await browser.newPage();
-  page.on("pageerror", (error) => console.error(error));
-  await page.goto(served.url);
-  const pictures = new Pictures(stage, page, Deno.args);
-  await pictures.says(/stands by/, 1000);
-  await pictures.take("empty");
-  stage.act("rate", 1000);
-  await pause(2 * A_WHILE);
-  await pictures.take("traffic");
-  await pictures.press("burst");
-  await pictures.press("stopPostgres");
-  await pictures.says(/was stopped/);
-  await pictures.take("postgres-stopped");
-  await pictures.press("startPostgres");
-  await pictures.says(/caught up/, 3000);
-  await pictures.take("caught-up");
-  await pictures.press("kill");
-  await pictures.says(/kill -9/, 200);
-  await pictures.take("sink-killed");
-  await pictures.says(/took over/, 3000);
-  await pictures.take("taken-over");
-  await pictures.press("cut");
-  await pictures.says(/is cut for/, 1000);
-  await pictures.take("network-cut");
-  await pictures.says(/is there again/, 1000);
-  await pictures.press("promote");
-  await pictures.says(/is the primary now/, 2000);
-  await pictures.take("promoted");
-  await pictures.press("poison");
-  await pictures.says(/was parked/, 1500);
-  await pictures.take("poisoned");
-  await pictures.press("replay");
-  await pictures.says(/replayed/, 1500);
-  await pictures.take("replayed");
-  stage.act("rate", 100_000);
-  await pause(A_WHILE);
-  await pictures.take("as-fast-as-possible");
-  stage.act("rate", 1000);
-  await pause(A_WHILE);
-  await pictures.press("verify");
-  await pictures.says(/verified/, 1000);
-  await pictures.take("verified");
-  await pictures.press("reset");
-  await pictures.says(/everything is empty/, 1500);
-  await pictures.take("reset");
-  await served[Symbol.asyncDispose]();
-  await page.locator("#banner").waitFor({ timeout: 10_000 });
-  await pictures.take("gone");
-} finally {
-  await browser.close();
-  await stage[Symbol.asyncDispose]();
-}
+
+if (import.meta.main) Deno.exit(await ending(run, console.error));

@@ -22,6 +22,7 @@ import {
 } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
+import { ending } from "writebehind/core/ending.ts";
 import { crashPostgres, startServices, stopServices } from "writebehind/dev/servers/services.ts";
 import { flowChart, freshnessChart, outcomesChart } from "writebehind/notebook/charts/charts.ts";
 import { testFolder } from "../support/servers.ts";
@@ -97,7 +98,9 @@ async function record(): Promise<void> {
   await Deno.writeTextFile(SERIES, `[\n${lines.join(",\n")}\n]\n`);
 }
 
-if (import.meta.main) {
+if (import.meta.main) Deno.exit(await ending(run, console.error));
+
+async function run(): Promise<void> {
   const { record: anew } = new Command("deno task pictures")
     .description("draw the README's pictures from a recorded run")
     .option("--record", "record another run first")

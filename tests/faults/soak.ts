@@ -16,6 +16,7 @@ import {
   seededRandom,
   verify,
 } from "writebehind";
+import { ending } from "writebehind/core/ending.ts";
 import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
@@ -409,7 +410,9 @@ function positive(text: string): number {
   return value;
 }
 
-if (import.meta.main) {
+if (import.meta.main) Deno.exit(await ending(run, console.error));
+
+async function run(): Promise<number> {
   const { minutes, seed } = new Command("deno task soak")
     .description(
       "traffic, faults and two sinks together; status 1 if anything is lost, twice or out of order",
@@ -444,5 +447,5 @@ if (import.meta.main) {
     },
   });
   console.log(`${live ? "\n" : ""}${tableOf(report)}`);
-  Deno.exit(report.lost + report.twice + report.outOfOrder > 0 ? 1 : 0);
+  return report.lost + report.twice + report.outOfOrder > 0 ? 1 : 0;
 }
