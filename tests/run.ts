@@ -11,6 +11,7 @@ import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { ending } from "writebehind/core/ending.ts";
 import { requireDeno } from "writebehind/core/deno_version.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
+import { showTests } from "./support/test_progress.ts";
 import { coverageByRoom, LEAST } from "./coverage.ts";
 
 const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
@@ -32,6 +33,8 @@ async function run(): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "writebehind-tests-" });
   const report = join(folder, "junit.xml");
   const profile = join(folder, "coverage");
+  // On a terminal there is a bar below what they print.
+  const bar = Deno.stderr.isTerminal();
   const tests = new Deno.Command(Deno.execPath(), {
     args: [
       "test",
@@ -41,9 +44,11 @@ async function run(): Promise<number> {
       ...paths,
     ],
     cwd: CHECKOUT,
+    ...bar ? { stdout: "piped", stderr: "piped" } : {},
   }).spawn();
   // Ctrl-C reaches the tests as well, which clean up; this process only waits for them.
   Deno.addSignalListener("SIGINT", () => {});
+  if (bar) await showTests(paths, tests);
   const { success } = await tests.status;
   // A file that does not type-check ends the run before there is a report.
   const xml = await Deno.readTextFile(report).catch(() => "");

@@ -124,7 +124,7 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
     const onOutcome = (outcome: ReplayOutcome) => {
       progress?.update(outcome.superseded + 1);
       if (json) return console.log(JSON.stringify(outcome));
-      // A bar stands for those that went well; it would be torn by their lines.
+      // A bar stands for those that went well.
       if (progress && outcome.outcome !== "failed") return;
       const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;
       const which = docId === null ? "an entry that is no event" : quoted(docId);
@@ -135,7 +135,7 @@ export async function runReplay(options: SelectionOptions): Promise<void> {
       }[what];
       const older = superseded > 0 ? ` (${superseded} older superseded)` : "";
       const line = `${streamId} ${which}: ${done}${older}`;
-      if (progress) progress.after(line);
+      if (progress) progress.above(() => console.log(line));
       else console.log(line);
     };
     const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
@@ -165,16 +165,8 @@ async function replayProgress(
   if (!all || json || !Deno.stdout.isTerminal() || !Deno.stderr.isTerminal()) return undefined;
   const about = await discardDeadLetters(target, config, entity, selection, { dryRun: true });
   const bar = progressOf("events replayed");
-  const lines: string[] = [];
   let done = 0;
-  return {
-    update: (events: number) => bar.update(done += events, about),
-    after: (line: string) => void lines.push(line),
-    end: () => {
-      bar.end();
-      for (const line of lines) console.log(line);
-    },
-  };
+  return { ...bar, update: (events: number) => bar.update(done += events, about) };
 }
 
 export async function runDiscard(options: SelectionOptions): Promise<void> {

@@ -7,6 +7,8 @@ const LINE_EVERY_MS = 2000;
 /** Shows how much is done, of about how much. */
 export interface Progress {
   update(done: number, about?: number): void;
+  /** Prints lines without tearing the bar. */
+  above(print: () => void): void;
   end(): void;
 }
 
@@ -16,16 +18,18 @@ export function progressOf(what: string): Progress {
     const bar = progressBar(`{value}/{total} ${what}, {eta_formatted} left`);
     return {
       update: (done, about = done) => bar.show(done, Math.max(done, Math.round(about))),
+      above: bar.above,
       end: bar.end,
     };
   }
   let shownAt = Date.now();
   return {
-    update: (done) => {
+    update: (done, about = 0) => {
       if (Date.now() - shownAt < LINE_EVERY_MS) return;
       shownAt = Date.now();
-      console.error(`${done} ${what} so far`);
+      console.error(about > done ? `${done} of ${Math.round(about)} ${what}` : `${done} ${what}`);
     },
+    above: (print) => print(),
     end: () => {},
   };
 }

@@ -43,7 +43,8 @@ export async function runVerify(options: VerifyCommandOptions): Promise<void> {
     if (repair && options.yes && mismatches.length > 0) {
       const repairing = progressOf("documents repaired");
       try {
-        const how = { onProgress: repairing.update, signal };
+        const onProgress = (done: number) => repairing.update(done, mismatches.length);
+        const how = { onProgress, signal };
         repaired = repair === "target"
           ? await repairTarget(redis, config, entity, mismatches, how)
           : await repairRedis(redis, target, config, entity, mismatches, how);

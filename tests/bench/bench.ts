@@ -27,21 +27,26 @@ import { writeRows } from "./write.ts";
 interface Group {
   name: string;
   rows: readonly number[];
+  /** how long it takes on two cores with five rounds, about */
+  seconds: number;
   measure(bench: Workbench, wanted: Set<number>): Promise<Row[]>;
 }
 
 const GROUPS: readonly Group[] = [
-  { name: "drain", rows: [1, 2, 3, 4, 5, 10], measure: drainRows },
-  { name: "write", rows: [6, 7, 14], measure: writeRows },
-  { name: "freshness", rows: [8], measure: freshnessRows },
-  { name: "backlog", rows: [9], measure: backlogRows },
-  { name: "verify", rows: [11], measure: verifyRows },
-  { name: "start", rows: [12], measure: startRows },
-  { name: "worker", rows: [13], measure: workerRows },
-  { name: "SQLite", rows: [15], measure: sqliteRows },
+  { name: "drain", rows: [1, 2, 3, 4, 5, 10], seconds: 100, measure: drainRows },
+  { name: "write", rows: [6, 7, 14], seconds: 90, measure: writeRows },
+  { name: "freshness", rows: [8], seconds: 30, measure: freshnessRows },
+  { name: "backlog", rows: [9], seconds: 105, measure: backlogRows },
+  { name: "verify", rows: [11], seconds: 25, measure: verifyRows },
+  { name: "start", rows: [12], seconds: 15, measure: startRows },
+  { name: "worker", rows: [13], seconds: 120, measure: workerRows },
+  { name: "SQLite", rows: [15], seconds: 25, measure: sqliteRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);
 const ROUNDS = 5;
+const GROWTH_SECONDS = 120;
+/** What a round of small sizes takes of the time of a full one. */
+const QUICK_SHARE = 0.1;
 
 interface Options {
   json?: true;
@@ -88,10 +93,13 @@ async function bench(
   signal: AbortSignal,
 ): Promise<void> {
   const groups = GROUPS.filter(({ rows }) => rows.some((row) => wanted.includes(row)));
-  const progress = benchProgress(groups.length + (growth ? 1 : 0));
+  const often = rounds ?? (quick ? 1 : ROUNDS);
+  const share = (quick ? QUICK_SHARE : 1) * often / ROUNDS;
+  const seconds = [...groups.map((group) => group.seconds), ...growth ? [GROWTH_SECONDS] : []];
+  const progress = benchProgress(seconds.map((full) => share * full));
   await using workbench = await Workbench.open({
     sizes: quick ? QUICK : FULL,
-    rounds: rounds ?? (quick ? 1 : ROUNDS),
+    rounds: often,
     step: progress.step,
     signal,
   });
