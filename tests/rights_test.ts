@@ -24,7 +24,7 @@ import {
 } from "writebehind";
 import { serveMetrics } from "writebehind/metrics/prometheus.ts";
 import { targetOf } from "writebehind/targets/open.ts";
-import { section } from "./docs/pages.ts";
+import { documentedGrants, section } from "./docs/pages.ts";
 import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipeline.ts";
 import { seriesOf } from "./support/prometheus.ts";
 
@@ -35,7 +35,7 @@ const DURABLE = [
   .../durability, the writer needs (.*) as well/.exec(page)![1]!.matchAll(/`([^`]+)`/g),
 ]
   .map(([, rule]) => rule!);
-const GRANTS = /```sql\n([^]*?)```/.exec(page)![1]!;
+const GRANTS = documentedGrants();
 
 /** Makes the documented users; returns configurations that connect as them. */
 async function documented(pipeline: Pipeline) {

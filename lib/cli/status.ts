@@ -94,6 +94,13 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
 const needsAttention = ({ stuck, doubts, warnings }: PartitionStatus) =>
   stuck.length + doubts.length + warnings.length > 0;
 
+/** Behind a blank line stands SQL, whose own lines count: in one line it would be of no use. */
+function shortened(error: string): string {
+  const [said, sql] = error.split("\n\n");
+  return oneLine(said!) +
+    (sql === undefined ? "" : " (it is in the sink's log, and in status --json)");
+}
+
 function lineOf(status: PartitionStatus): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
@@ -127,6 +134,6 @@ function lineOf(status: PartitionStatus): string {
     `went back ${known(status.wentBack, times)}`,
     lastError === null
       ? "last error none"
-      : `last error (${status.failures} in a row): ${oneLine(lastError)}`,
+      : `last error (${status.failures} in a row): ${shortened(lastError)}`,
   ].join(" | ");
 }

@@ -17,6 +17,9 @@ import { type Claim, OwnershipLostError } from "../targets/target.ts";
 import type { Batch } from "../targets/batch.ts";
 import { Freshness } from "./freshness.ts";
 
+/** Characters of an error that people are told by way of Redis; the SQL for an administrator is one of the longest. */
+const MOST_TOLD = 16_000;
+
 /** What a sink does with a partition now. */
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
 
@@ -220,7 +223,7 @@ export class PartitionReport {
       owner: this.place.process,
       state: this.state,
       failures: this.failuresInARow,
-      last_error: this.lastError === null ? "" : reasonOf(this.lastError).slice(0, 1000),
+      last_error: this.lastError === null ? "" : reasonOf(this.lastError).slice(0, MOST_TOLD),
     }));
   }
 }

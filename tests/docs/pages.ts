@@ -50,3 +50,8 @@ export const commandsOf = (text: string): string[] =>
 /** The anchor that GitHub gives a heading. */
 export const anchorOf = (heading: string) =>
   heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, "").trim().replaceAll(/\s/g, "-");
+
+/** The SQL that docs/operating.md gives for a role of the smallest rights: it makes the role `app`. */
+export function documentedGrants(): string {
+  return /```sql\n([^]*?)```/.exec(section("docs/operating.md", "## The smallest rights"))![1]!;
+}

@@ -12,7 +12,7 @@ import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import { type Migration, refusalOf } from "../migrations.ts";
 import { isPostgresError, type PostgresError, UNIQUE_VIOLATION } from "./errors.ts";
-import { MIGRATIONS, OUR_TABLES, RECORD } from "./migrations/mod.ts";
+import { MIGRATIONS, OUR_RIGHTS, RECORD } from "./migrations/mod.ts";
 import { isWholeSql, readTables, type Tables } from "./schema.ts";
 
 /** Any number will do, as long as all of our processes take the same one. */
@@ -124,12 +124,15 @@ function part(tables: Tables, migration: Migration): string[] {
 /** What an administrator runs for a user that may not: all that is to be done, and the user's rights. */
 function administratorsScript(tables: Tables): string {
   const { table, oursIn, entityIn, role } = tables;
-  const names = [`${entityIn}."${table}"`, ...OUR_TABLES.map((name) => `${oursIn}.${name}`)];
+  const rights = OUR_RIGHTS.map(([rights, tables]) => {
+    return `GRANT ${rights} ON ${tables.map((name) => `${oursIn}.${name}`).join(", ")} TO ${role};`;
+  });
   return [
     "BEGIN;",
     script(tables, toDo(tables)),
     `GRANT USAGE ON SCHEMA ${[...new Set([entityIn, oursIn])].join(", ")} TO ${role};`,
-    `GRANT SELECT, INSERT, UPDATE, DELETE ON ${names.join(", ")} TO ${role};`,
+    `GRANT SELECT, INSERT, UPDATE, DELETE ON ${entityIn}."${table}" TO ${role};`,
+    ...rights,
     "COMMIT;",
   ].join("\n");
 }

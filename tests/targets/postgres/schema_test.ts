@@ -6,13 +6,17 @@ import {
   consumePeriodically,
   deleteDocument,
   insertDocument,
+  readStatus,
   updateDocument,
 } from "writebehind";
 import type { Migration } from "writebehind/targets/migrations.ts";
 import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 import { createTable } from "writebehind/targets/postgres/migrate.ts";
+import { MIGRATIONS } from "writebehind/targets/postgres/migrations/mod.ts";
 import { checkSchema, schemaState } from "writebehind/targets/postgres/schema.ts";
+import { documentedGrants } from "../../docs/pages.ts";
 import { assertEqual, drain, type Pipeline } from "../../support/pipeline.ts";
+import { configFile, environmentOf, startTask } from "../../support/processes.ts";
 import { testServers, waitFor } from "../../support/servers.ts";
 import {
   ALL,
@@ -136,12 +140,22 @@ Deno.test("a user without rights", async (t) => {
   async function sqlOf(failing: Promise<unknown>, role: string): Promise<string> {
     const error = await refusalOf(failing);
     assert.equal(postgresErrorKind(error), "configuration");
-    const [said, sql] = error.message.split("\n\nBEGIN;");
+    return sqlIn(error.message, role);
+  }
+  function sqlIn(message: string, role: string): string {
+    const [said, sql] = message.split("\n\nBEGIN;");
     assert.match(
       said!,
       /^The PostgreSQL user "app-\d+" may not make or change the tables for session .*:$/,
     );
-    assert(sql!.includes(`TO "${role}"`));
+    // Not more than the page says that it needs.
+    const granted = [...sql!.matchAll(/^GRANT .*;$/gm)].map(([line]) => line);
+    const page = documentedGrants().replaceAll(/\bapp\b/g, `"${role}"`);
+    assert.deepEqual(
+      granted.map((line) => line.replaceAll(/\bpublic\.|"(?=sessions)|(?<=sessions)"/g, "")),
+      ["GRANT SELECT ON writebehind_migration TO PUBLIC;"].filter((line) => granted.includes(line))
+        .concat(page.split("\n").filter((line) => line.startsWith("GRANT"))),
+    );
     return `BEGIN;${sql}`;
   }
   const poison = (admin: Pool) =>
@@ -171,6 +185,64 @@ Deno.test("a user without rights", async (t) => {
         assert.equal((await drain(pipeline)).parked, 1, "behind the one that is parked");
         await assertEqual(pipeline);
         assert.equal(await schemaState(pool, config, "session"), "current");
+      },
+    );
+  }
+
+  // The tables of older versions, and a role with just the rights that docs/operating.md gives.
+  for (const version of ["dead_letter", "unnumbered", 2, 3]) {
+    await t.step(
+      `of version ${version} with the documented GRANTs: a sink waits for the SQL, and goes on`,
+      async () => {
+        await using pipeline = await withUser();
+        const { redis, config, pool, admin, role } = pipeline;
+        if (typeof version === "string") await admin.query(await released(version));
+        else await createTable(admin, config, "session", MIGRATIONS.slice(0, version));
+        const there = await tablesIn(admin);
+        for (
+          const [, right, tables] of documentedGrants().matchAll(/GRANT (.*) ON ([a-z_, ]+) TO/g)
+        ) {
+          const older = tables!.split(", ").filter((table) => there.includes(table));
+          if (older.length > 0) await admin.query(`GRANT ${right} ON ${older} TO "${role}"`);
+        }
+        await write(pipeline);
+        // Commands that only read need not wait.
+        const [before] = await readStatus(redis, pool, config, "session");
+        assert.equal(before!.lagEvents, 5);
+
+        await using sink = consumePeriodically(redis, pool, config, "session");
+        const error = await waitFor(() => sink.status.partitions[0]!.lastError, {
+          what: "the sink to say what it needs",
+        });
+        const sql = sqlIn(error, role);
+        // Whoever looks is told the same: in one line where it is, and otherwise as it stands.
+        await redis.counters.flush();
+        const file = await configFile({ write_behind: { retry_base_ms: 5 } });
+        const look = async (...more: string[]) => {
+          await using task = startTask(
+            ["status", "--config", file, ...more],
+            environmentOf(config),
+          );
+          await task.status;
+          return task.output();
+        };
+        assert.match(
+          await look(),
+          /Let an administrator run this .* \(it is in the sink's log, and/,
+        );
+        const told = await waitFor(
+          async () => (await readStatus(redis, pool, config, "session"))[0]!.lastError,
+          { what: "status to say it" },
+        );
+        assert.equal(sqlIn(told, role), sql);
+        await admin.query(sql);
+        await waitFor(() => sink.status.events === 5, { what: "the sink to go on" });
+        await sink.stop();
+        await assertEqual(pipeline);
+        assert.deepEqual(await recordOf(admin), ALL);
+        await poison(admin);
+        await insertDocument(redis, config, "session", { bad: true }, "bad");
+        assert.equal((await drain(pipeline)).parked, 1);
       },
     );
   }

@@ -8,7 +8,7 @@
  * - `oldest` is the version of the oldest sink that may go on beside it: one that neither misses what is removed, nor
  *   leaves empty what must be there.
  *   Sinks from before the migrations (version 0) do not ask: what they must not do has to make their statements fail.
- * - A new table of ours goes into {@linkcode OUR_TABLES}, for the rights that a sink needs.
+ * - A new table of ours goes into {@linkcode OUR_RIGHTS}, and into docs/operating.md, "The smallest rights".
  * @module
  */
 
@@ -37,10 +37,15 @@ export const MIGRATIONS: readonly Migration[] = [
 /** Makes `writebehind_migration`. */
 export const RECORD: string = record;
 
-/** What a sink reads and writes beside an entity's table. */
-export const OUR_TABLES: readonly string[] = [
-  "writebehind_offset",
-  "writebehind_lease",
-  "writebehind_dead_letter",
-  "writebehind_probe",
+/** What a sink reads and writes beside an entity's table, and the rights that it needs. */
+export const OUR_RIGHTS: readonly (readonly [rights: string, tables: readonly string[]])[] = [
+  ["SELECT, INSERT, UPDATE", [
+    "writebehind_offset",
+    "writebehind_lease",
+    "writebehind_dead_letter",
+  ]],
+  ["INSERT", ["writebehind_probe"]],
 ];
+
+/** What a sink reads and writes beside an entity's table. */
+export const OUR_TABLES: readonly string[] = OUR_RIGHTS.flatMap(([, tables]) => tables);
