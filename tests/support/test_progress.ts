@@ -11,7 +11,7 @@ import { Estimate } from "./estimate.ts";
 const LAST_TIME = join(CHECKOUT, "out", "test-seconds.json");
 const REDRAW_MS = 500;
 /** As `deno test` says it, among colours. */
-const BEGINS = /running \d+ tests? from (?:\.\/)?([^\s\x1b]+)/;
+const BEGINS = /running \d+ tests? from (?:\.\/)?(\S+?_test\.ts)/;
 
 /** Passes on what `deno test` prints, with a bar below it, until it has ended. */
 export async function showTests(paths: string[], tests: Deno.ChildProcess): Promise<void> {
