@@ -16,6 +16,7 @@ import { growthTable, measureGrowth } from "./growth.ts";
 import type { Row } from "./measure.ts";
 import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
+import { spanRows } from "./spans.ts";
 import { sqliteRows } from "./sqlite.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
@@ -41,6 +42,7 @@ const GROUPS: readonly Group[] = [
   { name: "start", rows: [12], seconds: 15, measure: startRows },
   { name: "worker", rows: [13], seconds: 120, measure: workerRows },
   { name: "SQLite", rows: [15], seconds: 25, measure: sqliteRows },
+  { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);
 const ROUNDS = 5;

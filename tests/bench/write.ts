@@ -29,7 +29,7 @@ const TURNS = 4;
 const BARE = "bench:bare";
 
 /** One document and the calls that are compared on it. */
-interface Case {
+export interface Case {
   event: Required<DraftEvent>;
   document: JsonObject;
 }
@@ -107,7 +107,7 @@ function latencyRows(verbs: Map<EventType, { ours: Side; bare: Side }[]>): Row[]
   ];
 }
 
-function casesOf(count: number): Case[] {
+export function casesOf(count: number): Case[] {
   return [...uniqueInserts(count)].map((event) => ({
     event,
     document: JSON.parse(event.payload) as JsonObject,
@@ -153,7 +153,7 @@ async function compare(
 }
 
 /** Makes all calls with `inFlight` of them under way at a time, and returns the seconds that it took. */
-async function run(
+export async function run(
   cases: Case[],
   inFlight: number,
   call: (one: Case) => Promise<unknown>,
@@ -255,7 +255,7 @@ async function againstBenchmark(bench: Workbench): Promise<Row[]> {
   });
 }
 
-const insertOf = ({ redis, config }: Workbench) => ({ event, document }: Case) =>
+export const insertOf = ({ redis, config }: Workbench) => ({ event, document }: Case) =>
   insertDocument(redis, config, ENTITY, document, event.docId);
 
 /** Ids that redis-benchmark draws from, as many as its option takes: it hardly ever draws one twice. */
