@@ -9,9 +9,10 @@ import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
-import type { Target } from "../targets/target.ts";
+import { readStandings, type StandingAndLag } from "../targets/standings.ts";
+import type { Standing, Target } from "../targets/target.ts";
 import { loadMetrics } from "./counters.ts";
-import { readFigures } from "./figures.ts";
+import { sumsOf } from "./figures.ts";
 
 /** What is watched. */
 export interface Watched {
@@ -82,23 +83,6 @@ export function pipelineMetrics(
   const { name } = target.describe();
   const labelsOf = ({ partition }: PartitionKeys) => ({ entity, partition: String(partition) });
 
-  /** What only the target knows. */
-  const readTarget = async () => {
-    const standings = await Promise.all(
-      partitions.map((keys) => target.offsets.standing(keys, { waits: false })),
-    );
-    return () =>
-      partitions.forEach((keys, index) => {
-        const standing = standings[index]!;
-        const labels = { ...labelsOf(keys), target: name };
-        wentBack.inc(labels, standing.wentBack);
-        parked.set(labels, standing.parked);
-        owned.set(labels, standing.live ? 1 : 0);
-        if (standing.live && standing.leaseSeconds !== null) {
-          lease.set(labels, standing.leaseSeconds);
-        }
-      });
-  };
   /** What only Redis knows. */
   const readRedis = async () => {
     const [streams, counters] = await Promise.all([
@@ -122,18 +106,21 @@ export function pipelineMetrics(
       }
     };
   };
-  /** What both know together. */
-  const readBoth = async () => {
-    const figures = await readFigures(watched.redis, target, config, entity);
-    return () => {
-      for (const { partition, ...figure } of figures.partitions) {
-        const labels = { entity, partition: String(partition), target: name };
-        applied.inc(labels, figure.applied);
-        written.inc(labels, figure.written);
-        lagEvents.set(labels, figure.lag);
-        lagSeconds.set(labels, figure.lagSeconds);
-      }
-    };
+  const showStanding = (keys: PartitionKeys, standing: Standing) => {
+    const labels = { ...labelsOf(keys), target: name };
+    wentBack.inc(labels, standing.wentBack);
+    parked.set(labels, standing.parked);
+    owned.set(labels, standing.live ? 1 : 0);
+    if (standing.live && standing.leaseSeconds !== null) lease.set(labels, standing.leaseSeconds);
+  };
+  const showFigures = (keys: PartitionKeys, both: StandingAndLag) => {
+    const labels = { ...labelsOf(keys), target: name };
+    const sums = sumsOf(both);
+    applied.inc(labels, sums.applied);
+    written.inc(labels, sums.written);
+    lagEvents.set(labels, sums.lag);
+    lagSeconds.set(labels, sums.lagSeconds);
+    showStanding(keys, both.standing);
   };
 
   const all = [
@@ -143,15 +130,31 @@ export function pipelineMetrics(
   return async () => {
     const ended = new AbortController();
     const late = delay(DEADLINE_MS, ended.signal).then(() => null);
-    const inTime = (reading: Promise<() => void>) =>
-      Promise.race([reading.catch(() => null), late]);
-    const [ofTheTarget, ofRedis, ofBoth] = await Promise.all(
-      [readTarget(), readRedis(), readBoth()].map(inTime),
+    const inTime = <Read>(reading: Promise<Read>) =>
+      Promise.race([reading.catch(() => null), late]); // what it would say is not told, and the server as away
+    // Read once: where both servers answer, all that the target says is of one moment.
+    const standings = new Map(
+      partitions.map((keys) => [keys, target.offsets.standing(keys, { waits: false })]),
     );
+    const standing: Target["offsets"]["standing"] = (keys, options) => {
+      const first = standings.get(keys);
+      standings.delete(keys);
+      // Asked again where the stream was trimmed meanwhile.
+      return first ?? target.offsets.standing(keys, options);
+    };
+    const [ofTheTarget, ofRedis, ofBoth] = await Promise.all([
+      inTime(Promise.all(standings.values())),
+      inTime(readRedis()),
+      inTime(readStandings(watched.redis, { standing }, partitions, { waits: false })),
+    ]);
     ended.abort();
     // Of a server that is away nothing is known: no old value may stand for it.
     for (const metric of all) metric.reset();
-    for (const show of [ofTheTarget, ofRedis, ofBoth]) show?.();
+    ofRedis?.();
+    if (ofBoth) partitions.forEach((keys, index) => showFigures(keys, ofBoth[index]!));
+    else if (ofTheTarget) {
+      partitions.forEach((keys, index) => showStanding(keys, ofTheTarget[index]!));
+    }
     up.set({ server: "target" }, ofTheTarget ? 1 : 0);
     up.set({ server: "redis" }, ofRedis ? 1 : 0);
   };

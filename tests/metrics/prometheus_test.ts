@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Config } from "writebehind";
 import { connectPostgres, insertDocument, RedisWriteBehind } from "writebehind";
 import { type MetricsServer, serveMetrics } from "writebehind/metrics/prometheus.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { isInstalled } from "../support/programs.ts";
@@ -89,6 +90,30 @@ Deno.test("a scrape tells what the streams and the target say, and what the sink
   await sink.stop();
   await expect({ owned: 0, sink_events_total: 3 });
   assert.equal(await (await fetch(new URL("/healthz", server.url))).text(), "ok\n");
+});
+
+Deno.test("a scrape asks the target once for each partition, and its figures are those of one reading", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 3 } });
+  const { redis, pool, config } = pipeline;
+  for (let n = 0; n < 20; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  await sink.drain();
+  const target = targetOf(pool, config);
+  const asked: string[] = [];
+  const standing = target.offsets.standing.bind(target.offsets);
+  Object.defineProperty(target.offsets, "standing", {
+    value: (...[keys, options]: Parameters<typeof standing>) => {
+      asked.push(keys.stream);
+      return standing(keys, options);
+    },
+  });
+  const watched = { redis, target, config, entity: "session" };
+  await using server = serveMetrics(watched, sink, { port: 0 });
+  const text = await scrape(server);
+  assert.deepEqual(asked.sort(), allPartitions(config, "session").map(({ stream }) => stream));
+  const sum = (name: string) =>
+    Object.values(seriesOf(text, `writebehind_${name}`)).reduce((all, value) => all + value, 0);
+  assert.deepEqual([sum("applied_events_total"), sum("written_events_total")], [20, 20]);
 });
 
 Deno.test({
