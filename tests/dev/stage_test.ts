@@ -58,7 +58,7 @@ class StagePage {
 
 const rowsIn = async (stage: Stage) => {
   const [row] = await queryAt<{ rows: number }>(
-    stage.servers!.postgres.url,
+    stage.servers!.own.databaseUrl,
     "SELECT count(*)::int AS rows FROM sessions",
   );
   return row!.rows;
@@ -108,7 +108,8 @@ Deno.test({
         await shown.says(/PostgreSQL was stopped/);
         await waitFor(async () => await shown.number("lag") > 0, { what: "a lag on the page" });
         await shown.nodeSays("target", /stopped/);
-        await assert.rejects(queryAt(stage.servers!.postgres.url, "SELECT 1"), /ECONNREFUSED/);
+        await waitFor(() => !stage.state.busy.includes("stopPostgres"), { what: "its end" });
+        await assert.rejects(queryAt(stage.servers!.own.databaseUrl, "SELECT 1"), /ECONNREFUSED/);
         await shown.click("startPostgres");
         await shown.says(/PostgreSQL runs again/);
         await waitFor(async () => (await figures()).lag < 100, { what: "the target to catch up" });
@@ -151,17 +152,17 @@ Deno.test({
         await shown.says(/parked documents replayed: 1/);
         await waitFor(async () => await shown.big("parked") === "0", { what: "the tile" });
         const [row] = await queryAt<{ model: string }>(
-          stage.servers!.postgres.url,
+          stage.servers!.own.databaseUrl,
           "SELECT payload->>'device_model' AS model FROM sessions WHERE id = 'broken-1'",
         );
         assert.equal(row?.model, "broken");
       });
 
       await t.step("the replica is promoted", async () => {
-        const { primary, replica } = stage.servers!;
+        const { primary, replica } = stage.servers!.own;
         await shown.click("promote");
         await shown.says(new RegExp(`the replica on port ${replica.port} is the primary now`));
-        assert.equal(stage.servers!.primary.port, replica.port);
+        assert.equal(stage.servers!.own.primary.port, replica.port);
         await waitFor(async () => /role:master/.test(await stage.redis.info("replication")), {
           what: "the page's own connection on the new primary",
         });
@@ -191,7 +192,7 @@ Deno.test({
       });
 
       await t.step("a row that was changed behind its back counts as lost", async () => {
-        await queryAt(stage.servers!.postgres.url, "DELETE FROM sessions WHERE id = 'broken-1'");
+        await queryAt(stage.servers!.own.databaseUrl, "DELETE FROM sessions WHERE id = 'broken-1'");
         await shown.click("verify");
         await waitFor(async () => await shown.big("lost") === "1", { what: "the tile" });
       });

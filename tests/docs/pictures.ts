@@ -23,9 +23,8 @@ import {
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { ending } from "writebehind/core/ending.ts";
-import { crashPostgres, startServices, stopServices } from "writebehind/dev/servers/services.ts";
+import { OwnServers } from "writebehind/dev/servers/own.ts";
 import { flowChart, freshnessChart, outcomesChart } from "writebehind/notebook/charts/charts.ts";
-import { testFolder } from "../support/servers.ts";
 import { standaloneSvg } from "./standalone_svg.ts";
 
 const SERIES = join(import.meta.dirname!, "pictures_series.json");
@@ -68,12 +67,10 @@ function rowOf(sample: Sample, first: Sample): Row {
 
 /** Traffic for 16 s, four of them without PostgreSQL, and the time until it has caught up. */
 async function record(): Promise<void> {
-  const own = { root: testFolder("pictures"), env: () => undefined };
   await using stack = new AsyncDisposableStack();
-  stack.defer(async () => void await stopServices(own));
-  const servers = serverOverrides(await startServices(own));
+  const own = stack.use(await OwnServers.start());
   const config = configWith(parseConfig("", "defaults"), {
-    ...servers,
+    ...serverOverrides(own),
     metrics: { sample_interval_ms: 250 },
   });
   const redis = stack.use(await connectRedis(config));
@@ -87,9 +84,9 @@ async function record(): Promise<void> {
     seed: 1,
   });
   await delay(6_000);
-  await crashPostgres(own);
+  await own.stopPostgres();
   await delay(4_000);
-  await startServices(own);
+  await own.startPostgres();
   await traffic;
   await caughtUp(redis, target, config, "session", { deadlineMs: 30_000 });
   await delay(1_500);

@@ -3,15 +3,21 @@
  * @module
  */
 
-import { parseConfig } from "../../config/load.ts";
+import { randomBytes } from "node:crypto";
+import { redisInfo } from "../../config/probe.ts";
 import { type ResolvedServers, resolveServers, type ServerSettings } from "../../config/servers.ts";
+import { delay } from "../../core/delay.ts";
+import { WriteBehindError } from "../../core/errors.ts";
+import { Redis } from "../../redis/client.ts";
 import { NoEmbeddedServerError } from "./binaries.ts";
 import { ServersFolder } from "./folder.ts";
-import { freePort } from "./processes.ts";
-import { crashPostgres, type Progress, startServices, stopServices } from "./services.ts";
+import type { Progress } from "./lock.ts";
+import type { Passwords } from "./passwords.ts";
+import { type PostgresServer, startPostgres } from "./postgres.ts";
+import { type RedisServer, startRedis } from "./redis.ts";
 
-/** The servers, and what may be done to them. */
-export interface OwnServers extends ResolvedServers, AsyncDisposable {
+/** Servers, and what may be done to them. */
+export interface BreakableServers extends ResolvedServers, AsyncDisposable {
   /**
    * Stops PostgreSQL like a crash.
    * @returns whether it did: a server that is not ours is left alone
@@ -21,36 +27,172 @@ export interface OwnServers extends ResolvedServers, AsyncDisposable {
   startPostgres(): Promise<void>;
 }
 
+/** Options of {@linkcode OwnServers.start}. */
+export interface OwnServersOptions {
+  onProgress?: Progress;
+  /** arguments of `redis-server` that win over ours */
+  redisArgs?: readonly string[];
+}
+
+/** How long a replica may take to become the primary, in ms. */
+const PROMOTE_MS = 15_000;
+
+/** A Redis with a replica, and a PostgreSQL. */
+export class OwnServers implements BreakableServers {
+  readonly source = { redis: "embedded", database: "embedded" } as const;
+  readonly #folder = new ServersFolder("writebehind-own-");
+  readonly #passwords: Passwords;
+  readonly #options: OwnServersOptions;
+  #primary!: RedisServer;
+  #replica!: RedisServer;
+  #postgres!: PostgresServer;
+  #postgresRuns = false;
+
+  private constructor(options: OwnServersOptions) {
+    const fresh = () => randomBytes(16).toString("hex");
+    this.#passwords = { redis: fresh(), application: fresh(), owner: fresh() };
+    this.#options = options;
+  }
+
+  /**
+   * Starts all of them, empty. Disposing of them removes their data; where the process ends without that, they end as
+   * well.
+   * @throws {NoEmbeddedServerError} where there is none for this machine
+   */
+  static async start(options: OwnServersOptions = {}): Promise<OwnServers> {
+    const servers = new OwnServers(options);
+    try {
+      // Waits for all of them, so that none is still starting while a failure is handled.
+      const starting = [servers.#startBothRedis(), servers.startPostgres()];
+      for (const result of await Promise.allSettled(starting)) {
+        if (result.status === "rejected") throw result.reason;
+      }
+      return servers;
+    } catch (error) {
+      await servers[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Where nothing is there yet, of the servers' own folder. */
+  path(kind: string): string {
+    return this.#folder.next(kind);
+  }
+
+  async #startBothRedis(): Promise<void> {
+    this.#primary = await this.#startRedis("Redis");
+    this.#replica = await this.#startRedis("Redis replica", this.#primary);
+  }
+
+  #startRedis(title: string, replicaOf?: RedisServer): Promise<RedisServer> {
+    const { redis: password } = this.#passwords;
+    const { redisArgs: extraArgs } = this.#options;
+    const dir = this.#folder.next("redis");
+    return this.#started(title, startRedis({ dir, password, replicaOf, extraArgs }));
+  }
+
+  async startPostgres(): Promise<void> {
+    if (this.#postgresRuns) return;
+    // Once it ran, in its folder and on its port again, where clients look for it.
+    const { dir = this.#folder.next("postgres"), port } = this.#postgres ?? {};
+    const starting = startPostgres({ dir, port, passwords: this.#passwords });
+    this.#postgres = await this.#started("PostgreSQL", starting);
+    this.#postgresRuns = true;
+  }
+
+  async #started<Server extends RedisServer | PostgresServer>(
+    title: string,
+    starting: Promise<Server>,
+  ): Promise<Server> {
+    const since = performance.now();
+    const server = await starting;
+    const seconds = ((performance.now() - since) / 1000).toFixed(1);
+    this.#options.onProgress?.(`${title} started on ${server.host}:${server.port} in ${seconds} s`);
+    return server;
+  }
+
+  /** The primary now. */
+  get primary(): RedisServer {
+    return this.#primary;
+  }
+
+  /** Its replica now. */
+  get replica(): RedisServer {
+    return this.#replica;
+  }
+
+  get postgres(): PostgresServer {
+    return this.#postgres;
+  }
+
+  /** Whether PostgreSQL was not stopped. */
+  get postgresRuns(): boolean {
+    return this.#postgresRuns;
+  }
+
+  /** The address of the primary now. */
+  get redisUrl(): string {
+    return this.#primary.url;
+  }
+
+  get databaseUrl(): string {
+    return this.#postgres.url;
+  }
+
+  async stopPostgres(): Promise<boolean> {
+    this.#postgresRuns = false;
+    await this.#postgres.stop("immediate");
+    return true;
+  }
+
+  /**
+   * Hands over to the replica, once it has every write: the two change places.
+   * @param onHandedOver called once it takes writes, so that clients can be sent there
+   * @throws {WriteBehindError} where it does not become the primary in time
+   */
+  async promote(onHandedOver: (primary: RedisServer) => void = () => {}): Promise<void> {
+    const [from, to] = [this.#primary, this.#replica];
+    const client = new Redis(from.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
+    // Without a listener ioredis prints to the console; the call below rejects as well.
+    client.on("error", () => {});
+    try {
+      await client.call("FAILOVER", "TO", to.host, to.port, "TIMEOUT", PROMOTE_MS);
+    } finally {
+      client.disconnect();
+    }
+    await this.#until(to, "role:master", "become the primary");
+    [this.#primary, this.#replica] = [to, from];
+    onHandedOver(to);
+    await this.#until(from, "master_link_status:up", "follow the new primary");
+  }
+
+  async #until({ port }: RedisServer, line: string, what: string): Promise<void> {
+    const deadline = Date.now() + PROMOTE_MS;
+    while (!(await redisInfo(port, this.#passwords.redis).catch(() => "")).includes(line)) {
+      if (Date.now() > deadline) {
+        throw new WriteBehindError(`the Redis on port ${port} did not ${what} in time; try again`);
+      }
+      await delay(20);
+    }
+  }
+
+  /** Ends all of them: their data goes too, so nothing has to be shut down in order. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#folder[Symbol.asyncDispose]();
+  }
+}
+
 /**
- * Starts a Redis with a replica, and a PostgreSQL, all empty. Disposing of them removes their data; where the process
- * ends without that, they end as well. Where no embedded servers exist for this machine, they are those that every
+ * Starts {@linkcode OwnServers}. Where no embedded servers exist for this machine, the servers are those that every
  * command uses, and nothing of them is stopped.
- * @throws {NoEmbeddedServerError} where there are neither
+ * @throws {ConfigError} where there are neither
  */
 export async function startOwnServers(
   { config, onProgress = () => {} }: { config: ServerSettings; onProgress?: Progress },
-): Promise<OwnServers> {
-  const folder = new ServersFolder("writebehind-own-");
-  const ports = parseConfig(
-    `redis: { port: ${freePort()} }\npostgresql: { port: ${freePort()} }`,
-    "servers of one's own",
-  );
-  const options = { root: folder.path, config: ports, onProgress, env: () => undefined };
+): Promise<BreakableServers> {
   try {
-    const { redisUrl, databaseUrl, source } = await startServices(options);
-    return {
-      redisUrl,
-      databaseUrl,
-      source,
-      stopPostgres: () => crashPostgres(options),
-      startPostgres: async () => void await startServices(options),
-      [Symbol.asyncDispose]: async () => {
-        await stopServices(options);
-        await folder[Symbol.asyncDispose]();
-      },
-    };
+    return await OwnServers.start({ onProgress });
   } catch (error) {
-    await folder[Symbol.asyncDispose]();
     if (!(error instanceof NoEmbeddedServerError)) throw error;
     onProgress(`no servers of one's own exist here, so nothing can be stopped: ${error.message}`);
   }

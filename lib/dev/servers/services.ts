@@ -258,19 +258,6 @@ export function resetServices(options: ServicesOptions = {}): Promise<readonly S
 
 const isRunning = (server: RecordedServer | undefined) => server !== undefined && isAlive(server);
 
-/**
- * Stops PostgreSQL alone, at once and without notice to its clients, like a crash; `startServices` starts it
- * again on the same port.
- * @returns whether it ran
- */
-export function crashPostgres(options: StopOptions = {}): Promise<boolean> {
-  return locked(options, async (root) => {
-    const { postgres } = await runningServices({ root });
-    if (postgres) await stopPostgres(postgres, "immediate");
-    return postgres !== undefined;
-  });
-}
-
 async function stopAll(servers: ServersRecord["servers"], root: string): Promise<ServiceName[]> {
   const running = SERVICE_NAMES.filter((name) => isRunning(servers[name]));
   for (const name of running) await stopServer(name, servers[name]!);

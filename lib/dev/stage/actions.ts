@@ -20,6 +20,13 @@ export type ActionName =
 /** What an action needs: nothing, leave to change the servers (`--control`), or servers of the stage's own. */
 export type Need = "nothing" | "control" | "own";
 
+/** What is said where an action lacks what it needs. */
+export const REFUSALS: Readonly<Record<Need, string>> = {
+  nothing: "",
+  control: "these servers are given, and only read: start with --control",
+  own: "these servers are not the stage's own, and are not broken",
+};
+
 /** One action. */
 export interface Action {
   name: ActionName;

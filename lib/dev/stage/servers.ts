@@ -1,24 +1,15 @@
 /**
- * Servers of the stage's own, to be broken: a Redis with a replica, a PostgreSQL, and the network before them.
+ * The stage's servers: its own, with a network before Redis that can be cut.
  * @module
  */
 
-import { randomBytes } from "node:crypto";
-import { redisInfo } from "../../config/probe.ts";
-import type { ResolvedServers } from "../../config/servers.ts";
-import { delay } from "../../core/delay.ts";
-import { WriteBehindError } from "../../core/errors.ts";
-import { Redis } from "../../redis/client.ts";
-import { ServersFolder } from "../servers/folder.ts";
-import type { Passwords } from "../servers/passwords.ts";
-import { type PostgresServer, startPostgres } from "../servers/postgres.ts";
+import { type Config, configWith, loadConfig } from "../../config/load.ts";
+import { type ResolvedServers, serverOverrides } from "../../config/servers.ts";
+import { OwnServers } from "../servers/own.ts";
 import { TcpProxy } from "../servers/proxy.ts";
-import { type RedisServer, startRedis } from "../servers/redis.ts";
 
 /** Past this, Redis refuses writes: a talk never fills a laptop. */
 const MAX_MEMORY = "2gb";
-/** How long a replica may take to become the primary, in ms. */
-const PROMOTE_MS = 15_000;
 
 /** The configuration of a stage with servers of its own: nothing in the checkout's file can spoil the show. */
 const CONFIG = `dummy_data: { perform_write_behind: { insert: true, update: true, delete: true } }
@@ -28,22 +19,19 @@ metrics: { flush_interval_ms: 250 }
 
 /** The servers. What writes and reads goes by proxies, which a promotion points at the new primary. */
 export class StageServers implements AsyncDisposable {
-  readonly #folder = new ServersFolder("writebehind-stage-");
+  readonly own: OwnServers;
   /** the configuration file that goes with them */
-  readonly configPath: string = this.#folder.next("config") + ".yaml";
-  readonly #passwords: Passwords;
+  readonly configPath: string;
   /** for writers, and for the page's own figures */
-  #writers!: TcpProxy;
+  readonly #writers: TcpProxy;
   /** for the sinks: the one that is cut */
-  #sinks!: TcpProxy;
-  #primary!: RedisServer;
-  #replica!: RedisServer;
-  #postgres!: PostgresServer;
-  #postgresRuns = true;
+  readonly #sinks: TcpProxy;
 
-  private constructor() {
-    const fresh = () => randomBytes(16).toString("hex");
-    this.#passwords = { redis: fresh(), application: fresh(), owner: fresh() };
+  private constructor(own: OwnServers, configPath: string, writers: TcpProxy, sinks: TcpProxy) {
+    this.own = own;
+    this.configPath = configPath;
+    this.#writers = writers;
+    this.#sinks = sinks;
   }
 
   /**
@@ -51,70 +39,25 @@ export class StageServers implements AsyncDisposable {
    * @throws {NoEmbeddedServerError} where there is none for this machine
    */
   static async start(): Promise<StageServers> {
-    const servers = new StageServers();
-    try {
-      await servers.#start();
-      return servers;
-    } catch (error) {
-      await servers[Symbol.asyncDispose]();
-      throw error;
-    }
-  }
-
-  async #start(): Promise<void> {
-    await Deno.writeTextFile(this.configPath, CONFIG);
-    const { redis: password } = this.#passwords;
-    const redis = async (replicaOf?: RedisServer) =>
-      await startRedis({
-        dir: this.#folder.next("redis"),
-        password,
-        replicaOf,
-        extraArgs: ["--maxmemory", MAX_MEMORY],
-      });
-    const both = async () => {
-      this.#primary = await redis();
-      this.#replica = await redis(this.#primary);
-    };
-    // Waits for all of them, so that none is still starting while a failure is handled.
-    const settled = await Promise.allSettled([both(), this.#startPostgres()]);
-    for (const result of settled) if (result.status === "rejected") throw result.reason;
-    this.#writers = await TcpProxy.start(this.#primary);
-    this.#sinks = await TcpProxy.start(this.#primary);
-  }
-
-  async #startPostgres(): Promise<void> {
-    // Once it ran, in its folder and on its port again, where clients look for it.
-    const { dir = this.#folder.next("postgres"), port } = this.#postgres ?? {};
-    this.#postgres = await startPostgres({ dir, port, passwords: this.#passwords });
-    this.#postgresRuns = true;
-  }
-
-  /** The primary now. */
-  get primary(): RedisServer {
-    return this.#primary;
-  }
-
-  /** Its replica now. */
-  get replica(): RedisServer {
-    return this.#replica;
-  }
-
-  get postgres(): PostgresServer {
-    return this.#postgres;
-  }
-
-  /** Whether PostgreSQL was not stopped. */
-  get postgresRuns(): boolean {
-    return this.#postgresRuns;
+    await using begun = new AsyncDisposableStack();
+    const own = begun.use(await OwnServers.start({ redisArgs: ["--maxmemory", MAX_MEMORY] }));
+    const configPath = `${own.path("config")}.yaml`;
+    await Deno.writeTextFile(configPath, CONFIG);
+    const writers = begun.use(await TcpProxy.start(own.primary));
+    const sinks = begun.use(await TcpProxy.start(own.primary));
+    begun.move();
+    return new StageServers(own, configPath, writers, sinks);
   }
 
   /** Where writers, and what watches, connect to. */
   get addresses(): ResolvedServers {
-    return {
-      redisUrl: through(this.#writers, this.#primary.url),
-      databaseUrl: this.#postgres.url,
-      source: { redis: "embedded", database: "embedded" },
-    };
+    const { redisUrl, databaseUrl, source } = this.own;
+    return { redisUrl: through(this.#writers, redisUrl), databaseUrl, source };
+  }
+
+  /** The configuration of writers, and of what watches. */
+  async config(): Promise<Config> {
+    return configWith(await loadConfig(this.configPath), serverOverrides(this.addresses));
   }
 
   /**
@@ -122,21 +65,8 @@ export class StageServers implements AsyncDisposable {
    * ended, and a killed sink would be replaced only when its lease ends.
    */
   get sinksAddresses(): Pick<ResolvedServers, "redisUrl" | "databaseUrl"> {
-    return {
-      redisUrl: through(this.#sinks, this.#primary.url),
-      databaseUrl: this.#postgres.url,
-    };
-  }
-
-  /** Stops PostgreSQL like a crash. */
-  async stopPostgres(): Promise<void> {
-    this.#postgresRuns = false;
-    await this.#postgres.stop("immediate");
-  }
-
-  /** Starts it again; it repairs its data. */
-  async startPostgres(): Promise<void> {
-    if (!this.#postgresRuns) await this.#startPostgres();
+    const { redisUrl, databaseUrl } = this.own;
+    return { redisUrl: through(this.#sinks, redisUrl), databaseUrl };
   }
 
   /** Packets between the sinks and Redis vanish, until `mendNetwork`. */
@@ -150,41 +80,20 @@ export class StageServers implements AsyncDisposable {
   }
 
   /**
-   * Hands over to the replica, once it has every write: the two change places, and all clients go to the new primary.
+   * Hands over to the replica: all clients go to the new primary.
    * @throws {WriteBehindError} where it does not become the primary in time
    */
-  async promote(): Promise<void> {
-    const [from, to] = [this.#primary, this.#replica];
-    const client = new Redis(from.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
-    // Without a listener ioredis prints to the console; the call below rejects as well.
-    client.on("error", () => {});
-    try {
-      await client.call("FAILOVER", "TO", to.host, to.port, "TIMEOUT", PROMOTE_MS);
-    } finally {
-      client.disconnect();
-    }
-    await this.#until(to, "role:master", "become the primary");
-    [this.#primary, this.#replica] = [to, from];
-    this.#writers.switchTo(to);
-    this.#sinks.switchTo(to);
-    await this.#until(from, "master_link_status:up", "follow the new primary");
-  }
-
-  async #until({ port }: RedisServer, line: string, what: string): Promise<void> {
-    const deadline = Date.now() + PROMOTE_MS;
-    while (!(await redisInfo(port, this.#passwords.redis).catch(() => "")).includes(line)) {
-      if (Date.now() > deadline) {
-        throw new WriteBehindError(`the Redis on port ${port} did not ${what} in time; try again`);
-      }
-      await delay(20);
-    }
+  promote(): Promise<void> {
+    return this.own.promote((primary) => {
+      this.#writers.switchTo(primary);
+      this.#sinks.switchTo(primary);
+    });
   }
 
   /** Ends all of them, and removes their data. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#writers, this.#sinks].map((proxy) => proxy?.close()));
-    // Their data goes too, so nothing has to be shut down in order.
-    await this.#folder[Symbol.asyncDispose]();
+    await Promise.all([this.#writers, this.#sinks].map((proxy) => proxy.close()));
+    await this.own[Symbol.asyncDispose]();
   }
 }
 

@@ -121,16 +121,18 @@ export class Sinks implements AsyncDisposable {
     }));
   }
 
-  /** Kills the owner as a power cut would; where there is none, the other. It comes back by itself. */
-  async kill(): Promise<SinkView | undefined> {
+  /**
+   * Kills the owner as a power cut would; where there is none, the other. It comes back by itself.
+   * @returns which one it was, and when it has ended; undefined where none runs
+   */
+  kill(): SinkView & { ended: Promise<unknown> } | undefined {
     const running = [...this.#sinks.values()].filter(({ state }) => state !== "ended");
     const sink = running.find(({ state }) => state === "owner" || state === "retrying") ??
       running[0];
     if (!sink) return undefined;
     const killed = { name: sink.name, pid: sink.child.pid, state: sink.state };
     sink.signal("SIGKILL");
-    await sink.child.status;
-    return killed;
+    return { ...killed, ended: sink.child.status };
   }
 
   #start(name: string): void {

@@ -3,30 +3,25 @@
  * @module
  */
 
-import pg from "pg";
-import { type Config, configWith, loadConfig } from "../../config/load.ts";
-import { addressesOf, serverOverrides } from "../../config/servers.ts";
-import { delay } from "../../core/delay.ts";
-import { reasonOf, WriteBehindError } from "../../core/errors.ts";
-import { insertDocument } from "../../documents/write.ts";
-import { listDeadLetters } from "../../operate/dead_letters.ts";
-import { replayDeadLetters } from "../../operate/replay.ts";
-import { verify } from "../../operate/verify/verify.ts";
+import type { Config } from "../../config/load.ts";
+import { addressesOf } from "../../config/servers.ts";
+import { reasonOf } from "../../core/errors.ts";
 import type { Figures } from "../../metrics/figures.ts";
 import { connectRedis, type RedisConnection } from "../../redis/connection.ts";
 import { createTable, openTarget } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
-import { type ActionName, ACTIONS, BURST, CUT_MS, MAX_RATE, type Need } from "./actions.ts";
+import { type ActionName, ACTIONS, BURST, MAX_RATE, type Need, REFUSALS } from "./actions.ts";
+import { Faults } from "./faults.ts";
 import { Happenings, lineOf } from "./happened.ts";
-import type { StageMessage, StageState, VerifyView } from "./messages.ts";
+import type { StageMessage, StageState } from "./messages.ts";
 import { Notices } from "./notices.ts";
+import { Poison } from "./poison.ts";
+import type { Scene } from "./scene.ts";
 import { StageServers } from "./servers.ts";
 import { type SinkEvent, Sinks } from "./sinks.ts";
 import { StageTraffic } from "./traffic.ts";
+import { Verification } from "./verification.ts";
 import { type Reachable, type StageSample, Watch } from "./watch.ts";
-import mendSql from "./mend.sql" with { type: "text" };
-import poisonSql from "./poison.sql" with { type: "text" };
-import resetSql from "./reset.sql" with { type: "text" };
 
 /** Whose servers a stage is on. */
 export interface StageOptions {
@@ -40,37 +35,40 @@ export interface StageOptions {
   rate?: number;
 }
 
-const NEVER_VERIFIED: VerifyView = {
-  running: false,
-  progress: 0,
-  lost: null,
-  documents: 0,
-  parked: 0,
-  behind: 0,
-  at: null,
-};
 /** A pipeline on a stage. */
-export class Stage implements AsyncDisposable {
-  /** null on given servers */
+export class Stage implements AsyncDisposable, Scene {
   readonly servers: StageServers | null;
   readonly config: Config;
   readonly redis: RedisConnection;
   readonly target: Target;
-  readonly #entity: string;
+  readonly entity: string;
+  readonly happened: Happenings;
+  readonly notices: Notices;
   readonly #needs: ReadonlySet<Need>;
   readonly #configPath: string | undefined;
   readonly #watch: Watch;
-  readonly #happened: Happenings;
-  readonly #notices: Notices;
+  readonly #faults = new Faults(this);
+  readonly #poison = new Poison(this);
+  readonly #verification = new Verification(this);
   readonly #listeners = new Set<(message: StageMessage) => void>();
   readonly #busy = new Map<ActionName, Promise<void>>();
   readonly #stop = new AbortController();
+  readonly signal: AbortSignal = this.#stop.signal;
   readonly #beat: ReturnType<typeof setInterval>;
+  readonly #deeds: Record<Exclude<ActionName, "rate">, () => Promise<void>> = {
+    burst: () => this.#burst(),
+    stopPostgres: () => this.#faults.stopPostgres(),
+    startPostgres: () => this.#faults.startPostgres(),
+    kill: () => this.#faults.kill(this.#sinks),
+    cut: () => this.#faults.cut(),
+    promote: () => this.#faults.promote(),
+    poison: () => this.#poison.write(),
+    replay: () => this.#poison.replay(),
+    verify: () => this.#verification.run(),
+    reset: () => this.#reset(),
+  };
   #traffic: StageTraffic | undefined;
   #sinks: Sinks | undefined;
-  #verify = NEVER_VERIFIED;
-  #cutUntil: number | null = null;
-  #poisoned = 0;
   #reachable: Reachable = { redis: true, target: true };
 
   private constructor(
@@ -84,15 +82,15 @@ export class Stage implements AsyncDisposable {
     this.config = config;
     this.redis = redis;
     this.target = target;
-    this.#entity = entity;
+    this.entity = entity;
     this.#configPath = servers ? servers.configPath : given?.configPath;
     this.#needs = new Set<Need>([
       "nothing",
       ...(control || servers ? ["control"] as const : []),
       ...(servers ? ["own"] as const : []),
     ]);
-    this.#happened = new Happenings((happening) => this.#send({ kind: "happened", happening }));
-    this.#notices = new Notices(this.#happened);
+    this.happened = new Happenings((happening) => this.#send({ kind: "happened", happening }));
+    this.notices = new Notices(this.happened);
     this.#watch = new Watch({
       ...{ redis, target, config, entity },
       onSample: (...read) => this.#sampled(...read),
@@ -109,7 +107,7 @@ export class Stage implements AsyncDisposable {
     await using connecting = new AsyncDisposableStack();
     const { given, entity = "session" } = options;
     const servers = given ? null : connecting.use(await StageServers.start());
-    const config = given?.config ?? await configOf(servers!);
+    const config = given?.config ?? await servers!.config();
     const redis = connecting.use(await connectRedis(config));
     const target = connecting.use(await openTarget(config));
     if (servers) await createTable(target, config, entity);
@@ -137,7 +135,7 @@ export class Stage implements AsyncDisposable {
       actions: ACTIONS,
       maxRate: MAX_RATE,
       samples: this.#watch.samples,
-      happenings: this.#happened.entries,
+      happenings: this.happened.entries,
       state: this.state,
     };
   }
@@ -148,16 +146,16 @@ export class Stage implements AsyncDisposable {
       own: servers !== null,
       allowed: ACTIONS.filter(({ need }) => this.#needs.has(need)).map(({ name }) => name),
       busy: [...this.#busy.keys()],
-      entity: this.#entity,
+      entity: this.entity,
       rate: this.#traffic?.rate ?? 0,
       failed: this.#traffic?.failed ?? 0,
       reachable: this.#reachable,
-      postgresRuns: servers?.postgresRuns ?? this.#reachable.target,
-      primary: servers?.primary.port ?? null,
-      replica: servers?.replica.port ?? null,
+      postgresRuns: servers?.own.postgresRuns ?? this.#reachable.target,
+      primary: servers?.own.primary.port ?? null,
+      replica: servers?.own.replica.port ?? null,
       sinks: this.#sinks?.view ?? [],
-      cutUntil: this.#cutUntil,
-      verify: this.#verify,
+      cutUntil: this.#faults.cutUntil,
+      verify: this.#verification.view,
     };
   }
 
@@ -178,51 +176,21 @@ export class Stage implements AsyncDisposable {
   act(name: ActionName, value = 0): string | null {
     const action = ACTIONS.find((one) => one.name === name);
     if (!action) return "no such action";
-    if (!this.#needs.has(action.need)) {
-      return action.need === "own"
-        ? "these servers are not the stage's own, and are not broken"
-        : "these servers are given, and only read: start with --control";
-    }
+    if (!this.#needs.has(action.need)) return REFUSALS[action.need];
     if (name === "rate") return this.#setRate(value);
     if (this.#busy.has(name) || this.#busy.has("reset")) return "it is under way";
-    const doing = this.#do(name)
+    const doing = this.#deeds[name]()
       .catch((error) => {
-        if (this.#stop.signal.aborted) return;
-        this.#happened.add("wrong", `${action.label}: ${reasonOf(error)}`);
+        if (this.signal.aborted) return;
+        this.happened.add("wrong", `${action.label}: ${reasonOf(error)}`);
       })
       .finally(() => {
         this.#busy.delete(name);
-        this.#changed();
+        this.changed();
       });
     this.#busy.set(name, doing);
-    this.#changed();
+    this.changed();
     return null;
-  }
-
-  async #do(name: Exclude<ActionName, "rate">): Promise<void> {
-    switch (name) {
-      case "burst":
-        this.#traffic!.burst(BURST);
-        return this.#happened.add("note", `a burst of ${BURST} documents`, "burst");
-      case "stopPostgres":
-        return await this.#stopPostgres();
-      case "startPostgres":
-        return await this.#startPostgres();
-      case "kill":
-        return await this.#kill();
-      case "cut":
-        return await this.#cut();
-      case "poison":
-        return await this.#poison();
-      case "replay":
-        return await this.#replay();
-      case "promote":
-        return await this.#promote();
-      case "verify":
-        return await this.#verifyAll();
-      case "reset":
-        return await this.#reset();
-    }
   }
 
   #setRate(rate: number): string | null {
@@ -231,131 +199,14 @@ export class Stage implements AsyncDisposable {
     }
     if (this.#busy.has("reset")) return "a reset is under way";
     this.#traffic?.setRate(rate);
-    this.#changed();
+    this.changed();
     return null;
   }
 
-  async #stopPostgres(): Promise<void> {
-    if (!this.servers!.postgresRuns) return;
-    await this.servers!.stopPostgres();
-    this.#happened.add("break", "PostgreSQL was stopped, like a crash", "PostgreSQL down");
-  }
-
-  async #startPostgres(): Promise<void> {
-    if (this.servers!.postgresRuns) return;
-    await this.servers!.startPostgres();
-    this.#happened.add("mend", "PostgreSQL runs again", "PostgreSQL up");
-    this.#notices.faultIsOver();
-  }
-
-  async #kill(): Promise<void> {
-    const at = Date.now();
-    const killed = await this.#sinks!.kill();
-    if (!killed) {
-      throw new WriteBehindError("no sink runs at the moment; one comes back in seconds");
-    }
-    const { name, pid, state } = killed;
-    if (state === "owner" || state === "retrying") this.#notices.killed(name, at);
-    this.#happened.add("break", `kill -9 of sink ${name}, process ${pid}`, `sink ${name} killed`);
-  }
-
-  async #cut(): Promise<void> {
-    this.servers!.cutNetwork();
-    this.#cutUntil = Date.now() + CUT_MS;
-    const text = `the network between the sinks and Redis is cut for ${CUT_MS / 1000} s`;
-    this.#happened.add("break", text, "network cut");
-    this.#changed();
-    await delay(CUT_MS, this.#stop.signal);
-    await this.#mendNetwork();
-  }
-
-  async #mendNetwork(): Promise<void> {
-    if (this.#cutUntil === null) return;
-    this.#cutUntil = null;
-    await this.servers!.mendNetwork();
-    this.#happened.add("mend", "the network is there again", "network back");
-    this.#notices.faultIsOver();
-  }
-
-  async #poison(): Promise<void> {
-    if (this.#poisoned === 0) await this.#sql(poisonSql);
-    const id = `broken-${++this.#poisoned}`;
-    const document = { user_id: "user_0", device_type: "web", device_model: "broken" };
-    await insertDocument(this.redis, this.config, this.#entity, document, id);
-    this.#happened.add(
-      "break",
-      `document ${id} was written, which PostgreSQL refuses: a CHECK of the table`,
-    );
-  }
-
-  async #replay(): Promise<void> {
-    if (this.servers) {
-      await this.#sql(mendSql);
-      this.#poisoned = 0;
-    }
-    const { redis, target, config } = this;
-    let parked = 0;
-    for await (const _ of listDeadLetters(target, config, this.#entity)) parked++;
-    if (parked === 0) return this.#happened.add("note", "nothing is parked: nothing to replay");
-    const { signal } = this.#stop;
-    const all = { all: true } as const;
-    const { applied, gone, failed } = await replayDeadLetters(
-      redis,
-      target,
-      config,
-      this.#entity,
-      all,
-      { signal },
-    );
-    const rest = failed > 0 ? `, ${failed} stay parked` : "";
-    this.#happened.add(
-      failed > 0 ? "wrong" : "mend",
-      `parked documents replayed: ${applied + gone}${rest}`,
-      "replayed",
-    );
-  }
-
-  async #promote(): Promise<void> {
-    const before = this.servers!.primary.port;
-    await this.servers!.promote();
-    const now = this.servers!.primary.port;
-    this.#happened.add(
-      "break",
-      `the replica on port ${now} is the primary now, and the one on port ${before} its replica`,
-      "replica promoted",
-    );
-    this.#notices.faultIsOver();
-  }
-
-  async #verifyAll(): Promise<void> {
-    const show = (change: Partial<VerifyView>) => {
-      this.#verify = { ...this.#verify, ...change };
-      this.#changed();
-    };
-    show({ running: true, progress: 0 });
-    try {
-      let shown = 0;
-      const report = await verify(this.redis, this.target, this.config, this.#entity, {
-        signal: this.#stop.signal,
-        onProgress: (compared, about) => {
-          const progress = Math.min(1, compared / Math.max(1, about));
-          if (progress - shown < 0.02) return;
-          show({ progress: shown = progress });
-        },
-      });
-      const { mismatches: lost, parked, behind } = report.counts;
-      const { documents } = report;
-      show({ lost, documents, parked, behind, at: Date.now() });
-      const others = [parked > 0 ? `${parked} parked` : "", behind > 0 ? `${behind} behind` : ""]
-        .filter(Boolean).map((text) => `, ${text}`).join("");
-      this.#happened.add(
-        lost === 0 ? "mend" : "wrong",
-        `verified: ${documents.toLocaleString("en")} documents, ${lost} lost${others}`,
-        lost === 0 ? "verified: 0 lost" : `verified: ${lost} lost`,
-      );
-    } finally {
-      show({ running: false });
-    }
+  #burst(): Promise<void> {
+    this.#traffic!.burst(BURST);
+    this.happened.add("note", `a burst of ${BURST} documents`, "burst");
+    return Promise.resolve();
   }
 
   /** Everything is as after the start, except that the replica may be the primary. */
@@ -367,39 +218,24 @@ export class Stage implements AsyncDisposable {
     const sinks = this.#sinks;
     this.#sinks = undefined; // what they say until they end is of the past
     await sinks?.[Symbol.asyncDispose]();
-    await this.servers!.startPostgres();
+    await this.servers!.own.startPostgres();
     await this.redis.counters.flush();
     await this.redis.flushall();
-    await this.#sql(resetSql);
-    this.#verify = NEVER_VERIFIED;
-    this.#notices.clear();
-    this.#poisoned = 0;
+    await this.#poison.reset();
+    this.#verification.clear();
+    this.notices.clear();
     this.#watch.clear();
-    this.#happened.clear();
+    this.happened.clear();
     this.#send(this.hello);
     this.#startSinks();
     await this.#startTraffic(0);
-    this.#happened.add("note", "everything is empty again");
-  }
-
-  async #sql(statements: string): Promise<void> {
-    if (!this.servers!.postgresRuns) {
-      throw new WriteBehindError("PostgreSQL is stopped: start it first");
-    }
-    const client = new pg.Client(this.servers!.postgres.url);
-    client.on("error", () => {}); // the query rejects as well
-    await client.connect();
-    try {
-      await client.query(statements);
-    } finally {
-      await client.end();
-    }
+    this.happened.add("note", "everything is empty again");
   }
 
   async #startTraffic(rate: number): Promise<void> {
     this.#traffic = await StageTraffic.open(
-      { ...addressesOf(this.config), configPath: this.#configPath, entity: this.#entity },
-      (error) => this.#happened.add("wrong", `the traffic has ended: ${reasonOf(error)}`),
+      { ...addressesOf(this.config), configPath: this.#configPath, entity: this.entity },
+      (error) => this.happened.add("wrong", `the traffic has ended: ${reasonOf(error)}`),
     );
     this.#traffic.setRate(rate);
   }
@@ -409,34 +245,35 @@ export class Stage implements AsyncDisposable {
     const { redisUrl, databaseUrl } = this.servers.sinksAddresses;
     this.#sinks = new Sinks({
       configPath: this.#configPath,
-      entity: this.#entity,
+      entity: this.entity,
       env: { REDIS_URL: redisUrl, DATABASE_URL: databaseUrl },
       onEvent: (event) => this.#sinkSaid(event),
-      onChange: () => this.#changed(),
+      onChange: () => this.changed(),
       onEnded: ({ name }, code) =>
-        this.#happened.add("wrong", `sink ${name} ended by itself, status ${code}`),
+        this.happened.add("wrong", `sink ${name} ended by itself, status ${code}`),
     });
     this.#sinks.start();
   }
 
   #sinkSaid(event: SinkEvent): void {
-    if (this.#stop.signal.aborted || this.#sinks === undefined) return;
+    if (this.signal.aborted || this.#sinks === undefined) return;
     const { sink } = event;
-    if (event.event === "claimed") this.#notices.claimed(sink, String(event.stream));
+    if (event.event === "claimed") this.notices.claimed(sink, String(event.stream));
     const line = lineOf(event);
-    if (line) this.#happened.add(line.tone, line.text, line.mark);
+    if (line) this.happened.add(line.tone, line.text, line.mark);
   }
 
   #sampled(sample: StageSample | null, reachable: Reachable, figures: Figures | null): void {
     if (sample) this.#send({ kind: "sample", sample });
-    if (this.servers) this.#notices.ownServers(sample, reachable);
-    else this.#notices.givenServers(figures, reachable, this.target.describe().name);
+    if (this.servers) this.notices.ownServers(sample, reachable);
+    else this.notices.givenServers(figures, reachable, this.target.describe().name);
     this.#reachable = reachable;
-    this.#changed();
+    this.changed();
   }
 
-  #changed(): void {
-    if (!this.#stop.signal.aborted) this.#send({ kind: "state", state: this.state });
+  /** Sends every page the state. */
+  changed(): void {
+    if (!this.signal.aborted) this.#send({ kind: "state", state: this.state });
   }
 
   #send(message: StageMessage): void {
@@ -445,7 +282,7 @@ export class Stage implements AsyncDisposable {
 
   /** Stops everything that it started. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#stop.signal.aborted) return;
+    if (this.signal.aborted) return;
     this.#stop.abort();
     clearInterval(this.#beat);
     this.#send({ kind: "bye" });
@@ -457,8 +294,4 @@ export class Stage implements AsyncDisposable {
     await this.target.close();
     await this.servers?.[Symbol.asyncDispose]();
   }
-}
-
-async function configOf(servers: StageServers): Promise<Config> {
-  return configWith(await loadConfig(servers.configPath), serverOverrides(servers.addresses));
 }
