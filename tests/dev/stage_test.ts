@@ -1,9 +1,7 @@
 /** The page of the stage in a real browser: each button is seen on the page and in the servers. */
 
 import assert from "node:assert/strict";
-import type { Locator, Page } from "playwright-core";
 import { readFigures, verify } from "writebehind";
-import type { ActionName } from "writebehind/dev/stage/actions.ts";
 import { processStartTime } from "writebehind/dev/servers/processes.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
 import type { SinkView } from "writebehind/dev/stage/sinks.ts";
@@ -12,49 +10,7 @@ import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
 import { testPipeline } from "../support/pipeline.ts";
 import { queryAt, waitFor } from "../support/servers.ts";
-
-/** What the page shows, as a person finds it. */
-class StagePage {
-  readonly page: Page;
-
-  constructor(page: Page) {
-    this.page = page;
-  }
-
-  button(name: ActionName): Locator {
-    return this.page.locator(`[data-action=${name}]`);
-  }
-
-  async click(name: ActionName): Promise<void> {
-    await this.button(name).click({ timeout: 15_000 });
-  }
-
-  /** Waits for a line in the list of what happened. */
-  async says(text: RegExp, deadlineMs = 20_000): Promise<void> {
-    const line = this.page.locator("#happened li", { hasText: text }).first();
-    await line.waitFor({ timeout: deadlineMs });
-  }
-
-  async big(tile: string): Promise<string> {
-    return await this.page.locator(`#tile-${tile} .value`).innerText();
-  }
-
-  async number(tile: string): Promise<number> {
-    return Number((await this.big(tile)).replaceAll(",", ""));
-  }
-
-  /** Waits for what is said of a server: a sample has to be taken first. */
-  async nodeSays(name: string, text: RegExp): Promise<void> {
-    await waitFor(async () => text.test(await this.node(name)), {
-      what: `the page to say ${text} of ${name}`,
-      deadlineMs: 10_000,
-    });
-  }
-
-  async node(name: string): Promise<string> {
-    return await this.page.locator(`#node-${name}`).innerText();
-  }
-}
+import { StagePage } from "../support/stage_page.ts";
 
 const rowsIn = async (stage: Stage) => {
   const [row] = await queryAt<{ rows: number }>(
@@ -86,10 +42,26 @@ Deno.test({
         await waitFor(async () => await shown.number("applied") > 300, { what: "applied/s" });
         assert.match(await shown.node("writers"), /\b500 \/s/);
         assert((await figures()).applied > 300);
+        assert.equal(stage.state.asFastAsPossible, null);
+        assert(await page.locator("#fastest").isHidden());
+        await page.locator("#slider").fill(await page.locator("#slider").getAttribute("max") ?? "");
+        await shown.nodeSays("writers", /as fast as possible: [\d,]+ \/s/);
+        const fastest = Number(
+          /: ([\d,]+)/.exec(await shown.node("writers"))![1]!.replaceAll(",", ""),
+        );
+        const before = await figures();
+        await waitFor(async () => (await figures()).at - before.at > 2000, { what: "two seconds" });
+        const after = await figures();
+        const written = 1000 * (after.written - before.written) / (after.at - before.at);
+        assert(
+          fastest < 90_000 && written > fastest / 2 && written < 2 * fastest,
+          `${fastest}, ${written}`,
+        );
         await page.keyboard.press("0");
         await waitFor(async () => await shown.number("written") === 0, { what: "silence" });
-        const { written } = await figures();
-        assert.equal((await figures()).written, written);
+        const { written: all } = await figures();
+        assert.equal((await figures()).written, all);
+        assert(await page.locator("#fastest").isHidden());
       });
 
       await t.step("a burst is written and applied", async () => {

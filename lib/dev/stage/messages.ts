@@ -31,7 +31,10 @@ export interface StageState {
   /** those under way */
   busy: ActionName[];
   entity: string;
+  /** documents a second that are asked for */
   rate: number;
+  /** documents a second that are written, where that is less: as fast as possible; else null */
+  asFastAsPossible: number | null;
   /** writes that were refused, or whose outcome is unknown */
   failed: number;
   reachable: Reachable;

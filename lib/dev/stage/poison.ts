@@ -16,7 +16,9 @@ import resetSql from "./reset.sql" with { type: "text" };
 /** The table's rule, which some documents break. */
 export class Poison {
   readonly #scene: Scene;
-  /** documents since the rule is there */
+  /** whether the table has the rule now */
+  #ruled = false;
+  /** documents so far: each has an id of its own */
   #written = 0;
 
   constructor(scene: Scene) {
@@ -26,7 +28,8 @@ export class Poison {
   /** Writes a document that is refused. */
   async write(): Promise<void> {
     const { redis, config, entity, happened } = this.#scene;
-    if (this.#written === 0) await this.#sql(poisonSql);
+    if (!this.#ruled) await this.#sql(poisonSql);
+    this.#ruled = true;
     const id = `broken-${++this.#written}`;
     const document = { user_id: "user_0", device_type: "web", device_model: "broken" };
     await insertDocument(redis, config, entity, document, id);
@@ -41,7 +44,7 @@ export class Poison {
     const { servers, redis, target, config, entity, happened, signal } = this.#scene;
     if (servers) {
       await this.#sql(mendSql);
-      this.#written = 0;
+      this.#ruled = false;
     }
     let parked = 0;
     for await (const _ of listDeadLetters(target, config, entity)) parked++;
@@ -65,6 +68,7 @@ export class Poison {
   /** Empties the tables, and takes away the rule. */
   async reset(): Promise<void> {
     await this.#sql(resetSql);
+    this.#ruled = false;
     this.#written = 0;
   }
 

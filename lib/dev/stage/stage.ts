@@ -148,6 +148,7 @@ export class Stage implements AsyncDisposable, Scene {
       busy: [...this.#busy.keys()],
       entity: this.entity,
       rate: this.#traffic?.rate ?? 0,
+      asFastAsPossible: this.#traffic?.asFastAsPossible ?? null,
       failed: this.#traffic?.failed ?? 0,
       reachable: this.#reachable,
       postgresRuns: servers?.own.postgresRuns ?? this.#reachable.target,

@@ -32,12 +32,22 @@ export type TrafficNews =
   /** all orders until now are carried out */
   | { kind: "closed" };
 
+/** What is written a second is told of so long, in ms: at most, and at least. */
+const LATELY_MS = 3000;
+const ENOUGH_MS = 1500;
+/** A rate counts as reached from this part of it on. */
+const REACHED = 0.9;
+/** Reports come so often, in ms, while anything is written. */
+const REPORTS_MS = 500;
+
 /** The traffic, as the stage drives it. */
 export class StageTraffic implements AsyncDisposable {
   /** documents a second that are asked for */
   rate = 0;
   readonly #worker: Worker;
   readonly #reports = new Map<number, TrafficReport>();
+  /** how much was written, lately, since the rate was set */
+  #lately: { at: number; written: number }[] = [];
   readonly #opened = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
 
@@ -48,7 +58,7 @@ export class StageTraffic implements AsyncDisposable {
     this.#worker.onmessage = ({ data }: MessageEvent<TrafficNews>) => {
       if (data.kind === "ready") this.#opened.resolve();
       else if (data.kind === "closed") this.#closed.resolve();
-      else if (data.kind === "report") this.#reports.set(data.run, data.report);
+      else if (data.kind === "report") this.#take(data.run, data.report);
       else {
         this.#opened.reject(new Error(data.message));
         onFailure(new Error(data.message));
@@ -89,9 +99,29 @@ export class StageTraffic implements AsyncDisposable {
     return [...this.#reports.values()].reduce((sum, { backpressure }) => sum + backpressure, 0);
   }
 
+  #take(run: number, report: TrafficReport): void {
+    this.#reports.set(run, report);
+    const now = performance.now();
+    const written = [...this.#reports.values()]
+      .reduce((sum, { inserted, updated, deleted }) => sum + inserted + updated + deleted, 0);
+    this.#lately.push({ at: now, written });
+    while (this.#lately[0]!.at < now - LATELY_MS) this.#lately.shift();
+  }
+
+  /** Documents a second that are written lately, where fewer than asked for; else, and at first, null. */
+  get asFastAsPossible(): number | null {
+    const [first, last] = [this.#lately[0], this.#lately.at(-1)];
+    if (!first || !last) return null;
+    const ms = Math.max(last.at, performance.now() - REPORTS_MS) - first.at;
+    if (ms < ENOUGH_MS) return null;
+    const reached = 1000 * (last.written - first.written) / ms;
+    return reached < REACHED * this.rate ? reached : null;
+  }
+
   /** Writes so many documents a second from now on. */
   setRate(rate: number): void {
     this.rate = rate;
+    this.#lately = [];
     this.#send({ kind: "rate", rate });
   }
 

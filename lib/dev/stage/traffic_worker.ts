@@ -14,8 +14,10 @@ import type { TrafficNews, TrafficOrder, TrafficTarget } from "./traffic.ts";
 const A_DAY = 86_400;
 /** Mostly updates and deletes, so that an hour of traffic fits into memory. */
 const MIX = { create_pct: 0.3, update_pct: 0.5, delete_pct: 0.2 };
-/** Calls in flight: more for a higher rate. */
-const concurrencyFor = (rate: number) => Math.min(400, Math.max(16, Math.ceil(rate / 100)));
+/** Calls in flight: more for a higher rate. Past this, more of them wait longer, and no more are written. */
+const MOST_IN_FLIGHT = 128;
+const concurrencyFor = (rate: number) =>
+  Math.min(MOST_IN_FLIGHT, Math.max(16, Math.ceil(rate / 100)));
 
 const say = (news: TrafficNews) => self.postMessage(news);
 
@@ -61,7 +63,7 @@ class Writing {
 
   burst(records: number): void {
     const signal = this.#stop.signal;
-    const burst = this.#run({ num_records: records, rate: 0, concurrency: 200, signal });
+    const burst = this.#run({ num_records: records, rate: 0, concurrency: MOST_IN_FLIGHT, signal });
     this.#bursts.add(burst);
     void burst.finally(() => this.#bursts.delete(burst));
   }

@@ -52,6 +52,11 @@ const MAX_SAMPLES = 600;
 /** After so long without a new freshness, in ms, a sink applies nothing. */
 const FRESHNESS_MAX_AGE_MS = 3000;
 
+/** So long does an event wait, in seconds, where nothing is applied at all. */
+const STANDS_SECONDS = 0.5;
+/** So many moments without any are more than a slow flow. */
+const STANDS_MOMENTS = 4;
+
 const NOTHING_APPLIED = { freshnessP50Ms: null, freshnessP99Ms: null };
 
 /** Reads the figures until it is stopped. */
@@ -107,7 +112,9 @@ export class Watch implements AsyncDisposable {
     let figures: Figures | null = null;
     try {
       figures = await this.#readFigures(reachable);
-      const freshness = reachable.target ? await this.#freshness() : NOTHING_APPLIED;
+      const freshness = reachable.target && !this.#stands(figures)
+        ? await this.#freshness()
+        : NOTHING_APPLIED;
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
     } catch {
@@ -139,6 +146,18 @@ export class Watch implements AsyncDisposable {
       };
     });
     return { at: Date.now(), partitions, ...sumOf(partitions) };
+  }
+
+  /**
+   * Whether nothing is applied: what was fresh last says nothing then. Where events wait, one moment is enough to tell;
+   * where none do, a slow flow has moments without any.
+   */
+  #stands(figures: Figures | null): boolean {
+    if (!figures) return false;
+    const { applied, lagSeconds } = figures;
+    const moments = lagSeconds > STANDS_SECONDS ? 1 : STANDS_MOMENTS;
+    const then = this.#samples.at(-moments);
+    return then !== undefined && then.applied === applied;
   }
 
   /** Of the slowest partition; null where no sink has applied anything lately. */

@@ -124,7 +124,8 @@ function showFigures() {
   else {
     const long = p99 >= 10_000;
     const value = long ? (p99 / 1000).toFixed(1) : number(p99);
-    tile("freshness", value, long ? "s" : "ms", `half within ${number(p50)} ms`);
+    const half = p50 >= 10_000 ? `${(p50 / 1000).toFixed(1)} s` : `${number(p50)} ms`;
+    tile("freshness", value, long ? "s" : "ms", `half within ${half}`);
   }
   const waits = now.parked === 0 ? "the dead letter is empty" : "in the dead letter";
   tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
@@ -172,7 +173,15 @@ function showState(next) {
   const { rate, reachable, sinks, own, postgresRuns, cutUntil } = state;
   const { allowed } = state;
   const canWrite = allowed.includes("rate");
-  node("writers", [canWrite ? `${number(rate)} /s asked for` : "others'"], rate > 0 ? "" : "idle");
+  const { asFastAsPossible } = state;
+  const fastest = asFastAsPossible === null
+    ? ""
+    : `as fast as possible: ${number(asFastAsPossible)} /s`;
+  const asked = fastest || `${number(rate)} /s asked for`;
+  node("writers", [canWrite ? asked : "others'"], rate > 0 ? "" : "idle");
+  $("#fastest").textContent = fastest;
+  $("#fastest").hidden = fastest === "";
+  $("#keys").hidden = fastest !== "";
   node(
     "redis",
     !reachable.redis
