@@ -105,6 +105,9 @@ async function run(): Promise<void> {
     await pictures.press("promote");
     await pictures.says(/is the primary now/, 2000);
     await pictures.take("promoted");
+    await pictures.press("killRedis");
+    await pictures.says(/is back, as the replica/, 2000);
+    await pictures.take("redis-killed");
     await pictures.press("poison");
     await pictures.says(/was parked/, 1500);
     await pictures.take("poisoned");

@@ -84,11 +84,12 @@ export class OwnServers implements BreakableServers {
     this.#replica = await this.#startRedis("Redis replica", this.#primary);
   }
 
-  #startRedis(title: string, replicaOf?: RedisServer): Promise<RedisServer> {
+  /** @param before one that has ended: it starts again, in its folder and on its port */
+  #startRedis(title: string, replicaOf?: RedisServer, before?: RedisServer): Promise<RedisServer> {
     const { redis: password } = this.#passwords;
     const { redisArgs: extraArgs } = this.#options;
-    const dir = this.#folder.next("redis");
-    return this.#started(title, startRedis({ dir, password, replicaOf, extraArgs }));
+    const { dir = this.#folder.next("redis"), port } = before ?? {};
+    return this.#started(title, startRedis({ dir, port, password, replicaOf, extraArgs }));
   }
 
   async startPostgres(): Promise<void> {
@@ -152,18 +153,27 @@ export class OwnServers implements BreakableServers {
    */
   async promote(onHandedOver: (primary: RedisServer) => void = () => {}): Promise<void> {
     const [from, to] = [this.#primary, this.#replica];
-    const client = new Redis(from.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
-    // Without a listener ioredis prints to the console; the call below rejects as well.
-    client.on("error", () => {});
-    try {
-      await client.call("FAILOVER", "TO", to.host, to.port, "TIMEOUT", PROMOTE_MS);
-    } finally {
-      client.disconnect();
-    }
+    await order(from, "FAILOVER", "TO", to.host, to.port, "TIMEOUT", PROMOTE_MS);
     await this.#until(to, "role:master", "become the primary");
     [this.#primary, this.#replica] = [to, from];
     onHandedOver(to);
     await this.#until(from, "master_link_status:up", "follow the new primary");
+  }
+
+  /**
+   * Kills the primary, as a power cut would: its replica takes its place, without what it has not received yet. The
+   * killed one comes back as the replica.
+   * @param onHandedOver called once the new one takes writes
+   * @throws {WriteBehindError} where that does not become the primary in time
+   */
+  async killPrimary(onHandedOver: (primary: RedisServer) => void = () => {}): Promise<void> {
+    const [from, to] = [this.#primary, this.#replica];
+    await from.kill();
+    await order(to, "REPLICAOF", "NO", "ONE");
+    await this.#until(to, "role:master", "become the primary");
+    [this.#primary, this.#replica] = [to, from];
+    onHandedOver(to);
+    this.#replica = await this.#startRedis("Redis replica", to, from);
   }
 
   async #until({ port }: RedisServer, line: string, what: string): Promise<void> {
@@ -179,6 +189,18 @@ export class OwnServers implements BreakableServers {
   /** Ends all of them: their data goes too, so nothing has to be shut down in order. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#folder[Symbol.asyncDispose]();
+  }
+}
+
+/** Tells a Redis to do something. */
+async function order(server: RedisServer, ...command: [string, ...(string | number)[]]) {
+  const client = new Redis(server.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
+  // Without a listener ioredis prints to the console; the call rejects as well.
+  client.on("error", () => {});
+  try {
+    await client.call(...command);
+  } finally {
+    client.disconnect();
   }
 }
 

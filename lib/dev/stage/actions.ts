@@ -14,6 +14,7 @@ export type ActionName =
   | "poison"
   | "replay"
   | "promote"
+  | "killRedis"
   | "verify"
   | "reset";
 
@@ -96,6 +97,13 @@ export const ACTIONS: readonly Action[] = [
     key: "m",
     need: "own",
     hint: "Redis hands over to its replica, and the two change places",
+  },
+  {
+    name: "killRedis",
+    label: "Kill Redis",
+    key: "d",
+    need: "own",
+    hint: "kill -9 of the primary: its replica takes its place, and it comes back as the replica",
   },
   {
     name: "poison",

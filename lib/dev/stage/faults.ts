@@ -7,12 +7,14 @@ import { delay } from "../../core/delay.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import { CUT_MS } from "./actions.ts";
 import { ownServers, type Scene } from "./scene.ts";
+import type { StageServers } from "./servers.ts";
 import type { Sinks } from "./sinks.ts";
 
 /** The faults. What is broken is told before what follows from it. */
 export class Faults {
   readonly #scene: Scene;
   #cutUntil: number | null = null;
+  #handsOver = false;
 
   constructor(scene: Scene) {
     this.#scene = scene;
@@ -68,18 +70,51 @@ export class Faults {
     notices.faultIsOver();
   }
 
+  /** Redis hands over to its replica, with every write. */
   async promote(): Promise<void> {
     const { happened, notices } = this.#scene;
-    const servers = ownServers(this.#scene);
-    const before = servers.own.primary.port;
-    happened.add("note", `Redis on port ${before} hands over to its replica`);
-    await servers.promote();
-    const now = servers.own.primary.port;
-    happened.add(
-      "break",
-      `the replica on port ${now} is the primary now, and the one on port ${before} its replica`,
-      "replica promoted",
-    );
-    notices.faultIsOver();
+    const { own } = ownServers(this.#scene);
+    await this.#handOver(async (servers) => {
+      const before = own.primary.port;
+      happened.add("note", `Redis on port ${before} hands over to its replica`);
+      await servers.promote();
+      happened.add(
+        "break",
+        `the replica on port ${own.primary.port} is the primary now, ` +
+          `and the one on port ${before} its replica`,
+        "replica promoted",
+      );
+      notices.faultIsOver();
+    });
+  }
+
+  /** Kills Redis, as a power cut would: its replica takes its place. */
+  async killRedis(): Promise<void> {
+    const { happened, notices } = this.#scene;
+    const { own } = ownServers(this.#scene);
+    await this.#handOver(async (servers) => {
+      const { port, pid } = own.primary;
+      happened.add("break", `kill -9 of Redis on port ${port}, process ${pid}`, "Redis killed");
+      await servers.killPrimary(() => {
+        happened.add(
+          "mend",
+          `the replica on port ${own.primary.port} takes its place, with what it has received`,
+          "replica took over",
+        );
+        notices.faultIsOver();
+      });
+      happened.add("note", `Redis on port ${port} is back, as the replica`);
+    });
+  }
+
+  /** One at a time. */
+  async #handOver(how: (servers: StageServers) => Promise<void>): Promise<void> {
+    if (this.#handsOver) throw new WriteBehindError("Redis hands over already; wait for its end");
+    this.#handsOver = true;
+    try {
+      await how(ownServers(this.#scene));
+    } finally {
+      this.#handsOver = false;
+    }
   }
 }

@@ -84,10 +84,24 @@ export class StageServers implements AsyncDisposable {
    * @throws {WriteBehindError} where it does not become the primary in time
    */
   promote(): Promise<void> {
-    return this.own.promote((primary) => {
-      this.#writers.switchTo(primary);
-      this.#sinks.switchTo(primary);
+    return this.own.promote((primary) => this.#switchTo(primary));
+  }
+
+  /**
+   * Kills Redis; its replica takes its place, and all clients go there.
+   * @param onHandedOver called once it takes writes
+   * @throws {WriteBehindError} where it does not become the primary in time
+   */
+  killPrimary(onHandedOver: () => void): Promise<void> {
+    return this.own.killPrimary((primary) => {
+      this.#switchTo(primary);
+      onHandedOver();
     });
+  }
+
+  #switchTo(primary: { host: string; port: number }): void {
+    this.#writers.switchTo(primary);
+    this.#sinks.switchTo(primary);
   }
 
   /** Ends all of them, and removes their data. */

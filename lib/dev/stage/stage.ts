@@ -62,6 +62,7 @@ export class Stage implements AsyncDisposable, Scene {
     kill: () => this.#faults.kill(this.#sinks),
     cut: () => this.#faults.cut(),
     promote: () => this.#faults.promote(),
+    killRedis: () => this.#faults.killRedis(),
     poison: () => this.#poison.write(),
     replay: () => this.#poison.replay(),
     verify: () => this.#verification.run(),

@@ -20,6 +20,7 @@ const KINDS = {
   kill: "break",
   cut: "break",
   promote: "break",
+  killRedis: "break",
   poison: "break",
   replay: "mend",
   verify: "check",
