@@ -49,6 +49,7 @@ export function isInfoOf({ pid }: { pid: number }, info: string): boolean {
 export async function redisServes(server: RecordedServer): Promise<boolean> {
   if (!await answers("127.0.0.1", server.port)) return false;
   const { password } = new URL(server.url);
+  // The connection that follows fails by the same, and tells it.
   const info = await redisInfo(server.port, password).catch(() => undefined);
   return info === undefined || isInfoOf(server, info);
 }

@@ -74,6 +74,8 @@ export interface SinkEvents {
   madeAnew: Place & { tables: string[] };
   /** A trim failed: the stream grows until one succeeds. Once a minute at most. */
   trimFailed: Place & { error: Error };
+  /** `/metrics` goes without what this server would say. Once a minute at most. */
+  scrapeFailed: { entity: string; server: "redis" | "target"; error: Error };
   /** A listener failed; nothing else was affected. */
   listenerFailed: ListenerFailed;
 }

@@ -52,6 +52,7 @@ export const LINES: {
   ],
   madeAnew: ["warning", "{stream}: {tables} were gone, and were made anew"],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
+  scrapeFailed: ["warning", "/metrics goes without what {server} would say of {entity}: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],
   reconnected: ["info", "connected to Redis at {address} again"],
   countersNotSent: ["warning", "counters not sent to Redis at {address}, kept for later: {error}"],

@@ -7,6 +7,7 @@ import prometheus from "prom-client";
 import denoJson from "../../deno.json" with { type: "json" };
 import process from "node:process";
 import { ConfigError, reasonOf } from "../core/errors.ts";
+import { OncePerMinute } from "../core/events.ts";
 import { pipelineMetrics, type Watched } from "./prometheus_pipeline.ts";
 import { sinkMetrics } from "./prometheus_sink.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
@@ -37,7 +38,13 @@ export function serveMetrics(
 ): MetricsServer {
   const registry = new prometheus.Registry();
   processMetrics(registry);
-  const update = pipelineMetrics(registry, watched);
+  const reports = new OncePerMinute();
+  const update = pipelineMetrics(registry, watched, (server, error) => {
+    if (error === null) reports.over(server);
+    else if (reports.allows(server)) {
+      sink.events.emit("scrapeFailed", { entity: watched.entity, server, error });
+    }
+  });
   const end = sinkMetrics(registry, watched, sink);
   const scrape = async (): Promise<string> => {
     await update();

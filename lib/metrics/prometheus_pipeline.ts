@@ -6,6 +6,8 @@
 import prometheus from "prom-client";
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
+import { WriteBehindError } from "../core/errors.ts";
+import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
@@ -26,6 +28,9 @@ export interface Watched {
 /** A server that has not answered by then counts as away, in ms: Prometheus waits for 10 s by default. */
 const DEADLINE_MS = 2000;
 
+/** Takes why a server said nothing to a scrape, or null where it did. */
+export type ReportSilence = (server: "redis" | "target", error: Error | null) => void;
+
 /**
  * Registers the metrics.
  * @returns reads them anew; never rejects
@@ -33,6 +38,7 @@ const DEADLINE_MS = 2000;
 export function pipelineMetrics(
   registry: prometheus.Registry,
   watched: Watched,
+  report: ReportSilence,
 ): () => Promise<void> {
   const { config, entity, target } = watched;
   const partitions = allPartitions(config, entity);
@@ -129,9 +135,9 @@ export function pipelineMetrics(
   ];
   return async () => {
     const ended = new AbortController();
-    const late = delay(DEADLINE_MS, ended.signal).then(() => null);
-    const inTime = <Read>(reading: Promise<Read>) =>
-      Promise.race([reading.catch(() => null), late]); // what it would say is not told, and the server as away
+    const late = delay(DEADLINE_MS, ended.signal)
+      .then(() => new WriteBehindError(`no answer within ${DEADLINE_MS} ms`));
+    const inTime = <Read>(reading: Promise<Read>) => Promise.race([reading.catch(asError), late]);
     // Read once: where both servers answer, all that the target says is of one moment.
     const standings = new Map(
       partitions.map((keys) => [keys, target.offsets.standing(keys, { waits: false })]),
@@ -148,17 +154,26 @@ export function pipelineMetrics(
       inTime(readStandings(watched.redis, { standing }, partitions, { waits: false })),
     ]);
     ended.abort();
+    report("target", failureOf(ofTheTarget));
+    // Where the target is silent, nothing can be read of both.
+    report(
+      "redis",
+      failureOf(ofRedis) ?? (ofTheTarget instanceof Error ? null : failureOf(ofBoth)),
+    );
     // Of a server that is away nothing is known: no old value may stand for it.
     for (const metric of all) metric.reset();
-    ofRedis?.();
-    if (ofBoth) partitions.forEach((keys, index) => showFigures(keys, ofBoth[index]!));
-    else if (ofTheTarget) {
+    if (!(ofRedis instanceof Error)) ofRedis();
+    if (!(ofBoth instanceof Error)) {
+      partitions.forEach((keys, index) => showFigures(keys, ofBoth[index]!));
+    } else if (!(ofTheTarget instanceof Error)) {
       partitions.forEach((keys, index) => showStanding(keys, ofTheTarget[index]!));
     }
-    up.set({ server: "target" }, ofTheTarget ? 1 : 0);
-    up.set({ server: "redis" }, ofRedis ? 1 : 0);
+    up.set({ server: "target" }, ofTheTarget instanceof Error ? 0 : 1);
+    up.set({ server: "redis" }, ofRedis instanceof Error ? 0 : 1);
   };
 }
+
+const failureOf = (read: unknown) => read instanceof Error ? read : null;
 
 /** How full a stream is. Its limits are those that its first writer has stored. */
 interface Fill {

@@ -23,7 +23,7 @@ function kernel(): Kernel | undefined {
   try {
     return (Deno as unknown as { jupyter: Kernel }).jupyter;
   } catch {
-    return undefined;
+    return undefined; // no kernel
   }
 }
 

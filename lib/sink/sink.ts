@@ -135,6 +135,7 @@ export class RedisWriteBehind {
   }
 
   async #drainOnce(signal: AbortSignal): Promise<void> {
+    // The first failure is thrown; each partition has told its own as an event.
     const outcomes = await Promise.allSettled(
       this.#partitions.map((partition) => partition.run({ follow: false, signal })),
     );

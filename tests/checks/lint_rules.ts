@@ -66,12 +66,41 @@ const plugin: Deno.lint.Plugin = {
       create(context) {
         if (!isOutside(CONSOLE_ROOMS, context.filename)) return {};
         return {
-          'MemberExpression[object.name="console"]': (node: Deno.lint.Node) =>
-            context.report({
-              node,
-              message: "the library writes to the console",
-              hint: "Tell it by an event or the log; only commands print.",
-            }),
+          'MemberExpression[object.name="console"], MemberExpression[object.name="Deno"][property.name=/^std(out|err)$/]':
+            (node: Deno.lint.Node) =>
+              context.report({
+                node,
+                message: "the library writes to the console",
+                hint: "Tell it by an event or the log; only commands print.",
+              }),
+        };
+      },
+    },
+    "no-error-swallowed": {
+      create(context) {
+        if (!isOutside([], context.filename)) return {};
+        const lines = context.sourceCode.text.split("\n");
+        const check = (node: Deno.lint.Node) => {
+          const lineOf = (at: number) =>
+            context.sourceCode.text.slice(0, at).split("\n").length - 1;
+          const around = lines.slice(
+            Math.max(0, lineOf(node.range[0]) - 1),
+            lineOf(node.range[1]) + 1,
+          );
+          if (around.some((line) => /\/\/|^\s*(\/\*)?\*/.test(line))) return;
+          context.report({
+            node,
+            message: "an error is dropped, and no comment says why that is right",
+            hint: "Throw it, tell it by an event with its cause, or say in a comment who has it.",
+          });
+        };
+        return {
+          CatchClause: (node) => {
+            if (node.param === null) check(node);
+          },
+          'CallExpression[callee.property.name="catch"] > ArrowFunctionExpression[params.length=0]':
+            check,
+          'MemberExpression[object.name="Promise"][property.name="allSettled"]': check,
         };
       },
     },

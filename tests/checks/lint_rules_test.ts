@@ -41,6 +41,34 @@ Deno.test("lint: only commands write to the console", () => {
   }
 });
 
+Deno.test("lint: nor do they write to its streams", () => {
+  const source = "Deno.stderr.writeSync(line);";
+  deepEqual(faultsOf("lib/sink/sink.ts", source), ["the library writes to the console"]);
+  deepEqual(faultsOf("lib/sink/sink.ts", "Deno.readDirSync(line);"), []);
+});
+
+Deno.test("lint: where an error is dropped, a comment says why", () => {
+  const dropped = "an error is dropped, and no comment says why that is right";
+  const silent = [
+    "f();\n\ntry {\n  f();\n} catch {\n  g();\n}\n",
+    "f();\n\nawait f().catch(() => {});\n",
+    "f();\n\nawait f().catch(() => null);\n",
+    "f();\n\nawait Promise.allSettled(all);\n",
+  ];
+  for (const source of silent) {
+    deepEqual(faultsOf("lib/sink/sink.ts", source), [dropped], source);
+    deepEqual(faultsOf("tests/sink/sink_test.ts", source), []);
+  }
+  const told = [
+    "try {\n  f();\n} catch {\n  // It has ended.\n}\n",
+    "// It has ended.\nawait f().catch(() => {});\n",
+    "await f().catch(() => {}); // it has ended\n",
+    "await f().catch((error) => tell(error));\n",
+    "try {\n  f();\n} catch (error) {\n  tell(error);\n}\n",
+  ];
+  for (const source of told) deepEqual(faultsOf("lib/sink/sink.ts", source), [], source);
+});
+
 Deno.test("lint: a file of tests has at most 500 lines", () => {
   const long = "run();\n".repeat(501);
   deepEqual(faultsOf("tests/sink/sink_test.ts", long), [

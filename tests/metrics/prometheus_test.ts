@@ -146,10 +146,17 @@ Deno.test("a server that is away is told as away, and nothing old stands for wha
   await using _sink = sink;
   sink.start();
   await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the claim" });
+  const silent: string[] = [];
+  sink.events.on("scrapeFailed", (event) => {
+    silent.push(`${event.server} of ${event.entity}: ${event.error.message}`);
+  });
   proxy.halfOpen();
   const awayNow = await scrape(server);
+  await scrape(server);
   assert.equal(seriesOf(awayNow, "writebehind_server_up")['server="target"'], 0, "it is silent");
   await proxy.refuse();
+  const once = ["target of session: no answer within 2000 ms"];
+  assert.deepEqual(silent, once, "once a minute");
   await proxy.heal();
   await waitFor(
     async () => seriesOf(await scrape(server), "writebehind_server_up")['server="target"'] === 1,
@@ -168,6 +175,24 @@ Deno.test("a server that is away is told as away, and nothing old stands for wha
   assert(retries[labels]! > 0, text);
   assert(Object.values(seriesOf(text, "writebehind_sink_failures_in_a_row"))[0]! > 0, text);
   await proxy.heal();
+});
+
+Deno.test("a metric that Redis refuses to tell is missing, and why is an event", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  const { sink, server } = served(pipeline);
+  await using _server = server;
+  await using _sink = sink;
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  const reasons: string[] = [];
+  sink.events.on("scrapeFailed", ({ server, error }) => {
+    reasons.push(`${server}: ${error.message}`);
+  });
+  await redis.call("ACL", "SETUSER", "default", "-memory");
+  const text = await scrape(server);
+  assert.match(reasons.join("\n"), /^redis: .*memory/i);
+  assert.deepEqual(seriesOf(text, "writebehind_stream_bytes"), {});
+  assert.equal(seriesOf(text, "writebehind_lag_events")[OF_TARGET], 1, "what is known is told");
 });
 
 Deno.test("a full stream is told, by the limits that its first writer has stored", async () => {

@@ -235,6 +235,7 @@ function pathOfMistake(text: string): Step[] {
     try {
       JSON.parse(reader.token);
     } catch {
+      // This is the place; the refusal has the parser's reason.
       return reader.path(kind === STRING && reader.isKey ? reader.depth - 1 : undefined);
     }
   }

@@ -147,6 +147,6 @@ export async function isThere(path: string): Promise<boolean> {
     await Deno.stat(path);
     return true;
   } catch {
-    return false;
+    return false; // or it may not be seen, which is the same to whoever asks
   }
 }

@@ -62,8 +62,8 @@ export class OwnServers implements BreakableServers {
   static async start(options: OwnServersOptions = {}): Promise<OwnServers> {
     const servers = new OwnServers(options);
     try {
-      // Waits for all of them, so that none is still starting while a failure is handled.
       const starting = [servers.#startBothRedis(), servers.startPostgres()];
+      // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {
         if (result.status === "rejected") throw result.reason;
       }
@@ -178,6 +178,7 @@ export class OwnServers implements BreakableServers {
 
   async #until({ port }: RedisServer, line: string, what: string): Promise<void> {
     const deadline = Date.now() + PROMOTE_MS;
+    // One that does not answer yet is asked again.
     while (!(await redisInfo(port, this.#passwords.redis).catch(() => "")).includes(line)) {
       if (Date.now() > deadline) {
         throw new WriteBehindError(`the Redis on port ${port} did not ${what} in time; try again`);

@@ -44,7 +44,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   const { dir, data, account, program } = await prepareData(options.dir, passwords);
   // As pg_ctl does: the first line is the postmaster's pid, the eighth its state; none is there at first.
   const lockFile = async () =>
-    (await Deno.readTextFile(join(data, "postmaster.pid")).catch(() => "")).split("\n");
+    (await Deno.readTextFile(join(data, "postmaster.pid")).catch(() => "")).split("\n"); // not there
   const server = await startServer(
     {
       title: "PostgreSQL",

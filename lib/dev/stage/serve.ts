@@ -101,6 +101,7 @@ export async function serveStage(stage: Stage, port = 0): Promise<ServedStage> {
     if (origin !== null && origin !== new URL(request.url).origin) {
       return answer(403, "not from here");
     }
+    // Most buttons send no value, and those that do refuse one that is none.
     const { value = 0 } = await request.json().catch(() => ({})) as { value?: number };
     const refused = stage.act(name as ActionName, Number(value));
     return refused === null ? answer(202, "begun") : answer(409, refused);

@@ -118,7 +118,7 @@ export class Watch implements AsyncDisposable {
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
     } catch {
-      reachable.redis = false;
+      reachable.redis = false; // told on the page; the connection's events have the cause
     }
     this.#reachable = reachable;
     this.#options.onSample(sample, reachable, figures);
@@ -130,6 +130,7 @@ export class Watch implements AsyncDisposable {
     try {
       return this.#figures = await readFigures(redis, target, config, entity);
     } catch {
+      // Where Redis answers, it was the target; the sinks' events have the cause.
       await redis.ping();
       reachable.target = false;
     }

@@ -27,6 +27,7 @@ export async function* prefetch<T, R>(
     }
     while (results.length > 0) yield await results.shift()!;
   } finally {
+    // Whoever iterates has the first error, or wants no more of them.
     await Promise.allSettled([...results, source.return(undefined)]);
   }
 }
