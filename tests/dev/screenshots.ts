@@ -125,6 +125,18 @@ async function run(): Promise<void> {
     await pictures.press("reset");
     await pictures.says(/everything is empty/, 1500);
     await pictures.take("reset");
+    stage.act("rate", 1000);
+    {
+      // As they are shown where they are somebody else's.
+      const given = { config: stage.config, configPath: undefined };
+      await using watching = await Stage.start({ given });
+      await using servedToo = await serveStage(watching);
+      const other = await browser.newPage();
+      await other.goto(servedToo.url);
+      await pause(A_WHILE);
+      await new Pictures(watching, other, wanted).take("given");
+      await other.close();
+    }
     await served[Symbol.asyncDispose]();
     await page.locator("#banner").waitFor({ timeout: 10_000 });
     await pictures.take("gone");

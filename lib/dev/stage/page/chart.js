@@ -12,7 +12,7 @@ const WINDOW_MS = 120_000;
 const FIRST_WINDOW_MS = 30_000;
 /** Room for the numbers beside the panels, in px. */
 const MARGIN_LEFT = 62;
-const MARGIN_RIGHT = 14;
+const MARGIN_RIGHT = 36;
 /** Rows of words beside the marks, so that they do not cover each other, and how high a row is, in sizes of the text. */
 const MARK_ROWS = 4;
 const ROW_HEIGHT = 1.25;

@@ -115,7 +115,9 @@ function showFigures() {
   const seconds = (now.at - then.at) / 1000;
   const rate = (key) => seconds > 0 ? Math.max(0, now[key] - then[key]) / seconds : 0;
   tile("written", number(rate("written")), "/s", `${number(now.written)} in all`);
-  tile("applied", number(rate("applied")), "/s", `${number(now.applied)} in all`);
+  // Where nothing is applied now, a mean over the last moments would say otherwise.
+  const applied = now.freshnessP99Ms === null ? now.appliedPerSecond : rate("applied");
+  tile("applied", number(applied), "/s", `${number(now.applied)} in all`);
   const oldest = now.lag === 0
     ? "nothing waits"
     : `the oldest waits ${now.lagSeconds.toFixed(1)} s`;
@@ -174,15 +176,14 @@ function showState(next) {
   const { rate, reachable, sinks, own, postgresRuns, cutUntil } = state;
   const { allowed } = state;
   const canWrite = allowed.includes("rate");
-  const { asFastAsPossible } = state;
-  const fastest = asFastAsPossible === null
-    ? ""
-    : `as fast as possible: ${number(asFastAsPossible)} /s`;
-  const asked = fastest || `${number(rate)} /s asked for`;
-  node("writers", [canWrite ? asked : "others'"], rate > 0 ? "" : "idle");
-  $("#fastest").textContent = fastest;
-  $("#fastest").hidden = fastest === "";
-  $("#keys").hidden = fastest !== "";
+  const fastest = state.asFastAsPossible;
+  const asked = fastest === null
+    ? `${number(rate)} /s asked for`
+    : `${number(fastest)} of ${number(rate)} /s`;
+  node("writers", [canWrite ? asked : "others'"], canWrite && rate === 0 ? "idle" : "");
+  $("#fastest").hidden = fastest === null;
+  $("#keys").hidden = fastest !== null;
+  if (fastest !== null) $("#fastest").textContent = `as fast as possible: ${number(fastest)} /s`;
   node(
     "redis",
     !reachable.redis
