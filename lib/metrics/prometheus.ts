@@ -53,7 +53,8 @@ export function serveMetrics(
   // Scrapes at the same time share one reading.
   let scraping: Promise<string> | undefined;
   const server = listening(hostname, port, async (request) => {
-    const { pathname } = new URL(request.url);
+    // A request may name a whole address, which need not be one.
+    const pathname = URL.parse(request.url)?.pathname;
     if (pathname === "/healthz") return new Response("ok\n");
     if (pathname !== "/metrics") return new Response("see /metrics\n", { status: 404 });
     const text = await (scraping ??= scrape().finally(() => scraping = undefined));

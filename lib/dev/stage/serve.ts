@@ -108,7 +108,10 @@ export async function serveStage(stage: Stage, port = 0): Promise<ServedStage> {
   };
 
   const server = Deno.serve({ hostname: HOST, port, onListen() {} }, (request) => {
-    const { pathname, host } = new URL(request.url);
+    // A request may name a whole address, which need not be one.
+    const url = URL.parse(request.url);
+    if (url === null) return answer(404, "not found");
+    const { pathname, host } = url;
     const [, given, ...rest] = pathname.split("/");
     // Another name for this address would be a page from elsewhere that looks at what is here.
     if (given !== token || host !== `${HOST}:${server.addr.port}`) return answer(404, "not found");
