@@ -213,7 +213,8 @@ class Replay {
     const tried = await this.#held.attempt(rows, true);
     if (tried === null || tried.kind === "document") return tried;
     const probe = (harmless: BatchRows) => this.#held.attempt(harmless, false);
-    if (await harmlessRowsGo(probe, () => this.#held.anyRow())) return tried;
+    const what = rows.upserts.length > 0 ? "upserts" : "removals";
+    if (await harmlessRowsGo(what, probe, () => this.#held.anyRow())) return tried;
     throw new WriteBehindError(
       `${entityConfig(this.#config, this.#keys.entity).table} takes no rows: ${tried.reason}`,
     );

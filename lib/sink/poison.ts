@@ -2,15 +2,16 @@
  * Finds the rows of a batch that cannot be stored, so that the others can.
  *
  * Whether an error is a document's fault is found by trying, whatever its code: rows that are refused while others go
- * through are to blame. If all rows are refused, a code that means bad data is believed. For any other code, harmless
- * rows are tried (see `works` in the port): if those are refused too, the configuration is to blame, and nothing is
- * parked. A table may be away for just a moment, in which some rows are tried and others not: so rows that a code says
- * nothing bad of are tried twice. What may be chance, such as a deadlock, counts only if it comes again and again for
- * that row.
+ * through are to blame. If all rows are refused, harmless ones are tried (see `works` in the port): if those are
+ * refused too, the configuration is to blame, and nothing is parked. Only where no row is there yet, a code that means
+ * bad data is believed. A table may be away for just a moment, in which some rows are tried and others not: so rows
+ * are tried twice; of those with a code that means bad data, the first one. What may be chance, such as a deadlock,
+ * counts only if it comes again and again for that row.
  * @module
  */
 
 import { failpoint } from "../core/failpoints.ts";
+import type { ErrorKind } from "../core/error_kinds.ts";
 import type { Claim, Target } from "../targets/target.ts";
 import type { Batch, BatchRows, Refusal, Tried } from "../targets/batch.ts";
 import { isEvent, type Item, park } from "./decode.ts";
@@ -97,26 +98,37 @@ export class Poison {
     tried: Map<string, Tried>,
     attempt: (rows: BatchRows) => Promise<Tried | null>,
   ): Promise<Map<string, Refusal>> {
-    const passed = oneOf(rowsWith(batch, (key) => !tried.has(key)));
-    const doubtful = rowsWith(batch, (key) => tried.get(key)?.kind === "configuration");
-    const certain = [...tried.values()].every(({ kind }) => kind === "document");
-    const othersPass = !certain && (passed !== null || await this.#target.batches.works(claim));
-    // Only if what went through still does is it the row, and not a configuration in motion, that is refused again.
-    const isStill = othersPass && countOf(doubtful) > 0 &&
-      (passed === null || await attempt(passed) === null);
-    const again = isStill ? await refusedRows(doubtful, attempt) : new Map<string, Tried>();
-    const versions = new Map(
-      [...batch.upserts, ...batch.removals].map(({ key, ms, seq }) => [key, `${ms}-${seq}`]),
-    );
     const suspects = this.#suspects;
     this.#suspects = new Map();
     const blamed = new Map<string, Refusal>();
-    for (const [key, { kind, sqlstate, reason }] of tried) {
-      const isToBlame = kind === "document" ||
-        (kind === "configuration"
+    // What may be written says nothing of what may be removed, nor the other way round.
+    for (const part of ["upserts", "removals"] as const) {
+      const [refused, [passed]] = [
+        batch[part].filter(({ key }) => tried.has(key)),
+        batch[part].filter(({ key }) => !tried.has(key)),
+      ];
+      if (refused.length === 0) continue;
+      const only = (rows: BatchRows[typeof part]) => ({ upserts: [], removals: [], [part]: rows });
+      const of = (...kinds: ErrorKind[]) =>
+        refused.filter(({ key }) => kinds.includes(tried.get(key)!.kind));
+      const [data, doubtful] = [of("document"), of("configuration")];
+      const othersPass = passed !== undefined || await this.#target.batches.works(claim, part);
+      // A code that speaks of data is believed where no row is there that could show the contrary.
+      const mayBlame = othersPass || othersPass === null && data.length === refused.length;
+      // Only if what went through still does is it the row, and not a configuration in motion, that is refused again.
+      const isStill = mayBlame && data.length + doubtful.length > 0 &&
+        (passed === undefined || await attempt(only([passed])) === null);
+      const isStillData = isStill && data.length > 0 && await attempt(only([data[0]!])) !== null;
+      const again = isStill ? await refusedRows(only(doubtful), attempt) : new Map<string, Tried>();
+      for (const { key, ms, seq } of refused) {
+        const { kind, sqlstate, reason } = tried.get(key)!;
+        const isToBlame = kind === "document"
+          ? isStillData
+          : kind === "configuration"
           ? again.has(key)
-          : othersPass && this.#isAgain(`${key} ${versions.get(key)}`, suspects));
-      if (isToBlame) blamed.set(key, { sqlstate, reason });
+          : othersPass && this.#isAgain(`${key} ${ms}-${seq}`, suspects);
+        if (isToBlame) blamed.set(key, { sqlstate, reason });
+      }
     }
     return blamed;
   }
@@ -140,12 +152,6 @@ export const rowsWith = (
   upserts: upserts.filter(({ key }) => wanted(key)),
   removals: removals.filter(({ key }) => wanted(key)),
 });
-
-/** The first of the rows; `null` where there is none. */
-function oneOf({ upserts, removals }: BatchRows): BatchRows | null {
-  if (upserts.length > 0) return { upserts: upserts.slice(0, 1), removals: [] };
-  return removals.length > 0 ? { upserts: [], removals: removals.slice(0, 1) } : null;
-}
 
 /**
  * Finds the rows that cannot be stored by halving, and returns why, by their keys. One bad row in 1,000 takes about

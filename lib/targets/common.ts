@@ -98,20 +98,27 @@ export const shortOf = (
 });
 
 /**
- * Whether harmless rows go through: a new one of `{}`, or an existing one, unchanged.
+ * Whether harmless rows go through: see `works` in the port.
+ * @param rows whether they are to be written or removed
  * @param probe tries rows
  * @param anyRow reads an existing row; `null` where there is none, or none can be read
  */
 export async function harmlessRowsGo(
+  rows: keyof BatchRows,
   probe: (rows: BatchRows) => Promise<Tried | null>,
   anyRow: () => Promise<{ id: string; payload: string } | null>,
-): Promise<boolean> {
+): Promise<boolean | null> {
+  const nobody = `writebehind-probe-${crypto.randomUUID()}`;
+  if (rows === "removals") {
+    const absent = { id: Buffer.from(nobody), key: nobody, ms: Date.now(), seq: 0 };
+    return await probe({ upserts: [], removals: [absent] }) === null;
+  }
   const untouched = { ms: Date.now(), seq: 0, updated: Date.now(), created: null, fresh: false };
   const goes = async (id: string, payload: string) => {
     const upsert = { ...untouched, id: Buffer.from(id), key: id, payload: Buffer.from(payload) };
     return await probe({ upserts: [upsert], removals: [] }) === null;
   };
-  if (await goes(`writebehind-probe-${crypto.randomUUID()}`, "{}")) return true;
+  if (await goes(nobody, "{}")) return true;
   const row = await anyRow();
-  return row !== null && await goes(row.id, row.payload);
+  return row && await goes(row.id, row.payload);
 }

@@ -99,10 +99,11 @@ export interface Batches {
    */
   probe(claim: Claim, rows: BatchRows, deep: boolean): Promise<Tried | null>;
   /**
-   * Whether harmless rows go through: a new one of `{}`, or an existing one, unchanged. If neither does, no document is
-   * to blame for being refused.
+   * Whether harmless rows go through: written, a new one of `{}`, or an existing one, unchanged; removed, one that is
+   * not there. If none does, no document is to blame for being refused.
+   * @returns `null` where the new one does not, and none is there yet
    */
-  works(claim: Claim): Promise<boolean>;
+  works(claim: Claim, rows: keyof BatchRows): Promise<boolean | null>;
 }
 
 /** The state of a partition in the target. */

@@ -7,6 +7,7 @@ import {
   type Config,
   ConnectionError,
   deleteDocument,
+  DocumentError,
   type Durability,
   DurabilityError,
   insertDocument,
@@ -102,11 +103,13 @@ export class Author {
   }
 
   /** Goes on writing until it is stopped; what went wrong meanwhile is thrown by `stop`. */
-  start(): { stop(): Promise<void> } {
+  start(): { stop(): Promise<void>; failed: Promise<never> } {
     const end = new AbortController();
     const writing = this.write({ signal: end.signal });
-    writing.catch(() => {});
+    const failed = writing.then(() => new Promise<never>(() => {}));
+    failed.catch(() => {});
     return {
+      failed,
       stop: () => {
         end.abort();
         return writing;
@@ -171,6 +174,8 @@ export class Author {
         if (error instanceof DurabilityError) return error.receipt;
         if (error instanceof UnknownOutcomeError) this.unknown++;
         else if (
+          // A right that somebody has taken away, and may give back.
+          error instanceof DocumentError && error.code === "permission" ||
           error instanceof ConnectionError || error instanceof RedisRefusedError ||
           error instanceof BackpressureError
         ) this.refused++;

@@ -1,44 +1,19 @@
 /** What an administrator types while writers and sinks run: each command, with one sink and with three. */
 
 import assert from "node:assert/strict";
+import { insertDocument } from "writebehind";
+import { endSessions, ROLE_SETTINGS, setRole } from "../faults/administrator.ts";
+import { noted } from "../faults/ledger.ts";
+import { documentsOf, type Pipeline, rowsOf, sorted } from "../support/pipeline.ts";
 import {
-  caughtUp,
-  insertDocument,
-  type Random,
-  type RedisConnection,
-  RedisWriteBehind,
-  repairTarget,
-  verify,
-} from "writebehind";
-import { reasonOf } from "writebehind/core/errors.ts";
-import { allPartitions } from "writebehind/redis/keys.ts";
-import { endSessions, resetRole, ROLE_SETTINGS, setRole } from "../faults/administrator.ts";
-import { Author } from "../faults/author.ts";
-import { clearLedger, keepLedger, noted } from "../faults/ledger.ts";
-import { withSeed } from "../faults/seed.ts";
-import {
-  documentsOf,
-  type Pipeline,
-  reset,
-  rowsOf,
-  sorted,
-  testPipeline,
-} from "../support/pipeline.ts";
-import { waitFor } from "../support/servers.ts";
-
-/** Calls before the command, and again after it; the writers never pause. */
-const CALLS = 150;
-
-interface AdminCommand {
-  run: (pipeline: Pipeline) => Promise<unknown>;
-  /** it takes events away that no sink has read: `verify` finds their documents, and its repair sends them again */
-  losesEvents?: boolean;
-}
-
-const onStreams = (run: (redis: RedisConnection, stream: string) => Promise<unknown>) => {
-  return ({ redis, config }: Pipeline) =>
-    Promise.all(allPartitions(config, "session").map(({ stream }) => run(redis, stream)));
-};
+  type AdminCommand,
+  beside,
+  CALLS,
+  eachUnderTraffic,
+  onStreams,
+  repair,
+  settled,
+} from "./under_traffic.ts";
 
 /** What a command says of a stream that another one has just taken away. */
 function noKey(error: unknown): void {
@@ -112,75 +87,6 @@ const COMMANDS: Record<string, AdminCommand> = {
   ),
 };
 
-/** Puts back what a command has changed for good. */
-async function restored(pipeline: Pipeline): Promise<void> {
-  const { redis, pool } = pipeline;
-  await resetRole(pipeline);
-  await waitFor(() => pool.query("SELECT"), { what: "a connection that was not ended" });
-  await pool.query("ALTER TABLE sessions DROP COLUMN IF EXISTS born");
-  await redis.config("SET", "timeout", 0);
-  await redis.config("SET", "maxmemory-clients", 0);
-}
-
-/** Runs what is under test beside so many sinks, on an emptied pipeline whose ledger begins. */
-async function beside(
-  pipeline: Pipeline,
-  sinks: number,
-  run: () => Promise<void>,
-): Promise<void> {
-  const { redis, config, pool } = pipeline;
-  await reset(pipeline);
-  await clearLedger(pipeline);
-  await using stack = new AsyncDisposableStack();
-  const running = Array.from(
-    { length: sinks },
-    () => stack.use(new RedisWriteBehind(redis, pool, config, "session")),
-  );
-  for (const sink of running) sink.start();
-  try {
-    await run();
-  } catch (error) {
-    const errors = running.map(({ lastError }) => lastError?.message ?? "none");
-    throw new Error(`${reasonOf(error)}; last errors: ${errors.join(" | ")}`, { cause: error });
-  } finally {
-    await restored(pipeline);
-  }
-}
-
-const settled = ({ redis, pool, config }: Pipeline) =>
-  caughtUp(redis, pool, config, "session", { deadlineMs: 60_000 });
-
-/** What the pages advise where events were lost: compare, and send again what differs. */
-async function repair(pipeline: Pipeline): Promise<void> {
-  const { redis, config, pool } = pipeline;
-  const { mismatches } = await verify(redis, pool, config, "session");
-  const { changed } = await repairTarget(redis, config, "session", mismatches);
-  assert.equal(changed, 0);
-  await settled(pipeline);
-}
-
-async function hostile(pipeline: Pipeline, command: AdminCommand, random: Random): Promise<void> {
-  const { redis, config, pool } = pipeline;
-  const author = new Author(redis, config, { random, documents: 40, paceMs: 1 });
-  const writing = author.start();
-  const wrote = (count: number) =>
-    waitFor(() => author.events >= count, { what: `${count} calls`, deadlineMs: 60_000 });
-  try {
-    await wrote(CALLS);
-    await command.run(pipeline);
-    await wrote(author.events + CALLS);
-  } finally {
-    await writing.stop();
-  }
-  await settled(pipeline);
-  if (command.losesEvents) await repair(pipeline);
-  const rows = sorted(await rowsOf(pipeline));
-  assert.deepEqual(rows, sorted(await documentsOf(pipeline)), "rows are the documents");
-  assert.deepEqual(rows, sorted(author.documents()), "rows are what was written last");
-  assert.deepEqual(await noted(pipeline), { twice: 0, outOfOrder: 0 });
-  assert.equal((await verify(redis, pool, config, "session")).counts.mismatches, 0);
-}
-
 /** After a FLUSHALL, the truth is what was written afterwards. */
 async function flushed(pipeline: Pipeline): Promise<void> {
   const { redis, config } = pipeline;
@@ -197,19 +103,11 @@ async function flushed(pipeline: Pipeline): Promise<void> {
 }
 
 for (const sinks of [1, 3]) {
-  Deno.test(`an administrator under traffic, ${sinks === 1 ? "one sink" : "three sinks"}`, async (t) => {
-    await using pipeline = await testPipeline({
-      streams: { partitions: 2 },
-      write_behind: { lease_seconds: 1 },
-    });
-    await keepLedger(pipeline);
-    for (const [name, command] of Object.entries(COMMANDS)) {
-      await t.step(
-        name,
-        () =>
-          withSeed((random) => beside(pipeline, sinks, () => hostile(pipeline, command, random))),
-      );
-    }
-    await t.step("FLUSHALL", () => beside(pipeline, sinks, () => flushed(pipeline)));
-  });
+  Deno.test(`an administrator under traffic, ${sinks === 1 ? "one sink" : "three sinks"}`, (t) =>
+    eachUnderTraffic(
+      t,
+      sinks,
+      COMMANDS,
+      (pipeline) => t.step("FLUSHALL", () => beside(pipeline, sinks, () => flushed(pipeline))),
+    ));
 }

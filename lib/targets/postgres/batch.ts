@@ -201,8 +201,12 @@ export class PostgresBatches implements Batches {
     throw new Error("a probe never succeeds");
   }
 
-  works(claim: Claim): Promise<boolean> {
-    return harmlessRowsGo((rows) => this.probe(claim, rows, false), () => this.#anyRow(claim));
+  works(claim: Claim, rows: keyof BatchRows): Promise<boolean | null> {
+    return harmlessRowsGo(
+      rows,
+      (harmless) => this.probe(claim, harmless, false),
+      () => this.#anyRow(claim),
+    );
   }
 
   async #anyRow({ keys }: Claim): Promise<{ id: string; payload: string } | null> {

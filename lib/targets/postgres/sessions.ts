@@ -33,13 +33,15 @@ export function patiently<Row extends QueryResultRow>(
 }
 
 /**
- * What all our queries rely on, whatever the role's settings say: how dates and bytes are spelled, that rows are written
- * and are there for everybody once they are, and that the table's own triggers fire.
+ * What all our queries rely on, whatever the role's settings say: how dates, bytes, numbers and names are spelled, that
+ * rows are written and are there for everybody once they are, and that the table's own triggers fire.
  */
 export const SETTINGS = `
 SET datestyle = 'ISO';
 SET bytea_output = 'hex';
 SET timezone = 'UTC';
+SET extra_float_digits = 1;
+SET quote_all_identifiers = off;
 SET default_transaction_read_only = off;
 SET default_transaction_isolation = 'read committed';
 SET default_transaction_deferrable = off;

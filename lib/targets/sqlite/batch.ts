@@ -125,9 +125,10 @@ export class SqliteBatches implements Batches {
     );
   }
 
-  works(claim: Claim): Promise<boolean> {
+  works(claim: Claim, rows: keyof BatchRows): Promise<boolean | null> {
     return harmlessRowsGo(
-      (rows) => this.probe(claim, rows, false),
+      rows,
+      (harmless) => this.probe(claim, harmless, false),
       () => this.#connections.reader.call("anyRow", [this.#tableOf(claim.keys)]),
     );
   }

@@ -170,10 +170,10 @@ export const trying: Cases = {
   "rows that nobody has to answer for go through, unless the table takes none": async (place) => {
     await using own = await claimed(place);
     const { target, claim } = own;
-    assert.equal(await target.batches.works(claim), true);
+    assert.equal(await target.batches.works(claim, "upserts"), true);
     await target.batches.apply(claim, batch(1, { upserts: [insert("a", "1", 1)] }));
     await place.refuseAll();
-    assert.equal(await target.batches.works(claim), false);
+    assert.equal(await target.batches.works(claim, "upserts"), false);
     assert.equal((await all(target.rows.ids("session"))).flat().length, 1);
   },
 };
