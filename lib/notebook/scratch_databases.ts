@@ -5,7 +5,6 @@
 
 import { parseDatabaseUrl } from "../config/addresses.ts";
 import { type Config, configWith } from "../config/load.ts";
-import { readRecord } from "../config/record.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
 import { connectPostgres, createTable, type Pool } from "../targets/open.ts";
@@ -29,8 +28,8 @@ export interface ScratchDatabases extends AsyncDisposable {
   /** a PostgreSQL database with an empty table */
   readonly postgres: Pool;
   /**
-   * The same database for COPY from and to files of the server: of an embedded one as its owner, since the
-   * application's role may not; elsewhere `postgres`, which may or may not.
+   * The same database for COPY from and to files of the server: as its owner where the address is given, since the
+   * application's role may not; otherwise `postgres`, which may or may not.
    */
   readonly copying: Pool;
 }
@@ -39,12 +38,12 @@ export interface ScratchDatabases extends AsyncDisposable {
  * Takes a Redis database that is empty, and makes a PostgreSQL database that goes with it; both are gone again on
  * disposal. Notebooks that run at the same time have others.
  * @param config names the servers, and a PostgreSQL user that may create databases
- * @param options.root the checkout that runs the embedded servers. @default {this one}
+ * @param options.ownerUrl the address of PostgreSQL's owner
  * @throws {WriteBehindError} where no Redis database is free
  */
 export async function openScratchDatabases(
   config: Config,
-  { root }: { root?: string } = {},
+  { ownerUrl }: { ownerUrl?: string } = {},
 ): Promise<ScratchDatabases> {
   await using stack = new AsyncDisposableStack();
   const { redis, db } = await takeRedis(config);
@@ -67,9 +66,10 @@ export async function openScratchDatabases(
   const postgres = await connectPostgres(scratch);
   stack.defer(() => postgres.end());
   await createTable(postgres, scratch, "session");
-  const owner = await ownerOf(scratch, root);
-  const copying = owner === null ? postgres : await connectPostgres(owner);
-  if (owner !== null) stack.defer(() => copying.end());
+  const copying = ownerUrl === undefined
+    ? postgres
+    : await connectPostgres(configWith(scratch, { postgresql: ownerOf(ownerUrl) }));
+  if (copying !== postgres) stack.defer(() => copying.end());
   const owned = stack.move();
   const dispose = () => owned.disposeAsync();
   return { config: scratch, redis, postgres, copying, [Symbol.asyncDispose]: dispose };
@@ -95,14 +95,10 @@ async function takeRedis(config: Config): Promise<{ redis: RedisConnection; db: 
   );
 }
 
-/** The configuration with the owner of the embedded server that it names; `null` where it names another. */
-async function ownerOf(config: Config, root?: string): Promise<Config | null> {
-  const { servers: { postgres } } = await readRecord(root);
-  if (postgres?.ownerUrl === undefined) return null;
-  const { host, port, user, password } = parseDatabaseUrl("ownerUrl", postgres.ownerUrl);
-  const { postgresql: at } = config;
-  if (host !== at.host || port !== at.port) return null;
-  return configWith(config, { postgresql: { user, password } });
+/** Who it is, and its password. */
+function ownerOf(url: string): { user: string; password: string | null } {
+  const { user, password } = parseDatabaseUrl("ownerUrl", url);
+  return { user, password };
 }
 
 async function administer(config: Config, statement: string): Promise<void> {

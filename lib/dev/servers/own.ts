@@ -25,6 +25,8 @@ export interface BreakableServers extends ResolvedServers, AsyncDisposable {
   stopPostgres(): Promise<boolean>;
   /** Starts it again, on its port, with its data. */
   startPostgres(): Promise<void>;
+  /** The address of PostgreSQL's owner, a superuser; undefined for servers that are not ours. Never to be shown. */
+  readonly ownerUrl: string | undefined;
 }
 
 /** Options of {@linkcode OwnServers.start}. */
@@ -32,6 +34,8 @@ export interface OwnServersOptions {
   onProgress?: Progress;
   /** arguments of `redis-server` that win over ours */
   redisArgs?: readonly string[];
+  /** Whether Redis has one; what is measured without is not slowed by it. @default {true} */
+  replica?: boolean;
 }
 
 /** How long a replica may take to become the primary, in ms. */
@@ -81,6 +85,7 @@ export class OwnServers implements BreakableServers {
 
   async #startBothRedis(): Promise<void> {
     this.#primary = await this.#startRedis("Redis");
+    if (this.#options.replica === false) return;
     this.#replica = await this.#startRedis("Redis replica", this.#primary);
   }
 
@@ -138,6 +143,10 @@ export class OwnServers implements BreakableServers {
 
   get databaseUrl(): string {
     return this.#postgres.url;
+  }
+
+  get ownerUrl(): string {
+    return this.#postgres.ownerUrl;
   }
 
   async stopPostgres(): Promise<boolean> {
@@ -211,16 +220,17 @@ async function order(server: RedisServer, ...command: [string, ...(string | numb
  * @throws {ConfigError} where there are neither
  */
 export async function startOwnServers(
-  { config, onProgress = () => {} }: { config: ServerSettings; onProgress?: Progress },
+  { config, onProgress = () => {}, replica }: OwnServersOptions & { config: ServerSettings },
 ): Promise<BreakableServers> {
   try {
-    return await OwnServers.start({ onProgress });
+    return await OwnServers.start({ onProgress, replica });
   } catch (error) {
     if (!(error instanceof NoEmbeddedServerError)) throw error;
     onProgress(`no servers of one's own exist here, so nothing can be stopped: ${error.message}`);
   }
   return {
     ...await resolveServers(config),
+    ownerUrl: undefined,
     stopPostgres: () => Promise.resolve(false),
     startPostgres: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => Promise.resolve(),
