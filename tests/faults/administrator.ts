@@ -43,6 +43,8 @@ export const ROLE_SETTINGS: Record<string, readonly string[]> = {
     "intervalstyle = 'sql_standard'",
     "timezone = 'Asia/Kathmandu'",
     "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "quote_all_identifiers = on",
   ],
   "does not care": [
     "synchronous_commit = off",

@@ -107,6 +107,8 @@ export async function hostile(
     ]);
   try {
     await wrote(CALLS);
+    // In a table without rows, a code that speaks of data is believed.
+    await waitFor(async () => (await rowsOf(pipeline)).size > 0, { what: "a row" });
     try {
       await command.run(pipeline);
     } finally {
