@@ -108,6 +108,6 @@ export function addClients(program: Command): void {
   });
   client("psql", "psql on the PostgreSQL that every command uses", (config) => {
     if (usesPostgres(config)) return Promise.resolve(postgresClient(config, "psql"));
-    throw new ConfigError("targets: the target is a SQLite file, and psql needs PostgreSQL");
+    throw new ConfigError("targets: the target is no PostgreSQL, which psql needs");
   });
 }

@@ -57,8 +57,10 @@ export async function configureLog({ logLevel, logFormat }: LogOptions): Promise
 let secrets: RegExp[] = [];
 
 /** Keeps the passwords of the configuration out of the log, whatever message they come in. */
-export function hideSecrets({ redis, postgresql }: Config): void {
-  secrets = [redis.password, postgresql.password].filter((secret) => secret).map((secret) =>
+export function hideSecrets({ redis, postgresql, targets }: Config): void {
+  const ofTargets = targets.map((target) => target.kind === "mysql" ? target.password : null);
+  const all = [redis.password, postgresql.password, ...ofTargets];
+  secrets = all.filter((secret) => secret).map((secret) =>
     // A word that is a password, not one that has it in it.
     new RegExp(`(?<![\\w.-])${secret!.replace(/[^\w]/g, "\\$&")}(?![\\w.-])`, "g")
   );

@@ -204,7 +204,7 @@ export interface EntityConfig {
   readonly index_name: string;
 }
 
-/** A target: the database of the section `postgresql`, or a SQLite file. */
+/** A target: the database of the section `postgresql`, a SQLite file, or a database of MySQL or MariaDB. */
 export type TargetConfig =
   | {
     /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
@@ -217,6 +217,23 @@ export type TargetConfig =
     readonly kind: "sqlite";
     /** the file, relative to the working directory; made where it is missing */
     readonly path: string;
+  }
+  | {
+    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
+    readonly name: string;
+    readonly kind: "mysql";
+    /** a name, an address, or the path of a socket. @default {localhost} */
+    readonly host: string;
+    /** @default {3306} */
+    readonly port: number;
+    readonly database: string;
+    readonly user: string;
+    /** @default {null} */
+    readonly password: string | null;
+    /** @default {disable} */
+    readonly ssl: "disable" | "require" | "verify-full";
+    /** a file with the certificates to trust, in place of the system's. @default {null} */
+    readonly sslrootcert: string | null;
   };
 
 /** One indexed field of the documents. */

@@ -197,8 +197,9 @@ function merge(base: unknown, changes: unknown): unknown {
 }
 
 function finish(config: Config, source: unknown): Config {
-  hidePassword(config.postgresql);
-  hidePassword(config.redis);
+  for (const section of [config.postgresql, config.redis, ...config.targets]) {
+    if ("password" in section) hidePassword(section);
+  }
   sources.set(deepFreeze(config), structuredClone(source));
   return config;
 }

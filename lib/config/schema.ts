@@ -24,9 +24,13 @@ function range(min: number, max: number): string {
   return ` from ${min} to ${max}`;
 }
 
-function whole(initial: number, min: number, max = Number.MAX_SAFE_INTEGER) {
+function integer(min: number, max: number) {
   const error = `expected a whole number${range(min, max)}`;
-  return z.int({ error }).min(min, { error }).max(max, { error }).default(initial);
+  return z.int({ error }).min(min, { error }).max(max, { error });
+}
+
+function whole(initial: number, min: number, max = Number.MAX_SAFE_INTEGER) {
+  return integer(min, max).default(initial);
 }
 
 function number(initial: number, min: number, max = Infinity) {
@@ -49,13 +53,26 @@ function text(expected: string, pattern: RegExp) {
 
 /** A whole number, or null for none. */
 function optionalWhole(min: number, max: number) {
-  const error = `expected a whole number${range(min, max)}`;
-  return z.int({ error }).min(min, { error }).max(max, { error }).nullable().default(null);
+  return integer(min, max).nullable().default(null);
 }
 
-const nonEmpty = (initial: string) =>
-  text("expected text that is not empty", /^[^\0]+$/).default(initial);
-const optionalText = z.string({ error: "expected text or null" }).nullable().default(null);
+const filled = text("expected text that is not empty", /^[^\0]+$/);
+const nonEmpty = (initial: string) => filled.default(initial);
+const textOrNull = z.string({ error: "expected text or null" }).nullable();
+const optionalText = textOrNull.default(null);
+
+/** A password: as it is, or `${NAME}` for what an environment variable holds. */
+const password = textOrNull.transform((value, context) => {
+  const [, name] = /^\$\{([A-Za-z_]\w*)\}$/.exec(value ?? "") ?? [];
+  if (name === undefined) return value;
+  const given = Deno.env.get(name);
+  if (given !== undefined) return given;
+  context.addIssue({
+    code: "custom",
+    message: `the environment variable ${name} is not set; set it, or write the password here`,
+  });
+  return z.NEVER;
+});
 const optionalPath = text("expected the path of a file, or null", /^[^\0]+$/).nullable().default(
   null,
 );
@@ -65,7 +82,8 @@ const keyPart = (initial: string) =>
     .default(initial);
 /** A URL is refused: it would be taken for a name, and its password would show in messages. */
 const HOST = "expected one host: a name, an address, or the path of a socket, not a URL";
-const host = z.string({ error: HOST }).refine(isHost, { error: HOST }).default("localhost");
+const hostName = z.string({ error: HOST }).refine(isHost, { error: HOST });
+const host = hostName.default("localhost");
 const indexName = text("expected text without spaces or control characters", NO_SPACE);
 
 /** A section of the file; one that is absent or empty gets all defaults. */
@@ -91,19 +109,59 @@ const SESSION = { name: "session", table: "sessions" };
 
 const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
 
+/** The keys of a target of the kind `mysql`. */
+const MYSQL_KEYS = ["host", "port", "database", "user", "password", "ssl", "sslrootcert"] as const;
+
+/** The keys that only one kind has. */
+const KIND_ONLY = { postgresql: [], sqlite: ["path"], mysql: MYSQL_KEYS } as const;
+
 const target = mapping({
   name: targetName,
-  kind: z.enum(["postgresql", "sqlite"], { error: "expected postgresql or sqlite" }),
+  kind: z.enum(["postgresql", "sqlite", "mysql"], {
+    error: "expected postgresql, sqlite or mysql",
+  }),
   path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
-}).transform(({ name, kind, path }, context) => {
-  const problem = (message: string) => {
-    context.addIssue({ code: "custom", path: ["path"], message });
+  host: hostName.optional(),
+  port: integer(1, 65535).optional(),
+  database: filled.optional(),
+  user: filled.optional(),
+  password: password.optional(),
+  ssl: z.enum(["disable", "require", "verify-full"], {
+    error: "expected disable, require or verify-full",
+  }).optional(),
+  sslrootcert: filled.nullable().optional(),
+}).transform((given, context) => {
+  const { name, kind } = given;
+  const problem = (key: string, message: string) => {
+    context.addIssue({ code: "custom", path: [key], message });
     return z.NEVER;
   };
-  if (kind === "postgresql") {
-    return path === undefined ? { name, kind } : problem("only the kind sqlite has a path");
+  const allowed: readonly string[] = KIND_ONLY[kind];
+  const foreign = Object.entries(given).find(([key, value]) =>
+    key !== "name" && key !== "kind" && value !== undefined && !allowed.includes(key)
+  );
+  if (foreign) {
+    const [key] = foreign;
+    const of = key === "path" ? "sqlite" : "mysql";
+    return problem(key, `only the kind ${of} has a ${key}`);
   }
-  return path === undefined ? problem("expected the path of a file") : { name, kind, path };
+  switch (kind) {
+    case "postgresql":
+      return { name, kind };
+    case "sqlite": {
+      const { path } = given;
+      return path === undefined
+        ? problem("path", "expected the path of a file")
+        : { name, kind, path };
+    }
+    case "mysql": {
+      const { host = "localhost", port = 3306, database, user, password = null } = given;
+      const { ssl = "disable" as const, sslrootcert = null } = given;
+      if (database === undefined) return problem("database", "expected the name of a database");
+      if (user === undefined) return problem("user", "expected the name of a user");
+      return { name, kind, host, port, database, user, password, ssl, sslrootcert };
+    }
+  }
 });
 
 /** The one target of a file that names none. */
@@ -124,7 +182,7 @@ const sections = mapping({
     port: whole(5432, 1, 65535),
     database: nonEmpty("redisdemo"),
     user: nonEmpty("redis"),
-    password: optionalText,
+    password: password.default(null),
     ssl: z.union([z.boolean(), z.enum(["disable", "require", "verify-ca", "verify-full"])], {
       error: "expected true, false, require, verify-ca or verify-full",
     }).default(false),
@@ -140,7 +198,7 @@ const sections = mapping({
     port: whole(6379, 1, 65535),
     db: whole(0, 0),
     username: optionalText,
-    password: optionalText,
+    password: password.default(null),
     tls: flag(false),
     tls_ca_file: optionalPath,
     tls_cert_file: optionalPath,

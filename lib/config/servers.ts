@@ -23,15 +23,15 @@ export type ServerSettings =
   & Pick<Config, "redis" | "postgresql">
   & Partial<Pick<Config, "targets">>;
 
-/** Whether the target is PostgreSQL; a SQLite file takes no server. */
+/** Whether the target is PostgreSQL. */
 export function usesPostgres({ targets }: ServerSettings): boolean {
-  return targets?.[0]?.kind !== "sqlite";
+  return (targets?.[0]?.kind ?? "postgresql") === "postgresql";
 }
 
 /** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, `--url`, this checkout's servers, or the file. */
 export type ServerSource = "environment" | "option" | "embedded" | "config";
 
-/** The two servers that a command uses; or Redis, and a file in place of the database. */
+/** The two servers that a command uses; or Redis, and another kind of target in place of PostgreSQL. */
 export interface ResolvedServers {
   /** `redis://…` or `rediss://…`, with its password. */
   readonly redisUrl: string;
@@ -39,6 +39,8 @@ export interface ResolvedServers {
   readonly databaseUrl: string;
   /** The path of the SQLite file, where that is the target: `databaseUrl` is not used then. */
   readonly file?: string;
+  /** The MySQL database, without its password, where that is the target: `databaseUrl` is not used then. */
+  readonly mysql?: string;
   /** Where each of them comes from. */
   readonly source: { readonly redis: ServerSource; readonly database: ServerSource };
 }
@@ -63,7 +65,7 @@ export function serversFromEnvironment(
 
 /**
  * Decides which servers to use: REDIS_URL and DATABASE_URL; else the embedded servers that this checkout
- * runs; else the addresses in the configuration. Where the target is a SQLite file, no database is asked for.
+ * runs; else the addresses in the configuration. Where the target is no PostgreSQL, none is asked for.
  *
  * @param options.root the folder of the checkout. @default {this one}
  * @param options.env reads an environment variable
@@ -87,13 +89,12 @@ export async function resolveServers(
     env?: (name: string) => string | undefined;
   } = {},
 ): Promise<ResolvedServers> {
-  const [target] = config.targets ?? [];
-  const file = target?.kind === "sqlite" ? resolve(target.path) : undefined;
-  const given = serversFromEnvironment(env, { database: file === undefined });
+  const database = usesPostgres(config);
+  const given = serversFromEnvironment(env, { database });
   const { servers: { redis, postgres } } = await readRecord(root);
   const [redisRuns, postgresRuns] = await Promise.all([
     redis !== undefined && redisServes(redis),
-    file === undefined && postgres !== undefined && answers("127.0.0.1", postgres.port),
+    database && postgres !== undefined && answers("127.0.0.1", postgres.port),
   ]);
   const mustRun = (title: string) =>
     new ConfigError(
@@ -101,7 +102,7 @@ export async function resolveServers(
         "starts it again, `deno task services stop` stops both",
     );
   if (!given.redis && redis && !redisRuns && postgresRuns) throw mustRun("Redis");
-  if (file === undefined && !given.database && postgres && !postgresRuns && redisRuns) {
+  if (database && !given.database && postgres && !postgresRuns && redisRuns) {
     throw mustRun("PostgreSQL");
   }
   const [redisUrl, redisSource] = firstOf(
@@ -115,7 +116,20 @@ export async function resolveServers(
     databaseUrlOf(config.postgresql),
   );
   const source = { redis: redisSource, database: databaseSource };
-  return { redisUrl, databaseUrl, ...(file === undefined ? {} : { file }), source };
+  return { redisUrl, databaseUrl, ...otherTarget(config), source };
+}
+
+/** The target, where it is no PostgreSQL. */
+function otherTarget({ targets }: ServerSettings): Pick<ResolvedServers, "file" | "mysql"> {
+  const [target] = targets ?? [];
+  switch (target?.kind) {
+    case "sqlite":
+      return { file: resolve(target.path) };
+    case "mysql":
+      return { mysql: `${target.user}@${target.host}:${target.port}/${target.database}` };
+    default:
+      return {};
+  }
 }
 
 function firstOf(
@@ -148,13 +162,14 @@ function firstOf(
  * ```
  */
 export function describeServers(
-  { redisUrl, databaseUrl, file, source }: ResolvedServers,
+  { redisUrl, databaseUrl, file, mysql, source }: ResolvedServers,
 ): string {
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, option: "--url", embedded: "embedded", config: "config file" })[from];
-  const target = file === undefined
+  const other = file === undefined ? mysql && `MySQL ${mysql}` : `SQLite ${file}`;
+  const target = other === undefined
     ? `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`
-    : `SQLite ${file} (config file)`;
+    : `${other} (config file)`;
   return `Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ${target}`;
 }
 

@@ -48,6 +48,9 @@ export async function openTarget(config: Config): Promise<Target> {
   if (target?.kind === "sqlite") {
     return await (await import("./sqlite/target.ts")).openSqlite(config, target);
   }
+  if (target?.kind === "mysql") {
+    return await (await import("./mysql/target.ts")).openMysql(config, target);
+  }
   return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
 }
 

@@ -10,13 +10,55 @@ Deno.test("targets: one entry; without it, the section postgresql", () => {
   assert.deepEqual(targets("  - { name: local, kind: sqlite, path: ./data.db }"), [
     { name: "local", kind: "sqlite", path: "./data.db" },
   ]);
+  const [mysql] = targets(
+    "  - { name: shop, kind: mysql, database: d, user: u, password: s3cret }",
+  );
+  assert.deepEqual({ ...mysql }, {
+    name: "shop",
+    kind: "mysql",
+    host: "localhost",
+    port: 3306,
+    database: "d",
+    user: "u",
+    ssl: "disable",
+    sslrootcert: null,
+  });
+  assert.equal(mysql!.kind === "mysql" && mysql!.password, "s3cret");
+  assert(!Deno.inspect(mysql).includes("s3cret") && !JSON.stringify(mysql).includes("s3cret"));
+});
+
+Deno.test("targets: a password may stand in the environment", () => {
+  const text =
+    "  - { name: a, kind: mysql, database: d, user: u, password: '${WRITEBEHIND_TEST}' }";
+  assert.throws(
+    () => targets(text),
+    /^ConfigError: test\.yaml:2: targets\[0\]\.password: the environment variable WRITEBEHIND_TEST is not set/,
+  );
+  Deno.env.set("WRITEBEHIND_TEST", "s3cret");
+  try {
+    const [mysql] = targets(text);
+    assert.equal(mysql!.kind === "mysql" && mysql!.password, "s3cret");
+    const { redis } = parseConfig('redis: { password: "${WRITEBEHIND_TEST}" }', "test.yaml");
+    assert.equal(redis.password, "s3cret");
+  } finally {
+    Deno.env.delete("WRITEBEHIND_TEST");
+  }
 });
 
 Deno.test("targets: a mistake is told with its line and key", () => {
   const cases: [text: string, message: RegExp][] = [
     ["  - { name: local, kind: sqlite }", /test\.yaml:2: targets\[0\]\.path: expected the path/],
     ["  - { name: pg, kind: postgresql, path: x }", /targets\[0\]\.path: only the kind sqlite/],
-    ["  - { name: a, kind: oracle }", /targets\[0\]\.kind: expected postgresql or sqlite/],
+    ["  - { name: a, kind: oracle }", /targets\[0\]\.kind: expected postgresql, sqlite or mysql/],
+    ["  - { name: a, kind: mysql, user: u }", /targets\[0\]\.database: expected the name of a/],
+    ["  - { name: a, kind: mysql, database: d }", /targets\[0\]\.user: expected the name of a/],
+    ["  - { name: a, kind: sqlite, path: x, host: h }", /targets\[0\]\.host: only the kind mysql/],
+    ["  - { name: a, kind: mysql, path: x }", /targets\[0\]\.path: only the kind sqlite/],
+    ["  - { name: a, kind: mysql, ssl: maybe }", /targets\[0\]\.ssl: expected disable, require/],
+    [
+      "  - { name: a, kind: mysql, host: 'mysql://u:p@h' }",
+      /targets\[0\]\.host: expected one host/,
+    ],
     ["  - { name: A B, kind: sqlite, path: x }", /targets\[0\]\.name: expected a name/],
     ["  - { name: a, kind: sqlite, path: ':memory:' }", /targets\[0\]\.path: expected the path/],
     [
@@ -31,6 +73,17 @@ Deno.test("targets: a mistake is told with its line and key", () => {
       text,
     );
   }
+});
+
+Deno.test("targets: with a MySQL database no other is asked for, and it is named", async () => {
+  const config = parseConfig(
+    "targets: [{ name: shop, kind: mysql, host: db, database: d, user: u, password: s3cret }]",
+    "test.yaml",
+  );
+  const root = await Deno.makeTempDir();
+  const servers = await resolveServers(config, { root, env: () => undefined });
+  assert.match(describeServers(servers), /, MySQL u@db:3306\/d \(config file\)$/);
+  await Deno.remove(root);
 });
 
 Deno.test("targets: with a SQLite file no database is asked for, and the file is named", async () => {

@@ -18,7 +18,7 @@ import {
 } from "writebehind";
 import { killAt } from "../faults/sinks.ts";
 import { assertEqual, type Pipeline, rowsOf, withPipeline } from "../support/pipeline.ts";
-import { filePipeline } from "../targets/sqlite/pipelines.ts";
+import { filePipeline } from "../targets/pipelines.ts";
 
 const DOUBT = /rows were not written or removed, though the target refused none/;
 

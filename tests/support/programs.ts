@@ -1,7 +1,9 @@
 /** Programs that are no part of the project: Debian has them. */
 
 /** Whether a program can be started. A test that needs one that is missing is skipped, and named at the end of a run. */
-export function isInstalled(program: "pgbouncer" | "prometheus" | "promtool" | "script"): boolean {
+export function isInstalled(
+  program: "mariadbd" | "pgbouncer" | "prometheus" | "promtool" | "script",
+): boolean {
   try {
     return new Deno.Command(program, { args: ["--version"], stdout: "null", stderr: "null" })
       .outputSync().success;

@@ -13,6 +13,7 @@ import {
   type PostgresServer,
   startPostgres,
 } from "writebehind/dev/servers/postgres.ts";
+import { type MariadbServer, startMariadb } from "writebehind/dev/servers/mariadb.ts";
 import { type RedisOptions, type RedisServer, startRedis } from "writebehind/dev/servers/redis.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 
@@ -41,6 +42,14 @@ export async function testPostgres(
 ): Promise<Owned<PostgresServer>> {
   const dir = options.dir ?? folder.next("postgres");
   return owned(await withSetup(() => startPostgres({ ...options, dir })));
+}
+
+/** Starts a MariaDB for this test file; stopped and removed at the end of the scope. */
+export async function testMariadb(
+  extraArgs: readonly string[] = [],
+): Promise<Owned<MariadbServer>> {
+  const options = { dir: folder.next("mariadb"), password: "secret", extraArgs };
+  return owned(await startMariadb(options));
 }
 
 /** What most test files need: a Redis, a replica of it where asked for, and a PostgreSQL. */
@@ -115,7 +124,9 @@ export async function queryAt<Row extends pg.QueryResultRow>(
   }
 }
 
-function owned<Server extends RedisServer | PostgresServer>(server: Server): Owned<Server> {
+function owned<Server extends RedisServer | PostgresServer | MariadbServer>(
+  server: Server,
+): Owned<Server> {
   return {
     ...server,
     [Symbol.asyncDispose]: async () => {

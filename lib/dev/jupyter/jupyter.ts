@@ -8,13 +8,13 @@ import { isThere } from "../servers/binaries.ts";
 
 /**
  * Sees that the configuration's target is PostgreSQL, which the notebooks query. They read the same file.
- * @throws {ConfigError} where it is a SQLite file
+ * @throws {ConfigError} where it is of another kind
  */
 export function requirePostgres(config: ServerSettings | undefined): void {
   if (!config || usesPostgres(config)) return;
   throw new ConfigError(
-    "targets: the notebooks query PostgreSQL, and cannot run while a SQLite file is the target; leave " +
-      "`targets` out for them, or run `deno task pipeline`, which works with both",
+    "targets: the notebooks query PostgreSQL, and cannot run while another kind is the target; leave " +
+      "`targets` out for them, or run `deno task pipeline`, which works with each",
   );
 }
 

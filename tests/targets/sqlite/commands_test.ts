@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { insertDocument, updateDocument } from "writebehind";
 import { waitFor } from "../../support/servers.ts";
-import { drain, filePipeline } from "./pipelines.ts";
+import { drain, filePipeline } from "../pipelines.ts";
 
 function sql(path: string, statements: string): void {
   using db = new DatabaseSync(path, { timeout: 5000 });

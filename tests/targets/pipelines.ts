@@ -1,4 +1,4 @@
-/** A Redis and a SQLite file, and the commands on them. */
+/** A Redis and a target that is no PostgreSQL, and the commands on them. */
 
 import { dirname } from "node:path";
 import {
@@ -11,31 +11,49 @@ import {
   type RedisConnection,
   RedisWriteBehind,
   type SinkStatus,
+  type TargetConfig,
 } from "writebehind";
 import type { Target } from "writebehind/targets";
-import { configFile, type RunningCommand, startTask } from "../../support/processes.ts";
-import { testFolder, testRedis } from "../../support/servers.ts";
+import { configFile, type RunningCommand, startTask } from "../support/processes.ts";
+import { testFolder, testRedis } from "../support/servers.ts";
 
-export interface FilePipeline extends AsyncDisposable {
+export interface TargetPipeline extends AsyncDisposable {
   readonly config: Config;
   readonly redis: RedisConnection;
   /** opened by this process, beside the commands */
   readonly target: Target;
-  /** the SQLite file */
-  readonly path: string;
-  /** starts a task on the same Redis and file; PostgreSQL is nowhere */
+  /** starts a task on the same Redis and target; PostgreSQL is nowhere */
   start(args: string[], env?: Record<string, string>): RunningCommand;
   /** runs a task to its end */
   run(...args: string[]): Promise<{ code: number; output: string }>;
 }
 
+export interface FilePipeline extends TargetPipeline {
+  /** the SQLite file */
+  readonly path: string;
+}
+
 /** Starts a Redis of its own, and names a file that is not there yet. */
 export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise<FilePipeline> {
+  const path = `${testFolder("sqlite")}/data.db`;
+  const target = { name: "local", kind: "sqlite" as const, path };
+  const pipeline = await targetPipeline(target, overrides, { WRITEBEHIND_DATA: dirname(path) });
+  return { ...pipeline, path };
+}
+
+/**
+ * Starts a Redis of its own in front of a target.
+ * @param variables what the commands' environment has besides
+ */
+export async function targetPipeline(
+  to: TargetConfig,
+  overrides: DeepPartial<Config> = {},
+  variables: Record<string, string> = {},
+): Promise<TargetPipeline> {
   await using stack = new AsyncDisposableStack();
   const server = stack.use(await testRedis());
-  const path = `${testFolder("sqlite")}/data.db`;
   const keys = {
-    targets: [{ name: "local", kind: "sqlite" as const, path }],
+    targets: [to],
     write_behind: { lease_seconds: 0.5, retry_base_ms: 5, retry_max_ms: 200 },
   };
   const base = configWith(parseConfig("", "test.yaml"), keys);
@@ -48,7 +66,7 @@ export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise
   const environment = {
     REDIS_URL: `redis://${server.host}:${server.port}`,
     DATABASE_URL: "nobody asks for it",
-    WRITEBEHIND_DATA: dirname(path),
+    ...variables,
     NO_COLOR: "1",
   };
   const start: FilePipeline["start"] = (args, env = {}) =>
@@ -58,7 +76,6 @@ export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise
     config,
     redis,
     target,
-    path,
     start,
     run: async (...args) => {
       await using task = start(args);
@@ -70,7 +87,7 @@ export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise
 }
 
 /** Applies what is there, by a sink in this process. */
-export async function drain({ redis, target, config }: FilePipeline): Promise<SinkStatus> {
+export async function drain({ redis, target, config }: TargetPipeline): Promise<SinkStatus> {
   await using sink = new RedisWriteBehind(redis, target, config, "session");
   return await sink.drain();
 }

@@ -1,0 +1,204 @@
+/**
+ * Batches in MySQL: rows, removals, what is parked and the offset, in one transaction on the owner's connection.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../../config/load.ts";
+import { failpoint } from "../../core/failpoints.ts";
+import { awaitedLater } from "../../core/promises.ts";
+import { reasonOf } from "../../core/errors.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { harmlessRowsGo, ownershipLost } from "../common.ts";
+import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
+import type { Batch, BatchRows, Refusal, Tried, Upsert } from "../batch.ts";
+import { type Connection, type Flavor, patiently, rowsOf } from "./connect.ts";
+import { isMysqlError, isOfTheServer, mysqlErrorKind, RefusedDocumentError } from "./errors.ts";
+import type { Sessions } from "./sessions.ts";
+import {
+  anyRow,
+  missed,
+  NOW,
+  parkStatements,
+  type PreparedRows,
+  prepareRows,
+  refusalOf,
+  rowStatements,
+  run,
+  type Statement,
+} from "./statements.ts";
+
+/** Ids that are looked for by one query. */
+const IDS_AT_ONCE = 1000;
+
+/** Why rows were refused; `null` where an error says nothing of them. */
+export function triedOf(error: unknown): Tried | null {
+  if (error instanceof RefusedDocumentError) {
+    return { kind: "document", sqlstate: error.sqlstate, reason: reasonOf(error) };
+  }
+  if (!isMysqlError(error) || isOfTheServer(error)) return null;
+  return { kind: mysqlErrorKind(error), sqlstate: String(error.errno), reason: error.message };
+}
+
+/** Which of these documents are parked in the streams, as bytes. */
+export async function parkedAmong(
+  connection: Pick<Connection, "query">,
+  streams: string[],
+  ids: Buffer[],
+): Promise<Buffer[]> {
+  const found: Buffer[] = [];
+  for (let at = 0; at < ids.length; at += IDS_AT_ONCE) {
+    const rows = await rowsOf<{ doc_id: Buffer }>(
+      connection,
+      `SELECT DISTINCT doc_id FROM writebehind_dead_letter
+        WHERE stream IN (?) AND doc_id IN (?) AND state = 'parked'`,
+      [streams, ids.slice(at, at + IDS_AT_ONCE)],
+    );
+    found.push(...rows.map(({ doc_id }) => doc_id));
+  }
+  return found;
+}
+
+/** What a batch has done. */
+interface Done {
+  moved: unknown;
+  epoch: unknown;
+}
+
+/** Applies batches to the tables of a configuration's entities. */
+export class MysqlBatches implements Batches {
+  #sessions: Sessions;
+  #config: Config;
+  #flavor: Flavor;
+  /** rows that were prepared while another batch was under way, or why they are refused */
+  #prepared = new WeakMap<Batch, PreparedRows | RefusedDocumentError>();
+
+  constructor(sessions: Sessions, config: Config, flavor: Flavor) {
+    this.#sessions = sessions;
+    this.#config = config;
+    this.#flavor = flavor;
+  }
+
+  #tableOf({ entity }: PartitionKeys): string {
+    return entityConfig(this.#config, entity).table;
+  }
+
+  prepare(_keys: PartitionKeys, batch: Batch): void {
+    this.#prepared.set(batch, this.#rowsOf(batch));
+  }
+
+  #rowsOf(rows: BatchRows): PreparedRows | RefusedDocumentError {
+    try {
+      return prepareRows(rows, this.#flavor);
+    } catch (error) {
+      if (error instanceof RefusedDocumentError) return error;
+      throw error;
+    }
+  }
+
+  async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
+    const { keys, owner, offset, epoch, parkedVersion } = claim;
+    const { lastId, events, parked } = batch;
+    const { stream, entity } = keys;
+    const rows = this.#prepared.get(batch) ?? this.#rowsOf(batch);
+    this.#prepared.delete(batch);
+    if (rows instanceof RefusedDocumentError) throw rows;
+    const parking = parked.length > 0;
+    const only = "@moved = 1";
+    const statements: Statement[] = [
+      ["START TRANSACTION", []],
+      [
+        `UPDATE writebehind_offset
+            SET last_id = ?, witness = ?, events = events + ?, updated_at = ${NOW}
+          WHERE stream = ? AND last_id = ? AND epoch = ? AND parked_version = ?`,
+        [lastId, lastId, events, stream, offset, epoch, parkedVersion],
+      ],
+      ["SET @moved = ROW_COUNT()", []],
+      ...rowStatements(this.#tableOf(keys), rows, this.#flavor, only),
+      ...parkStatements(entity, stream, parked, this.#flavor, only),
+      ["COMMIT", []],
+      [
+        "SELECT @moved AS moved, (SELECT epoch FROM writebehind_offset WHERE stream = ?) AS epoch",
+        [stream],
+      ],
+    ];
+    const [done] = await this.#sessions.run(keys, owner, async (connection) => {
+      const sent = awaitedLater(run<Done>(connection, statements, this.#flavor));
+      await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
+      return await sent;
+    });
+    if (Number(done!.moved) === 0) {
+      if (String(done!.epoch) !== epoch) throw ownershipLost(keys);
+      throw new ParkedChangedError(`what is parked of ${stream} has changed`);
+    }
+    claim.offset = claim.witness = lastId;
+    if (parking) claim.hasParked = true;
+    // A trigger can change a row or refuse it, and cannot leave it out.
+    return { upserts: [], removals: [] };
+  }
+
+  async swallowed({ keys, offset, epoch }: Claim, rows: BatchRows): Promise<string[]> {
+    return await patiently(this.#sessions.pool, async (connection) => {
+      const there = await rowsOf(
+        connection,
+        "SELECT 1 FROM writebehind_offset WHERE stream = ? AND last_id = ? AND epoch = ?",
+        [keys.stream, offset, epoch],
+      );
+      if (there.length === 0) return [];
+      return await missed(connection, this.#tableOf(keys), rows, this.#flavor);
+    });
+  }
+
+  async parkedAmong({ keys }: Claim, ids: Buffer[]): Promise<Set<string>> {
+    const found = await patiently(
+      this.#sessions.pool,
+      (connection) => parkedAmong(connection, [keys.stream], ids),
+    );
+    return new Set(found.map((id) => id.toString("latin1")));
+  }
+
+  invalidPayloads(_claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+    const refused = new Map<string, Refusal>();
+    for (const { key, payload } of upserts) {
+      const refusal = refusalOf(payload, this.#flavor);
+      if (refusal !== null) {
+        refused.set(key, { sqlstate: refusal.sqlstate, reason: reasonOf(refusal) });
+      }
+    }
+    return Promise.resolve(refused);
+  }
+
+  /** Nothing is checked at the commit only, so that each try is as deep as it can be. */
+  async probe({ keys, owner }: Claim, rows: BatchRows): Promise<Tried | null> {
+    try {
+      const prepared = prepareRows(rows, this.#flavor);
+      const statements: Statement[] = [
+        ["START TRANSACTION", []],
+        ...rowStatements(this.#tableOf(keys), prepared, this.#flavor),
+        ["ROLLBACK", []],
+      ];
+      await this.#sessions.run(
+        keys,
+        owner,
+        (connection) => run(connection, statements, this.#flavor),
+      );
+      return null;
+    } catch (error) {
+      const tried = triedOf(error);
+      if (tried === null) throw error;
+      return tried;
+    }
+  }
+
+  works(claim: Claim, rows: keyof BatchRows): Promise<boolean | null> {
+    const table = this.#tableOf(claim.keys);
+    return harmlessRowsGo(
+      rows,
+      (harmless) => this.probe(claim, harmless),
+      () =>
+        patiently(this.#sessions.pool, (connection) => anyRow(connection, table)).catch((error) => {
+          if (triedOf(error) === null) throw error;
+          return null;
+        }),
+    );
+  }
+}

@@ -1,0 +1,405 @@
+/**
+ * The dead letter in MySQL: the table `writebehind_dead_letter`.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../../config/load.ts";
+import { WriteBehindError } from "../../core/errors.ts";
+import type { EventType } from "../../core/stream_ids.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { fitting, storable } from "../common.ts";
+import type { BatchRows, Tried } from "../batch.ts";
+import type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetters,
+  DeadLetterSelection,
+  DeadLetterState,
+  HeldDeadLetters,
+  ParkedDocument,
+  ParkedEvent,
+  Settled,
+} from "../dead_letters.ts";
+import { triedOf } from "./batch.ts";
+import {
+  changedBy,
+  type Connection,
+  type Flavor,
+  patiently,
+  type Pool,
+  type PoolConnection,
+  rowsOf,
+} from "./connect.ts";
+import { dateOf } from "./offsets.ts";
+import { anyRow, missed, NOW, prepareRows, rowStatements, run } from "./statements.ts";
+
+/** How many rows are fetched at a time. */
+const PAGE = 500;
+
+/** Orders stream ids as Redis does: as text, 10 would come before 9. */
+const NEWEST_FIRST = `CAST(SUBSTRING_INDEX(d.stream_id, '-', 1) AS DECIMAL(20)) DESC,
+   CAST(SUBSTRING_INDEX(d.stream_id, '-', -1) AS DECIMAL(20)) DESC`;
+/** What tells documents apart; an entry that could not be decoded is one of its own. */
+const ONE_DOCUMENT = "d.doc_id, IF(d.doc_id IS NULL, d.id, NULL)";
+
+/** A condition on parked events, and its value. */
+function conditionOf(selection: DeadLetterSelection): [sql: string, values: unknown[]] {
+  if ("docId" in selection) return ["d.doc_id = ?", [Buffer.from(selection.docId)]];
+  if ("streamId" in selection) return ["d.stream_id = ?", [selection.streamId]];
+  return ["true", []];
+}
+
+interface Listed {
+  id: string;
+  entity: string;
+  stream: string;
+  stream_id: string;
+  doc_id: Buffer | null;
+  event_type: string;
+  state: DeadLetterState;
+  code: string;
+  reason: string;
+  attempts: number;
+  first_at: string;
+  last_at: string;
+}
+
+function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
+  const { id, entity, stream, state, code, reason, attempts } = row;
+  return {
+    id: Number(id),
+    entity,
+    stream,
+    streamId: row.stream_id,
+    docId: row.doc_id?.toString() ?? null,
+    eventType: row.event_type,
+    state,
+    sqlstate: code,
+    reason,
+    attempts: Number(attempts),
+    firstAt: dateOf(row.first_at),
+    lastAt: dateOf(row.last_at),
+  };
+}
+
+function fieldsOf(json: string | null): Buffer[] | null {
+  if (json === null) return null;
+  return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
+}
+
+/** What could not be stored of a configuration's entities. */
+export class MysqlDeadLetters implements DeadLetters {
+  #pool: Pool;
+  #config: Config;
+  #flavor: Flavor;
+
+  constructor(pool: Pool, config: Config, flavor: Flavor) {
+    this.#pool = pool;
+    this.#config = config;
+    this.#flavor = flavor;
+  }
+
+  async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
+    const of = `PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}`;
+    // Those that only wait behind another have no code; the one that was tried says why.
+    const tried = (column: string) =>
+      `FIRST_VALUE(d.${column}) OVER (${of} ORDER BY (d.code <> '') DESC, ${NEWEST_FIRST}) AS ${column}`;
+    const all = this.#pages<Listed & { events: string }>(
+      `SELECT * FROM (
+         SELECT d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
+                ROW_NUMBER() OVER (${of} ORDER BY ${NEWEST_FIRST}) AS place,
+                COUNT(*) OVER (${of}) AS events, MIN(d.first_at) OVER (${of}) AS first_at,
+                MAX(d.last_at) OVER (${of}) AS last_at, MIN(d.id) OVER (${of}) AS first_id,
+                ${["code", "reason", "attempts"].map(tried).join(", ")}
+           FROM writebehind_dead_letter d
+          WHERE d.entity = ? AND (? = 'all' OR d.state = ?)
+       ) AS documents WHERE place = 1 ORDER BY first_at, first_id`,
+      [entity, state, state],
+    );
+    for await (const rows of all) {
+      for (const row of rows) yield { ...letterOf(row), waiting: Number(row.events) - 1 };
+    }
+  }
+
+  async read(id: number): Promise<DeadLetterEvent | null> {
+    const [row] = await patiently(
+      this.#pool,
+      (connection) =>
+        rowsOf<Listed & { ts: string | null; payload: Buffer | null; fields: string | null }>(
+          connection,
+          "SELECT * FROM writebehind_dead_letter WHERE id = ?",
+          [id],
+        ),
+    );
+    if (row === undefined) return null;
+    const { ts, payload, fields } = row;
+    return {
+      ...letterOf(row),
+      ts: ts === null ? null : Number(ts),
+      payload,
+      fields: fieldsOf(fields),
+    };
+  }
+
+  async *documents(
+    { stream, entity }: PartitionKeys,
+    selection: DeadLetterSelection,
+    maxBytes: number,
+  ): AsyncGenerator<ParkedDocument[]> {
+    const [condition, values] = conditionOf(selection);
+    // An event stands for its document, and so for all that is parked of it.
+    const whole = "streamId" in selection
+      ? `(${condition} AND d.doc_id IS NULL OR d.doc_id = (
+            SELECT n.doc_id FROM writebehind_dead_letter n
+             WHERE n.stream = d.stream AND n.stream_id = ? AND n.state = 'parked'))`
+      : condition;
+    const found = this.#pages<{ id: string; doc_id: Buffer | null; bytes: string }>(
+      `SELECT * FROM (
+         SELECT d.id, d.doc_id, COALESCE(LENGTH(d.payload), 0) + COALESCE(LENGTH(d.fields), 0) AS bytes,
+                ROW_NUMBER() OVER (PARTITION BY ${ONE_DOCUMENT} ORDER BY ${NEWEST_FIRST}) AS place
+           FROM writebehind_dead_letter d
+          WHERE d.stream = ? AND d.entity = ? AND d.state = 'parked' AND ${whole}
+       ) AS documents WHERE place = 1 ORDER BY id`,
+      [stream, entity, ...values, ..."streamId" in selection ? values : []],
+    );
+    for await (const rows of found) {
+      yield* fitting(
+        rows.map(({ id, doc_id, bytes }) => ({
+          id: String(id),
+          docId: doc_id,
+          bytes: Number(bytes),
+        })),
+        maxBytes,
+      );
+    }
+  }
+
+  async discard(
+    keys: PartitionKeys,
+    selection: DeadLetterSelection,
+    dryRun: boolean,
+  ): Promise<number> {
+    const [condition, values] = conditionOf(selection);
+    let discarded = 0;
+    await this.#locked(keys, async (connection) => {
+      discarded = await changedBy(
+        connection,
+        `UPDATE writebehind_dead_letter AS d SET state = 'discarded', last_at = ${NOW}
+          WHERE d.stream = ? AND d.entity = ? AND d.state = 'parked' AND ${condition}`,
+        [keys.stream, keys.entity, ...values],
+      );
+      return !dryRun && discarded > 0;
+    });
+    return discarded;
+  }
+
+  hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void> {
+    const { table } = entityConfig(this.#config, keys.entity);
+    return this.#locked(
+      keys,
+      (connection) => work(new Held(connection, keys, table, this.#flavor)),
+    );
+  }
+
+  /** The rows of a query, some at a time, as they come: memory holds few. */
+  async *#pages<Row>(sql: string, values: unknown[]): AsyncGenerator<Row[]> {
+    const connection = await this.#pool.getConnection();
+    let broken = true;
+    try {
+      const stream = streamed(connection, sql, values);
+      let rows: Row[] = [];
+      for await (const row of stream) {
+        rows.push(row as Row);
+        if (rows.length < PAGE) continue;
+        yield rows;
+        rows = [];
+      }
+      if (rows.length > 0) yield rows;
+      broken = false;
+    } finally {
+      if (broken) connection.destroy();
+      else connection.release();
+    }
+  }
+
+  /** Runs a transaction that holds the partition's offset row, as a batch of the sink does. */
+  async #locked(
+    { stream }: PartitionKeys,
+    work: (connection: Connection) => Promise<boolean>,
+  ): Promise<void> {
+    const connection = await this.#pool.getConnection();
+    let broken = true;
+    try {
+      // If this process is stopped in the middle, it must not hold up the sink for ever.
+      const seconds = Math.max(1, Math.ceil(this.#config.write_behind.lease_seconds));
+      const idle = this.#flavor.mariadb ? "idle_transaction_timeout" : "wait_timeout";
+      await connection.query(`SET SESSION ${idle} = ${seconds}`);
+      await connection.query("START TRANSACTION");
+      await changedBy(
+        connection,
+        `INSERT INTO writebehind_offset (stream, parked_version) VALUES (?, 1)
+         ON DUPLICATE KEY UPDATE parked_version = parked_version + 1`,
+        [stream],
+      );
+      const keep = await work(connection);
+      await connection.query(keep ? "COMMIT" : "ROLLBACK");
+      await connection.query(`SET SESSION ${idle} = DEFAULT`);
+      broken = false;
+    } catch (error) {
+      if (isLost(error)) {
+        throw new WriteBehindError(`the transaction on ${stream} was rolled back; try again`, {
+          cause: error,
+        });
+      }
+      throw error;
+    } finally {
+      // Closing the connection in mid-transaction rolls everything back.
+      if (broken) connection.destroy();
+      else connection.release();
+    }
+  }
+}
+
+/** Whether the server has closed the connection, as it does where a transaction is left alone. */
+function isLost(error: unknown): boolean {
+  const { code = "" } = error as { code?: string };
+  return /^(PROTOCOL_CONNECTION_LOST|ECONNRESET|EPIPE|ER_CLIENT_INTERACTION_TIMEOUT)$/.test(code);
+}
+
+/** The rows of a query as they come; mysql2's interface of promises has none for that. */
+function streamed(
+  connection: PoolConnection,
+  sql: string,
+  values: unknown[],
+): AsyncIterable<unknown> {
+  const { connection: plain } = connection as unknown as {
+    connection: {
+      query(sql: string, values: unknown[]): {
+        stream(options: { highWaterMark: number }): AsyncIterable<unknown>;
+      };
+    };
+  };
+  return plain.query(sql, values).stream({ highWaterMark: PAGE });
+}
+
+/** The dead letter of one partition, inside the transaction that holds it. */
+class Held implements HeldDeadLetters {
+  #connection: Connection;
+  #keys: PartitionKeys;
+  #table: string;
+  #flavor: Flavor;
+
+  constructor(connection: Connection, keys: PartitionKeys, table: string, flavor: Flavor) {
+    this.#connection = connection;
+    this.#keys = keys;
+    this.#table = table;
+    this.#flavor = flavor;
+  }
+
+  async entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]> {
+    if (ids.length === 0) return [];
+    const rows = await rowsOf<{ id: string; stream_id: string; fields: string | null }>(
+      this.#connection,
+      `SELECT id, stream_id, fields FROM writebehind_dead_letter
+        WHERE id IN (?) AND state = 'parked'`,
+      [ids],
+    );
+    return rows.map(({ id, stream_id: streamId, fields }) => ({
+      id: String(id),
+      streamId,
+      fields: fieldsOf(fields) ?? [],
+    }));
+  }
+
+  async events(docIds: Buffer[]): Promise<ParkedEvent[]> {
+    if (docIds.length === 0) return [];
+    const rows = await rowsOf<
+      { id: string; stream_id: string; doc_id: Buffer; event_type: EventType; ts: string }
+    >(
+      this.#connection,
+      `SELECT id, stream_id, doc_id, event_type, ts FROM writebehind_dead_letter
+        WHERE stream = ? AND doc_id IN (?) AND state = 'parked'`,
+      [this.#keys.stream, docIds],
+    );
+    return rows.map(({ id, stream_id: streamId, doc_id: docId, event_type: type, ts }) => ({
+      id: String(id),
+      streamId,
+      docId,
+      type,
+      ts: Number(ts),
+    }));
+  }
+
+  async payloads(ids: string[]): Promise<Map<string, Buffer | null>> {
+    if (ids.length === 0) return new Map();
+    const rows = await rowsOf<{ id: string; payload: Buffer | null }>(
+      this.#connection,
+      "SELECT id, payload FROM writebehind_dead_letter WHERE id IN (?)",
+      [ids],
+    );
+    return new Map(rows.map(({ id, payload }) => [String(id), payload]));
+  }
+
+  async hasRow(docId: Buffer): Promise<boolean> {
+    const rows = await rowsOf(
+      this.#connection,
+      `SELECT 1 FROM \`${this.#table}\` WHERE id = ?`,
+      [docId.toString()],
+    );
+    return rows.length > 0;
+  }
+
+  async attempt(rows: BatchRows, keep: boolean): Promise<Tried | null> {
+    await this.#connection.query("SAVEPOINT attempt");
+    let refused: Tried | null = null;
+    try {
+      const prepared = prepareRows(rows, this.#flavor);
+      await run(
+        this.#connection,
+        rowStatements(this.#table, prepared, this.#flavor),
+        this.#flavor,
+      );
+    } catch (error) {
+      refused = triedOf(error);
+      if (refused === null) throw error;
+    }
+    if (refused !== null || !keep) await this.#connection.query("ROLLBACK TO SAVEPOINT attempt");
+    await this.#connection.query("RELEASE SAVEPOINT attempt");
+    return refused;
+  }
+
+  swallowed(rows: BatchRows): Promise<string[]> {
+    return missed(this.#connection, this.#table, rows, this.#flavor);
+  }
+
+  anyRow(): Promise<{ id: string; payload: string } | null> {
+    return anyRow(this.#connection, this.#table);
+  }
+
+  async settle({ replayed, superseded, refused }: Settled): Promise<void> {
+    for (
+      const [ids, state, tried] of [[replayed, "replayed", 1], [
+        superseded,
+        "superseded",
+        0,
+      ]] as const
+    ) {
+      if (ids.length === 0) continue;
+      await changedBy(
+        this.#connection,
+        `UPDATE writebehind_dead_letter SET state = ?, attempts = attempts + ?, last_at = ${NOW}
+          WHERE id IN (?)`,
+        [state, tried, ids],
+      );
+    }
+    for (const { id, sqlstate, reason } of refused) {
+      await changedBy(
+        this.#connection,
+        `UPDATE writebehind_dead_letter
+            SET code = ?, reason = ?, attempts = attempts + 1, last_at = ${NOW}
+          WHERE id = ?`,
+        [sqlstate, storable(reason), id],
+      );
+    }
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Ownership of partitions in MySQL: a lock of the owner's session (`GET_LOCK`), which ends with it, an epoch that
+ * fences off earlier owners, and a lease for a session that the server has not noticed to be gone.
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { failpoint } from "../../core/failpoints.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { ownershipLost } from "../common.ts";
+import type { Claim, Ownership } from "../target.ts";
+import { changedBy, type Connection, patiently, rowsOf } from "./connect.ts";
+import { isMysqlError, UNKNOWN_THREAD } from "./errors.ts";
+import type { Sessions } from "./sessions.ts";
+import { NOW } from "./statements.ts";
+
+/** How long a session may take to end that was told to, in seconds. */
+const KILL_SECONDS = 5;
+/** How far a clock may have gone back while a lease holds, in seconds. */
+const CLOCK_SECONDS = 1;
+
+/** The name of a partition's lock: of the whole server, and at most 64 characters. */
+export function lockOf(database: string, stream: string): string {
+  const digest = createHash("sha256").update(JSON.stringify([database, stream])).digest("hex");
+  return `writebehind:${digest.slice(0, 40)}`;
+}
+
+interface Lease {
+  owner: string;
+  /** whether its time is over, or lies further ahead than it was granted */
+  ended: number;
+}
+
+/** Locks by `GET_LOCK`, leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
+export class MysqlOwnership implements Ownership {
+  #sessions: Sessions;
+  #database: string;
+  #prepare: (keys: PartitionKeys) => Promise<string[]>;
+
+  /**
+   * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours that
+   * were gone
+   */
+  constructor(
+    sessions: Sessions,
+    database: string,
+    prepare: (keys: PartitionKeys) => Promise<string[]>,
+  ) {
+    this.#sessions = sessions;
+    this.#database = database;
+    this.#prepare = prepare;
+  }
+
+  async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
+    const { stream } = keys;
+    const madeAnew = await this.#prepare(keys);
+    await failpoint?.("claiming");
+    const claimed = await this.#sessions.run(keys, owner, async (connection) => {
+      if (!await this.#lock(connection, stream, owner)) return null;
+      await changedBy(
+        connection,
+        "INSERT IGNORE INTO writebehind_offset (stream) VALUES (?)",
+        [stream],
+      );
+      await connection.query("START TRANSACTION");
+      // The row lock waits for what a former owner has under way; its session was ended.
+      const [row] = await rowsOf<
+        { last_id: string; witness: string; parked_version: string; epoch: string; lease: string }
+      >(
+        connection,
+        `SELECT last_id, witness, parked_version,
+                1 + GREATEST(epoch, COALESCE((SELECT epoch FROM writebehind_lease l WHERE l.stream = o.stream), 0))
+                AS epoch
+           FROM writebehind_offset o WHERE stream = ? FOR UPDATE`,
+        [stream],
+      );
+      const { epoch, last_id, witness, parked_version } = row!;
+      await changedBy(
+        connection,
+        "UPDATE writebehind_offset SET epoch = ?, owner = ? WHERE stream = ?",
+        [epoch, owner, stream],
+      );
+      await changedBy(
+        connection,
+        `REPLACE INTO writebehind_lease (stream, owner, epoch, lease_until, granted_seconds)
+         VALUES (?, ?, ?, TIMESTAMPADD(MICROSECOND, ?, ${NOW}), ?)`,
+        [stream, owner, epoch, micro(leaseSeconds), leaseSeconds],
+      );
+      const parked = await rowsOf(
+        connection,
+        "SELECT 1 FROM writebehind_dead_letter WHERE stream = ? AND state = 'parked' LIMIT 1",
+        [stream],
+      );
+      await connection.query("COMMIT");
+      return {
+        epoch: String(epoch),
+        offset: last_id,
+        witness,
+        hasParked: parked.length > 0,
+        parkedVersion: String(parked_version),
+      };
+    });
+    if (claimed !== null) return { keys, owner, ...claimed, madeAnew };
+    await this.#sessions.disconnect(keys, owner);
+    return null;
+  }
+
+  /** Takes the partition's lock; from a session that should be gone, by ending it. */
+  async #lock(connection: Connection, stream: string, owner: string): Promise<boolean> {
+    const lock = lockOf(this.#database, stream);
+    const take = async (seconds: number) => {
+      const [row] = await rowsOf<{ got: unknown }>(connection, "SELECT GET_LOCK(?, ?) AS got", [
+        lock,
+        seconds,
+      ]);
+      return Number(row!.got) === 1;
+    };
+    if (await take(0)) return true;
+    const [lease] = await rowsOf<Lease>(
+      connection,
+      `SELECT owner, lease_until <= ${NOW}
+              OR lease_until > TIMESTAMPADD(MICROSECOND, 1000000 * (granted_seconds + ${CLOCK_SECONDS}), ${NOW}) AS ended
+         FROM writebehind_lease WHERE stream = ?`,
+      [stream],
+    );
+    if (lease && lease.owner !== owner && Number(lease.ended) === 0) return false;
+    const [holder] = await rowsOf<{ id: string | null }>(
+      connection,
+      "SELECT IS_USED_LOCK(?) AS id",
+      [lock],
+    );
+    if (holder!.id !== null) await kill(connection, String(holder!.id));
+    return await take(KILL_SECONDS);
+  }
+
+  async renew(claim: Claim, leaseSeconds: number): Promise<void> {
+    const { keys, owner, epoch } = claim;
+    const renewed = await patiently(this.#sessions.pool, (connection) =>
+      changedBy(
+        connection,
+        `UPDATE writebehind_lease
+            SET lease_until = TIMESTAMPADD(MICROSECOND, ?, ${NOW}), granted_seconds = ?
+          WHERE stream = ? AND owner = ? AND epoch = ?`,
+        [micro(leaseSeconds), leaseSeconds, keys.stream, owner, epoch],
+      ), leaseSeconds * 1000);
+    if (renewed === 0) throw ownershipLost(keys);
+    if (await this.#sessions.waitingMs(keys, owner) <= leaseSeconds * 1000) return;
+    const works = await patiently(this.#sessions.pool, async (connection) => {
+      const [row] = await rowsOf<{ command: string }>(
+        connection,
+        "SELECT command FROM information_schema.processlist WHERE id = IS_USED_LOCK(?)",
+        [lockOf(this.#database, keys.stream)],
+      );
+      return row !== undefined && row.command !== "Sleep";
+    });
+    if (!works) {
+      this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
+    }
+  }
+
+  abandon({ keys, owner }: Claim, reason: Error): void {
+    void this.#sessions.abandon(keys, owner, reason);
+  }
+
+  async release(keys: PartitionKeys, claim: Claim | null): Promise<void> {
+    if (claim === null) return;
+    const { owner, epoch } = claim;
+    await patiently(this.#sessions.pool, async (connection) => {
+      const mine = await changedBy(
+        connection,
+        `UPDATE writebehind_lease SET lease_until = '1970-01-01' WHERE stream = ? AND owner = ? AND epoch = ?`,
+        [keys.stream, owner, epoch],
+      );
+      // An owner that has claimed anew goes on.
+      if (mine > 0) await this.#sessions.disconnect(keys, owner);
+    });
+  }
+
+  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
+    await patiently(this.#sessions.pool, (connection) =>
+      changedBy(
+        connection,
+        `UPDATE writebehind_offset
+            SET last_id = ?, witness = '0-0', parked_version = parked_version + 1
+          WHERE stream = ?`,
+        [offset, stream],
+      ));
+  }
+
+  async wentBack({ keys, owner, epoch }: Claim): Promise<void> {
+    await patiently(this.#sessions.pool, (connection) =>
+      changedBy(
+        connection,
+        `UPDATE writebehind_offset SET witness = '0-0', went_back = went_back + 1, went_back_at = ${NOW}
+          WHERE stream = ? AND owner = ? AND epoch = ?`,
+        [keys.stream, owner, epoch],
+      ));
+  }
+}
+
+const micro = (seconds: number) => Math.round(seconds * 1e6);
+
+/** Ends another session of the same user; one that has ended already is no error. */
+async function kill(connection: Connection, id: string): Promise<void> {
+  try {
+    await connection.query(`KILL CONNECTION ${BigInt(id)}`);
+  } catch (error) {
+    if (!isMysqlError(error) || error.errno !== UNKNOWN_THREAD) throw error;
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * Brings the tables in MySQL up to date. A change of tables commits by itself there, so each is one that may run again.
+ * @module
+ */
+
+import { ConfigError, ConnectionError } from "../../core/errors.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import { refusalOf, type Schema } from "../migrations.ts";
+import {
+  changedBy,
+  type Connection,
+  type Flavor,
+  patiently,
+  type Pool,
+  rowsOf,
+} from "./connect.ts";
+import { DENIED, isMysqlError } from "./errors.ts";
+import { MIGRATIONS, RECORD } from "./migrations/mod.ts";
+import { checkTable, goneTables, readSchema } from "./schema.ts";
+
+/** How long changes of the tables may take, and wait for those of others, in seconds. */
+const DDL_SECONDS = 60;
+
+/** Works while no other process of ours changes tables of this database. */
+export async function underLock<T>(
+  pool: Pool,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  return await patiently(pool, async (connection) => {
+    const lock = "CONCAT('writebehind:ddl:', MD5(DATABASE()))";
+    const [row] = await rowsOf<{ got: unknown }>(
+      connection,
+      `SELECT GET_LOCK(${lock}, ${DDL_SECONDS}) AS got`,
+    );
+    if (Number(row!.got) !== 1) {
+      throw new ConnectionError(
+        `another process has been changing the tables for ${DDL_SECONDS} s; end it, or try again`,
+      );
+    }
+    try {
+      return await work(connection);
+    } finally {
+      await rowsOf(connection, `SELECT RELEASE_LOCK(${lock})`).catch(() => {}); // it ends with its session
+    }
+  }, 2 * DDL_SECONDS * 1000);
+}
+
+/**
+ * Makes an entity's table and ours where they are missing, and brings older ones up to date.
+ * @param what whose tables these are, for people
+ * @param keys of the partition that is about to be claimed, if any
+ * @returns tables of ours that somebody had dropped: they are made anew
+ * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
+ * changed the tables so that this one cannot work with them
+ * @throws {ConfigError} where the table cannot hold documents, or is gone; where a commit is not durable
+ */
+export async function createTables(
+  pool: Pool,
+  flavor: Flavor,
+  table: string,
+  what: string,
+  keys: PartitionKeys | null,
+): Promise<string[]> {
+  const refused = (schema: Schema) => {
+    if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
+    return schema;
+  };
+  const { pending, gone } = await patiently(pool, async (connection) => {
+    await checkDurable(connection);
+    const [{ pending }, gone] = [
+      refused(await readSchema(connection, table)),
+      await goneTables(connection),
+    ];
+    // After it was looked for, so that none is made anew that went away in between.
+    await checkTable(connection, table, keys);
+    return { pending, gone };
+  });
+  if (pending.length === 0) return [];
+  await underLock(pool, async (connection) => {
+    // Another process may have been first.
+    const { pending, oldest } = refused(await readSchema(connection, table));
+    for (const migration of pending) {
+      const ran = [migration.number, migration.of === "ours" ? "" : table, migration.oldest];
+      const statements = [RECORD, migration.sql].flatMap((sql) => statementsOf(sql, table, flavor));
+      try {
+        for (const statement of statements) await connection.query(statement);
+        await changedBy(
+          connection,
+          "REPLACE INTO writebehind_migration (number, table_name, oldest) VALUES (?, ?, ?)",
+          ran,
+        );
+        // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
+        if (migration.oldest > oldest) {
+          await changedBy(connection, "UPDATE writebehind_offset SET epoch = epoch + 1");
+        }
+      } catch (error) {
+        if (!isMysqlError(error) || !DENIED.includes(error.errno)) throw error;
+        throw new ConnectionError(
+          `The user may not make or change the tables for ${what}: ${error.message}. ` +
+            `Let an administrator run this in that database:\n\n${
+              administratorsScript(table, flavor)
+            }`,
+          { cause: error },
+        );
+      }
+    }
+  });
+  return gone;
+}
+
+function statementsOf(sql: string, table: string, { collation }: Flavor): string[] {
+  return sql.replaceAll(/^ *--.*\n/gm, "").replaceAll("{table}", `\`${table}\``)
+    .replaceAll("{collation}", collation).split(/;\s*\n/).map((part) => part.trim())
+    .filter((part) => part !== "");
+}
+
+/** All that is to be done, for an administrator. */
+function administratorsScript(table: string, flavor: Flavor): string {
+  return [
+    ...[RECORD, ...MIGRATIONS.map(({ sql }) => sql)].flatMap((sql) =>
+      statementsOf(sql, table, flavor)
+    ),
+    ...MIGRATIONS.map(({ number, of, oldest }) =>
+      "REPLACE INTO writebehind_migration (number, table_name, oldest) " +
+      `VALUES (${number}, '${of === "ours" ? "" : table}', ${oldest})`
+    ),
+  ].map((statement) => `${statement};`).join("\n");
+}
+
+/** The stream is trimmed behind a commit, so that one must be on the disk. No session can see to it by itself. */
+async function checkDurable(connection: Connection): Promise<void> {
+  const [row] = await rowsOf<{ flush: unknown; read_only: unknown }>(
+    connection,
+    "SELECT @@innodb_flush_log_at_trx_commit AS `flush`, @@read_only AS read_only",
+  );
+  if (Number(row!.read_only) !== 0) {
+    throw new ConfigError(
+      "The server only reads (read_only): it is a replica, or was set so; name the primary in targets",
+    );
+  }
+  if (Number(row!.flush) !== 1) {
+    throw new ConfigError(
+      `The server's innodb_flush_log_at_trx_commit is ${
+        row!.flush
+      }: a commit could be lost after its events were ` +
+        "removed; set it to 1",
+    );
+  }
+}
