@@ -71,12 +71,15 @@ Deno.test({
       });
 
       await t.step("PostgreSQL stops and starts", async () => {
-        await page.locator("#slider").fill("9");
+        await page.locator("#slider").fill("11"); // 1000 a second
         await shown.click("stopPostgres");
         await shown.says(/PostgreSQL was stopped/);
         await waitFor(async () => await shown.number("lag") > 0, { what: "a lag on the page" });
         await shown.nodeSays("target", /stopped/);
         await waitFor(() => !stage.state.busy.includes("stopPostgres"), { what: "its end" });
+        // The header is at its fullest.
+        await shown.nodeSays("sinks", /tries again/);
+        assert.deepEqual(await shown.unreadable(11), []);
         await assert.rejects(queryAt(stage.servers!.own.databaseUrl, "SELECT 1"), /ECONNREFUSED/);
         await shown.click("startPostgres");
         await shown.says(/PostgreSQL runs again/);

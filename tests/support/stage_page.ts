@@ -55,6 +55,7 @@ export class StagePage {
   async unreadable(least: number): Promise<string[]> {
     return await this.page.evaluate((least) => {
       const found: string[] = [];
+      const edge = innerWidth - parseFloat(getComputedStyle(document.body).paddingRight) + 1;
       const isShown = (element: Element) => element.getClientRects().length > 0;
       const all = [...document.body.querySelectorAll("*")].filter(isShown);
       for (const element of all) {
@@ -66,7 +67,7 @@ export class StagePage {
         if (size < least) found.push(`${size} px: ${element.textContent}`);
         const { left, right, top, bottom } = element.getBoundingClientRect();
         const isListed = element.closest("#happened ol") !== null; // which scrolls
-        const inside = left >= 0 && right <= innerWidth && top >= 0 && bottom <= innerHeight;
+        const inside = left >= 0 && right <= edge && top >= 0 && bottom <= innerHeight;
         if (!inside && !isListed) found.push(`outside: ${element.textContent}`);
       }
       const boxes =

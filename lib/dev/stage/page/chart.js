@@ -28,6 +28,9 @@ const COLOURS = {
   wrong: "var(--bad)",
 };
 
+/** This part of the time axis, from the left, has no numbers. */
+const CORNER = 0.045;
+
 const RULE = {
   x: "at",
   stroke: ({ tone }) => COLOURS[tone],
@@ -131,7 +134,14 @@ export function drawChart(samples, marks, now) {
     ...common,
     marginTop: 8,
     marginBottom: size * 1.9,
-    x: { ...common.x, axis: "bottom", ticks: 6, tickFormat: shortTime, tickSize: 4 },
+    x: {
+      ...common.x,
+      axis: "bottom",
+      ticks: 6,
+      // Under the corner there is the other axis's lowest number.
+      tickFormat: (at) => (at - from) / (now - from) < CORNER ? "" : shortTime(at),
+      tickSize: 4,
+    },
     y: {
       type: "log",
       domain: [1, isLong ? 100_000 : 10_000],
