@@ -17,6 +17,7 @@ import type { Row } from "./measure.ts";
 import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
 import { spanRows } from "./spans.ts";
+import { mysqlRows } from "./mysql.ts";
 import { sqliteRows } from "./sqlite.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
@@ -42,6 +43,7 @@ const GROUPS: readonly Group[] = [
   { name: "start", rows: [12], seconds: 15, measure: startRows },
   { name: "worker", rows: [13], seconds: 120, measure: workerRows },
   { name: "SQLite", rows: [15], seconds: 25, measure: sqliteRows },
+  { name: "MariaDB", rows: [17], seconds: 50, measure: mysqlRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);

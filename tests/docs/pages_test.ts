@@ -5,6 +5,7 @@ import { dirname, join, normalize } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { LINES } from "writebehind/core/log.ts";
 import { parse } from "yaml";
+import { SUITE } from "../targets/conformance/mod.ts";
 import { anchorOf, commandsOf, page, PAGES, section } from "./pages.ts";
 
 const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
@@ -18,6 +19,12 @@ const profiles = new Set(
     }[],
   ).flatMap(({ profiles }) => profiles ?? []),
 );
+const suite = Object.entries(SUITE)
+  .flatMap(([part, cases]) => Object.keys(cases).map((name) => [part, name] as const));
+const pipeline = await Deno.readTextFile(
+  join(CHECKOUT, "tests/targets/conformance/pipeline.ts"),
+);
+
 /** wire.md is for redis-cli: its blocks are run by wire_test.ts. */
 const pages = PAGES.filter(({ path }) => path !== "docs/wire.md");
 
@@ -86,6 +93,15 @@ Deno.test("the pages' files and headings are there", async () => {
     }
   }
   assert(links > 20);
+});
+
+Deno.test("targets.md: each cell of its tables is a test", () => {
+  const cells = [...page("docs/targets.md").matchAll(/`(PostgreSQL|SQLite|MariaDB): ([^`]+)`/g)];
+  assert(cells.length > 60);
+  const known = suite.map(([part, name]) => `${part}: ${name}`);
+  for (const [, , name] of cells) {
+    assert(known.includes(name!) || pipeline.includes(`: ${name}`), `no test: ${name}`);
+  }
 });
 
 Deno.test("README.md is for newcomers: at most 150 lines", () => {

@@ -9,7 +9,8 @@ import { rows } from "./rows.ts";
 import { schema } from "./schema.ts";
 import { trying } from "./trying.ts";
 
-const SUITE: Record<string, Cases> = {
+/** All cases by their part. */
+export const SUITE: Record<string, Cases> = {
   ownership,
   identities,
   batches,
