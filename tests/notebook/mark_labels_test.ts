@@ -94,7 +94,7 @@ Deno.test({
               return { text: text.textContent, left, right, top, bottom };
             })
           );
-          assert(boxes.length >= 8, `${boxes.length} of ${CROWD.length} have words`);
+          assert(boxes.length >= 11, `${boxes.length} of ${CROWD.length} have words`);
           for (const [index, one] of boxes.entries()) {
             assert(one.left >= frame.x && one.right <= frame.x + frame.width, `${one.text} is cut`);
             assert(one.top >= frame.y, `${one.text} is cut`);
