@@ -25,6 +25,7 @@ import {
   rowStatements,
   run,
   type Statement,
+  writeMany,
 } from "./statements.ts";
 
 /** Ids that are looked for by one query. */
@@ -104,7 +105,7 @@ export class MysqlBatches implements Batches {
     if (rows instanceof RefusedDocumentError) throw rows;
     const parking = parked.length > 0;
     const only = "@moved = 1";
-    const statements: Statement[] = [
+    const begin: Statement[] = [
       ["START TRANSACTION", []],
       [
         `UPDATE writebehind_offset
@@ -113,6 +114,8 @@ export class MysqlBatches implements Batches {
         [lastId, lastId, events, stream, offset, epoch, parkedVersion],
       ],
       ["SET @moved = ROW_COUNT()", []],
+    ];
+    const end: Statement[] = [
       ...rowStatements(this.#tableOf(keys), rows, this.#flavor, only),
       ...parkStatements(entity, stream, parked, this.#flavor, only),
       ["COMMIT", []],
@@ -122,7 +125,7 @@ export class MysqlBatches implements Batches {
       ],
     ];
     const [done] = await this.#sessions.run(keys, owner, async (connection) => {
-      const sent = awaitedLater(run<Done>(connection, statements, this.#flavor));
+      const sent = awaitedLater(this.#send(connection, this.#tableOf(keys), begin, rows, end));
       await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
       return await sent;
     });
@@ -134,6 +137,23 @@ export class MysqlBatches implements Batches {
     if (parking) claim.hasParked = true;
     // A trigger can change a row or refuse it, and cannot leave it out.
     return { upserts: [], removals: [] };
+  }
+
+  /** One message; only where there are many rows, others in between. */
+  async #send(
+    connection: Connection,
+    table: string,
+    begin: Statement[],
+    rows: PreparedRows,
+    end: Statement[],
+  ): Promise<Done[]> {
+    if (rows.many.length === 0) {
+      return await run<Done>(connection, [...begin, ...end], this.#flavor);
+    }
+    const asked: Statement = ["SELECT @moved AS moved", []];
+    const [{ moved }] = await run<Done>(connection, [...begin, asked], this.#flavor) as [Done];
+    if (Number(moved) === 1) await writeMany(connection, table, rows);
+    return await run<Done>(connection, end, this.#flavor);
   }
 
   async swallowed({ keys, offset, epoch }: Claim, rows: BatchRows): Promise<string[]> {
@@ -171,16 +191,13 @@ export class MysqlBatches implements Batches {
   async probe({ keys, owner }: Claim, rows: BatchRows): Promise<Tried | null> {
     try {
       const prepared = prepareRows(rows, this.#flavor);
-      const statements: Statement[] = [
-        ["START TRANSACTION", []],
-        ...rowStatements(this.#tableOf(keys), prepared, this.#flavor),
-        ["ROLLBACK", []],
-      ];
-      await this.#sessions.run(
-        keys,
-        owner,
-        (connection) => run(connection, statements, this.#flavor),
-      );
+      const table = this.#tableOf(keys);
+      await this.#sessions.run(keys, owner, async (connection) => {
+        await connection.query("START TRANSACTION");
+        await writeMany(connection, table, prepared);
+        const others = rowStatements(table, prepared, this.#flavor);
+        await run(connection, [...others, ["ROLLBACK", []]], this.#flavor);
+      });
       return null;
     } catch (error) {
       const tried = triedOf(error);

@@ -31,7 +31,7 @@ import {
   rowsOf,
 } from "./connect.ts";
 import { dateOf } from "./offsets.ts";
-import { anyRow, missed, NOW, prepareRows, rowStatements, run } from "./statements.ts";
+import { anyRow, missed, NOW, prepareRows, rowStatements, run, writeMany } from "./statements.ts";
 
 /** How many rows are fetched at a time. */
 const PAGE = 500;
@@ -354,6 +354,7 @@ class Held implements HeldDeadLetters {
     let refused: Tried | null = null;
     try {
       const prepared = prepareRows(rows, this.#flavor);
+      await writeMany(this.#connection, this.#table, prepared);
       await run(
         this.#connection,
         rowStatements(this.#table, prepared, this.#flavor),

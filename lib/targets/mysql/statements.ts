@@ -3,12 +3,17 @@
  * @module
  */
 
-import { storable } from "../common.ts";
+import { storable, utcOf } from "../common.ts";
 import type { BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import type { Connection, Flavor } from "./connect.ts";
 import { rowsOf } from "./connect.ts";
 import { RefusedDocumentError } from "./errors.ts";
 
+/**
+ * Of many rows, so many are written by one prepared statement, which takes a message of its own and half the server's
+ * time for a row (6 µs of CPU, where a JSON document takes 14 and LOAD DATA 9). What is left travels as a document.
+ */
+const MANY = 256;
 /** Rows travel as JSON documents of about so many bytes: one statement each. */
 const CHUNK_BYTES = 1 << 20;
 /** What a statement has beside its document, in bytes, at most. */
@@ -51,14 +56,27 @@ ON DUPLICATE KEY UPDATE ${
   }`;
 };
 
+/** The same for many rows; `made` tells whether it is known when their documents were created. */
+const writeManySql = (table: string, made: boolean) => {
+  const t = `\`${table}\``;
+  const newer = (column: string) =>
+    `${column} = IF(VALUES(version) > ${t}.version, VALUES(${column}), ${t}.${column})`;
+  const columns = ["payload", ...(made ? ["created_at"] : []), "updated_at"].map(newer);
+  return `INSERT INTO ${t} (id, payload, created_at, updated_at, version)
+VALUES ${Array(MANY).fill("(?, ?, ?, ?, ?)").join()}
+ON DUPLICATE KEY UPDATE ${columns.join(", ")}, version = GREATEST(${t}.version, VALUES(version))`;
+};
+
 /** Removes rows, where a condition holds; each looked up by its id, whatever the planner believes of the table. */
 const removeSql = (table: string, flavor: Flavor, only: string) =>
   `DELETE t FROM ${rowsSql(flavor)} AS n STRAIGHT_JOIN \`${table}\` AS t
     ON t.id = n.i AND t.version < n.v AND ${only}`;
 
+const versionOf = ({ ms, seq }: Removal): string => String(BigInt(ms) << 20n | BigInt(seq));
+
 /** The id and the version of a row, as keys of JSON. */
-const idOf = ({ id, ms, seq }: Removal): string =>
-  `"i":${JSON.stringify(id.toString())},"v":${BigInt(ms) << 20n | BigInt(seq)}`;
+const idOf = (row: Removal): string =>
+  `"i":${JSON.stringify(row.id.toString())},"v":${versionOf(row)}`;
 
 /** Why a payload cannot be stored; `null` where it can. The server looks at no text. */
 export function refusalOf(payload: Buffer, { maxPacket }: Flavor): RefusedDocumentError | null {
@@ -78,10 +96,18 @@ export function refusalOf(payload: Buffer, { maxPacket }: Flavor): RefusedDocume
   );
 }
 
-/** Rows as documents for {@linkcode writeRows}. */
+/** Rows as they travel. Those of {@linkcode Many} are views of the batch's own. */
 export interface PreparedRows {
+  many: Many[];
+  /** JSON documents */
   written: Buffer[];
   removed: Buffer[];
+}
+
+/** The parameters of many rows. */
+interface Many {
+  made: boolean;
+  values: unknown[];
 }
 
 /**
@@ -89,18 +115,57 @@ export interface PreparedRows {
  * @throws {RefusedDocumentError} where a payload cannot be stored
  */
 export function prepareRows({ upserts, removals }: BatchRows, flavor: Flavor): PreparedRows {
-  const upsertOf = (upsert: Upsert): string => {
-    const { payload, updated, created } = upsert;
+  for (const { payload } of upserts) {
     const refusal = refusalOf(payload, flavor);
     if (refusal !== null) throw refusal;
+  }
+  const upsertOf = (upsert: Upsert): string => {
+    const { payload, updated, created } = upsert;
     return `{${idOf(upsert)},"p":${JSON.stringify(payload.toString())},"u":${
       Math.trunc(updated)
     },"c":${created === null ? null : Math.trunc(created)}}`;
   };
+  const { many, rest } = manyOf(upserts, flavor);
   return {
-    written: chunks(upserts, upsertOf, flavor),
+    many,
+    written: chunks(rest, upsertOf, flavor),
     removed: chunks(removals, (removal) => `{${idOf(removal)}}`, flavor),
   };
+}
+
+/** Takes many rows at a time, as long as they fit a message. */
+function manyOf(upserts: Upsert[], { maxPacket }: Flavor): { many: Many[]; rest: Upsert[] } {
+  const many: Many[] = [];
+  const rest: Upsert[] = [];
+  for (const made of [true, false]) {
+    const alike = upserts.filter(({ created }) => (created !== null) === made);
+    for (let at = 0; at < alike.length; at += MANY) {
+      const rows = alike.slice(at, at + MANY);
+      const bytes = rows.reduce((sum, { id, payload }) => sum + id.length + payload.length + 64, 0);
+      if (rows.length < MANY || bytes > maxPacket / 2) rest.push(...rows);
+      else many.push({ made, values: rows.flatMap(valuesOf) });
+    }
+  }
+  return { many, rest };
+}
+
+const valuesOf = (row: Upsert): unknown[] => {
+  const updated = utcOf(row.updated);
+  const created = row.created === null || row.created === row.updated
+    ? updated
+    : utcOf(row.created);
+  return [row.id, row.payload, created, updated, versionOf(row)];
+};
+
+/** Writes many rows, in a transaction of the caller's. */
+export async function writeMany(
+  connection: Connection,
+  table: string,
+  { many }: PreparedRows,
+): Promise<void> {
+  for (const { made, values } of many) {
+    await connection.execute(writeManySql(table, made), values as string[]);
+  }
 }
 
 function chunks<T>(rows: T[], textOf: (row: T) => string, { maxPacket }: Flavor): Buffer[] {
@@ -123,7 +188,7 @@ function chunks<T>(rows: T[], textOf: (row: T) => string, { maxPacket }: Flavor)
 }
 
 /**
- * Writes and removes rows, in a transaction of the caller's.
+ * Writes the other rows and removes rows, in a transaction of the caller's.
  * @param only a condition that must hold
  */
 export function rowStatements(

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isText, storable } from "../../common.ts";
+import { isText, storable, utcOf } from "../../common.ts";
 import type { Parked, Refusal, Tried } from "../../batch.ts";
 import { Code, isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpack, unpackAll } from "../packed.ts";
@@ -90,8 +90,8 @@ export function writeRows(db: Database, table: string, rows: PackedRows): Writte
   let index = 0;
   for (const id of unpackAll(rows.ids)) {
     const [at, updatedAt] = [rows.created[index]!, rows.updated[index]!];
-    const updated = timeOf(updatedAt);
-    const created = Number.isNaN(at) || at === updatedAt ? updated : timeOf(at);
+    const updated = `${utcOf(updatedAt)}Z`;
+    const created = Number.isNaN(at) || at === updatedAt ? updated : `${utcOf(at)}Z`;
     const writing = Number.isNaN(at) ? changed : made;
     writing.add(id, payloads.next().value!, created, updated, rows.versions[index++]!);
   }
@@ -182,19 +182,6 @@ class Writing {
     }
     return this.#written;
   }
-}
-
-let second = NaN;
-let upToSecond = "";
-
-/** A time as text. Many rows are of the same second, and formatting it takes longer than binding it. */
-function timeOf(ms: number): string {
-  const now = Math.floor(ms / 1000);
-  if (now !== second) {
-    second = now;
-    upToSecond = new Date(1000 * now).toISOString().slice(0, -4);
-  }
-  return `${upToSecond}${String(ms - 1000 * now).padStart(3, "0")}Z`;
 }
 
 function park(db: Database, { entity, stream, parked }: BatchRequest): void {
