@@ -45,5 +45,14 @@ Deno.test("the README's demo writes its page and stops what it started", async (
   assert.equal(code, 0, demo.output());
   assert.match(demo.output(), /rows in PostgreSQL +\d+/);
   assert.match(demo.output(), /documents equal in Redis and PostgreSQL, 0 differ/);
-  await Deno.stat(join(CHECKOUT, "out", "writebehind.html"));
+  for (const name of ["writebehind", "faults", "speed"]) {
+    await Deno.stat(join(CHECKOUT, "out", `${name}.html`));
+    const text = await Deno.readTextFile(join(CHECKOUT, "out", `${name}.ipynb`));
+    const { cells } = JSON.parse(text) as { cells: { outputs?: { output_type: string }[] }[] };
+    // What a cell's last line happens to be worth is shown as a result, beside what it means to show.
+    const stray = cells.flatMap(({ outputs = [] }, cell) =>
+      outputs.filter(({ output_type }) => output_type === "execute_result").map(() => cell)
+    );
+    assert.deepEqual(stray, [], `${name}.ipynb: cells with a stray result`);
+  }
 });
