@@ -4,10 +4,11 @@
  */
 
 import { Buffer, isUtf8 } from "node:buffer";
+import { equalJson } from "../core/json/equality.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Belonging, OwnershipLostError } from "./target.ts";
 import type { BatchRows, Tried } from "./batch.ts";
-import type { ParkedDocument } from "./dead_letters.ts";
+import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters.ts";
 
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
@@ -82,6 +83,63 @@ export function utcOf(ms: number): string {
     upToSecond = new Date(1000 * now).toISOString().slice(0, -4);
   }
   return `${upToSecond}${String(Math.trunc(ms) - 1000 * now).padStart(3, "0")}`;
+}
+
+/** A row of `writebehind_dead_letter`, without what only one event has; `Time` is how the driver gives a time. */
+export interface LetterRow<Time> {
+  id: string | number;
+  entity: string;
+  stream: string;
+  stream_id: string;
+  doc_id: Uint8Array | null;
+  event_type: string;
+  state: DeadLetterState;
+  sqlstate: string;
+  reason: string;
+  attempts: string | number;
+  first_at: Time;
+  last_at: Time;
+}
+
+/** What is told of such a row. */
+export function letterOf<Time>(
+  row: LetterRow<Time>,
+  dateOf: (time: Time) => Date,
+): Omit<DeadLetter, "waiting"> {
+  const { id, entity, stream, state, sqlstate, reason, attempts } = row;
+  return {
+    id: Number(id),
+    entity,
+    stream,
+    streamId: row.stream_id,
+    docId: row.doc_id && Buffer.from(row.doc_id).toString(),
+    eventType: row.event_type,
+    state,
+    sqlstate,
+    reason,
+    attempts: Number(attempts),
+    firstAt: dateOf(row.first_at),
+    lastAt: dateOf(row.last_at),
+  };
+}
+
+/** Names and values of an entry as they are kept where there are no arrays: a JSON array of hexadecimal digits. */
+export function fieldsOf(json: string | null): Buffer[] | null {
+  if (json === null) return null;
+  return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
+}
+
+/** Whether a document is certainly equal to a row's text, as JSON values. */
+export function isSurelyEqual(document: Uint8Array | null, row: string | null): boolean {
+  if (document === null || row === null) return false;
+  const { buffer, byteOffset, length } = document;
+  try {
+    return equalJson(Buffer.from(buffer, byteOffset, length).toString(), row);
+  } catch (error) {
+    // One of them is no JSON: another client wrote it.
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
 }
 
 /** So many documents are replayed in one transaction, which holds up the sink: some tenths of a second, if all fail. */

@@ -7,7 +7,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fitting, storable } from "../common.ts";
+import { fieldsOf, fitting, letterOf, type LetterRow, storable } from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -49,42 +49,8 @@ function conditionOf(selection: DeadLetterSelection): [sql: string, values: unkn
   return ["true", []];
 }
 
-interface Listed {
-  id: string;
-  entity: string;
-  stream: string;
-  stream_id: string;
+interface Listed extends LetterRow<string> {
   doc_id: Buffer | null;
-  event_type: string;
-  state: DeadLetterState;
-  code: string;
-  reason: string;
-  attempts: number;
-  first_at: string;
-  last_at: string;
-}
-
-function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
-  const { id, entity, stream, state, code, reason, attempts } = row;
-  return {
-    id: Number(id),
-    entity,
-    stream,
-    streamId: row.stream_id,
-    docId: row.doc_id?.toString() ?? null,
-    eventType: row.event_type,
-    state,
-    sqlstate: code,
-    reason,
-    attempts: Number(attempts),
-    firstAt: dateOf(row.first_at),
-    lastAt: dateOf(row.last_at),
-  };
-}
-
-function fieldsOf(json: string | null): Buffer[] | null {
-  if (json === null) return null;
-  return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
 }
 
 /** What could not be stored of a configuration's entities. */
@@ -102,22 +68,22 @@ export class MysqlDeadLetters implements DeadLetters {
   async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
     const of = `PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}`;
     // Those that only wait behind another have no code; the one that was tried says why.
-    const tried = (column: string) =>
-      `FIRST_VALUE(d.${column}) OVER (${of} ORDER BY (d.code <> '') DESC, ${NEWEST_FIRST}) AS ${column}`;
+    const tried = (column: string, as = column) =>
+      `FIRST_VALUE(d.${column}) OVER (${of} ORDER BY (d.code <> '') DESC, ${NEWEST_FIRST}) AS ${as}`;
     const all = this.#pages<Listed & { events: string }>(
       `SELECT * FROM (
          SELECT d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
                 ROW_NUMBER() OVER (${of} ORDER BY ${NEWEST_FIRST}) AS place,
                 COUNT(*) OVER (${of}) AS events, MIN(d.first_at) OVER (${of}) AS first_at,
                 MAX(d.last_at) OVER (${of}) AS last_at, MIN(d.id) OVER (${of}) AS first_id,
-                ${["code", "reason", "attempts"].map(tried).join(", ")}
+                ${tried("code", "`sqlstate`")}, ${tried("reason")}, ${tried("attempts")}
            FROM writebehind_dead_letter d
           WHERE d.entity = ? AND (? = 'all' OR d.state = ?)
        ) AS documents WHERE place = 1 ORDER BY first_at, first_id`,
       [entity, state, state],
     );
     for await (const rows of all) {
-      for (const row of rows) yield { ...letterOf(row), waiting: Number(row.events) - 1 };
+      for (const row of rows) yield { ...letterOf(row, dateOf), waiting: Number(row.events) - 1 };
     }
   }
 
@@ -127,14 +93,14 @@ export class MysqlDeadLetters implements DeadLetters {
       (connection) =>
         rowsOf<Listed & { ts: string | null; payload: Buffer | null; fields: string | null }>(
           connection,
-          "SELECT * FROM writebehind_dead_letter WHERE id = ?",
+          "SELECT *, code AS `sqlstate` FROM writebehind_dead_letter WHERE id = ?",
           [id],
         ),
     );
     if (row === undefined) return null;
     const { ts, payload, fields } = row;
     return {
-      ...letterOf(row),
+      ...letterOf(row, dateOf),
       ts: ts === null ? null : Number(ts),
       payload,
       fields: fieldsOf(fields),

@@ -4,7 +4,6 @@
  */
 
 import { type Config, entityConfig } from "../../config/load.ts";
-import { equalJson } from "../../core/json/equality.ts";
 import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import {
   PAGE_ROWS,
@@ -14,6 +13,7 @@ import {
   type RowsAt,
   type ScannedRow,
 } from "../target.ts";
+import { isSurelyEqual } from "../common.ts";
 import { parkedAmong } from "./batch.ts";
 import { type Connection, patiently, type Pool, rowsOf } from "./connect.ts";
 import { isMysqlError, NO_SUCH_TABLE } from "./errors.ts";
@@ -198,15 +198,4 @@ async function waiting(
       throw error;
     });
   return new Set(found.map(String));
-}
-
-function isSurelyEqual(document: Buffer | null, row: string | null): boolean {
-  if (document === null || row === null) return false;
-  try {
-    return equalJson(document.toString(), row);
-  } catch (error) {
-    // One of them is no JSON: another client wrote it.
-    if (error instanceof SyntaxError) return false;
-    throw error;
-  }
 }

@@ -8,7 +8,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fitting, storable } from "../common.ts";
+import { fitting, letterOf, type LetterRow, storable } from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -68,38 +68,12 @@ async function* pages<Row extends QueryResultRow>(
   }
 }
 
-interface Listed extends QueryResultRow {
+interface Listed extends LetterRow<Date>, QueryResultRow {
   id: string;
-  entity: string;
-  stream: string;
-  stream_id: string;
   doc_id: Buffer | null;
-  event_type: string;
-  state: DeadLetterState;
-  sqlstate: string;
-  reason: string;
-  attempts: number;
-  first_at: Date;
-  last_at: Date;
 }
 
-function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
-  const { id, entity, stream, state, sqlstate, reason, attempts } = row;
-  return {
-    id: Number(id),
-    entity,
-    stream,
-    streamId: row.stream_id,
-    docId: row.doc_id?.toString() ?? null,
-    eventType: row.event_type,
-    state,
-    sqlstate,
-    reason,
-    attempts,
-    firstAt: row.first_at,
-    lastAt: row.last_at,
-  };
-}
+const asItIs = (time: Date): Date => time;
 
 /** Reads one event, whatever entity it is of. */
 export async function readEvent(pool: Pool, id: number): Promise<DeadLetterEvent | null> {
@@ -108,7 +82,7 @@ export async function readEvent(pool: Pool, id: number): Promise<DeadLetterEvent
   >("SELECT * FROM writebehind_dead_letter WHERE id = $1", [id]);
   if (row === undefined) return null;
   const { ts, payload, fields } = row;
-  return { ...letterOf(row), ts: ts === null ? null : Number(ts), payload, fields };
+  return { ...letterOf(row, asItIs), ts: ts === null ? null : Number(ts), payload, fields };
 }
 
 /** What could not be stored of a configuration's entities. */
@@ -143,7 +117,7 @@ export class PostgresDeadLetters implements DeadLetters {
       [entity, state],
     );
     for await (const rows of all) {
-      for (const row of rows) yield { ...letterOf(row), waiting: Number(row.events) - 1 };
+      for (const row of rows) yield { ...letterOf(row, asItIs), waiting: Number(row.events) - 1 };
     }
   }
 

@@ -6,7 +6,7 @@
 import { Buffer } from "node:buffer";
 import { reasonOf } from "../../../core/errors.ts";
 import type { EventType } from "../../../core/stream_ids.ts";
-import { storable } from "../../common.ts";
+import { fieldsOf, letterOf, type LetterRow, storable } from "../../common.ts";
 import type { Tried } from "../../batch.ts";
 import type {
   DeadLetter,
@@ -32,38 +32,14 @@ const NEWEST_FIRST =
 /** What tells documents apart; an entry that could not be decoded is one of its own. */
 const ONE_DOCUMENT = "d.doc_id, CASE WHEN d.doc_id IS NULL THEN d.id END";
 
-interface Listed extends Columns {
+interface Listed extends LetterRow<string>, Columns {
   id: number;
-  entity: string;
-  stream: string;
-  stream_id: string;
   doc_id: Bytes | null;
-  event_type: string;
-  state: DeadLetterState;
-  sqlstate: string;
-  reason: string;
   attempts: number;
-  first_at: string;
-  last_at: string;
+  state: DeadLetterState;
 }
 
-function letterOf(row: Listed): Omit<DeadLetter, "waiting"> {
-  const { id, entity, stream, stream_id, doc_id, event_type, state, sqlstate, reason } = row;
-  return {
-    id,
-    entity,
-    stream,
-    streamId: stream_id,
-    docId: doc_id && Buffer.from(doc_id).toString(),
-    eventType: event_type,
-    state,
-    sqlstate,
-    reason,
-    attempts: row.attempts,
-    firstAt: new Date(row.first_at),
-    lastAt: new Date(row.last_at),
-  };
-}
+const dateOf = (text: string) => new Date(text);
 
 /** Begins to give out an entity's dead letters, one a document. */
 export function openList(db: Database, entity: string, state: DeadLetterState | "all"): void {
@@ -92,7 +68,7 @@ export function openList(db: Database, entity: string, state: DeadLetterState | 
 /** The next of them; empty at the end. */
 export function nextListed(db: Database): DeadLetter[] {
   return page<Listed & { events: number }>(db).map((row) => ({
-    ...letterOf(row),
+    ...letterOf(row, dateOf),
     waiting: row.events - 1,
   }));
 }
@@ -115,15 +91,11 @@ export function readLetter(db: Database, id: number): DeadLetterEvent | null {
   if (row === undefined) return null;
   const { ts, payload, fields } = row;
   return {
-    ...letterOf(row),
+    ...letterOf(row, dateOf),
     ts,
     payload: payload && Buffer.from(payload),
-    fields: fields === null ? null : fieldsOf(fields),
+    fields: fieldsOf(fields),
   };
-}
-
-function fieldsOf(json: string): Buffer[] {
-  return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
 }
 
 /** A condition on the parked events of a stream and an entity, the first two parameters, and its own third. */
@@ -220,7 +192,7 @@ export function entries(
   ).map(({ id, stream_id, fields }) => ({
     id,
     streamId: stream_id,
-    fields: fields === null ? [] : fieldsOf(fields),
+    fields: fieldsOf(fields) ?? [],
   }));
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { equalJson } from "../../../core/json/equality.ts";
+import { isSurelyEqual } from "../../common.ts";
 import { PAGE_ROWS, READ_BYTES, type Row, type RowsAt, type ScannedRow } from "../../target.ts";
 import { pack, type Packed, unpack, unpackAll } from "../packed.ts";
 import { parkedAmong } from "./batches.ts";
@@ -46,20 +46,6 @@ export function notSurelyEqual(
     index++;
   }
   return unequal;
-}
-
-function isSurelyEqual(document: Uint8Array | null, row: string | null): boolean {
-  if (document === null || row === null) return false;
-  try {
-    return equalJson(
-      Buffer.from(document.buffer, document.byteOffset, document.length).toString(),
-      row,
-    );
-  } catch (error) {
-    // One of them is no JSON: another client wrote it.
-    if (error instanceof SyntaxError) return false;
-    throw error;
-  }
 }
 
 /** Rows and the offset of their partition, in one snapshot. */
