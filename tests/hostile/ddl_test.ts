@@ -235,15 +235,13 @@ const COMMANDS: Record<string, AdminCommand> = {
   },
   "the database renamed": {
     run: async (pipeline) => {
-      for (let tries = 0;; tries++) {
-        try {
-          await outside(() => ending)(pipeline);
-          await outside(({ database }) => `ALTER DATABASE ${database} RENAME TO "away"`)(pipeline);
-          break;
-        } catch (error) {
-          if (tries > 100) throw error;
-        }
-      }
+      // Nobody may come back before it is done: it wants to be alone.
+      await outside(({ database }) => `ALTER DATABASE ${database} ALLOW_CONNECTIONS false`)(
+        pipeline,
+      );
+      await outside(() => ending)(pipeline);
+      await outside(({ database }) => `ALTER DATABASE ${database} RENAME TO "away"`)(pipeline);
+      await outside(() => `ALTER DATABASE "away" ALLOW_CONNECTIONS true`)(pipeline);
       await delay(A_WHILE);
     },
     restore: outside(({ database }) => `ALTER DATABASE "away" RENAME TO ${database}`),

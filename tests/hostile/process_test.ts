@@ -157,8 +157,6 @@ const SIGNALS: Partial<Record<Deno.Signal, "stops" | "goes on" | "ends">> = {
   SIGURG: "goes on",
   SIGCONT: "goes on",
   SIGQUIT: "ends",
-  // Deno opens its inspector.
-  SIGUSR1: "goes on",
   SIGUSR2: "ends",
   SIGALRM: "ends",
   SIGABRT: "ends",
