@@ -32,6 +32,11 @@ export interface Coverage {
  * test loads is not among them; processes that the tests start are, unless they were killed.
  */
 export async function coverageByRoom(profile: string): Promise<Coverage> {
+  // A process that was killed while it wrote its profile has left a part of it, or nothing.
+  for await (const { name } of Deno.readDir(profile)) {
+    const path = join(profile, name);
+    if (!await isWhole(path)) await Deno.remove(path);
+  }
   const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
     args: ["coverage", "--lcov", `--include=^${pathToFileURL(LIB).href}/`, profile],
   }).output();
@@ -51,6 +56,17 @@ export async function coverageByRoom(profile: string): Promise<Coverage> {
   ) => room.padEnd(12) + cells.map((cell) => cell.padStart(10)).join(""));
   const { lines, linesRun } = rooms.get(ALL) ?? { lines: 1, linesRun: 0 };
   return { table, total: 100 * linesRun / lines };
+}
+
+/** Whether a file of JSON has its end. */
+async function isWhole(path: string): Promise<boolean> {
+  using file = await Deno.open(path);
+  const { size } = await file.stat();
+  if (size === 0) return false;
+  await file.seek(-1, Deno.SeekMode.End);
+  const last = new Uint8Array(1);
+  await file.read(last);
+  return last[0] === "}".charCodeAt(0);
 }
 
 /** Sums a report in lcov's format by room, and over all. */

@@ -24,13 +24,15 @@ const SHOWN = 20;
 
 /** Compares, and repairs where asked. The process's exit status is 1 where mismatches are left. */
 export async function runVerify(options: VerifyCommandOptions): Promise<void> {
-  const { entity, settle, repair } = options;
-  const say = sayFor(options);
-  const config = await configured(options.config, say);
-  await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
-  await target.check(entity);
+  // From the first moment on, so that Ctrl-C always says that it has stopped.
   await interruptible(async (signal) => {
+    const { entity, settle, repair } = options;
+    const say = sayFor(options);
+    const config = await configured(options.config, say);
+    await using redis = await connectRedis(config);
+    await using target = await openTarget(config);
+    await target.check(entity);
+    signal.throwIfAborted();
     const progress = progressOf("documents and rows compared");
     const report = await verify(redis, target, config, entity, {
       settleMs: settle * 1000,
