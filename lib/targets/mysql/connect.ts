@@ -9,7 +9,7 @@ import mysql, {
   type PoolConnection,
   type ResultSetHeader,
 } from "mysql2/promise";
-import type { TargetConfig } from "../../config/config.ts";
+import type { Config, TargetConfig } from "../../config/config.ts";
 import { certificatesIn } from "../../config/pem.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
@@ -22,8 +22,6 @@ export type MysqlAddress = Extract<TargetConfig, { kind: "mysql" }>;
 /** What the statements depend on. */
 export interface Flavor {
   readonly mariadb: boolean;
-  /** of the version, such as `10.11.19` */
-  readonly version: string;
   /** the collation that compares texts byte for byte, spaces at their end too */
   readonly collation: string;
   /** bytes of a statement, at most */
@@ -57,6 +55,7 @@ export function addressOf({ host, port, database }: MysqlAddress): string {
  */
 export async function connectMysql(
   target: MysqlAddress,
+  { entities, streams }: Config,
 ): Promise<{ pool: Pool; flavor: Flavor }> {
   const { host, port, database, user, password, ssl, sslrootcert } = target;
   const verified = ssl === "verify-full";
@@ -82,7 +81,8 @@ export async function connectMysql(
     jsonStrings: true,
     dateStrings: true,
     connectTimeout: 10_000,
-    connectionLimit: 10,
+    // The sink of an entity keeps one connection a partition, beside those for queries.
+    connectionLimit: 10 + entities.length * streams.partitions,
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
   });
@@ -131,7 +131,6 @@ async function flavorOf(pool: Pool): Promise<Flavor> {
     for (const sql of settings(mariadb)) await connection.query(sql);
     return {
       mariadb,
-      version,
       collation: mariadb ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin",
       maxPacket: Number(packet),
     };

@@ -11,7 +11,7 @@ import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
 import { changedBy, type Connection, patiently, rowsOf } from "./connect.ts";
 import { isMysqlError, UNKNOWN_THREAD } from "./errors.ts";
-import type { Sessions } from "./sessions.ts";
+import { nameOf, type Sessions } from "./sessions.ts";
 import { NOW } from "./statements.ts";
 
 /** How long a session may take to end that was told to, in seconds. */
@@ -25,17 +25,19 @@ export function lockOf(database: string, stream: string): string {
   return `writebehind:${digest.slice(0, 40)}`;
 }
 
-interface Lease {
-  owner: string;
-  /** whether its time is over, or lies further ahead than it was granted */
-  ended: number;
-}
+/**
+ * How long the same session must hold the lock of a lease that is over before it is ended, in ms: one that has just
+ * taken it writes its lease next.
+ */
+const GRACE_MS = 500;
 
 /** Locks by `GET_LOCK`, leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class MysqlOwnership implements Ownership {
   #sessions: Sessions;
   #database: string;
   #prepare: (keys: PartitionKeys) => Promise<string[]>;
+  /** those who wait, by stream and owner: the session that holds the lock without a lease, and since when (ms) */
+  #waiting = new Map<string, { holder: string | null; since: number }>();
 
   /**
    * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours that
@@ -53,10 +55,15 @@ export class MysqlOwnership implements Ownership {
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
+    // Who waits looks for ever, so that each look is one short query.
+    const waits = this.#waiting.has(nameOf(stream, owner));
+    if (waits && await this.#look(stream, owner) === "held") return null;
     const madeAnew = await this.#prepare(keys);
+    const former = await this.#look(stream, owner);
+    if (former === "held") return null;
     await failpoint?.("claiming");
     const claimed = await this.#sessions.run(keys, owner, async (connection) => {
-      if (!await this.#lock(connection, stream, owner)) return null;
+      if (!await this.#lock(connection, stream, former)) return null;
       await changedBy(
         connection,
         "INSERT IGNORE INTO writebehind_offset (stream) VALUES (?)",
@@ -65,7 +72,7 @@ export class MysqlOwnership implements Ownership {
       await connection.query("START TRANSACTION");
       // The row lock waits for what a former owner has under way; its session was ended.
       const [row] = await rowsOf<
-        { last_id: string; witness: string; parked_version: string; epoch: string; lease: string }
+        { last_id: string; witness: string; parked_version: string; epoch: string }
       >(
         connection,
         `SELECT last_id, witness, parked_version,
@@ -105,8 +112,40 @@ export class MysqlOwnership implements Ownership {
     return null;
   }
 
-  /** Takes the partition's lock; from a session that should be gone, by ending it. */
-  async #lock(connection: Connection, stream: string, owner: string): Promise<boolean> {
+  /** The session that holds a partition and may be ended, `null` where it is free; or that another owner holds it. */
+  async #look(stream: string, owner: string): Promise<string | null | "held"> {
+    const name = nameOf(stream, owner);
+    const before = this.#waiting.get(name);
+    this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
+    const [found] = await patiently(
+      this.#sessions.pool,
+      (connection) =>
+        rowsOf<{ holder: string | null; owner: string | null; ended: number | null }>(
+          connection,
+          `SELECT IS_USED_LOCK(?) AS holder, l.owner, l.lease_until <= ${NOW}
+                OR l.lease_until > TIMESTAMPADD(MICROSECOND, 1000000 * (l.granted_seconds + ${CLOCK_SECONDS}), ${NOW})
+                AS ended
+           FROM (SELECT 1) AS one LEFT JOIN writebehind_lease l ON l.stream = ?`,
+          [lockOf(this.#database, stream), stream],
+        ),
+    );
+    const { holder, owner: of, ended } = found!;
+    if (holder === null) return null;
+    const session = String(holder);
+    // A former session of this owner's own needs no patience.
+    if (of === owner) return session;
+    const suspect = Number(ended ?? 1) === 0 ? null : session;
+    const since = before?.holder === suspect ? before.since : Date.now();
+    if (suspect !== null && Date.now() - since >= GRACE_MS) return suspect;
+    this.#waiting.set(name, { holder: suspect, since });
+    return "held";
+  }
+
+  /**
+   * Takes the partition's lock.
+   * @param former the session that holds it and is ended; another may have been faster
+   */
+  async #lock(connection: Connection, stream: string, former: string | null): Promise<boolean> {
     const lock = lockOf(this.#database, stream);
     const take = async (seconds: number) => {
       const [row] = await rowsOf<{ got: unknown }>(connection, "SELECT GET_LOCK(?, ?) AS got", [
@@ -116,20 +155,14 @@ export class MysqlOwnership implements Ownership {
       return Number(row!.got) === 1;
     };
     if (await take(0)) return true;
-    const [lease] = await rowsOf<Lease>(
-      connection,
-      `SELECT owner, lease_until <= ${NOW}
-              OR lease_until > TIMESTAMPADD(MICROSECOND, 1000000 * (granted_seconds + ${CLOCK_SECONDS}), ${NOW}) AS ended
-         FROM writebehind_lease WHERE stream = ?`,
-      [stream],
-    );
-    if (lease && lease.owner !== owner && Number(lease.ended) === 0) return false;
     const [holder] = await rowsOf<{ id: string | null }>(
       connection,
       "SELECT IS_USED_LOCK(?) AS id",
       [lock],
     );
-    if (holder!.id !== null) await kill(connection, String(holder!.id));
+    const holds = holder!.id === null ? null : String(holder!.id);
+    if (holds !== null && holds !== former) return false;
+    if (holds !== null) await kill(connection, holds);
     return await take(KILL_SECONDS);
   }
 

@@ -18,6 +18,9 @@ interface Session {
   since: number;
 }
 
+/** How long a session may take to give its locks back, in ms; they end with it anyway. */
+const RELEASE_MS = 1000;
+
 /** Connections by stream and owner. */
 export class Sessions {
   readonly pool: Pool;
@@ -90,15 +93,19 @@ export class Sessions {
     session?.connection.destroy();
   }
 
-  /** Closes the connection, and with it ends the partition's lock. */
+  /** Gives the partition's lock back, and closes the connection. */
   async disconnect({ stream }: Pick<PartitionKeys, "stream">, owner: string): Promise<void> {
     const name = nameOf(stream, owner);
     const opening = this.#open.get(name);
     if (opening === undefined) return;
     this.#open.delete(name);
     const session = await opening.catch(() => undefined); // there is none then
-    await session?.turn;
-    session?.connection.destroy();
+    if (session === undefined) return;
+    await session.turn;
+    // The server notices the end of a connection a little later.
+    await session.connection.query({ sql: "SELECT RELEASE_ALL_LOCKS()", timeout: RELEASE_MS })
+      .catch(() => {}); // it has ended already, or soon will have
+    session.connection.destroy();
   }
 
   close(): void {
@@ -109,6 +116,7 @@ export class Sessions {
   }
 }
 
-function nameOf(stream: string, owner: string): string {
+/** One owner of one stream. */
+export function nameOf(stream: string, owner: string): string {
   return JSON.stringify([stream, owner]);
 }

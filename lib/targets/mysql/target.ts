@@ -33,7 +33,7 @@ import { Sessions } from "./sessions.ts";
  * @throws {ConnectionError} where it cannot be reached or used, with the address and what to do
  */
 export async function openMysql(config: Config, address: MysqlAddress): Promise<MysqlTarget> {
-  const { pool, flavor } = await connectMysql(address);
+  const { pool, flavor } = await connectMysql(address, config);
   return new MysqlTarget(pool, flavor, config, address);
 }
 

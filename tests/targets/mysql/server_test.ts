@@ -335,6 +335,38 @@ Deno.test(
     }),
 );
 
+Deno.test({ name: "MariaDB: more partitions than a pool has by itself", ignore }, async () => {
+  await using fresh = await testRedis();
+  const redis = { host: fresh.host, port: fresh.port };
+  await using own = await pipeline({ streams: { partitions: 16 }, redis });
+  for (let n = 0; n < 200; n++) await own.insert(`d${n}`, { n });
+  await using _sink = consumePeriodically(own.redis, own.to, own.config, "session");
+  await caughtUp(own.redis, own.to, own.config, "session", { deadlineMs: 20_000 });
+  assert.equal((await own.verify()).equal, 200);
+});
+
+Deno.test(
+  { name: "MariaDB: sinks that begin at once leave each other's sessions alone", ignore },
+  async () => {
+    for (let round = 0; round < 5; round++) {
+      await using own = await pipeline();
+      await own.to.migrate("session");
+      await using stack = new AsyncDisposableStack();
+      const failures: string[] = [];
+      const sinks = await Promise.all(Array.from({ length: 4 }, async () => {
+        const target = stack.use(await openTarget(own.config));
+        const sink = stack.use(new RedisWriteBehind(own.redis, target, own.config, "session"));
+        sink.events.on("failed", ({ error }) => failures.push(error.message));
+        return sink;
+      }));
+      for (const sink of sinks) sink.start();
+      await own.insert("a");
+      await caughtUp(own.redis, own.to, own.config, "session");
+      assert.deepEqual(failures, []);
+    }
+  },
+);
+
 Deno.test({
   name: "MariaDB: a user that may not make tables is told what an administrator runs",
   ignore,
