@@ -2,7 +2,6 @@
 
 import { isUtf8 } from "node:buffer";
 import { WriteBehindError } from "../core/errors.ts";
-import { interruptible } from "../core/interrupt.ts";
 import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
@@ -36,35 +35,34 @@ async function opened({ config: path, entity, ...options }: CommonOptions) {
 
 export async function runList(
   options: CommonOptions & { state: DeadLetterState | "all" },
+  signal: AbortSignal,
 ): Promise<void> {
   const { config, target } = await opened(options);
   await using _closed = target;
-  await interruptible(async (signal) => {
-    let count = 0;
-    for await (
-      const letter of listDeadLetters(target, config, options.entity, { state: options.state })
-    ) {
-      signal.throwIfAborted();
-      count++;
-      // A line each, so that any number of them can be piped.
-      if (options.json) console.log(JSON.stringify(letter));
-      else {
-        const { id, docId, streamId, eventType, waiting, attempts, state } = letter;
-        const what = docId === null ? "an entry that is no event" : `${eventType} ${quoted(docId)}`;
-        const times = attempts === 1 ? "once" : `${attempts} times`;
-        console.log(
-          `${id} | ${state} | ${letter.entity} | ${
-            oneLine(what)
-          } | ${streamId} | ${waiting} behind | ` +
-            `tried ${times}, ${letter.firstAt.toISOString()} to ${letter.lastAt.toISOString()} | ` +
-            `${letter.sqlstate || "-"} ${oneLine(letter.reason)}`,
-        );
-      }
+  let count = 0;
+  for await (
+    const letter of listDeadLetters(target, config, options.entity, { state: options.state })
+  ) {
+    signal.throwIfAborted();
+    count++;
+    // A line each, so that any number of them can be piped.
+    if (options.json) console.log(JSON.stringify(letter));
+    else {
+      const { id, docId, streamId, eventType, waiting, attempts, state } = letter;
+      const what = docId === null ? "an entry that is no event" : `${eventType} ${quoted(docId)}`;
+      const times = attempts === 1 ? "once" : `${attempts} times`;
+      console.log(
+        `${id} | ${state} | ${letter.entity} | ${
+          oneLine(what)
+        } | ${streamId} | ${waiting} behind | ` +
+          `tried ${times}, ${letter.firstAt.toISOString()} to ${letter.lastAt.toISOString()} | ` +
+          `${letter.sqlstate || "-"} ${oneLine(letter.reason)}`,
+      );
     }
-    if (!options.json) {
-      console.log(count === 0 ? "none" : `${count} documents; \`show <number>\` shows an event`);
-    }
-  });
+  }
+  if (!options.json) {
+    console.log(count === 0 ? "none" : `${count} documents; \`show <number>\` shows an event`);
+  }
 }
 
 /** Valid text as text, anything else as hexadecimal digits. */
@@ -113,46 +111,45 @@ function selectionOf({ all, doc, streamId }: SelectionOptions): DeadLetterSelect
   return doc !== undefined ? { docId: doc } : streamId !== undefined ? { streamId } : { all: true };
 }
 
-export async function runReplay(options: SelectionOptions): Promise<void> {
+export async function runReplay(options: SelectionOptions, signal: AbortSignal): Promise<void> {
   const selection = selectionOf(options);
   const { config, target } = await opened(options);
   await using _closed = target;
   await using redis = await connectRedis(config);
+  signal.throwIfAborted();
   const { dryRun = false, json } = options;
-  await interruptible(async (signal) => {
-    const progress = await replayProgress(target, config, options, selection);
-    const onOutcome = (outcome: ReplayOutcome) => {
-      progress?.update(outcome.superseded + 1);
-      if (json) return console.log(JSON.stringify(outcome));
-      // A bar stands for those that went well.
-      if (progress && outcome.outcome !== "failed") return;
-      const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;
-      const which = docId === null ? "an entry that is no event" : quoted(docId);
-      const done = {
-        applied: dryRun ? "would be applied" : "applied",
-        gone: "nothing to write, the document is gone",
-        failed: `stays parked: ${sqlstate || "-"} ${oneLine(reason)}`,
-      }[what];
-      const older = superseded > 0 ? ` (${superseded} older superseded)` : "";
-      const line = `${streamId} ${which}: ${done}${older}`;
-      if (progress) progress.above(() => console.log(line));
-      else console.log(line);
-    };
-    const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
-      dryRun,
-      onOutcome,
-      signal,
-    }).finally(() => progress?.end());
-    const { applied, gone, superseded, failed } = report;
-    sayFor(options)(
-      `${dryRun ? "would be: " : ""}${applied} applied, ${gone} gone, ${superseded} superseded, ` +
-        `${failed} stay parked`,
-    );
-    if (failed > 0) Deno.exitCode = 1;
-    if (!options.all && applied + gone + failed === 0) {
-      throw new WriteBehindError("nothing of the kind is parked; see list");
-    }
-  });
+  const progress = await replayProgress(target, config, options, selection);
+  const onOutcome = (outcome: ReplayOutcome) => {
+    progress?.update(outcome.superseded + 1);
+    if (json) return console.log(JSON.stringify(outcome));
+    // A bar stands for those that went well.
+    if (progress && outcome.outcome !== "failed") return;
+    const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;
+    const which = docId === null ? "an entry that is no event" : quoted(docId);
+    const done = {
+      applied: dryRun ? "would be applied" : "applied",
+      gone: "nothing to write, the document is gone",
+      failed: `stays parked: ${sqlstate || "-"} ${oneLine(reason)}`,
+    }[what];
+    const older = superseded > 0 ? ` (${superseded} older superseded)` : "";
+    const line = `${streamId} ${which}: ${done}${older}`;
+    if (progress) progress.above(() => console.log(line));
+    else console.log(line);
+  };
+  const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
+    dryRun,
+    onOutcome,
+    signal,
+  }).finally(() => progress?.end());
+  const { applied, gone, superseded, failed } = report;
+  sayFor(options)(
+    `${dryRun ? "would be: " : ""}${applied} applied, ${gone} gone, ${superseded} superseded, ` +
+      `${failed} stay parked`,
+  );
+  if (failed > 0) Deno.exitCode = 1;
+  if (!options.all && applied + gone + failed === 0) {
+    throw new WriteBehindError("nothing of the kind is parked; see list");
+  }
 }
 
 /** On a terminal, a bar for a replay of all; `undefined` where a line for each document says as much. */

@@ -1,6 +1,7 @@
 /** The commands of an operator: status, verify, dead-letter, rebuild, mend. Each loads only what it needs. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { interruptible } from "../core/interrupt.ts";
 import { CONFIG, ENTITY, JSON_OUTPUT, number } from "./common.ts";
 import type { SelectionOptions } from "./dead_letter.ts";
 import type { AdoptOptions } from "./adopt.ts";
@@ -48,8 +49,8 @@ export function addOperatorCommands(program: Command): void {
     )
     .option("--yes", "do what the plan says")
     .option(...JSON_OUTPUT)
-    .action(async (options: VerifyCommandOptions) =>
-      (await import("./verify.ts")).runVerify(options)
+    .action((options: VerifyCommandOptions) =>
+      interruptible(async (signal) => (await import("./verify.ts")).runVerify(options, signal))
     );
 
   program.command("rebuild")
@@ -57,8 +58,8 @@ export function addOperatorCommands(program: Command): void {
     .option(...CONFIG)
     .option(...ENTITY)
     .option(...JSON_OUTPUT)
-    .action(async (options: RebuildCommandOptions) =>
-      (await import("./rebuild.ts")).runRebuild(options)
+    .action((options: RebuildCommandOptions) =>
+      interruptible(async (signal) => (await import("./rebuild.ts")).runRebuild(options, signal))
     );
 
   program.command("mend")
@@ -97,7 +98,7 @@ function addDeadLetter(program: Command): void {
         .choices(["parked", "replayed", "superseded", "discarded", "all"]).default("parked"),
     )
     .option(...JSON_OUTPUT)
-    .action(async (options) => (await load()).runList(options));
+    .action((options) => interruptible(async (signal) => (await load()).runList(options, signal)));
   letters.command("show").argument("<number>", "from list", wholeNumber)
     .description("show an event as it came")
     .option(...CONFIG)
@@ -115,7 +116,9 @@ function addDeadLetter(program: Command): void {
       .option(...JSON_OUTPUT);
   selecting(letters.command("replay"))
     .description("apply the newest event of each document; the older ones are superseded")
-    .action(async (options: SelectionOptions) => (await load()).runReplay(options));
+    .action((options: SelectionOptions) =>
+      interruptible(async (signal) => (await load()).runReplay(options, signal))
+    );
   selecting(letters.command("discard"))
     .description("give them up; they stay in the table")
     .option("--yes", "do it")

@@ -1,6 +1,5 @@
 /** `deno task verify`: compares Redis with the target, and repairs what differs. */
 
-import { interruptible } from "../core/interrupt.ts";
 import { type FoundDoubt, settleDoubts } from "../operate/verify/doubts.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
 import { countsOf, MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
@@ -23,47 +22,44 @@ export interface VerifyCommandOptions {
 const SHOWN = 20;
 
 /** Compares, and repairs where asked. The process's exit status is 1 where mismatches are left. */
-export async function runVerify(options: VerifyCommandOptions): Promise<void> {
-  // From the first moment on, so that Ctrl-C always says that it has stopped.
-  await interruptible(async (signal) => {
-    const { entity, settle, repair } = options;
-    const say = sayFor(options);
-    const config = await configured(options.config, say);
-    await using redis = await connectRedis(config);
-    await using target = await openTarget(config);
-    await target.check(entity);
-    signal.throwIfAborted();
-    const progress = progressOf("documents and rows compared");
-    const report = await verify(redis, target, config, entity, {
-      settleMs: settle * 1000,
-      onProgress: progress.update,
-      signal,
-    }).finally(progress.end);
-    if (!options.json) print(report, repair);
-    let repaired: RepairReport | undefined;
-    const { mismatches, counts } = report;
-    if (repair && options.yes && mismatches.length > 0) {
-      const repairing = progressOf("documents repaired");
-      try {
-        const onProgress = (done: number) => repairing.update(done, mismatches.length);
-        const how = { onProgress, signal };
-        repaired = repair === "target"
-          ? await repairTarget(redis, config, entity, mismatches, how)
-          : await repairRedis(redis, target, config, entity, mismatches, how);
-      } finally {
-        repairing.end();
-      }
-      if (!options.json) printRepair(repaired, repair);
-    } else if (repair && mismatches.length > 0) say("nothing was changed; --yes does it");
-    const left = counts.mismatches - (repaired?.mended ?? 0);
-    if (repaired && left === 0 && counts.behind === 0) {
-      await settleDoubts(target, config, entity, report.doubts);
+export async function runVerify(options: VerifyCommandOptions, signal: AbortSignal): Promise<void> {
+  const { entity, settle, repair } = options;
+  const say = sayFor(options);
+  const config = await configured(options.config, say);
+  await using redis = await connectRedis(config);
+  await using target = await openTarget(config);
+  await target.check(entity);
+  signal.throwIfAborted();
+  const progress = progressOf("documents and rows compared");
+  const report = await verify(redis, target, config, entity, {
+    settleMs: settle * 1000,
+    onProgress: progress.update,
+    signal,
+  }).finally(progress.end);
+  if (!options.json) print(report, repair);
+  let repaired: RepairReport | undefined;
+  const { mismatches, counts } = report;
+  if (repair && options.yes && mismatches.length > 0) {
+    const repairing = progressOf("documents repaired");
+    try {
+      const onProgress = (done: number) => repairing.update(done, mismatches.length);
+      const how = { onProgress, signal };
+      repaired = repair === "target"
+        ? await repairTarget(redis, config, entity, mismatches, how)
+        : await repairRedis(redis, target, config, entity, mismatches, how);
+    } finally {
+      repairing.end();
     }
-    if (options.json) {
-      console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
-    } else for (const doubt of report.doubts) console.log(lineOf(doubt));
-    if (left > 0) Deno.exitCode = 1;
-  });
+    if (!options.json) printRepair(repaired, repair);
+  } else if (repair && mismatches.length > 0) say("nothing was changed; --yes does it");
+  const left = counts.mismatches - (repaired?.mended ?? 0);
+  if (repaired && left === 0 && counts.behind === 0) {
+    await settleDoubts(target, config, entity, report.doubts);
+  }
+  if (options.json) {
+    console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
+  } else for (const doubt of report.doubts) console.log(lineOf(doubt));
+  if (left > 0) Deno.exitCode = 1;
 }
 
 function lineOf({ stream, reason, settled, error }: FoundDoubt): string {
