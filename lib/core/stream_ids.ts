@@ -85,3 +85,8 @@ export function compareStreamIds(a: string, b: string): number {
 function compareDecimals(a: string, b: string): number {
   return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }
+
+/** Whether an id is past what a version can hold: then no event of ours can have it, or come after it. */
+export function isFar(id: string): boolean {
+  return compareStreamIds(id, LAST_STREAM_ID) > 0;
+}

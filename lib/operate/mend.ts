@@ -7,13 +7,13 @@
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
-import { forward, isFar, resend } from "../sink/rewind.ts";
+import { forward, resend } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 

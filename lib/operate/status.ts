@@ -4,7 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
@@ -183,7 +183,7 @@ async function lookAtIds(
   const last = await lastGeneratedId(redis, stream);
   const [seconds] = await redis.time();
   const ahead = Number(last.split("-")[0]) - Number(seconds) * 1000;
-  if (compareStreamIds(last, LAST_STREAM_ID) > 0) {
+  if (isFar(last)) {
     stuck.push(
       `the last id of the stream, ${last}, is past the year 2248, so events are parked; run deno task mend`,
     );

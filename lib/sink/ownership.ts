@@ -9,7 +9,7 @@ import { delay } from "../core/delay.ts";
 import { asError } from "../core/events.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
-import { compareStreamIds } from "../core/stream_ids.ts";
+import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
@@ -23,7 +23,7 @@ import {
 import { identify } from "./belonging.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
-import { hasWitness, isFar, rewind } from "./rewind.ts";
+import { hasWitness, rewind } from "./rewind.ts";
 import { Trimmer } from "./trimmer.ts";
 
 /** How often a standby looks whether its partition is free, in ms. */

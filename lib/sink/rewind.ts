@@ -7,7 +7,7 @@
  * @module
  */
 
-import { compareStreamIds, LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
@@ -24,11 +24,6 @@ export async function hasWitness(
 ): Promise<boolean> {
   if (witness === "0-0") return true;
   return (await redis.xrange(stream, witness, witness)).length > 0;
-}
-
-/** Whether an id is past what a version can hold: then no event of ours can have it, or come after it. */
-export function isFar(id: string): boolean {
-  return compareStreamIds(id, LAST_STREAM_ID) > 0;
 }
 
 /**

@@ -58,6 +58,51 @@ export function problemOf(
   return tableProblems.renamed(table, keys, others.map(({ stream }) => stream));
 }
 
+/** A row of `writebehind_offset` where a mark tells a table from another of its name; older ones lack what is optional. */
+export interface MarkedOffset {
+  stream: string;
+  last_id: string;
+  source?: string | null;
+  mark?: string | null;
+  doubt?: string | null;
+  doubt_at?: string | null;
+  refused?: number;
+}
+
+/**
+ * What a partition's offset belongs to, by what is noted and what is there.
+ * @param offsets all of them
+ * @param found.mark of the table that is there; `null` where it has none
+ */
+export function belongingByMark(
+  table: string,
+  keys: PartitionKeys,
+  streams: string[],
+  offsets: MarkedOffset[],
+  { mark, there }: { mark: string | null; there: boolean },
+  dateOf: (time: string) => Date,
+): Omit<Belonging, "rows" | "gone" | "parkedLast"> {
+  const row = offsets.find(({ stream }) => stream === keys.stream);
+  const offset = row?.last_id ?? "0-0";
+  const others = offsets.filter((other) =>
+    mark !== null && other.mark === mark && !streams.includes(other.stream)
+  ).map(({ stream, last_id }) => ({ stream, offset: last_id }));
+  const another = row?.mark != null && row.mark !== mark;
+  return {
+    offset,
+    source: row?.source ?? null,
+    noted: mark !== null && row?.mark === mark,
+    begun: offsets.some(({ stream, last_id }) => streams.includes(stream) && last_id !== "0-0"),
+    problem: problemOf(table, keys, { there, offset, another, others }),
+    others,
+    doubt: row?.doubt == null ? null : {
+      reason: row.doubt,
+      at: dateOf(row.doubt_at!),
+      refused: row.refused === 1,
+    },
+  };
+}
+
 /** Whether bytes are UTF-8 without U+0000, which no target's texts can hold. */
 export function isText(bytes: Uint8Array): boolean {
   return isUtf8(bytes) && !bytes.includes(0);
@@ -127,6 +172,11 @@ export function letterOf<Time>(
 export function fieldsOf(json: string | null): Buffer[] | null {
   if (json === null) return null;
   return (JSON.parse(json) as string[]).map((hex) => Buffer.from(hex, "hex"));
+}
+
+/** The same the other way round. */
+export function hexOf(fields: Uint8Array[] | null): string | null {
+  return fields && JSON.stringify(fields.map((field) => field.toHex()));
 }
 
 /** Whether a document is certainly equal to a row's text, as JSON values. */

@@ -6,7 +6,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { problemOf, tableProblems } from "../common.ts";
+import { belongingByMark, type MarkedOffset, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./connect.ts";
 import { DENIED, isMysqlError } from "./errors.ts";
@@ -16,16 +16,6 @@ import { commentOf, goneTables } from "./schema.ts";
 import { NOW } from "./statements.ts";
 
 const MARK = /writebehind:([0-9a-f]{32})/;
-
-interface OffsetRow {
-  stream: string;
-  last_id: string;
-  source: string | null;
-  mark: string | null;
-  doubt: string | null;
-  doubt_at: string | null;
-  refused: number;
-}
 
 /** Identities in the table `writebehind_offset`. */
 export class MysqlIdentities implements Identities {
@@ -44,41 +34,25 @@ export class MysqlIdentities implements Identities {
   async read(keys: PartitionKeys, streams: string[]): Promise<Belonging> {
     const table = this.#table(keys);
     return await patiently(this.#pool, async (connection) => {
-      const offsets = await rowsIfThere<OffsetRow>(
+      const offsets = await rowsIfThere<MarkedOffset>(
         connection,
         "SELECT stream, last_id, source, mark, doubt, doubt_at, refused FROM writebehind_offset",
         [],
       );
       const comment = await commentOf(connection, table);
-      const mark = markIn(comment);
-      const row = offsets.find(({ stream }) => stream === keys.stream);
-      const offset = row?.last_id ?? "0-0";
-      const source = row?.source ?? null;
-      const others = offsets.filter((other) =>
-        mark !== null && other.mark === mark && !streams.includes(other.stream)
-      ).map(({ stream, last_id }) => ({ stream, offset: last_id }));
-      const another = row?.mark != null && row.mark !== mark;
-      const there = comment !== null;
+      const found = { mark: markIn(comment), there: comment !== null };
+      const belonging = belongingByMark(table, keys, streams, offsets, found, dateOf);
       const letters = await rowsIfThere(
         connection,
         "SELECT 1 FROM writebehind_dead_letter WHERE stream = ? AND stream_id = ?",
-        [keys.stream, offset],
+        [keys.stream, belonging.offset],
       );
+      const isAsked = belonging.source === null;
       return {
-        offset,
-        source,
-        noted: mark !== null && row?.mark === mark,
-        begun: offsets.some(({ stream, last_id }) => streams.includes(stream) && last_id !== "0-0"),
-        problem: problemOf(table, keys, { there, offset, another, others }),
-        others,
-        rows: source === null ? there ? await rowsWrittenBy(connection, table) : "none" : null,
+        ...belonging,
+        rows: isAsked ? found.there ? await rowsWrittenBy(connection, table) : "none" : null,
         gone: await goneTables(connection),
         parkedLast: letters.length > 0,
-        doubt: row?.doubt == null ? null : {
-          reason: row.doubt,
-          at: dateOf(row.doubt_at!),
-          refused: row.refused === 1,
-        },
       };
     });
   }

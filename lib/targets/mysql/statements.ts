@@ -3,7 +3,7 @@
  * @module
  */
 
-import { storable, utcOf } from "../common.ts";
+import { hexOf, storable, utcOf } from "../common.ts";
 import type { BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import type { Connection, Flavor } from "./connect.ts";
 import { rowsOf } from "./connect.ts";
@@ -89,6 +89,8 @@ export function refusalOf(payload: Buffer, { maxPacket }: Flavor): RefusedDocume
   } catch (error) {
     return new RefusedDocumentError("22032", `the payload is no JSON: ${(error as Error).message}`);
   }
+  // Quoted once more, a text of nothing but quotes is twice as long, and base64 adds a third: mostly it is far from that.
+  if (3 * payload.length + STATEMENT_BYTES <= maxPacket) return null;
   const bytes = bytesOf(Buffer.from(JSON.stringify(text)));
   return bytes + STATEMENT_BYTES <= maxPacket ? null : new RefusedDocumentError(
     "1153",
@@ -229,7 +231,7 @@ export function parkStatements(
       storable(type),
       ts,
       fitting(payload),
-      fields && JSON.stringify(fields.map((field) => field.toString("hex"))),
+      hexOf(fields),
       sqlstate,
       storable(reason),
     ],

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isText, storable, utcOf } from "../../common.ts";
+import { hexOf, isText, storable, utcOf } from "../../common.ts";
 import type { Parked, Refusal, Tried } from "../../batch.ts";
 import { Code, isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpack, unpackAll } from "../packed.ts";
@@ -201,7 +201,7 @@ function park(db: Database, { entity, stream, parked }: BatchRequest): void {
       storable(type),
       ts,
       payload,
-      fields && JSON.stringify(fields.map((field) => field.toHex())),
+      hexOf(fields),
       sqlstate,
       storable(reason),
     );

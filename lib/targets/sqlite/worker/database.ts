@@ -30,6 +30,9 @@ const SETTINGS = [
 /** SQL for the time now, as all times are kept: ISO 8601 in UTC, with milliseconds. */
 export const NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
 
+/** Such a time. */
+export const dateOf = (text: string): Date => new Date(text);
+
 /** A BLOB. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 

@@ -20,7 +20,7 @@ import type {
 import { isOfTheFile, SqliteError, sqliteErrorKind } from "../errors.ts";
 import { type Packed, type PackedRows, unpackAll } from "../packed.ts";
 import { writeRows } from "./batches.ts";
-import { type Bytes, type Columns, type Database, NOW } from "./database.ts";
+import { type Bytes, type Columns, type Database, dateOf, NOW } from "./database.ts";
 
 /** Rows are given out so many at a time. */
 const PAGE = 500;
@@ -38,8 +38,6 @@ interface Listed extends LetterRow<string>, Columns {
   attempts: number;
   state: DeadLetterState;
 }
-
-const dateOf = (text: string) => new Date(text);
 
 /** Begins to give out an entity's dead letters, one a document. */
 export function openList(db: Database, entity: string, state: DeadLetterState | "all"): void {

@@ -4,23 +4,15 @@
  */
 
 import type { PartitionKeys } from "../../../redis/keys.ts";
-import { problemOf, tableProblems } from "../../common.ts";
+import { belongingByMark, type MarkedOffset, tableProblems } from "../../common.ts";
 import type { Adoption, Belonging, Doubt } from "../../target.ts";
-import { type Columns, type Database, NOW } from "./database.ts";
+import { type Columns, type Database, dateOf, NOW } from "./database.ts";
 import { goneTables, has } from "./schema.ts";
 
 /** How the index begins that marks a table. */
 const MARK = "writebehind_mark_";
 
-interface OffsetRow extends Columns {
-  stream: string;
-  last_id: string;
-  source: string | null;
-  mark: string | null;
-  doubt: string | null;
-  doubt_at: string | null;
-  refused: number;
-}
+type OffsetRow = MarkedOffset & Columns;
 
 /** The mark of a table; `null` where it has none. */
 function markOf(db: Database, table: string): string | null {
@@ -41,34 +33,17 @@ export function read(
   return db.snapshot(() => {
     // A file of an older version lacks some columns.
     const offsets = db.all<OffsetRow>("SELECT * FROM writebehind_offset");
-    const row = offsets.find(({ stream }) => stream === keys.stream);
-    const mark = markOf(db, table);
-    const source = row?.source ?? null;
-    const others = offsets.filter((other) =>
-      mark !== null && other.mark === mark && !streams.includes(other.stream)
-    ).map(({ stream, last_id }) => ({ stream, offset: last_id }));
-    const offset = row?.last_id ?? "0-0";
-    const another = row?.mark != null && row.mark !== mark;
-    const problem = problemOf(table, keys, { there: has(db, table), offset, another, others });
+    const found = { mark: markOf(db, table), there: has(db, table) };
+    const belonging = belongingByMark(table, keys, streams, offsets, found, dateOf);
     return {
-      offset,
-      source,
-      noted: mark !== null && row?.mark === mark,
-      begun: offsets.some(({ stream, last_id }) => streams.includes(stream) && last_id !== "0-0"),
-      problem,
-      others,
-      rows: source === null ? rowsOf(db, table) : null,
+      ...belonging,
+      rows: belonging.source === null ? rowsOf(db, table) : null,
       gone: goneTables(db),
       parkedLast: db.get(
         "SELECT 1 FROM writebehind_dead_letter WHERE stream = ? AND stream_id = ?",
         keys.stream,
-        offset,
+        belonging.offset,
       ) !== undefined,
-      doubt: row?.doubt == null ? null : {
-        reason: row.doubt,
-        at: new Date(row.doubt_at!),
-        refused: row.refused === 1,
-      },
     };
   });
 }
