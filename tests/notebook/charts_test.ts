@@ -291,6 +291,17 @@ Deno.test("createdChart: few seconds have a bar each, hours have few bars, none 
   assert.match(hours, /Documents per 10 minutes\. 2[45] bars, 28,800 documents/);
   assert.match(hours, />15:00</);
   assert.ok(parsed(hours).querySelectorAll("rect").length <= 40);
+  // A time of eight characters in a wide font takes 74 of the 700 units: none is cut, none touches the next.
+  for (let seconds = 5; seconds <= 40; seconds++) {
+    const chart = createdChart(rows(Array.from({ length: seconds }, (_, second) => second)));
+    const middles = [...parsed(chart).querySelectorAll("text")]
+      .filter(({ textContent }) => /^\d\d:\d\d:\d\d$/.test(textContent ?? ""))
+      .map((text) => Number(/translate\(([\d.]+)/.exec(text.getAttribute("transform")!)![1]));
+    assert.ok(middles.length >= 2 && middles.at(-1)! + 37 <= 700, `${seconds} s: ${middles}`);
+    for (const [index, middle] of middles.slice(1).entries()) {
+      assert.ok(middle - middles[index]! >= 76, `${seconds} s: ${middles}`);
+    }
+  }
 });
 
 Deno.test("standaloneSvg: well-formed, in fixed colours, with all that the chart says", () => {

@@ -10,6 +10,8 @@ const MAX_BARS = 40;
 const MIN_BARS = 5;
 /** Places for bars, so many at most, that leave room for a number above each. */
 const MAX_LABELLED = 15;
+/** Times on the axis, at most: each takes a tenth of its length. */
+const TICKS = 6;
 
 /** Documents by the second in which they were created, on this machine's clock; over a long time, by more. */
 export function createdChart(rows: readonly { second: Date; count: number }[]): string {
@@ -27,7 +29,7 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
   const bars = [...counts].map(([start, count]) => ({ start, count }));
   const first = startOf(earliest);
   const end = Math.max(first + MIN_BARS * width, startOf(latest) + width);
-  const tickStep = 1000 * timeStep((end - first) / 1000, 8);
+  const tickStep = 1000 * timeStep((end - first) / 1000, TICKS);
   const ticks: number[] = [];
   for (let at = Math.ceil(first / tickStep) * tickStep; at <= end; at += tickStep) ticks.push(at);
   const total = full(rows.reduce((sum, { count }) => sum + count, 0));
@@ -35,7 +37,7 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
   const svg = picture(`Documents per ${unit}. ${bars.length} bars, ${total} documents`, {
     height: 240,
     marginLeft: 62,
-    marginRight: 32,
+    marginRight: 42, // half of a time, where one stands at the end
     marginTop: 32,
     marginBottom: 36,
     x: {
