@@ -73,8 +73,11 @@ export function explain(error: unknown, verb: string, docId: string, address: st
   if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {
     return new DocumentError("invalid", `${cannot}: ${reason}`, { cause: error });
   }
+  // ioredis says this of a call whose connection ended: it speaks of its options.
+  const lost = (error as Error).name === "MaxRetriesPerRequestError";
+  const why = lost ? `the connection to ${address} was lost before the answer` : reason;
   return new UnknownOutcomeError(
-    `${verb} of ${docId}: the outcome is unknown, it may be written or not (${reason}); ` +
+    `${verb} of ${docId}: the outcome is unknown, it may be written or not (${why}); ` +
       "call again with the same requestId, or read the document",
     { cause: error },
   );

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { type Config, insertDocument, updateDocument, verify } from "writebehind";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
+import type { RunningCommand } from "../support/processes.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { isInstalled } from "../support/programs.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
@@ -34,6 +35,7 @@ auth_file = ${join(dir, "users.txt")}
 pool_mode = ${mode}
 default_pool_size = ${mode === "session" ? 20 : 1}
 ignore_startup_parameters = extra_float_digits
+server_login_retry = 1
 `,
   );
   // It refuses to run as root.
@@ -66,7 +68,7 @@ async function assertEqual({ redis, pool, config }: Pipeline) {
   return report.documents;
 }
 
-async function offsetReaches({ pool }: Pipeline, events: number) {
+async function offsetReaches({ pool }: Pipeline, events: number, sink: RunningCommand) {
   await waitFor(
     async () => {
       const { rows } = await pool.query(
@@ -75,7 +77,9 @@ async function offsetReaches({ pool }: Pipeline, events: number) {
       return rows[0].events >= events;
     },
     { what: `${events} events applied`, deadlineMs: 30_000 },
-  );
+  ).catch((error) => {
+    throw new Error(`${error.message}; the sink said:\n${sink.output()}`);
+  });
 }
 
 for (const mode of MODES) {
@@ -96,13 +100,13 @@ for (const mode of MODES) {
     {
       await using sink = await startSink(pooled);
       await write(0, 500);
-      await offsetReaches(pipeline, 1000);
+      await offsetReaches(pipeline, 1000, sink);
       await write(500, 500);
       await killSink(sink);
     }
     {
       await using sink = await startSink(pooled);
-      await offsetReaches(pipeline, 2000);
+      await offsetReaches(pipeline, 2000, sink);
       assert.equal(await assertEqual(pipeline), 1000);
       // Longer than the lease: nobody may take the batch's session for somebody else's.
       const holder = await pipeline.pool.connect();
@@ -120,7 +124,7 @@ for (const mode of MODES) {
         await holder.query("COMMIT");
         holder.release();
       }
-      await offsetReaches(pipeline, 2200);
+      await offsetReaches(pipeline, 2200, sink);
       assert.equal(await assertEqual(pipeline), 1100);
       sink.kill("SIGTERM");
       assert.equal((await sink.status).code, 0);
