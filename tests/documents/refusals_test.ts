@@ -10,7 +10,7 @@ import {
   RedisRefusedError,
   UnknownOutcomeError,
 } from "writebehind";
-import { contents, refusedWith } from "../support/documents.ts";
+import { contents } from "../support/documents.ts";
 import { emptyRedis } from "../support/own_redis.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
 
