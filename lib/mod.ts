@@ -22,14 +22,18 @@
 // Configuration, and which servers it leads to
 export type { DatabaseAddress, RedisAddress } from "./config/addresses.ts";
 export {
+  type AnyTarget,
   type Config,
   configWith,
   type DeepPartial,
   type EntityConfig,
   entityConfig,
   loadConfig,
+  type MysqlTargetConfig,
   parseConfig,
+  type PostgresTargetConfig,
   type SearchFieldConfig,
+  type SqliteTargetConfig,
   type TargetConfig,
 } from "./config/load.ts";
 export {

@@ -3,7 +3,13 @@
  * @module
  */
 
-import { type Config, configWith, entityConfig, loadConfig } from "./config/load.ts";
+import {
+  type Config,
+  configWith,
+  type DeepPartial,
+  entityConfig,
+  loadConfig,
+} from "./config/load.ts";
 import { describeServers, serverOverrides, usesPostgres } from "./config/servers.ts";
 import { delay } from "./core/delay.ts";
 import { reasonOf, WriteBehindError } from "./core/errors.ts";
@@ -28,7 +34,7 @@ export interface PipelineOptions {
   /** an entity of the configuration. @default {"session"} */
   entity?: string;
   /** where to, in place of the configuration's `targets` */
-  targets?: Config["targets"];
+  targets?: DeepPartial<Config>["targets"];
   /** what to write, in place of the configuration's `dummy_data` */
   traffic?: Omit<TrafficOptions, "signal" | "onProgress">;
   /** called once the configuration names the servers that are used */

@@ -204,37 +204,63 @@ export interface EntityConfig {
   readonly index_name: string;
 }
 
-/** A target: the database of the section `postgresql`, a SQLite file, or a database of MySQL or MariaDB. */
-export type TargetConfig =
-  | {
-    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
-    readonly name: string;
-    readonly kind: "postgresql";
-  }
-  | {
-    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
-    readonly name: string;
-    readonly kind: "sqlite";
-    /** the file, relative to the working directory; made where it is missing */
-    readonly path: string;
-  }
-  | {
-    /** matches `[a-z][a-z0-9_]{0,40}`; what events and messages call it */
-    readonly name: string;
-    readonly kind: "mysql";
-    /** a name, an address, or the path of a socket. @default {localhost} */
-    readonly host: string;
-    /** @default {3306} */
-    readonly port: number;
-    readonly database: string;
-    readonly user: string;
-    /** @default {null} */
-    readonly password: string | null;
-    /** @default {disable} */
-    readonly ssl: "disable" | "require" | "verify-full";
-    /** a file with the certificates to trust, in place of the system's. @default {null} */
-    readonly sslrootcert: string | null;
-  };
+/** What every target has. */
+export interface AnyTarget {
+  /** matches `[a-z][a-z0-9_]{0,40}`; what events, commands and messages call it */
+  readonly name: string;
+  /**
+   * what happens where the streams are full of events that this target alone does not have: the writers are told to
+   * stop, or it loses its place, and has to be added anew. @default {stop}
+   */
+  readonly on_full: "stop" | "detach";
+}
+
+/** A PostgreSQL database: what is not given is that of the section `postgresql`. */
+export interface PostgresTargetConfig extends AnyTarget {
+  /** what it is */
+  readonly kind: "postgresql";
+  /** a name, an address, or the folder of a socket */
+  readonly host?: string;
+  /** of its own */
+  readonly port?: number;
+  /** of its own */
+  readonly database?: string;
+  /** of its own */
+  readonly user?: string;
+  /** of its own; not enumerable */
+  readonly password?: string | null;
+}
+
+/** A SQLite file. */
+export interface SqliteTargetConfig extends AnyTarget {
+  /** what it is */
+  readonly kind: "sqlite";
+  /** the file, relative to the working directory; made where it is missing */
+  readonly path: string;
+}
+
+/** A database of MySQL or MariaDB. */
+export interface MysqlTargetConfig extends AnyTarget {
+  /** what it is */
+  readonly kind: "mysql";
+  /** a name, an address, or the path of a socket. @default {localhost} */
+  readonly host: string;
+  /** where it listens. @default {3306} */
+  readonly port: number;
+  /** its name */
+  readonly database: string;
+  /** whom the sink logs in as */
+  readonly user: string;
+  /** not enumerable. @default {null} */
+  readonly password: string | null;
+  /** whether to encrypt, and what to check. @default {disable} */
+  readonly ssl: "disable" | "require" | "verify-full";
+  /** a file with the certificates to trust, in place of the system's. @default {null} */
+  readonly sslrootcert: string | null;
+}
+
+/** A place that events are written to. */
+export type TargetConfig = PostgresTargetConfig | SqliteTargetConfig | MysqlTargetConfig;
 
 /** One indexed field of the documents. */
 export interface SearchFieldConfig {

@@ -8,14 +8,18 @@ import { fileURLToPath } from "node:url";
 import { ConfigError } from "../core/errors.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import { check } from "./check.ts";
-import type { Config, DeepPartial, EntityConfig } from "./config.ts";
+import type { Config, DeepPartial, EntityConfig, TargetConfig } from "./config.ts";
 import { readYaml } from "./yaml.ts";
 
 export type {
+  AnyTarget,
   Config,
   DeepPartial,
   EntityConfig,
+  MysqlTargetConfig,
+  PostgresTargetConfig,
   SearchFieldConfig,
+  SqliteTargetConfig,
   TargetConfig,
 } from "./config.ts";
 
@@ -134,6 +138,20 @@ export function entityConfig(config: Config, name: string): EntityConfig {
 }
 
 /**
+ * The target of that name; by default the first.
+ *
+ * @throws {ConfigError} when the config has none; the message lists those that it has
+ */
+export function targetConfig({ targets }: Config, name?: string): TargetConfig {
+  const target = name === undefined ? targets[0] : targets.find((one) => one.name === name);
+  if (target !== undefined) return target;
+  const known = targets.map((one) => one.name).join(", ");
+  throw new ConfigError(
+    `no target ${JSON.stringify(name)} in the configuration; its targets are: ${known}`,
+  );
+}
+
+/**
  * Whether changes of an entity's documents are forwarded to the target, as
  * `dummy_data.perform_write_behind` says (the original's place for it).
  * @param verb one kind of change; all of them when left out
@@ -205,7 +223,7 @@ function finish(config: Config, source: unknown): Config {
 }
 
 /** Makes the password not enumerable, so that no dump, table, copy or assertion shows it. */
-function hidePassword(section: { password: string | null }): void {
+function hidePassword(section: { password?: string | null }): void {
   const shown = () => ({ ...section, password: section.password === null ? null : REDACTED });
   const show = (_: unknown, options: Deno.InspectOptions) => Deno.inspect(shown(), options);
   Object.defineProperties(section, {

@@ -6,10 +6,14 @@
 export { ConfigError, WriteBehindError } from "../core/errors.ts";
 export type { DatabaseAddress, RedisAddress } from "./addresses.ts";
 export type {
+  AnyTarget,
   Config,
   DeepPartial,
   EntityConfig,
+  MysqlTargetConfig,
+  PostgresTargetConfig,
   SearchFieldConfig,
+  SqliteTargetConfig,
   TargetConfig,
 } from "./config.ts";
 export { configWith, entityConfig, loadConfig, parseConfig } from "./load.ts";

@@ -6,7 +6,7 @@
 
 import { z } from "zod";
 import { isHost } from "./addresses.ts";
-import type { Config, DeepPartial } from "./config.ts";
+import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
@@ -109,17 +109,25 @@ const SESSION = { name: "session", table: "sessions" };
 
 const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
 
-/** The keys of a target of the kind `mysql`. */
-const MYSQL_KEYS = ["host", "port", "database", "user", "password", "ssl", "sslrootcert"] as const;
+/** The keys of a target that is a database on a server. */
+const SERVER_KEYS = ["host", "port", "database", "user", "password"] as const;
 
-/** The keys that only one kind has. */
-const KIND_ONLY = { postgresql: [], sqlite: ["path"], mysql: MYSQL_KEYS } as const;
+/** The keys that only some kinds have. */
+const KIND_KEYS = {
+  postgresql: SERVER_KEYS,
+  sqlite: ["path"],
+  mysql: [...SERVER_KEYS, "ssl", "sslrootcert"],
+} as const;
+
+/** What a target of the kind `postgresql` has of its own. */
+type OwnDatabase = Partial<Pick<PostgresTargetConfig, typeof SERVER_KEYS[number]>>;
 
 const target = mapping({
   name: targetName,
   kind: z.enum(["postgresql", "sqlite", "mysql"], {
     error: "expected postgresql, sqlite or mysql",
   }),
+  on_full: z.enum(["stop", "detach"], { error: "expected stop or detach" }).default("stop"),
   path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
   host: hostName.optional(),
   port: integer(1, 65535).optional(),
@@ -131,41 +139,50 @@ const target = mapping({
   }).optional(),
   sslrootcert: filled.nullable().optional(),
 }).transform((given, context) => {
-  const { name, kind } = given;
+  const { name, kind, on_full, ...own } = given;
   const problem = (key: string, message: string) => {
     context.addIssue({ code: "custom", path: [key], message });
     return z.NEVER;
   };
-  const allowed: readonly string[] = KIND_ONLY[kind];
-  const foreign = Object.entries(given).find(([key, value]) =>
-    key !== "name" && key !== "kind" && value !== undefined && !allowed.includes(key)
+  const allowed: readonly string[] = KIND_KEYS[kind];
+  const foreign = Object.entries(own).find(([key, value]) =>
+    value !== undefined && !allowed.includes(key)
   );
   if (foreign) {
     const [key] = foreign;
-    const of = key === "path" ? "sqlite" : "mysql";
-    return problem(key, `only the kind ${of} has a ${key}`);
+    const kinds = Object.entries(KIND_KEYS)
+      .filter(([, keys]) => (keys as readonly string[]).includes(key)).map(([of]) => of);
+    return problem(
+      key,
+      `only the kind${kinds.length > 1 ? "s" : ""} ${kinds.join(" and ")} ${
+        kinds.length > 1 ? "have" : "has"
+      } a ${key}`,
+    );
   }
+  const common = { name, on_full };
   switch (kind) {
-    case "postgresql":
-      return { name, kind };
+    case "postgresql": {
+      const given = Object.entries(own).filter(([, value]) => value !== undefined);
+      return { ...common, kind, ...Object.fromEntries(given) as OwnDatabase };
+    }
     case "sqlite": {
-      const { path } = given;
+      const { path } = own;
       return path === undefined
         ? problem("path", "expected the path of a file")
-        : { name, kind, path };
+        : { ...common, kind, path };
     }
     case "mysql": {
-      const { host = "localhost", port = 3306, database, user, password = null } = given;
-      const { ssl = "disable" as const, sslrootcert = null } = given;
+      const { host = "localhost", port = 3306, database, user, password = null } = own;
+      const { ssl = "disable" as const, sslrootcert = null } = own;
       if (database === undefined) return problem("database", "expected the name of a database");
       if (user === undefined) return problem("user", "expected the name of a user");
-      return { name, kind, host, port, database, user, password, ssl, sslrootcert };
+      return { ...common, kind, host, port, database, user, password, ssl, sslrootcert };
     }
   }
 });
 
 /** The one target of a file that names none. */
-const POSTGRESQL = { name: "postgresql", kind: "postgresql" } as const;
+const POSTGRESQL = { name: "postgresql", kind: "postgresql", on_full: "stop" } as const;
 
 const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
 
@@ -209,7 +226,7 @@ const sections = mapping({
   entities: z.array(entity, { error: "expected a list of entities" })
     .min(1, { error: "expected at least one entity" }).nullish(),
   targets: z.array(target, { error: "expected a list of targets" })
-    .min(1, { error: "expected one target" }).max(1, { error: "expected one target" }).nullish(),
+    .min(1, { error: "expected at least one target" }).nullish(),
   zero_data_loss: section({
     enabled: flag(false),
     wait_for_replicas: flag(false),
@@ -337,7 +354,24 @@ function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
   if (Array.isArray(search?.fields)) {
     yield* repeated(search.fields, ["name"], ["search_index", "fields"]);
   }
+  if (Array.isArray(config.targets)) yield* targetProblems(config.targets);
   yield* entityProblems(config);
+}
+
+/** Two targets that were the same place would write over each other's offsets. */
+function* targetProblems(targets: readonly (object | undefined)[]): Generator<CrossProblem> {
+  yield* repeated(targets, ["name", "path"], ["targets"]);
+  const places = targets.map((target) => {
+    const { kind, host, port, database } = (target ?? {}) as Record<string, unknown>;
+    return kind === "postgresql" || kind === "mysql"
+      ? JSON.stringify([kind, host ?? null, port ?? null, database ?? null])
+      : undefined;
+  });
+  for (const [index, place] of places.entries()) {
+    if (place === undefined || places.indexOf(place) === index) continue;
+    const message = "the same database as that of the target before; give it another";
+    yield { path: ["targets", index, "database"], message };
+  }
 }
 
 function* entityProblems({ entities, streams, search_index }: DeepPartial<Config>) {

@@ -14,7 +14,7 @@ import {
   redisUrlOf,
   shown,
 } from "./addresses.ts";
-import type { Config } from "./load.ts";
+import type { Config, TargetConfig } from "./load.ts";
 import { answers, redisServes } from "./probe.ts";
 import { readRecord, type RecordedServer } from "./record.ts";
 
@@ -23,24 +23,28 @@ export type ServerSettings =
   & Pick<Config, "redis" | "postgresql">
   & Partial<Pick<Config, "targets">>;
 
-/** Whether the target is PostgreSQL. */
+/** Whether a target is the database of the section `postgresql`. */
 export function usesPostgres({ targets }: ServerSettings): boolean {
-  return (targets?.[0]?.kind ?? "postgresql") === "postgresql";
+  return targets === undefined || targets.some(isSection);
+}
+
+/** Whether it is the database of the section, and none of its own. */
+function isSection(target: TargetConfig): boolean {
+  return target.kind === "postgresql" && target.host === undefined &&
+    target.port === undefined && target.database === undefined;
 }
 
 /** Where an address comes from: `REDIS_URL` or `DATABASE_URL`, `--url`, this checkout's servers, or the file. */
 export type ServerSource = "environment" | "option" | "embedded" | "config";
 
-/** The two servers that a command uses; or Redis, and another kind of target in place of PostgreSQL. */
+/** The servers that a command uses: Redis, and the targets. */
 export interface ResolvedServers {
   /** `redis://…` or `rediss://…`, with its password. */
   readonly redisUrl: string;
   /** `postgresql://…`, with its password. */
   readonly databaseUrl: string;
-  /** The path of the SQLite file, where that is the target: `databaseUrl` is not used then. */
-  readonly file?: string;
-  /** The MySQL database, without its password, where that is the target: `databaseUrl` is not used then. */
-  readonly mysql?: string;
+  /** The targets in their order, for people; `null` is the database of `databaseUrl`, the only one by default. */
+  readonly targets?: readonly (string | null)[];
   /** Where each of them comes from. */
   readonly source: { readonly redis: ServerSource; readonly database: ServerSource };
 }
@@ -116,19 +120,22 @@ export async function resolveServers(
     databaseUrlOf(config.postgresql),
   );
   const source = { redis: redisSource, database: databaseSource };
-  return { redisUrl, databaseUrl, ...otherTarget(config), source };
+  const targets = config.targets?.map((target) => nameOf(target, config));
+  return { redisUrl, databaseUrl, ...targets ? { targets } : {}, source };
 }
 
-/** The target, where it is no PostgreSQL. */
-function otherTarget({ targets }: ServerSettings): Pick<ResolvedServers, "file" | "mysql"> {
-  const [target] = targets ?? [];
-  switch (target?.kind) {
+/** A target for people, without its password; `null` for the database of the section. */
+function nameOf(target: TargetConfig, { postgresql }: ServerSettings): string | null {
+  switch (target.kind) {
+    case "postgresql": {
+      if (isSection(target)) return null;
+      const { host, port, database, user } = { ...postgresql, ...target };
+      return `PostgreSQL ${user}@${host}:${port}/${database}`;
+    }
     case "sqlite":
-      return { file: resolve(target.path) };
+      return `SQLite ${resolve(target.path)}`;
     case "mysql":
-      return { mysql: `${target.user}@${target.host}:${target.port}/${target.database}` };
-    default:
-      return {};
+      return `MySQL ${target.user}@${target.host}:${target.port}/${target.database}`;
   }
 }
 
@@ -162,15 +169,16 @@ function firstOf(
  * ```
  */
 export function describeServers(
-  { redisUrl, databaseUrl, file, mysql, source }: ResolvedServers,
+  { redisUrl, databaseUrl, targets = [null], source }: ResolvedServers,
 ): string {
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, option: "--url", embedded: "embedded", config: "config file" })[from];
-  const other = file === undefined ? mysql && `MySQL ${mysql}` : `SQLite ${file}`;
-  const target = other === undefined
-    ? `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`
-    : `${other} (config file)`;
-  return `Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")}), ${target}`;
+  const named = targets.map((target) =>
+    target === null
+      ? `PostgreSQL ${shown(databaseUrl)} (${origin(source.database, "DATABASE_URL")})`
+      : `${target} (config file)`
+  );
+  return [`Redis ${shown(redisUrl)} (${origin(source.redis, "REDIS_URL")})`, ...named].join(", ");
 }
 
 /** The addresses of a configuration, with their passwords: what REDIS_URL and DATABASE_URL would be. */

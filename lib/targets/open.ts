@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Config } from "../config/load.ts";
+import { type Config, configWith, targetConfig } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { readEvent } from "./postgres/dead_letters.ts";
 import type { Pool, PostgresPool } from "./postgres/pool.ts";
@@ -32,7 +32,9 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
 }
 
 /**
- * Opens the target that a configuration names.
+ * Opens a target of a configuration.
+ * @param name one of its `targets`; by default the first
+ * @throws {ConfigError} where it has none of that name
  * @throws {ConnectionError} where it cannot be reached or used
  *
  * @example
@@ -43,20 +45,27 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
  * console.log(target.describe().address);
  * ```
  */
-export async function openTarget(config: Config): Promise<Target> {
-  const [target] = config.targets;
-  if (target?.kind === "sqlite") {
-    return await (await import("./sqlite/target.ts")).openSqlite(config, target);
+export async function openTarget(config: Config, name?: string): Promise<Target> {
+  const target = targetConfig(config, name);
+  switch (target.kind) {
+    case "sqlite":
+      return await (await import("./sqlite/target.ts")).openSqlite(config, target);
+    case "mysql":
+      return await (await import("./mysql/target.ts")).openMysql(config, target);
+    case "postgresql": {
+      const { host, port, database, user, password } = target;
+      const own = configWith(config, { postgresql: { host, port, database, user, password } });
+      const pool = await connectPostgres(own);
+      return new PostgresTarget(pool, own, { name: target.name, ownsPool: true });
+    }
   }
-  if (target?.kind === "mysql") {
-    return await (await import("./mysql/target.ts")).openMysql(config, target);
-  }
-  return new PostgresTarget(await connectPostgres(config), config, { ownsPool: true });
 }
 
-/** The target itself, or a PostgreSQL target on the pool. */
+/** The target itself, or a PostgreSQL target on the pool: the first of that kind. */
 export function targetOf(target: Target | Pool, config: Config): Target {
-  return isTarget(target) ? target : new PostgresTarget(target, config);
+  if (isTarget(target)) return target;
+  const named = config.targets.find(({ kind }) => kind === "postgresql");
+  return new PostgresTarget(target, config, { name: named?.name ?? "postgresql" });
 }
 
 function isTarget(target: Target | Pool): target is Target {

@@ -3,19 +3,32 @@ import { ConfigError, describeServers, parseConfig, resolveServers } from "write
 
 const targets = (text: string) => parseConfig(`targets:\n${text}`, "test.yaml").targets;
 
-Deno.test("targets: one entry; without it, the section postgresql", () => {
-  const byDefault = [{ name: "postgresql", kind: "postgresql" }];
+Deno.test("targets: a list; without it, the section postgresql", () => {
+  const byDefault = [{ name: "postgresql", kind: "postgresql", on_full: "stop" }];
   assert.deepEqual(parseConfig("", "test.yaml").targets, byDefault);
   assert.deepEqual(targets("  - { name: postgresql, kind: postgresql }"), byDefault);
   assert.deepEqual(targets("  - { name: local, kind: sqlite, path: ./data.db }"), [
-    { name: "local", kind: "sqlite", path: "./data.db" },
+    { name: "local", kind: "sqlite", on_full: "stop", path: "./data.db" },
   ]);
+  const [own, detached] = targets(
+    "  - { name: a, kind: postgresql, database: b, password: s3cret }\n" +
+      "  - { name: b, kind: sqlite, path: x, on_full: detach }",
+  );
+  assert.deepEqual({ ...own }, {
+    name: "a",
+    kind: "postgresql",
+    on_full: "stop",
+    database: "b",
+  });
+  assert(!Deno.inspect(own).includes("s3cret") && !JSON.stringify(own).includes("s3cret"));
+  assert.equal(detached!.on_full, "detach");
   const [mysql] = targets(
     "  - { name: shop, kind: mysql, database: d, user: u, password: s3cret }",
   );
   assert.deepEqual({ ...mysql }, {
     name: "shop",
     kind: "mysql",
+    on_full: "stop",
     host: "localhost",
     port: 3306,
     database: "d",
@@ -52,7 +65,10 @@ Deno.test("targets: a mistake is told with its line and key", () => {
     ["  - { name: a, kind: oracle }", /targets\[0\]\.kind: expected postgresql, sqlite or mysql/],
     ["  - { name: a, kind: mysql, user: u }", /targets\[0\]\.database: expected the name of a/],
     ["  - { name: a, kind: mysql, database: d }", /targets\[0\]\.user: expected the name of a/],
-    ["  - { name: a, kind: sqlite, path: x, host: h }", /targets\[0\]\.host: only the kind mysql/],
+    [
+      "  - { name: a, kind: sqlite, path: x, host: h }",
+      /targets\[0\]\.host: only the kinds postgresql and mysql have a host/,
+    ],
     ["  - { name: a, kind: mysql, path: x }", /targets\[0\]\.path: only the kind sqlite/],
     ["  - { name: a, kind: mysql, ssl: maybe }", /targets\[0\]\.ssl: expected disable, require/],
     [
@@ -63,8 +79,18 @@ Deno.test("targets: a mistake is told with its line and key", () => {
     ["  - { name: a, kind: sqlite, path: ':memory:' }", /targets\[0\]\.path: expected the path/],
     [
       "  - { name: a, kind: postgresql }\n  - { name: b, kind: postgresql }",
-      /targets: expected one/,
+      /targets\[1\]\.database: the same database as that of the target before/,
     ],
+    [
+      "  - { name: a, kind: sqlite, path: x }\n  - { name: a, kind: sqlite, path: y }",
+      /test\.yaml:3: targets\[1\]\.name: "a" is used twice/,
+    ],
+    [
+      "  - { name: a, kind: sqlite, path: x }\n  - { name: b, kind: sqlite, path: x }",
+      /targets\[1\]\.path: "x" is used twice/,
+    ],
+    ["  - { name: a, kind: sqlite, path: x, ssl: require }", /only the kind mysql has a ssl/],
+    ["  - { name: a, kind: sqlite, path: x, on_full: drop }", /on_full: expected stop or detach/],
   ];
   for (const [text, message] of cases) {
     assert.throws(

@@ -36,7 +36,7 @@ export interface FilePipeline extends TargetPipeline {
 /** Starts a Redis of its own, and names a file that is not there yet. */
 export async function filePipeline(overrides: DeepPartial<Config> = {}): Promise<FilePipeline> {
   const path = `${testFolder("sqlite")}/data.db`;
-  const target = { name: "local", kind: "sqlite" as const, path };
+  const target = { name: "local", kind: "sqlite" as const, on_full: "stop" as const, path };
   const pipeline = await targetPipeline(target, overrides, { WRITEBEHIND_DATA: dirname(path) });
   return { ...pipeline, path };
 }

@@ -30,14 +30,21 @@ export class PostgresTarget implements Target {
   #pool: Pool;
   #config: Config;
   #sessions: Sessions;
+  #name: string;
   #ownsPool: boolean;
 
   /**
    * @param pool one connection a partition is taken from it while the partition is owned
+   * @param options.name its name in the configuration
    * @param options.ownsPool whether `close` ends the pool as well. @default {false}
    */
-  constructor(pool: Pool, config: Config, { ownsPool = false }: { ownsPool?: boolean } = {}) {
+  constructor(
+    pool: Pool,
+    config: Config,
+    { name, ownsPool = false }: { name: string; ownsPool?: boolean },
+  ) {
     this.#pool = pool;
+    this.#name = name;
     this.#config = config;
     this.#ownsPool = ownsPool;
     this.#sessions = new Sessions(pool);
@@ -56,9 +63,9 @@ export class PostgresTarget implements Target {
   }
 
   describe(): TargetDescription {
-    const { targets: [target], postgresql: { host, port, database } } = this.#config;
+    const { host, port, database } = this.#config.postgresql;
     return {
-      name: target?.kind === "postgresql" ? target.name : "postgresql",
+      name: this.#name,
       kind: "postgresql",
       address: `PostgreSQL at ${host}:${port}/${database}`,
     };

@@ -34,6 +34,7 @@ export async function databaseOn(
       ...login,
       name: "second",
       kind: "mysql" as const,
+      on_full: "stop" as const,
       database: name,
       ssl: "disable" as const,
       sslrootcert: null,
