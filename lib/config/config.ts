@@ -253,10 +253,14 @@ export interface MysqlTargetConfig extends AnyTarget {
   readonly user: string;
   /** not enumerable. @default {null} */
   readonly password: string | null;
-  /** whether to encrypt, and what to check. @default {disable} */
-  readonly ssl: "disable" | "require" | "verify-full";
-  /** a file with the certificates to trust, in place of the system's. @default {null} */
+  /** as `postgresql.ssl`. @default {disable} */
+  readonly ssl: "disable" | "require" | "verify-ca" | "verify-full";
+  /** as `postgresql.sslrootcert`. @default {null} */
   readonly sslrootcert: string | null;
+  /** as `postgresql.sslcert`. @default {null} */
+  readonly sslcert: string | null;
+  /** as `postgresql.sslkey`. @default {null} */
+  readonly sslkey: string | null;
 }
 
 /** A place that events are written to. */

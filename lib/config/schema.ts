@@ -73,9 +73,8 @@ const password = textOrNull.transform((value, context) => {
   });
   return z.NEVER;
 });
-const optionalPath = text("expected the path of a file, or null", /^[^\0]+$/).nullable().default(
-  null,
-);
+const pathOrNull = text("expected the path of a file, or null", /^[^\0]+$/).nullable();
+const optionalPath = pathOrNull.default(null);
 /** A part of a Redis key; braces would change the slot of the keys made from it. */
 const keyPart = (initial: string) =>
   text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
@@ -116,7 +115,7 @@ const SERVER_KEYS = ["host", "port", "database", "user", "password"] as const;
 const KIND_KEYS = {
   postgresql: SERVER_KEYS,
   sqlite: ["path"],
-  mysql: [...SERVER_KEYS, "ssl", "sslrootcert"],
+  mysql: [...SERVER_KEYS, "ssl", "sslrootcert", "sslcert", "sslkey"],
 } as const;
 
 /** What a target of the kind `postgresql` has of its own. */
@@ -134,10 +133,12 @@ const target = mapping({
   database: filled.optional(),
   user: filled.optional(),
   password: password.optional(),
-  ssl: z.enum(["disable", "require", "verify-full"], {
-    error: "expected disable, require or verify-full",
+  ssl: z.enum(["disable", "require", "verify-ca", "verify-full"], {
+    error: "expected disable, require, verify-ca or verify-full",
   }).optional(),
-  sslrootcert: filled.nullable().optional(),
+  sslrootcert: pathOrNull.optional(),
+  sslcert: pathOrNull.optional(),
+  sslkey: pathOrNull.optional(),
 }).transform((given, context) => {
   const { name, kind, on_full, ...own } = given;
   const problem = (key: string, message: string) => {
@@ -173,10 +174,11 @@ const target = mapping({
     }
     case "mysql": {
       const { host = "localhost", port = 3306, database, user, password = null } = own;
-      const { ssl = "disable" as const, sslrootcert = null } = own;
+      const { ssl = "disable" as const, sslrootcert = null, sslcert = null, sslkey = null } = own;
       if (database === undefined) return problem("database", "expected the name of a database");
       if (user === undefined) return problem("user", "expected the name of a user");
-      return { ...common, kind, host, port, database, user, password, ssl, sslrootcert };
+      const tls = { ssl, sslrootcert, sslcert, sslkey };
+      return { ...common, kind, host, port, database, user, password, ...tls };
     }
   }
 });

@@ -20,8 +20,14 @@ import { certificatesIn, type ClientCertificate, clientCertificate } from "./pem
 /** libpq's modes without those that may go on without TLS. */
 export type SslMode = Exclude<Config["postgresql"]["ssl"], boolean>;
 
-/** The mode that `postgresql.ssl` means. */
-export function sslModeOf({ ssl, sslrootcert }: Pick<Config["postgresql"], "ssl" | "sslrootcert">) {
+/** What a database's part of the configuration says of TLS. */
+export type DatabaseTls = Pick<
+  Config["postgresql"],
+  "host" | "ssl" | "sslrootcert" | "sslcert" | "sslkey"
+>;
+
+/** The mode that a database's `ssl` means. */
+export function sslModeOf({ ssl, sslrootcert }: Pick<DatabaseTls, "ssl" | "sslrootcert">) {
   if (ssl === false || ssl === "disable") return "disable";
   // As in libpq: a weaker mode would make the system's authorities pointless.
   if (ssl === true || sslrootcert === SYSTEM) return "verify-full";
@@ -89,18 +95,21 @@ export function redisTrust(
   return trustOf({ host, mode: "verify-full", file, key: "redis.tls_ca_file", misnamed, own });
 }
 
-/** The trust of the section `postgresql`; `null` without TLS. */
-export function postgresTrust(postgresql: Config["postgresql"]): Trust | null {
-  const { host, sslrootcert, sslcert, sslkey } = postgresql;
+/**
+ * The trust of a database; `null` without TLS.
+ * @param part of the configuration that names it, such as `postgresql`
+ */
+export function databaseTrust(part: string, given: DatabaseTls): Trust | null {
+  const { host, sslrootcert, sslcert, sslkey } = given;
   const file = sslrootcert === SYSTEM ? null : sslrootcert;
-  const mode = sslModeOf(postgresql);
+  const mode = sslModeOf(given);
   if (mode === "disable") return null;
-  const misnamed = "set postgresql.host to one of them, or postgresql.ssl to verify-ca";
+  const misnamed = `set ${part}.host to one of them, or ${part}.ssl to verify-ca`;
   const own = clientCertificate(
-    { file: sslcert, named: "postgresql.sslcert" },
-    { file: sslkey, named: "postgresql.sslkey" },
+    { file: sslcert, named: `${part}.sslcert` },
+    { file: sslkey, named: `${part}.sslkey` },
   );
-  return trustOf({ host, mode, file, key: "postgresql.sslrootcert", misnamed, own });
+  return trustOf({ host, mode, file, key: `${part}.sslrootcert`, misnamed, own });
 }
 
 /** The server's certificate is not trusted; the message says what to do. */

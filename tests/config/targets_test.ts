@@ -35,6 +35,8 @@ Deno.test("targets: a list; without it, the section postgresql", () => {
     user: "u",
     ssl: "disable",
     sslrootcert: null,
+    sslcert: null,
+    sslkey: null,
   });
   assert.equal(mysql!.kind === "mysql" && mysql!.password, "s3cret");
   assert(!Deno.inspect(mysql).includes("s3cret") && !JSON.stringify(mysql).includes("s3cret"));

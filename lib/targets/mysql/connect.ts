@@ -10,9 +10,10 @@ import mysql, {
   type ResultSetHeader,
 } from "mysql2/promise";
 import type { Config, TargetConfig } from "../../config/config.ts";
-import { certificatesIn } from "../../config/pem.ts";
+import { databaseTrust, serversObjection } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
+import { guarded } from "./tls.ts";
 
 export type { Connection, Pool, PoolConnection, ResultSetHeader };
 
@@ -52,27 +53,20 @@ export function addressOf({ host, port, database }: MysqlAddress): string {
 /**
  * Connects: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database, too old
+ * @throws {ConfigError} where the target's `sslrootcert`, `sslcert` or `sslkey` is none
  */
 export async function connectMysql(
   target: MysqlAddress,
   { entities, streams }: Config,
 ): Promise<{ pool: Pool; flavor: Flavor }> {
-  const { host, port, database, user, password, ssl, sslrootcert } = target;
-  const verified = ssl === "verify-full";
+  const { host, port, database, user, password } = target;
+  const trust = host.startsWith("/") ? null : databaseTrust(partOf(target), target);
   const pool = mysql.createPool({
     ...(host.startsWith("/") ? { socketPath: host } : { host, port }),
     database,
     user,
     ...(password === null ? {} : { password }),
-    ...(ssl === "disable" ? {} : {
-      ssl: {
-        rejectUnauthorized: verified,
-        verifyIdentity: verified,
-        ...(sslrootcert === null ? {} : {
-          ca: certificatesIn({ file: sslrootcert, named: `targets.${target.name}.sslrootcert` }),
-        }),
-      },
-    }),
+    ...(trust === null ? {} : { ssl: guarded(trust) }),
     charset: "utf8mb4",
     // A batch is one message, so that no transaction stands open while this process is stopped.
     multipleStatements: true,
@@ -104,9 +98,12 @@ export async function connectMysql(
   } catch (error) {
     await pool.end().catch(() => {}); // the error is told
     if (error instanceof ConfigError) throw error;
-    throw new ConnectionError(`Cannot connect to ${addressOf(target)}: ${explained(error)}`, {
-      cause: error,
-    });
+    throw new ConnectionError(
+      `Cannot connect to ${addressOf(target)}: ${explained(error, target)}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -141,14 +138,40 @@ async function flavorOf(pool: Pool): Promise<Flavor> {
 
 const REMEDIES: Record<number, string> = {
   1044: "grant it to the user: GRANT ALL ON that database",
-  1045: "check user and password of this target, and ssl where the server demands TLS",
   1049: "create it: CREATE DATABASE … CHARACTER SET utf8mb4",
   1040: "raise max_connections, or start fewer sinks",
 };
+const ACCESS_DENIED = 1045;
+/** MySQL's own; MariaDB says the one above. */
+const TLS_DEMANDED = 3159;
 
-function explained(error: unknown): string {
-  const remedy = isMysqlError(error) ? REMEDIES[error.errno] : undefined;
-  return remedy === undefined ? reasonOf(error) : `${reasonOf(error)}; ${remedy}`;
+/** The part of the configuration that names a target, for messages. */
+const partOf = ({ name }: MysqlAddress) => `targets.${name}`;
+
+function explained(error: unknown, target: MysqlAddress): string {
+  const reason = reasonOf(error);
+  const part = partOf(target);
+  const shown = target.sslcert !== null;
+  const own = { certificate: `${part}.sslcert`, key: `${part}.sslkey` };
+  const objection = serversObjection(reason, shown, own);
+  if (objection !== null) return objection;
+  if ((error as { code?: string }).code === "HANDSHAKE_NO_SSL_SUPPORT") {
+    return `the server speaks no TLS: give it a certificate (ssl_cert, ssl_key), or set ${part}.ssl to disable`;
+  }
+  if (!isMysqlError(error)) return reason;
+  const { errno } = error;
+  // The server tells no more.
+  const denied = target.ssl === "disable"
+    ? "ssl where the server demands TLS"
+    : shown
+    ? `that the server takes the certificate of ${own.certificate} for this user`
+    : "sslcert where the server demands a certificate of this user";
+  const remedy = errno === ACCESS_DENIED
+    ? `check user and password of this target, and ${denied}`
+    : errno === TLS_DEMANDED
+    ? `set ${part}.ssl to verify-full`
+    : REMEDIES[errno];
+  return remedy === undefined ? reason : `${reason}; ${remedy}`;
 }
 
 /** The rows of a query on a connection. */

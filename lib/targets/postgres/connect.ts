@@ -7,7 +7,7 @@ import type { TLSSocket } from "node:tls";
 import type { EventEmitter } from "node:events";
 import pg from "pg";
 import type { Config } from "../../config/load.ts";
-import { answerTo, postgresTrust, serversObjection, type Trust } from "../../config/tls.ts";
+import { answerTo, databaseTrust, serversObjection, type Trust } from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
 import { SETTINGS } from "./sessions.ts";
@@ -58,7 +58,7 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
   const { host, port, database, user, password, options, application_name, schema } =
     config.postgresql;
-  const trust = host.startsWith("/") ? null : postgresTrust(config.postgresql);
+  const trust = host.startsWith("/") ? null : databaseTrust("postgresql", config.postgresql);
   const tables = ["writebehind_offset", ...config.entities.map(({ table }) => table)];
   const pool = new DisposablePool({
     host,
@@ -131,7 +131,8 @@ async function explainPostgres(error: unknown, config: Config): Promise<string> 
       return "the server speaks no TLS: turn its ssl on, or set postgresql.ssl to false";
     }
     if (
-      postgresTrust(config.postgresql) === null && await answerTo(host, port, SSL_REQUEST) === "S"
+      databaseTrust("postgresql", config.postgresql) === null &&
+      await answerTo(host, port, SSL_REQUEST) === "S"
     ) {
       return `${reason}: the server speaks TLS, set postgresql.ssl to true, or sslmode=verify-full in DATABASE_URL`;
     }

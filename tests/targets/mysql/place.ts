@@ -38,6 +38,8 @@ export async function databaseOn(
       database: name,
       ssl: "disable" as const,
       sslrootcert: null,
+      sslcert: null,
+      sslkey: null,
     },
     /** runs statements in it, and gives the last one's rows */
     run: async (sql: string, values: unknown[] = []): Promise<unknown[]> => {
@@ -60,9 +62,8 @@ export async function databaseOn(
 export async function makePlace(server: MariadbServer): Promise<Place> {
   const database = await databaseOn(server);
   const { run, target } = database;
-  const { sslrootcert: _, ...given } = target;
   const keys = {
-    targets: [given],
+    targets: [target],
     streams: { partitions: 2 },
     write_behind: { lease_seconds: 2 },
   };

@@ -19,7 +19,6 @@ import {
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { Author } from "../../faults/author.ts";
 import { withSeed } from "../../faults/seed.ts";
-import { CERTIFICATES } from "../../support/certificates.ts";
 import { testMariadb, testRedis, waitFor } from "../../support/servers.ts";
 import { databaseOn, sharedMariadb } from "./place.ts";
 
@@ -390,34 +389,3 @@ Deno.test({
   assert.equal((await drain()).rows, 1);
   await own.run(`DROP USER ${user}`);
 });
-
-Deno.test(
-  { name: "MariaDB: TLS, with the certificate checked where it is asked for", ignore },
-  async () => {
-    const { server: pem, authority, elsewhere } = CERTIFICATES;
-    await using other = await testMariadb([
-      `--ssl-key=${pem}`,
-      `--ssl-cert=${pem}`,
-      "--require-secure-transport=ON",
-    ]);
-    await using database = await databaseOn(other, { rejectUnauthorized: false });
-    const open = async (given: Partial<Given>) => {
-      const config = configFor({ ...database.target, host: "localhost", ...given });
-      await using target = await openTarget(config);
-      await target.migrate("session");
-    };
-    assert.match(
-      await refusal(() => open({ ssl: "disable" })),
-      /check user and password of this target, and ssl/,
-    );
-    await open({ ssl: "require" });
-    assert.match(await refusal(() => open({ ssl: "verify-full" })), /certificate/);
-    await open({ ssl: "verify-full", sslrootcert: authority });
-    const wrong = { ssl: "verify-full" as const, sslrootcert: elsewhere };
-    assert.match(await refusal(() => open(wrong)), /certificate/);
-    assert.match(
-      await refusal(() => open({ ssl: "verify-full", sslrootcert: "/nowhere" })),
-      /targets\.second\.sslrootcert/,
-    );
-  },
-);
