@@ -5,39 +5,17 @@
 
 import { Command } from "commander";
 import { loadConfig } from "../config/load.ts";
-import { describeServers } from "../config/servers.ts";
 import { requireDeno } from "../core/deno_version.ts";
 import { ending } from "../core/ending.ts";
-import { interruptible } from "../core/interrupt.ts";
 import { logFailure } from "./log.ts";
 import { addClients } from "./clients.ts";
 import { addOperatorCommands } from "./operator.ts";
 import { addPipeline } from "./pipeline.ts";
 import { addReset } from "./reset.ts";
+import { addServices } from "./services.ts";
 import { addSink } from "./sink.ts";
 import { addStage } from "./stage.ts";
 import { addTraffic } from "./traffic.ts";
-
-async function keepServices(signal: AbortSignal) {
-  const [{ ensureSetup }, { runServices }, { writeKernelspec }] = await Promise.all([
-    import("../dev/setup.ts"),
-    import("../dev/servers/services.ts"),
-    import("../dev/jupyter/jupyter.ts"),
-  ]);
-  await ensureSetup({ onProgress: console.log, signal });
-  await writeKernelspec(); // An editor may open the notebooks now.
-  const { stopped, heldBy } = await runServices({
-    config: await loadConfig(),
-    onProgress: console.log,
-    signal,
-    onReady: (servers) => {
-      console.log(describeServers(servers));
-      console.log("running; Ctrl-C stops them");
-    },
-  });
-  if (stopped.length > 0) console.log(`stopped: ${stopped.join(", ")}`);
-  if (heldBy.length > 0) console.log(`left running: process ${heldBy.join(", ")} uses them`);
-}
 
 function program(): Command {
   const command = new Command("deno task")
@@ -62,17 +40,7 @@ function program(): Command {
       await runLab({ config: await loadConfig(), present, ...shown });
     });
 
-  const services = command.command("services")
-    .description("the embedded Redis Stack (a primary and a replica) and PostgreSQL");
-  services.command("start", { isDefault: true })
-    .description("start them, and keep them until Ctrl-C or `services stop`")
-    .action(() => interruptible(keepServices, { cleansUp: true }));
-  services.command("stop").description("stop those that this checkout started").action(async () => {
-    const { stopServices } = await import("../dev/servers/services.ts");
-    const stopped = await stopServices({ onProgress: console.log });
-    console.log(stopped.length > 0 ? `stopped: ${stopped.join(", ")}` : "none were running");
-  });
-
+  addServices(command);
   addStage(command);
   addSink(command);
   addTraffic(command);

@@ -24,7 +24,7 @@ async function runReset({ yes = false }: { yes?: boolean }): Promise<void> {
   }
   if (!yes) {
     console.log(
-      "all data of the embedded Redis, its replica and PostgreSQL would be removed (.services/)",
+      "all data of the embedded Redis, its replica, PostgreSQL and MariaDB would be removed (.services/)",
     );
     throw new WriteBehindError("nothing was changed; --yes does it");
   }

@@ -8,7 +8,7 @@ import { ConfigError } from "../core/errors.ts";
 import { servicesFolder } from "./checkout.ts";
 
 /** The embedded servers, in the order in which they are stopped. */
-export const SERVICE_NAMES = ["replica", "redis", "postgres"] as const;
+export const SERVICE_NAMES = ["replica", "redis", "postgres", "mysql"] as const;
 /** One of the embedded servers. */
 export type ServiceName = typeof SERVICE_NAMES[number];
 

@@ -127,6 +127,20 @@ export async function findPostgres(): Promise<PostgresBinaries> {
   return { home: join(folder, "native"), version };
 }
 
+/**
+ * Finds the MariaDB that the system has.
+ *
+ * @throws {NoEmbeddedServerError} where there is none on the PATH
+ */
+export async function findMariadb(): Promise<string> {
+  const found = await onPath("mariadbd");
+  if (found) return found;
+  throw new NoEmbeddedServerError(
+    "there is no mariadbd on the PATH: install it (Debian and Ubuntu: apt install mariadb-server, which puts it " +
+      "into /usr/sbin), or name a server of your own under targets",
+  );
+}
+
 async function onPath(program: string): Promise<string | undefined> {
   for (const folder of (Deno.env.get("PATH") ?? "").split(delimiter)) {
     const candidate = join(folder, program);

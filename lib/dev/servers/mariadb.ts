@@ -1,6 +1,7 @@
 /** One MariaDB server, where its programs are installed. */
 
 import { join } from "node:path";
+import { findMariadb } from "./binaries.ts";
 import { privateFolder, writePrivateFile } from "./passwords.ts";
 import { endProcess, type ProcessIdentity } from "./processes.ts";
 import { HOST, killServer, type Server, type ServerOptions, startServer } from "./server.ts";
@@ -13,8 +14,10 @@ export interface MariadbServer extends Server {
 
 /** Options of {@linkcode startMariadb}. */
 export interface MariadbOptions extends ServerOptions {
-  /** Letters and digits: the password of the user `app`, who may do everything. */
+  /** Letters and digits: the password of the user `app`. */
   password: string;
+  /** Made where it is missing, and all that the user may use. @default {none: the user may do everything} */
+  database?: string;
   /** `mariadbd` arguments that win over ours, such as `["--max-allowed-packet=1M"]`. */
   extraArgs?: readonly string[];
 }
@@ -26,10 +29,12 @@ const USER = "app";
 /**
  * Starts a MariaDB on 127.0.0.1 and waits until it takes connections. Debian's package is `mariadb-server`.
  *
- * @throws {Error} where `mariadbd` is not installed, or does not get ready, with the end of its log
+ * @throws {NoEmbeddedServerError} where `mariadbd` is not on the PATH
+ * @throws {Error} when it does not get ready, with the end of its log
  */
 export async function startMariadb(options: MariadbOptions): Promise<MariadbServer> {
-  const { password, port, extraArgs = [] } = options;
+  const { password, port, database, extraArgs = [] } = options;
+  const program = await findMariadb();
   const dir = await privateFolder(options.dir);
   const data = join(dir, "data");
   const as = Deno.uid() === 0 ? ["--user=root"] : [];
@@ -38,8 +43,14 @@ export async function startMariadb(options: MariadbOptions): Promise<MariadbServ
   const users = join(dir, "users.sql");
   await writePrivateFile(
     users,
-    `CREATE OR REPLACE USER '${USER}'@'%' IDENTIFIED BY '${password}';\n` +
-      `GRANT ALL ON *.* TO '${USER}'@'%' WITH GRANT OPTION;\n`,
+    [
+      `CREATE OR REPLACE USER '${USER}'@'%' IDENTIFIED BY '${password}'`,
+      // Its own default is latin1.
+      ...(database === undefined ? [`GRANT ALL ON *.* TO '${USER}'@'%' WITH GRANT OPTION`] : [
+        `CREATE DATABASE IF NOT EXISTS ${database} CHARACTER SET utf8mb4`,
+        `GRANT ALL ON ${database}.* TO '${USER}'@'%'`,
+      ]),
+    ].map((sql) => `${sql};\n`).join(""),
   );
   const log = join(dir, "mariadb.log");
   const server = await startServer(
@@ -48,13 +59,13 @@ export async function startMariadb(options: MariadbOptions): Promise<MariadbServ
       log,
       cwd: dir,
       command: (port) => [
-        "mariadbd",
+        program,
         "--no-defaults",
         ...as,
         `--datadir=${data}`,
         `--port=${port}`,
         `--bind-address=${HOST}`,
-        `--socket=${join(dir, "s")}`,
+        "--socket=s", // in its data: a socket's path must be short, and a checkout's may be long
         `--pid-file=${join(dir, "pid")}`,
         `--init-file=${users}`,
         "--skip-name-resolve",
@@ -73,7 +84,7 @@ export async function startMariadb(options: MariadbOptions): Promise<MariadbServ
   return {
     ...server,
     host: HOST,
-    url: `mysql://${USER}:${password}@${HOST}:${server.port}`,
+    url: `mysql://${USER}:${password}@${HOST}:${server.port}/${database ?? ""}`,
     user: USER,
     password,
     dir,

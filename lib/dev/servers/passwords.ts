@@ -11,11 +11,14 @@ import { withLock } from "./lock.ts";
 export interface Passwords {
   /** Redis's default user. */
   readonly redis: string;
-  /** The application's role in PostgreSQL. */
+  /** The application's role in PostgreSQL, and its user in MariaDB. */
   readonly application: string;
   /** PostgreSQL's owner, a superuser. */
   readonly owner: string;
 }
+
+/** The file in the servers' folder. */
+export const PASSWORDS_FILE = "passwords.json";
 
 const NAMES = ["redis", "application", "owner"] as const;
 
@@ -47,7 +50,7 @@ export function ownServicesFolder(root?: string): Promise<string> {
  * @throws {ConfigError} where the file holds something else
  */
 export async function readPasswords(root?: string): Promise<Passwords> {
-  const path = join(await ownServicesFolder(root), "passwords.json");
+  const path = join(await ownServicesFolder(root), PASSWORDS_FILE);
   if (!await isThere(path)) {
     await withLock(`${path}.lock`, () => {}, async () => {
       if (await isThere(path)) return; // another process was first

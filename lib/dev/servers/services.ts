@@ -1,6 +1,6 @@
 /**
- * The servers of this checkout as one thing: a Redis primary with a replica, and a PostgreSQL. Whoever starts
- * them again finds the running ones; the last process to let go of them stops them.
+ * The servers of this checkout as one thing: a Redis primary with a replica, a PostgreSQL, and a MariaDB where it is
+ * asked for. Whoever starts them again finds the running ones; the last process to let go of them stops them.
  * @module
  */
 
@@ -27,8 +27,10 @@ import {
 import { delay } from "../../core/delay.ts";
 import { NoEmbeddedServerError } from "./binaries.ts";
 import { type Progress, withLock } from "./lock.ts";
+import { startMariadb, stopMariadb } from "./mariadb.ts";
 import { ownServicesFolder, type Passwords, readPasswords } from "./passwords.ts";
 import { startPostgres, stopPostgres } from "./postgres.ts";
+import { DATABASE } from "./postgres_roles.ts";
 import { isAlive, processStartTime } from "./processes.ts";
 import { startRedis, stopRedis } from "./redis.ts";
 import { HOST } from "./server.ts";
@@ -41,6 +43,8 @@ export interface ServicesOptions {
   root?: string;
   /** Names the ports to prefer, and the addresses to use where no embedded server exists. */
   config?: ServerSettings;
+  /** What is to run beside Redis and PostgreSQL. @default {nothing} */
+  more?: readonly "mysql"[];
   onProgress?: Progress;
   /** Reads an environment variable. */
   env?: (name: string) => string | undefined;
@@ -50,13 +54,18 @@ export interface ServicesOptions {
 export interface Services extends ResolvedServers {
   /** Those that this call started; the others ran already, or are somebody else's. */
   readonly started: readonly ServiceName[];
+  /** Of MariaDB, where it runs: `mysql://…`, with its password. */
+  readonly mysqlUrl?: string;
 }
 
 const TITLES: Record<ServiceName, string> = {
   redis: "Redis",
   replica: "Redis replica",
   postgres: "PostgreSQL",
+  mysql: "MariaDB",
 };
+/** The port that clients of MySQL expect. */
+const MYSQL_PORT = 3306;
 
 /** Returns the recorded servers that still run: the very processes, not later ones with their pids. */
 export async function runningServices(
@@ -75,8 +84,8 @@ export async function runningServices(
  * @throws {Error} when a server does not get ready, with the end of its log; what this call started is stopped
  */
 export async function startServices(options: ServicesOptions = {}): Promise<Services> {
-  const { root = CHECKOUT, config = parseConfig("", "the defaults"), onProgress = () => {} } =
-    options;
+  const { root = CHECKOUT, config = parseConfig("", "the defaults"), more = [] } = options;
+  const { onProgress = () => {} } = options;
   const env = options.env ?? ((name: string) => Deno.env.get(name));
   const database = usesPostgres(config);
   const given = serversFromEnvironment(env, { database });
@@ -87,6 +96,7 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
       const starting = [
         given.redis ? undefined : start.redisWithReplica(),
         given.database || !database ? undefined : start.postgres(),
+        more.includes("mysql") ? start.mysql() : undefined,
       ];
       // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {
@@ -99,7 +109,12 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
     start.hold();
     return start.started;
   });
-  return { ...await resolveServers(config, { root, env }), started };
+  const { mysql } = await runningServices({ root });
+  return {
+    ...await resolveServers(config, { root, env }),
+    started,
+    ...(mysql ? { mysqlUrl: mysql.url } : {}),
+  };
 }
 
 /** One start under the lock; keeps the record up to date as each server gets ready. */
@@ -141,7 +156,7 @@ class Start {
     const replicaOf = { host: HOST, port: primary.port };
     await this.#ensure(
       "replica",
-      undefined,
+      {},
       (options) => startRedis({ ...options, replicaOf, password }),
     );
   }
@@ -152,6 +167,15 @@ class Start {
       "postgres",
       this.#config.postgresql,
       (options) => startPostgres({ ...options, passwords }),
+    );
+  }
+
+  async mysql(): Promise<void> {
+    const { application: password } = this.#passwords;
+    await this.#ensure(
+      "mysql",
+      { port: MYSQL_PORT },
+      (options) => startMariadb({ ...options, password, database: DATABASE }),
     );
   }
 
@@ -173,12 +197,12 @@ class Start {
 
   /**
    * Starts a server that does not run.
-   * @param address of the server to use where no embedded one exists
+   * @param address the port to prefer; with a host, also the server to use where no embedded one exists
    * @returns whether it had to be started
    */
   async #ensure(
     name: ServiceName,
-    address: { host: string; port: number } | undefined,
+    address: { host?: string; port?: number },
     start: (options: { dir: string; port?: number }) => Promise<RecordedServer>,
   ): Promise<boolean> {
     const recorded = this.#servers[name];
@@ -187,7 +211,7 @@ class Start {
     try {
       const dir = join(servicesFolder(this.#root), name);
       // On its old port again, where clients look for it.
-      const preferred = recorded?.port ?? address?.port;
+      const preferred = recorded?.port ?? address.port;
       const { pid, startTime, port, url, ownerUrl } = await start({ dir, port: preferred });
       this.#servers[name] = { pid, startTime, port, url, ...(ownerUrl ? { ownerUrl } : {}) };
       this.started.push(name);
@@ -196,8 +220,8 @@ class Start {
       this.#onProgress(`${TITLES[name]} started on ${HOST}:${port} in ${seconds} s`);
       return true;
     } catch (error) {
-      if (!(error instanceof NoEmbeddedServerError) || !address) throw error;
       const { host, port } = address;
+      if (!(error instanceof NoEmbeddedServerError) || !host || !port) throw error;
       if (!await answers(host, port)) throw error;
       this.#onProgress(`no embedded ${TITLES[name]} exists here; using the one on ${host}:${port}`);
       return false;
@@ -252,6 +276,7 @@ export function resetServices(options: ServicesOptions = {}): Promise<readonly S
     const start = new Start(root, config, onProgress, record, await readPasswords(root));
     if (running.includes("redis")) await start.redisWithReplica();
     if (running.includes("postgres")) await start.postgres();
+    if (running.includes("mysql")) await start.mysql();
     return start.started;
   });
 }
@@ -266,7 +291,14 @@ async function stopAll(servers: ServersRecord["servers"], root: string): Promise
 }
 
 function stopServer(name: ServiceName, server: RecordedServer): Promise<void> {
-  return name === "postgres" ? stopPostgres(server) : stopRedis(server);
+  switch (name) {
+    case "postgres":
+      return stopPostgres(server);
+    case "mysql":
+      return stopMariadb(server);
+    default:
+      return stopRedis(server);
+  }
 }
 
 /**
