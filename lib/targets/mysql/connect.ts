@@ -29,8 +29,8 @@ export interface Flavor {
   readonly maxPacket: number;
 }
 
-/** The oldest versions that have JSON_TABLE and window functions. */
-const OLDEST = { mariadb: [10, 6], mysql: [8, 0] } as const;
+/** The oldest versions that have JSON_TABLE, window functions and the collation. */
+const OLDEST = { mariadb: [10, 6, 0], mysql: [8, 0, 17] } as const;
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
 const PATIENCE_MS = 5000;
@@ -115,14 +115,14 @@ async function flavorOf(pool: Pool): Promise<Flavor> {
       "SELECT VERSION() AS version, @@max_allowed_packet AS packet",
     ))[0]!;
     const mariadb = /mariadb/i.test(version);
-    const [, major, minor] = /^(?:5\.5\.5-)?(\d+)\.(\d+)/.exec(version) ?? [];
-    const [oldestMajor, oldestMinor] = OLDEST[mariadb ? "mariadb" : "mysql"];
-    const old = Number(major) - oldestMajor || Number(minor) - oldestMinor;
-    if (!(old >= 0)) {
+    const numbers = /^(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number) ?? [];
+    const oldest = OLDEST[mariadb ? "mariadb" : "mysql"];
+    const differs = oldest.findIndex((number, at) => number !== numbers[at]);
+    if (differs !== -1 && !(numbers[differs]! > oldest[differs]!)) {
       throw new ConfigError(
         `the server is ${
           mariadb ? "MariaDB" : "MySQL"
-        } ${version}, and MySQL 8.0 or MariaDB 10.6 is needed, or newer`,
+        } ${version}, and MySQL 8.0.17 or MariaDB 10.6 is needed, or newer`,
       );
     }
     for (const sql of settings(mariadb)) await connection.query(sql);

@@ -181,7 +181,7 @@ export class MysqlOwnership implements Ownership {
     const works = await patiently(this.#sessions.pool, async (connection) => {
       const [row] = await rowsOf<{ command: string }>(
         connection,
-        "SELECT command FROM information_schema.processlist WHERE id = IS_USED_LOCK(?)",
+        "SELECT command AS command FROM information_schema.processlist WHERE id = IS_USED_LOCK(?)",
         [lockOf(this.#database, keys.stream)],
       );
       return row !== undefined && row.command !== "Sleep";

@@ -87,7 +87,7 @@ export async function checkTable(
 ): Promise<void> {
   const [made] = await rowsOf<{ type: string; engine: string | null }>(
     connection,
-    `SELECT table_type AS type, engine FROM information_schema.tables
+    `SELECT table_type AS type, engine AS engine FROM information_schema.tables
       WHERE table_schema = DATABASE() AND table_name = ?`,
     [table],
   );

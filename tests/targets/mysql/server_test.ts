@@ -101,6 +101,30 @@ Deno.test({
   }
 });
 
+Deno.test({ name: "MariaDB: a server that is too old is refused", ignore }, async () => {
+  // A MariaDB says of itself what it is told to.
+  const cases: [version: string, refused: boolean][] = [
+    ["8.0.16", true],
+    ["8.0.17", false],
+    ["10.5.29-MariaDB", true],
+  ];
+  for (const [version, refused] of cases) {
+    await using other = await testMariadb([`--version=${version}`]);
+    await using database = await databaseOn(other);
+    const opening = async () => await (await openTarget(configFor(database.target))).close();
+    if (!refused) await opening();
+    else {
+      const kind = version.includes("MariaDB") ? "MariaDB" : "MySQL";
+      assert.match(
+        await refusal(opening),
+        new RegExp(
+          `the server is ${kind} ${version}.*, and MySQL 8.0.17 or MariaDB 10.6 is needed`,
+        ),
+      );
+    }
+  }
+});
+
 Deno.test({
   name: "MariaDB: a table that could not hold documents is refused, and left as it is",
   ignore,
