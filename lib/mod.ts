@@ -97,6 +97,7 @@ export {
   RedisWriteBehind,
   type SinkStatus,
 } from "./sink/sink.ts";
+export { type Carried, Sinks } from "./sink/sinks.ts";
 export { createTable } from "./targets/open.ts";
 
 // Operating it
@@ -117,6 +118,17 @@ export {
   type ReplayReport,
 } from "./operate/replay.ts";
 export { type PartitionStatus, readStatus } from "./operate/status.ts";
+export {
+  type AddReport,
+  addTarget,
+  type ListedTarget,
+  listTargets,
+  pauseTarget,
+  type RemovedTarget,
+  removeTarget,
+  resumeTarget,
+} from "./operate/targets.ts";
+export type { TargetState } from "./redis/registrations.ts";
 export type { Difference, Seen } from "./operate/verify/compare.ts";
 export {
   type RepairOptions,
@@ -169,6 +181,7 @@ export {
   type Place,
   type RedisEvents,
   type SinkEvents,
+  type TargetEvents,
 } from "./core/events.ts";
 
 // Metrics

@@ -93,7 +93,8 @@ Deno.test("the main path runs with just the documented rights", async () => {
       await using sink = new RedisWriteBehind(redis, pool, operator, "session");
       const target = targetOf(pool, operator);
       const watched = { redis, target, config: operator, entity: "session" };
-      await using metrics = serveMetrics(watched, sink, { port: 0 });
+      await using metrics = serveMetrics({ port: 0 });
+      metrics.watch(watched, sink);
       const scrape = await (await fetch(metrics.url)).text();
       const up = { 'server="target"': 1, 'server="redis"': 1 };
       assert.deepEqual(seriesOf(scrape, "writebehind_server_up"), up);

@@ -9,6 +9,8 @@ import { configured, oneLine, sayFor } from "./common.ts";
 export interface AdoptOptions {
   config?: string;
   entity: string;
+  /** by default the first */
+  target?: string;
   yes?: boolean;
   json?: boolean;
 }
@@ -18,7 +20,7 @@ export async function runAdopt(options: AdoptOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
+  await using target = await openTarget(config, options.target);
   const { partitions } = await adopt(redis, target, config, entity, { dryRun: !yes });
   if (json) console.log(JSON.stringify({ partitions }, null, 2));
   else {

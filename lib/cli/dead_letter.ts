@@ -15,6 +15,8 @@ import { progressOf } from "./progress.ts";
 interface CommonOptions {
   config?: string;
   entity: string;
+  /** by default the first */
+  target?: string;
   json?: boolean;
 }
 
@@ -26,9 +28,9 @@ export interface SelectionOptions extends CommonOptions {
   yes?: boolean;
 }
 
-async function opened({ config: path, entity, ...options }: CommonOptions) {
+async function opened({ config: path, entity, target: name, ...options }: CommonOptions) {
   const config = await configured(path, sayFor(options));
-  const target = await openTarget(config);
+  const target = await openTarget(config, name);
   await target.check(entity);
   return { config, target };
 }

@@ -4,6 +4,7 @@ import { WriteBehindError } from "../core/errors.ts";
 import { mendStreams } from "../operate/mend.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 
 export interface MendOptions {
@@ -18,9 +19,15 @@ export async function runMend(options: MendOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
-  await target.check(entity);
-  const report = await mendStreams(redis, target, config, entity, { dryRun: !yes });
+  await using opened = new AsyncDisposableStack();
+  // The offset of each may stand at such an entry.
+  const targets: Target[] = [];
+  for (const { name } of config.targets) {
+    const target = opened.use(await openTarget(config, name));
+    await target.check(entity);
+    targets.push(target);
+  }
+  const report = await mendStreams(redis, targets, config, entity, { dryRun: !yes });
   if (json) console.log(JSON.stringify(report, null, 2));
   else {
     for (const { stream, streamId, fields } of report.entries) {

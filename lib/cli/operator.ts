@@ -1,4 +1,4 @@
-/** The commands of an operator: status, verify, dead-letter, rebuild, mend. Each loads only what it needs. */
+/** The commands of an operator: status, verify, dead-letter, rebuild, mend, target. Each loads only what it needs. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { interruptible } from "../core/interrupt.ts";
@@ -7,9 +7,11 @@ import type { SelectionOptions } from "./dead_letter.ts";
 import type { AdoptOptions } from "./adopt.ts";
 import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
+import type { TargetOptions } from "./target.ts";
 import type { StatusOptions } from "./status.ts";
 import type { VerifyCommandOptions } from "./verify.ts";
 
+const TARGET = ["--target <name>", "a target of the configuration (default: the first)"] as const;
 const SETTLE_SECONDS = 10;
 
 function wholeNumber(text: string): number {
@@ -29,6 +31,7 @@ export function addOperatorCommands(program: Command): void {
     .description("a line a partition: offset, lag, owner, last error; exit status 1 when stuck")
     .option(...CONFIG)
     .option("--entity <name>", "only this entity")
+    .option("--target <name>", "only this target")
     .option("--watch [seconds]", "look again and again, every so often (default: 2)", seconds)
     .option(...JSON_OUTPUT)
     .action(async (options: StatusOptions) => (await import("./status.ts")).runStatus(options));
@@ -37,6 +40,7 @@ export function addOperatorCommands(program: Command): void {
     .description("compare Redis with the target; exit status 1 when they differ for good")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option(...TARGET)
     .option(
       "--settle <seconds>",
       "how long the target may take to catch up with what was seen",
@@ -57,6 +61,7 @@ export function addOperatorCommands(program: Command): void {
     .description("fill an empty Redis from the target: documents and search index")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option(...TARGET)
     .option(...JSON_OUTPUT)
     .action((options: RebuildCommandOptions) =>
       interruptible(async (signal) => (await import("./rebuild.ts")).runRebuild(options, signal))
@@ -78,11 +83,46 @@ export function addOperatorCommands(program: Command): void {
     )
     .option(...CONFIG)
     .option(...ENTITY)
+    .option(...TARGET)
     .option("--yes", "do it")
     .option(...JSON_OUTPUT)
     .action(async (options: AdoptOptions) => (await import("./adopt.ts")).runAdopt(options));
 
+  addTargets(program);
   addDeadLetter(program);
+}
+
+function addTargets(program: Command): void {
+  const targets = program.command("target").description("the targets of a pipeline that runs");
+  const load = () => import("./target.ts");
+  const command = (name: string, what: string) =>
+    targets.command(name).description(what)
+      .option(...CONFIG)
+      .option("--entity <name>", "only this entity")
+      .option(...JSON_OUTPUT);
+  command("list", "list them, a line a stream, by what the streams say")
+    .action(async (options: TargetOptions) => (await load()).runTargetList(options));
+  const NAME = ["<name>", "its name in the configuration"] as const;
+  command("add", "fill a target with what Redis holds, and let sinks carry events on to it")
+    .argument(...NAME)
+    .action((name: string, options: TargetOptions) =>
+      interruptible(async (signal) => (await load()).runTargetAdd(name, options, signal))
+    );
+  for (
+    const [verb, what] of [
+      ["pause", "stop carrying events on to a target; they are kept"],
+      ["resume", "carry them on again"],
+    ] as const
+  ) {
+    command(verb, what).argument(...NAME)
+      .action(async (name: string, options: TargetOptions) =>
+        (await load()).runTargetState(name, options, verb)
+      );
+  }
+  command("remove", "give a target up, with the events that wait for it")
+    .argument(...NAME)
+    .option("--yes", "do it")
+    .action(async (name: string, options) => (await load()).runTargetRemove(name, options));
 }
 
 function addDeadLetter(program: Command): void {
@@ -93,6 +133,7 @@ function addDeadLetter(program: Command): void {
     .description("list them, a line a document")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option(...TARGET)
     .addOption(
       new Option("--state <state>", "which ones")
         .choices(["parked", "replayed", "superseded", "discarded", "all"]).default("parked"),
@@ -103,12 +144,14 @@ function addDeadLetter(program: Command): void {
     .description("show an event as it came")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option(...TARGET)
     .option(...JSON_OUTPUT)
     .action(async (id: number, options) => (await load()).runShow(id, options));
   const selecting = (command: Command) =>
     command
       .option(...CONFIG)
       .option(...ENTITY)
+      .option(...TARGET)
       .option("--all", "all that are parked")
       .option("--doc <id>", "those of this document")
       .option("--stream-id <id>", "the one with this stream id")

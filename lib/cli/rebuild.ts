@@ -9,6 +9,8 @@ import { progressOf } from "./progress.ts";
 export interface RebuildCommandOptions {
   config?: string;
   entity: string;
+  /** by default the first */
+  target?: string;
   json?: boolean;
 }
 
@@ -22,7 +24,7 @@ export async function runRebuild(
 ): Promise<void> {
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
+  await using target = await openTarget(config, options.target);
   await target.check(options.entity);
   signal.throwIfAborted();
   const progress = progressOf("rows");

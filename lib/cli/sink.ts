@@ -1,11 +1,10 @@
 /** The command `sink`. */
 
 import type { Command } from "commander";
-import type { Config } from "../config/load.ts";
+import { type Config, targetConfig } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
-import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { type Address, address, answered, CONFIG, configured, ENTITY, oneLine } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
@@ -18,28 +17,44 @@ const LEFT_MS = 1000;
 interface SinkOptions extends LogOptions {
   config?: string;
   entity: string;
+  /** one of the targets; all where it is left out */
+  target?: string;
   metrics?: Address;
   untilEof?: boolean;
 }
 
 async function runSink(
-  { config: path, entity, metrics, untilEof, ...logging }: SinkOptions,
+  { config: path, entity, target: only, metrics, untilEof, ...logging }: SinkOptions,
   stopped: AbortSignal,
 ) {
-  const { RedisWriteBehind } = await import("../sink/sink.ts");
+  const { Sinks } = await import("../sink/sinks.ts");
   const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
   await configureLog(logging);
   const config = await configured(path);
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
-  const sink = new RedisWriteBehind(redis, target, config, entity);
-  await using served = metrics === undefined ? null : (await import("../metrics/prometheus.ts"))
-    .serveMetrics({ redis, target, config, entity }, sink, metrics);
-  sink.start();
+  const names = only === undefined
+    ? config.targets.map(({ name }) => name)
+    : [targetConfig(config, only).name];
+  await using served = metrics === undefined
+    ? null
+    : (await import("../metrics/prometheus.ts")).serveMetrics(metrics);
+  await using sinks = new Sinks(redis, config, entity, names);
+  if (served) {
+    sinks.onOpened(({ target, sink }) => served.watch({ redis, target, config, entity }, sink));
+  }
+  // Beside others a target is waited for.
+  if (names.length === 1) await sinks.open(names[0]!);
+  else sinks.start();
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
-  const { name } = target.describe();
-  console.log(`carrying ${entity} events on to ${name}; Ctrl-C stops after the running batch`);
-  const done = () => `${sink.status.events} events applied, ${sink.status.rows} rows`;
+  console.log(
+    `carrying ${entity} events on to ${names.join(", ")}; Ctrl-C stops after the running batch`,
+  );
+  const done = () =>
+    names.flatMap((name) => sinks.carried.filter((one) => one.name === name)).map((
+      { name, sink: { status } },
+    ) =>
+      `${names.length > 1 ? `${name}: ` : ""}${status.events} events applied, ${status.rows} rows`
+    ).join("; ") || "0 events applied, 0 rows";
   let reported = "";
   const report = () => {
     const line = done();
@@ -52,8 +67,11 @@ async function runSink(
   }
   clearInterval(timer);
   say("stopping once the running batch is done; a second Ctrl-C ends it at once");
-  await sink.stop();
-  say(`stopped: ${done()}; ${await leftBehind(redis, target, config, entity)}`);
+  await sinks.stop();
+  const left = sinks.carried.map(async ({ name, target }) =>
+    `${names.length > 1 ? `${name}: ` : ""}${await leftBehind(redis, target, config, entity)}`
+  );
+  say(`stopped: ${done()}; ${(await Promise.all(left)).join("; ")}`);
 }
 
 /** Standard output may be full or closed: events are carried on all the same. */
@@ -88,9 +106,10 @@ function endOfInput(): AbortSignal {
 /** Adds it to the command line. */
 export function addSink(program: Command): void {
   logOptions(program.command("sink"))
-    .description("carry events on to the target, until Ctrl-C")
+    .description("carry events on to the targets, until Ctrl-C")
     .option(...CONFIG)
     .option(...ENTITY)
+    .option("--target <name>", "only this target (default: all that the configuration has)")
     .option("--until-eof", "stop when standard input closes, too")
     .option(
       "--metrics <[address:]port>",

@@ -12,6 +12,8 @@ import { answered, configured, oneLine, sayFor } from "./common.ts";
 export interface StatusOptions {
   config?: string;
   entity?: string;
+  /** one of the targets; all where it is left out */
+  target?: string;
   json?: boolean;
   /** seconds between two looks; `true` is {@linkcode WATCH_SECONDS} */
   watch?: number | true;
@@ -56,7 +58,8 @@ function print({ away, partitions }: Look, { json, watch }: StatusOptions): void
   if (json) console.log(JSON.stringify({ away, partitions }, null, watch === undefined ? 2 : 0));
   else {
     for (const reason of away) console.log(reason);
-    for (const partition of partitions) console.log(lineOf(partition));
+    const several = new Set(partitions.map(({ target }) => target)).size > 1;
+    for (const partition of partitions) console.log(lineOf(partition, several));
   }
   Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
 }
@@ -75,19 +78,24 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
       return null;
     }
   };
-  const [redis, target] = await Promise.all([
+  const names = options.target ? [options.target] : config.targets.map(({ name }) => name);
+  const [redis, ...targets] = await Promise.all([
     reach("Redis", connectRedis(config)),
-    reach("the target", openTarget(config)),
+    ...names.map((name) =>
+      reach(names.length > 1 ? `the target ${name}` : "the target", openTarget(config, name))
+    ),
   ]);
   const entities = options.entity ? [options.entity] : config.entities.map(({ name }) => name);
   const partitions: PartitionStatus[] = [];
   for (const entity of entities) {
-    const read = await reach("status", readStatus(redis, target, config, entity));
-    partitions.push(...read ?? []);
+    for (const target of targets) {
+      const read = await reach("status", readStatus(redis, target, config, entity));
+      partitions.push(...read ?? []);
+    }
   }
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
-  target?.close().catch(() => {});
+  for (const target of targets) target?.close().catch(() => {});
   return { away, partitions };
 }
 
@@ -101,14 +109,14 @@ function shortened(error: string): string {
     (sql === undefined ? "" : " (it is in the sink's log, and in status --json)");
 }
 
-function lineOf(status: PartitionStatus): string {
+function lineOf(status: PartitionStatus, several: boolean): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
   const { stuck, doubts, wentBackAt, lastError } = status;
   const times = (count: number) =>
     count === 0 ? "never" : `${count} times, last ${wentBackAt?.toISOString()}`;
   return [
-    status.stream,
+    several ? `${status.stream} to ${status.target ?? "?"}` : status.stream,
     stuck.length > 0
       ? `STUCK: ${oneLine(stuck.join("; "))}`
       : doubts.length > 0

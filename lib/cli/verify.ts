@@ -11,6 +11,8 @@ import { progressOf } from "./progress.ts";
 export interface VerifyCommandOptions {
   config?: string;
   entity: string;
+  /** by default the first */
+  target?: string;
   /** seconds */
   settle: number;
   repair?: "target" | "redis";
@@ -27,7 +29,7 @@ export async function runVerify(options: VerifyCommandOptions, signal: AbortSign
   const say = sayFor(options);
   const config = await configured(options.config, say);
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config);
+  await using target = await openTarget(config, options.target);
   await target.check(entity);
   signal.throwIfAborted();
   const progress = progressOf("documents and rows compared");

@@ -29,6 +29,13 @@ export interface SinkEvents {
   lost: Place & { error: Error };
   /** The partition was given back. */
   released: Place;
+  /** An operator has paused the target: its events are kept until it is resumed. */
+  paused: Place;
+  /**
+   * The target `target` was so far behind that the stream was full, and its `on_full` is `detach`: it has lost its place,
+   * and has to be added anew. `process`: the sink of another target, which has found it.
+   */
+  detached: Place;
   /** Giving the partition back failed: the next owner has to wait until the lease ends. Once a minute at most. */
   releaseFailed: Place & { error: Error };
   /** The lease could not be renewed; it still holds for a while. Once a minute at most. */
@@ -76,6 +83,14 @@ export interface SinkEvents {
   trimFailed: Place & { error: Error };
   /** `/metrics` goes without what this server would say. Once a minute at most. */
   scrapeFailed: { entity: string; server: "redis" | "target"; error: Error };
+  /** A listener failed; nothing else was affected. */
+  listenerFailed: ListenerFailed;
+}
+
+/** What is reported of targets that have no sink yet. */
+export interface TargetEvents {
+  /** The target cannot be opened: it is tried again for ever, and the others go on. Once a minute at most. */
+  notOpened: { entity: string; target: string; error: Error };
   /** A listener failed; nothing else was affected. */
   listenerFailed: ListenerFailed;
 }

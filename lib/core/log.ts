@@ -7,10 +7,10 @@
 import type { Logger } from "@logtape/logtape";
 import { passes } from "./error_kinds.ts";
 import { reasonOf } from "./errors.ts";
-import type { Emitter, RedisEvents, SinkEvents } from "./events.ts";
+import type { Emitter, RedisEvents, SinkEvents, TargetEvents } from "./events.ts";
 
 type Level = "debug" | "info" | "warning" | "error";
-type AllEvents = SinkEvents & RedisEvents;
+type AllEvents = SinkEvents & RedisEvents & TargetEvents;
 
 /** How loud each event is, and its line for people: LogTape puts the fields in. */
 export const LINES: {
@@ -23,6 +23,11 @@ export const LINES: {
   standby: ["info", "{stream} is owned by another sink: waiting for it"],
   lost: ["warning", "{stream} lost: {error}"],
   released: ["info", "{stream} given back"],
+  paused: ["info", "{stream} is not carried on to {target}: an operator has paused it"],
+  detached: [
+    "error",
+    "{target} has lost its place in {stream}, which was full of events that it did not have; add it anew",
+  ],
   releaseFailed: [
     "warning",
     "{stream} was not given back, so a successor waits until the lease ends: {error}",
@@ -52,6 +57,10 @@ export const LINES: {
   ],
   madeAnew: ["warning", "{stream}: {tables} were gone, and were made anew"],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
+  notOpened: [
+    "warning",
+    "{entity} is not carried on to {target}, which cannot be opened; trying again: {error}",
+  ],
   scrapeFailed: ["warning", "/metrics goes without what {server} would say of {entity}: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],
   reconnected: ["info", "connected to Redis at {address} again"],
@@ -60,11 +69,16 @@ export const LINES: {
   listenerFailed: ["error", "a listener of {listensTo} failed: {error}"],
 };
 
-/** Logs every event of a source, under `writebehind` and a category of its own. */
-export function logEvents<Events extends SinkEvents | RedisEvents>(
-  category: "sink" | "redis",
+/**
+ * Logs every event of a source, under `writebehind` and a category of its own.
+ * @param of what it is of, such as one of several targets: a category below that
+ */
+export function logEvents<Events extends SinkEvents | RedisEvents | TargetEvents>(
+  source: "sink" | "redis",
   events: Emitter<Events>,
+  of?: string,
 ): void {
+  const category = of === undefined ? [source] : [source, of];
   events.onAll((name, event) => {
     const [level, line] = LINES[name as keyof AllEvents];
     return withLogger(category, (logger) => {
@@ -79,12 +93,13 @@ export function logEvents<Events extends SinkEvents | RedisEvents>(
 const loggers = new Map<string, Logger>();
 
 /** LogTape is loaded with the first event: many programs only read and write documents, and never log. */
-function withLogger(category: string, use: (logger: Logger) => void): void | Promise<void> {
-  const logger = loggers.get(category);
+function withLogger(category: string[], use: (logger: Logger) => void): void | Promise<void> {
+  const name = category.join(".");
+  const logger = loggers.get(name);
   if (logger) return use(logger);
   return import("@logtape/logtape").then(({ getLogger }) => {
-    loggers.set(category, getLogger(["writebehind", category]));
-    use(loggers.get(category)!);
+    loggers.set(name, getLogger(["writebehind", ...category]));
+    use(loggers.get(name)!);
   });
 }
 

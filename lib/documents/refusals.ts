@@ -15,10 +15,13 @@ import {
 import { refusalOf } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
-/** The error for a status that a script answered. */
+/**
+ * The error for a status that a script answered.
+ * @param answer.slowest the target that is the furthest behind; "" where there is one only
+ */
 export function refusal(
   code: string,
-  detail: string,
+  { detail, slowest }: { detail: string; slowest: string },
   docId: string,
   verb: string,
   keys: PartitionKeys,
@@ -26,11 +29,13 @@ export function refusal(
   const cannot = `Cannot ${verb} ${docId}`;
   if (code === "max_events" || code === "max_bytes") {
     const unit = code === "max_events" ? "events" : "bytes";
+    const why = slowest === ""
+      ? "the sink is behind: see that it runs"
+      : `the target ${slowest} is behind: see that its sink runs`;
     return new BackpressureError(
       code,
       Number(detail),
-      `${cannot}: ${keys.stream} holds ${detail} ${unit}, its ${code}; the sink is behind: ` +
-        "see that it runs, write slower, or raise the limit",
+      `${cannot}: ${keys.stream} holds ${detail} ${unit}, its ${code}; ${why}, write slower, or raise the limit`,
     );
   }
   const reasons: Record<string, string> = {

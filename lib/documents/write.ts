@@ -303,12 +303,14 @@ function statusOf(reply: unknown): string {
 
 function receiptOf(reply: unknown, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
   const status = statusOf(reply);
-  const detail = typeof reply === "string" ? reply : (reply as [string, string])[1];
-  if (status !== "ok" && status !== "repeated") throw refusal(status, detail, docId, verb, keys);
+  const [, detail, slowest = ""] = typeof reply === "string" ? ["ok", reply] : reply as string[];
+  if (status !== "ok" && status !== "repeated") {
+    throw refusal(status, { detail: detail!, slowest }, docId, verb, keys);
+  }
   return {
     documentId: docId,
-    streamId: detail === "" ? null : detail,
-    version: detail === "" ? null : versionOf(detail),
+    streamId: detail === "" ? null : detail!,
+    version: detail === "" ? null : versionOf(detail!),
     repeated: status === "repeated",
   };
 }

@@ -16,6 +16,8 @@ import type { RedisWriteBehind } from "../sink/sink.ts";
 export interface MetricsServer extends AsyncDisposable {
   /** where to scrape it, such as `http://127.0.0.1:9464/metrics` */
   readonly url: string;
+  /** From now on also tells of a target and the sink that carries events on to it: as soon as the sink is made. */
+  watch(watched: Watched, sink: RedisWriteBehind): void;
 }
 
 /** Where to serve. */
@@ -27,28 +29,21 @@ export interface MetricsAddress {
 }
 
 /**
- * Serves `/metrics`: what the streams and the target say of an entity, read at each scrape, and what a sink of it has
- * counted. It answers also while a server is away, without what that one would say. `/healthz` answers `ok`.
+ * Serves `/metrics`: what the streams and the targets say of an entity, read at each scrape, and what the sinks of it
+ * have counted. It answers also while a server is away, without what that one would say. `/healthz` answers `ok`.
  * @throws {ConfigError} where the port is taken, or may not be used
  */
 export function serveMetrics(
-  watched: Watched,
-  sink: RedisWriteBehind,
   { hostname = "127.0.0.1", port }: MetricsAddress,
 ): MetricsServer {
-  const registry = new prometheus.Registry();
-  processMetrics(registry);
-  const reports = new OncePerMinute();
-  const update = pipelineMetrics(registry, watched, (server, error) => {
-    if (error === null) reports.over(server);
-    else if (reports.allows(server)) {
-      sink.events.emit("scrapeFailed", { entity: watched.entity, server, error });
-    }
-  });
-  const end = sinkMetrics(registry, watched, sink);
+  const own = new prometheus.Registry();
+  processMetrics(own);
+  const watching: Watching[] = [];
   const scrape = async (): Promise<string> => {
-    await update();
-    return await registry.metrics();
+    await Promise.all(watching.map(({ update }) => update()));
+    const registries = [own, ...watching.map(({ registry }) => registry)];
+    const read = await Promise.all(registries.map((registry) => registry.getMetricsAsJSON()));
+    return await prometheus.AggregatorRegistry.aggregate(read).metrics();
   };
   // Scrapes at the same time share one reading.
   let scraping: Promise<string> | undefined;
@@ -58,17 +53,39 @@ export function serveMetrics(
     if (pathname === "/healthz") return new Response("ok\n");
     if (pathname !== "/metrics") return new Response("see /metrics\n", { status: 404 });
     const text = await (scraping ??= scrape().finally(() => scraping = undefined));
-    return new Response(text, { headers: { "content-type": registry.contentType } });
+    return new Response(text, { headers: { "content-type": own.contentType } });
   });
   const { addr } = server;
   const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
   return {
     url: `http://${host}:${addr.port}/metrics`,
+    watch: (watched, sink) => void watching.push(watch(watched, sink)),
     async [Symbol.asyncDispose]() {
-      end();
+      for (const { end } of watching) end();
       await server.shutdown();
     },
   };
+}
+
+/** A target that is watched. */
+interface Watching {
+  registry: prometheus.Registry;
+  /** reads it anew; never rejects */
+  update: () => Promise<void>;
+  /** ends the counting */
+  end: () => void;
+}
+
+function watch(watched: Watched, sink: RedisWriteBehind): Watching {
+  const registry = new prometheus.Registry();
+  const reports = new OncePerMinute();
+  const update = pipelineMetrics(registry, watched, (server, error) => {
+    if (error === null) reports.over(server);
+    else if (reports.allows(server)) {
+      sink.events.emit("scrapeFailed", { entity: watched.entity, server, error });
+    }
+  });
+  return { registry, update, end: sinkMetrics(registry, watched, sink) };
 }
 
 /** What it runs, and what it takes of the machine. */

@@ -45,10 +45,13 @@ export function pipelineMetrics(
   const registers = [registry];
   const ofTarget = ["entity", "partition", "target"];
   const ofStream = ["entity", "partition"];
-  const gauge = (name: string, help: string, labelNames: string[]) =>
-    new prometheus.Gauge({ name: `writebehind_${name}`, help, labelNames, registers });
-  const counter = (name: string, help: string, labelNames: string[]) =>
-    new prometheus.Counter({ name: `writebehind_${name}`, help, labelNames, registers });
+  // Of several targets, what is not the target's own is said once: where one has read it, and the others have not.
+  const options = (name: string, help: string, labelNames: string[]) => ({
+    ...{ name: `writebehind_${name}`, help, labelNames, registers },
+    aggregator: labelNames === ofTarget ? "sum" as const : "max" as const,
+  });
+  const gauge = (...of: Parameters<typeof options>) => new prometheus.Gauge(options(...of));
+  const counter = (...of: Parameters<typeof options>) => new prometheus.Counter(options(...of));
 
   const written = counter("written_events_total", "Events written: applied and waiting.", ofTarget);
   const applied = counter("applied_events_total", "Events that the target holds.", ofTarget);
@@ -84,7 +87,12 @@ export function pipelineMetrics(
     "The five counters, as processes have counted them, by side (redis, postgres) and outcome.",
     ["side", "outcome"],
   );
-  const up = gauge("server_up", "1 where the server answered this scrape, else 0.", ["server"]);
+  const up = new prometheus.Gauge({
+    ...options("server_up", "1 where the server, or each target, answered this scrape, else 0.", [
+      "server",
+    ]),
+    aggregator: "min",
+  });
 
   const { name } = target.describe();
   const labelsOf = ({ partition }: PartitionKeys) => ({ entity, partition: String(partition) });

@@ -8,7 +8,7 @@ import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, gaugesOf, type PartitionKeys } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings, RememberedOffsets } from "../targets/standings.ts";
@@ -87,6 +87,8 @@ export class Sampler {
   readonly #config: Config;
   readonly #flush: (() => Promise<void>)[];
   readonly #partitions: PartitionKeys[];
+  /** the target's name */
+  readonly #target: string;
   readonly #offsets: RememberedOffsets;
   readonly #samples: Sample[] = [];
   readonly #listeners = new Set<(sample: Sample) => void>();
@@ -107,7 +109,9 @@ export class Sampler {
   ) {
     const { entity, flush = [] } = options;
     this.#redis = redis;
-    this.#offsets = new RememberedOffsets(targetOf(target, config).offsets);
+    const opened = targetOf(target, config);
+    this.#target = opened.describe().name;
+    this.#offsets = new RememberedOffsets(opened.offsets);
     this.#config = config;
     this.#flush = flush;
     const entities = entity === undefined ? config.entities : [entityConfig(config, entity)];
@@ -250,8 +254,8 @@ export class Sampler {
   async #reports() {
     const pipeline = this.#redis.pipeline();
     pipeline.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
-    for (const { gauges } of this.#partitions) {
-      pipeline.hmget(gauges, "at", "freshness_p50_ms", "freshness_p99_ms");
+    for (const keys of this.#partitions) {
+      pipeline.hmget(gaugesOf(keys, this.#target), "at", "freshness_p50_ms", "freshness_p99_ms");
     }
     const [counts, ...gauges] = ((await pipeline.exec()) ?? []).map(valueOf) as (string | null)[][];
     if (counts === undefined) throw new WriteBehindError("Redis gave no reply to a sample");

@@ -46,6 +46,7 @@ const ATTEMPTS = 20;
  * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
  * they name are resent.
  * Where a sink has parked such entries, the offset is moved back before them.
+ * @param target the target, or all of them: the offset of each may stand at such an entry
  * @param options.dryRun looks, and changes nothing. @default {false}
  * @throws {WriteBehindError} where another program goes on writing to the stream
  *
@@ -62,14 +63,14 @@ const ATTEMPTS = 20;
  */
 export async function mendStreams(
   redis: RedisConnection,
-  target: Target | Pool,
+  target: Target | Pool | readonly Target[],
   config: Config,
   entity: string,
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
   entityConfig(config, entity);
-  const opened = targetOf(target, config);
-  await checkBelonging(redis, opened, config, entity);
+  const targets = Array.isArray(target) ? target as Target[] : [targetOf(target as Target, config)];
+  for (const one of targets) await checkBelonging(redis, one, config, entity);
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
@@ -93,7 +94,7 @@ export async function mendStreams(
       const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
       // A stream that is empty begins anew at the present time, of which no event may be passed.
       const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;
-      await moveBack(redis, opened, keys, begin);
+      for (const one of targets) await moveBack(redis, one, keys, begin);
       // Another program has written such an entry again.
       if (!isFar(await lastGeneratedId(redis, stream))) break;
       if (attempt === ATTEMPTS) throw goesOn(stream);

@@ -6,7 +6,8 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, gaugesOf, type PartitionKeys } from "../redis/keys.ts";
+import { readRegistration } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
@@ -23,6 +24,8 @@ export interface PartitionStatus {
   entity: string;
   /** the key of its events, such as `stream:session` */
   stream: string;
+  /** the target's name */
+  target: string | null;
   /** the last stream id that the target holds; `0-0` for none */
   offset: string | null;
   /** events that the target holds: applied, or parked */
@@ -104,7 +107,8 @@ async function partitionStatus(
     (await readStandings(redis, offsets, [keys], { waits: true }))[0];
   const standing = together ? together.standing : offsets && await offsets.standing(keys);
   const lag: Lag | null = together ? together.lag : null;
-  const gauges = redis && new Map(Object.entries(await redis.hgetall(keys.gauges)));
+  const name = target?.describe().name ?? config.targets[0]!.name;
+  const gauges = redis && new Map(Object.entries(await redis.hgetall(gaugesOf(keys, name))));
   const stuck: string[] = [];
 
   const doubts: string[] = [];
@@ -136,6 +140,10 @@ async function partitionStatus(
       warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
     }
     await lookAtIds(redis, stream, stuck, warnings);
+    const state = (await readRegistration(redis, keys, name))?.state ?? "active";
+    if (state !== "active") {
+      (state === "paused" ? warnings : stuck).push(`the target is ${state}: see deno task target`);
+    }
     if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
     }
@@ -151,6 +159,7 @@ async function partitionStatus(
   return {
     entity: keys.entity,
     stream: keys.stream,
+    target: target && name,
     offset: standing && standing.offset,
     applied: standing && standing.events,
     written: standing && lag && standing.events + lag.events,

@@ -4,8 +4,9 @@
  */
 
 import type { Redis } from "./client.ts";
-import { Buffer } from "node:buffer";
-import type { PartitionKeys } from "./keys.ts";
+import { Buffer, isUtf8 } from "node:buffer";
+import { MAX_ID_BYTES } from "../core/stream_ids.ts";
+import { type PartitionKeys, partitionOf } from "./keys.ts";
 import type { RespConnection } from "./resp.ts";
 import { readScript } from "./scripts/mod.ts";
 
@@ -38,4 +39,41 @@ export async function readTexts(
   ...args: Parameters<typeof readDocuments>
 ): Promise<(string | null)[]> {
   return (await readDocuments(...args)).map((text) => text?.toString() ?? null);
+}
+
+/** Ids of documents, and how many keys under their prefix cannot be any. */
+export interface DocumentIds {
+  ids: Buffer[];
+  foreign: number;
+}
+
+/** Keys that Redis looks at in one step of a scan. */
+const SCANNED = 1000;
+
+/**
+ * The ids of all documents of an entity, in chunks and in no order. A document may come twice: SCAN promises at least
+ * once for those that are there all the time.
+ * @param partitions all of the entity
+ * @param among those whose documents are wanted. @default {all}
+ */
+export async function* documentIds(
+  redis: Redis,
+  partitions: PartitionKeys[],
+  among: PartitionKeys[] = partitions,
+): AsyncGenerator<DocumentIds> {
+  for (const { documentPrefix, partition } of among) {
+    const canBe = (id: Buffer) =>
+      id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
+      partitionOf(id.toString(), partitions.length) === partition;
+    const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
+    const options = ["MATCH", match, "COUNT", String(SCANNED), "TYPE", "ReJSON-RL"];
+    let cursor = "0";
+    do {
+      const reply = await redis.callBuffer("SCAN", cursor, ...options);
+      const [next, names] = reply as [Buffer, Buffer[]];
+      cursor = next.toString();
+      const ids = names.map((name) => name.subarray(documentPrefix.length)).filter(canBe);
+      yield { ids, foreign: names.length - ids.length };
+    } while (cursor !== "0");
+  }
 }

@@ -5,7 +5,7 @@
 
 import type { Redis } from "./client.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
-import type { PartitionKeys } from "./keys.ts";
+import { groupOf, type PartitionKeys } from "./keys.ts";
 import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 
 /** What a partition in Redis tells of those that carried it on. */
@@ -18,10 +18,14 @@ export interface Origin {
   removedTo: string;
 }
 
-/** Reads it, in one round trip. */
+/**
+ * Reads it, in one round trip.
+ * @param target whose sinks have told
+ */
 export async function readOrigin(
   redis: Redis,
   { settings, stream }: PartitionKeys,
+  target: string,
 ): Promise<Origin> {
   const [identity, info, groups] = (await redis.pipeline()
     .hget(settings, "identity")
@@ -31,7 +35,7 @@ export async function readOrigin(
   const noted = valueOf(identity!) as string | null;
   if (isNoKey(info![0])) return { identity: noted, told: "0-0", removedTo: "0-0" };
   const facts = pairsOf(valueOf(info!));
-  const group = groupIn(valueOf(groups!));
+  const group = groupIn(valueOf(groups!), groupOf(target));
   return {
     identity: noted,
     told: String(group?.get("last-delivered-id") ?? "0-0"),

@@ -28,8 +28,24 @@ export function partitionOf(docId: string, partitions: number): number {
   return partitions === 1 ? 0 : crc16(docId) % partitions;
 }
 
-/** The consumer group in which sinks show lag and workers to Redis tools; nothing depends on it. */
-export const CONSUMER_GROUP = "writebehind";
+/** The target whose names are those of a pipeline that has one only. */
+const FIRST = "postgresql";
+
+/**
+ * The consumer group in which a target's sinks show lag and workers to Redis tools; nothing depends on it.
+ * @param target its name in the configuration
+ */
+export function groupOf(target: string): string {
+  return target === FIRST ? "writebehind" : `writebehind:${target}`;
+}
+
+/**
+ * The hash in which a target's sinks report how fresh it is, for people.
+ * @param target its name in the configuration
+ */
+export function gaugesOf({ gauges }: PartitionKeys, target: string): string {
+  return target === FIRST ? gauges : `${gauges}:${target}`;
+}
 
 /** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
 export interface PartitionKeys {
@@ -43,7 +59,7 @@ export interface PartitionKeys {
   settings: string;
   /** a copy of the offset for people */
   lastId: string;
-  /** a hash in which the sink reports how fresh the target is, for people */
+  /** what {@linkcode gaugesOf} begins with */
   gauges: string;
   /** what comes before a document's id in its key */
   documentPrefix: string;

@@ -54,6 +54,7 @@ const WRITERS: Record<string, string[]> = {
 
 /** What sinks and the operator's commands send besides. */
 const OTHERS: Record<string, string[]> = {
+  settings: ["HGETALL KEY"],
   stream: [
     "XRANGE KEY - +",
     "XTRIM KEY MINID 0",

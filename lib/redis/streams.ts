@@ -5,7 +5,7 @@
 
 import type { Redis } from "./client.ts";
 import { LAST_STREAM_ID } from "../core/stream_ids.ts";
-import { CONSUMER_GROUP, type PartitionKeys } from "./keys.ts";
+import type { PartitionKeys } from "./keys.ts";
 import { lookScript, runScript } from "./scripts/mod.ts";
 
 /** The flat pairs of a reply, such as XINFO's, by name. */
@@ -47,7 +47,7 @@ export function isNoKey(error: unknown): boolean {
   return error instanceof Error && /no such key/.test(error.message);
 }
 
-/** The sink's group in a reply of XINFO GROUPS. */
-export function groupIn(reply: unknown): Map<string, unknown> | undefined {
-  return (reply as unknown[]).map(pairsOf).find((group) => group.get("name") === CONSUMER_GROUP);
+/** A target's group in a reply of XINFO GROUPS. */
+export function groupIn(reply: unknown, name: string): Map<string, unknown> | undefined {
+  return (reply as unknown[]).map(pairsOf).find((group) => group.get("name") === name);
 }

@@ -51,11 +51,12 @@ export async function assess(
 ): Promise<Assessment> {
   const streams = allPartitions(config, keys.entity).map(({ stream }) => stream);
   // Redis first: a sink trims behind its commits, so what Redis tells is never past a later look at the target.
-  const origin = await readOrigin(redis, keys);
+  const { name } = target.describe();
+  const origin = await readOrigin(redis, keys, name);
   const belonging = await target.identities.read(keys, streams);
   const { offset, others, problem, doubt } = belonging;
   const mismatches: Mismatch[] = [];
-  const other = await sourceMismatch(redis, keys, origin, belonging);
+  const other = await sourceMismatch(redis, name, keys, origin, belonging);
   if (other !== null) mismatches.push(other);
   if (problem !== null) {
     mismatches.push({ kind: others.length > 0 ? "streams" : "table", reason: problem });
@@ -77,6 +78,7 @@ export async function assess(
 
 async function sourceMismatch(
   redis: RedisConnection,
+  name: string,
   keys: PartitionKeys,
   { identity, told, removedTo }: Origin,
   { source, offset, rows }: Belonging,
@@ -99,7 +101,9 @@ async function sourceMismatch(
     kind: "target",
     reason:
       `${stream} was carried on to another target: this one holds none of it. Use the one before ` +
-      `(postgresql.database, targets); or ${adoptIt(entity)}`,
+      `(postgresql.database, targets); beside that one, run deno task target add ${name}; or ${
+        adoptIt(entity)
+      }`,
   };
 }
 

@@ -12,6 +12,7 @@ import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
+import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import {
@@ -29,8 +30,19 @@ import { Trimmer } from "./trimmer.ts";
 /** How often a standby looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
 
+/** Why a target is not carried on to, and what ends that. */
+const REFUSALS: Record<Exclude<TargetState, "active">, { why: string; command: string }> = {
+  paused: { why: "is paused", command: "resume" },
+  filling: { why: "is being added, or that was stopped half way", command: "add" },
+  detached: { why: "was so far behind that it has lost its place", command: "add" },
+  removed: { why: "was removed", command: "add" },
+};
+
 /** The stream no longer holds the last event that the target applied. */
 export class WentBackError extends WriteBehindError {}
+
+/** An operator has paused the target. */
+export class PausedError extends WriteBehindError {}
 
 /** A partition that was claimed, and the trimming of its stream. */
 export interface Owned {
@@ -50,6 +62,8 @@ export class PartitionOwnership {
   /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
   #lease: Claim | null = null;
   #renewedAt = 0;
+  /** whether an operator has paused the target, as was seen last */
+  #paused = false;
   /** why the table is not the claim's any more */
   #problem: Error | null = null;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
@@ -79,6 +93,13 @@ export class PartitionOwnership {
     let goal: string | undefined;
     while (!signal.aborted) {
       if (this.#claim !== null) return { claim: this.#claim, trimmer: this.#trimmer! };
+      if (this.#paused && await this.#isPaused()) {
+        if (!follow) throw new ConfigError(this.#refusal("paused"));
+        if (this.#lease !== null) await this.#giveBack();
+        this.#report.paused();
+        await delay(STANDBY_MS, signal);
+        continue;
+      }
       const { lease_seconds } = this.#config.write_behind;
       const { process } = this.#report.place;
       const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
@@ -89,8 +110,9 @@ export class PartitionOwnership {
           return await this.#begin(claim);
         } catch (error) {
           // What is configured wrong here may be right for another sink: nobody else is kept out.
-          if (error instanceof ConfigError) await this.#giveBack();
-          throw error;
+          if (error instanceof ConfigError || error instanceof PausedError) await this.#giveBack();
+          if (!(error instanceof PausedError)) throw error;
+          continue;
         }
       }
       this.#report.standby();
@@ -114,6 +136,8 @@ export class PartitionOwnership {
     this.#reader.close();
     const redis = await this.#reader.connection();
     await checkShape(redis, this.#config, this.#keys.entity, false);
+    const known = await readRegistration(redis, this.#keys, this.#report.place.target);
+    this.#checkState(known?.state ?? "active");
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
@@ -129,10 +153,51 @@ export class PartitionOwnership {
       await this.#rewind(claim);
     }
     await note();
-    const trimmer = this.#trimmer = await Trimmer.begin(this.#reader, claim, this.#report);
+    await this.#register(redis, claim);
+    const trimmer = this.#trimmer = await Trimmer.begin(
+      this.#config,
+      this.#reader,
+      claim,
+      this.#report,
+    );
     this.#report.claimed(claim);
     await failpoint?.("begun");
     return { claim, trimmer };
+  }
+
+  /** Tells how far the target is, so that nothing that it lacks is trimmed. */
+  async #register(redis: RedisConnection, { keys, offset, witness }: Claim): Promise<void> {
+    const { target: name } = this.#report.place;
+    const onFull = this.#config.targets.find((target) => target.name === name)?.on_full ?? "stop";
+    const registration = { name, state: "active" as const, offset, witness, onFull };
+    const { state } = await register(redis, keys, registration, [
+      "paused",
+      "filling",
+      "detached",
+      "removed",
+    ]);
+    this.#checkState(state);
+  }
+
+  async #isPaused(): Promise<boolean> {
+    const redis = await this.#reader.connection();
+    const known = await readRegistration(redis, this.#keys, this.#report.place.target);
+    return this.#paused = known?.state === "paused";
+  }
+
+  /** @throws {PausedError | ConfigError} where the target may not be carried on to */
+  #checkState(state: TargetState): void {
+    if (state === "active") return;
+    const refusal = this.#refusal(state);
+    if (state !== "paused") throw new ConfigError(refusal);
+    this.#paused = true;
+    throw new PausedError(refusal);
+  }
+
+  #refusal(state: Exclude<TargetState, "active">): string {
+    const { target, stream } = this.#report.place;
+    const { why, command } = REFUSALS[state];
+    return `the target ${target} ${why} (${stream}): run deno task target ${command} ${target}`;
   }
 
   /**
@@ -193,12 +258,14 @@ export class PartitionOwnership {
    * Checks that a claim still holds.
    * @throws {OwnershipLostError} it does not
    * @throws {WentBackError} it does, and its stream has gone back
-   * @throws {ConfigError} it does, and its table is another one, or was emptied
+   * @throws {ConfigError} it does, and its table is another one, or was emptied, or the target was removed
+   * @throws {PausedError} it does, and an operator has paused the target
    */
   check({ claim, trimmer }: Owned): void {
     const { stream } = this.#keys;
     if (this.#claim !== claim) throw new OwnershipLostError(`${stream} was taken`);
     if (this.#problem !== null) throw this.#problem;
+    this.#checkState(trimmer.state);
     if (trimmer.witnessMissing) {
       throw new WentBackError(`${stream} has gone back: what was applied last is gone`);
     }

@@ -23,7 +23,7 @@ import type { Batch, BatchRows } from "../targets/batch.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { batchLimits } from "./limits.ts";
-import { type Owned, PartitionOwnership, WentBackError } from "./ownership.ts";
+import { type Owned, PartitionOwnership, PausedError, WentBackError } from "./ownership.ts";
 import { Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -241,6 +241,10 @@ export class PartitionSink {
     this.#ownership.end();
     if (isTurn(error)) {
       this.report.turned(error);
+      return "transient";
+    }
+    if (error instanceof PausedError) {
+      this.report.paused();
       return "transient";
     }
     if (error instanceof WentBackError) {

@@ -83,6 +83,24 @@ export class PartitionReport {
     this.#show();
   }
 
+  /** An operator has paused the target. */
+  paused(): void {
+    if (this.state === "paused" && this.#owns === false) return;
+    this.state = "paused";
+    this.#owns = false;
+    this.lastError = null;
+    this.#emitter.emit("paused", this.place);
+  }
+
+  /** Another target was so far behind that the stream was full, and has lost its place. */
+  detached(name: string): void {
+    const { stream } = this.place;
+    const reason =
+      `${name} has lost its place in ${stream}, which was full of events that it did not have`;
+    this.#counters.count("postgres_fail", 1, reason);
+    this.#emitter.emit("detached", { ...this.place, target: name });
+  }
+
   /** Another sink owns the partition. */
   standby(): void {
     this.state = "standby";

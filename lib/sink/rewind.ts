@@ -9,7 +9,7 @@
 
 import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
 import { decodeEntry, type Entry, isEvent } from "./decode.ts";
 
@@ -36,7 +36,7 @@ export async function forward(
   offset: string,
 ): Promise<void> {
   if (isFar(offset)) return;
-  await runScript(redis, forwardScript, [stream], [offset, CONSUMER_GROUP]);
+  await runScript(redis, forwardScript, [stream], [offset]);
 }
 
 /**

@@ -9,7 +9,7 @@ import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { allPartitions, gaugesOf } from "../redis/keys.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { PartitionSink } from "./partition.ts";
@@ -83,11 +83,11 @@ export class RedisWriteBehind {
     this.#target = targetOf(target, config);
     this.process = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     const { name } = this.#target.describe();
-    logEvents("sink", this.events);
+    logEvents("sink", this.events, config.targets.length > 1 ? name : undefined);
     this.#partitions = allPartitions(config, entity).map((keys) => {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target: name, process: this.process };
-      const report = new PartitionReport(place, this.events, redis.counters, keys.gauges);
+      const report = new PartitionReport(place, this.events, redis.counters, gaugesOf(keys, name));
       return new PartitionSink(config, this.#target, keys, report);
     });
   }

@@ -1,16 +1,18 @@
 /**
- * Trimming: removes from the stream what the target holds. It also notices that a stream has gone back, since the
- * last entry that the target applied must still be there: the witness.
+ * Trimming: removes from the stream what all of its targets hold. It also notices that a stream has gone back, since
+ * the last entry that the target applied must still be there: the witness.
  * @module
  */
 
+import type { Config } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
-import { CONSUMER_GROUP, type PartitionKeys } from "../redis/keys.ts";
+import { groupOf, type PartitionKeys } from "../redis/keys.ts";
+import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
 import { noteLastId, pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
@@ -25,6 +27,9 @@ const TRIM_MS = 100;
 export class Trimmer {
   /** whether the stream no longer holds the last entry that the target applied */
   witnessMissing = false;
+  /** what the target may do with the stream, as its settings said last */
+  state: TargetState = "active";
+  #config: Config;
   #reader: StreamReader;
   #claim: Claim;
   /** events of the stream ever read, up to the offset */
@@ -38,11 +43,13 @@ export class Trimmer {
   #report: PartitionReport;
 
   private constructor(
+    config: Config,
     reader: StreamReader,
     claim: Claim,
     report: PartitionReport,
     entriesRead: number,
   ) {
+    this.#config = config;
     this.#reader = reader;
     this.#report = report;
     this.#claim = claim;
@@ -54,18 +61,19 @@ export class Trimmer {
 
   /** Creates a trimmer, and the stream's consumer group, which shows people how far the target is. */
   static async begin(
+    config: Config,
     reader: StreamReader,
     claim: Claim,
     report: PartitionReport,
   ): Promise<Trimmer> {
     const { keys, offset, owner } = claim;
     const redis = await reader.connection();
-    await showGroup(redis, keys, offset, owner);
+    await showGroup(redis, keys, groupOf(report.place.target), offset, owner);
     await noteLastId(redis, keys);
     const info = pairsOf(await redis.xinfo("STREAM", keys.stream));
     const passed = (await redis.xrange(keys.stream, "-", offset, "COUNT", 2)).length;
     const entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
-    return new Trimmer(reader, claim, report, entriesRead);
+    return new Trimmer(config, reader, claim, report, entriesRead);
   }
 
   /** Notes that a batch was applied. Nobody waits for the trim, and small ones are trimmed together. */
@@ -91,10 +99,25 @@ export class Trimmer {
     try {
       const redis = await this.#reader.connection();
       address = redis.address;
-      const args = [offset, CONSUMER_GROUP, String(this.#entriesRead), this.#witness];
-      const removed = await runScript(redis, trimScript, [stream, lastId, settings], args);
+      const { targets } = this.#config;
+      const { target } = this.#report.place;
+      const onFull = targets.find(({ name }) => name === target)?.on_full ?? "stop";
+      const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
+        target,
+        offset,
+        groupOf(target),
+        String(this.#entriesRead),
+        this.#witness,
+        onFull,
+        ...targets.map(({ name }) => name),
+      ]);
+      const [removed, state, ...detached] = reply as [number, TargetState, ...string[]];
       if (removed === -1) this.witnessMissing = true;
-      else this.#trimmedTo = this.#witness = offset;
+      else {
+        this.#trimmedTo = this.#witness = offset;
+        this.state = state;
+      }
+      for (const name of detached) this.#report.detached(name);
       this.#report.over("trimFailed");
     } catch (error) {
       if (!this.#stopped) this.#report.trouble("trimFailed", withAddress(asError(error), address));
@@ -113,6 +136,8 @@ export class Trimmer {
     const { keys, witness } = this.#claim;
     const redis = await this.#reader.connection();
     if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
+    const registration = await readRegistration(redis, keys, this.#report.place.target);
+    this.state = registration?.state ?? "active";
     // An entry with an id that is too high may have come and gone since.
     const last = await noteLastId(redis, keys);
     // Mended under a claim that expects no witness: what comes below its offset would never be read.
@@ -130,20 +155,21 @@ export class Trimmer {
 async function showGroup(
   redis: RedisConnection,
   { stream }: PartitionKeys,
+  group: string,
   offset: string,
   owner: string,
 ): Promise<void> {
   const unlessDone = (error: unknown) => {
     if (!/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
   };
-  await redis.xgroup("CREATE", stream, CONSUMER_GROUP, offset, "MKSTREAM").catch(unlessDone);
-  await redis.xgroup("CREATECONSUMER", stream, CONSUMER_GROUP, owner).catch(unlessDone);
+  await redis.xgroup("CREATE", stream, group, offset, "MKSTREAM").catch(unlessDone);
+  await redis.xgroup("CREATECONSUMER", stream, group, owner).catch(unlessDone);
   // Those of sinks that are gone; a consumer with pending entries reads by the group, so it is not ours.
-  const consumers = await redis.xinfo("CONSUMERS", stream, CONSUMER_GROUP).catch(unlessDone);
+  const consumers = await redis.xinfo("CONSUMERS", stream, group).catch(unlessDone);
   for (const consumer of (consumers ?? []) as unknown[]) {
     const fields = pairsOf(consumer);
     const name = String(fields.get("name"));
     if (name === owner || fields.get("pending") !== 0) continue;
-    await redis.xgroup("DELCONSUMER", stream, CONSUMER_GROUP, name).catch(unlessDone);
+    await redis.xgroup("DELCONSUMER", stream, group, name).catch(unlessDone);
   }
 }

@@ -15,7 +15,9 @@ function served({ redis, pool, config: own }: Pipeline, config: Config = own) {
   const sink = new RedisWriteBehind(redis, pool, config, "session");
   const target = targetOf(pool, config);
   const watched = { redis, target, config, entity: "session" };
-  return { sink, server: serveMetrics(watched, sink, { port: 0 }) };
+  const server = serveMetrics({ port: 0 });
+  server.watch(watched, sink);
+  return { sink, server };
 }
 
 async function scrape({ url }: MetricsServer): Promise<string> {
@@ -108,7 +110,8 @@ Deno.test("a scrape asks the target once for each partition, and its figures are
     },
   });
   const watched = { redis, target, config, entity: "session" };
-  await using server = serveMetrics(watched, sink, { port: 0 });
+  await using server = serveMetrics({ port: 0 });
+  server.watch(watched, sink);
   const text = await scrape(server);
   assert.deepEqual(asked.sort(), allPartitions(config, "session").map(({ stream }) => stream));
   const sum = (name: string) =>
@@ -211,14 +214,10 @@ Deno.test("a full stream is told, by the limits that its first writer has stored
   }
 });
 
-Deno.test("a port that is taken is refused in one line", async () => {
-  await using pipeline = await testPipeline();
-  const { redis, pool, config } = pipeline;
-  await using sink = new RedisWriteBehind(redis, pool, config, "session");
-  const watched = { redis, target: targetOf(pool, config), config, entity: "session" };
+Deno.test("a port that is taken is refused in one line", () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = taken.addr as Deno.NetAddr;
-  assert.throws(() => serveMetrics(watched, sink, { port }), {
+  assert.throws(() => serveMetrics({ port }), {
     name: "ConfigError",
     message:
       `Cannot serve metrics at 127.0.0.1:${port}: another process has taken it; choose another port by --metrics`,

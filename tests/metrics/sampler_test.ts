@@ -181,7 +181,7 @@ Deno.test("partitions and entities are added up, seconds and freshness are the w
   await add("stream:{session-1}", 20);
   await add("stream:{user-0}", 90);
   const gauge = (stream: string, p50: number, p99: number, age: number) =>
-    redis.hset(`metrics:sink:${stream}`, gaugeOf(p99, p50, age));
+    redis.hset(`metrics:sink:${stream}:local`, gaugeOf(p99, p50, age));
   await gauge("stream:{session-0}", 3, 40, 0);
   await gauge("stream:{session-1}", 5, 30, 1000);
   await gauge("stream:{user-0}", 900, 900, 5500);
@@ -223,9 +223,9 @@ Deno.test("at most max_samples are kept: the first, all of the newest, and no pe
   const taken: Sample[] = [];
   for (let round = 1; round <= 200; round++) {
     await redis.xadd("stream:session", "*", "doc_id", "d");
-    if (round === 37) await redis.hset("metrics:sink:stream:session", gaugeOf(900));
+    if (round === 37) await redis.hset("metrics:sink:stream:session:local", gaugeOf(900));
     taken.push({ ...await sampler.sample() });
-    if (round === 37) await redis.del("metrics:sink:stream:session");
+    if (round === 37) await redis.del("metrics:sink:stream:session:local");
     assert(sampler.samples.length <= 20);
   }
   const { samples } = sampler;

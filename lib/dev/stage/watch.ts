@@ -6,7 +6,7 @@
 import type { Config } from "../../config/load.ts";
 import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
-import { allPartitions } from "../../redis/keys.ts";
+import { allPartitions, gaugesOf } from "../../redis/keys.ts";
 import { readLag } from "../../redis/lag.ts";
 import type { Target } from "../../targets/target.ts";
 
@@ -163,10 +163,11 @@ export class Watch implements AsyncDisposable {
 
   /** Of the slowest partition; null where no sink has applied anything lately. */
   async #freshness(): Promise<Pick<StageSample, "freshnessP50Ms" | "freshnessP99Ms">> {
-    const { redis, config, entity } = this.#options;
+    const { redis, target, config, entity } = this.#options;
+    const { name } = target.describe();
     const gauges = await Promise.all(
       allPartitions(config, entity).map((keys) =>
-        redis.hmget(keys.gauges, "at", "freshness_p50_ms", "freshness_p99_ms")
+        redis.hmget(gaugesOf(keys, name), "at", "freshness_p50_ms", "freshness_p99_ms")
       ),
     );
     const recent = gauges.filter(([at, p50, p99]) =>

@@ -7,14 +7,13 @@
  * @module
  */
 
-import { Buffer, isUtf8 } from "node:buffer";
+import { Buffer } from "node:buffer";
 import type { Config } from "../../config/load.ts";
-import { MAX_ID_BYTES } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
-import { readDocuments } from "../../redis/documents.ts";
-import { allPartitions, byPartition, type PartitionKeys, partitionOf } from "../../redis/keys.ts";
+import { type DocumentIds, documentIds, readDocuments } from "../../redis/documents.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
 import { rowsOf } from "../../targets/open.ts";
-import { PAGE_ROWS, READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
+import { READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
 import { DifferenceSketch } from "./difference_sketch.ts";
 import { prefetch } from "./prefetch.ts";
 
@@ -58,18 +57,22 @@ export class Scan {
     return prefetch(this.#rows.ids(this.#entity), PAGES_AT_A_TIME, (page) => this.#scanPage(page));
   }
 
+  #ids(): AsyncGenerator<DocumentIds> {
+    return documentIds(this.#redis, this.#partitions);
+  }
+
   /**
    * All documents; call it after all rows. Suspected are those that no row has led to. A document may come
    * twice (SCAN promises at least once).
    */
   async *documents(): AsyncGenerator<Scanned> {
-    yield* prefetch(this.#scan(), 1, ({ ids, foreign }) => {
+    yield* prefetch(this.#ids(), 1, ({ ids, foreign }) => {
       this.foreign += foreign;
       for (const id of ids) this.#met.takeAway(id);
       return Promise.resolve({ count: ids.length, suspected: [] });
     });
     if (this.#met.isEmpty) return;
-    for await (const { ids } of this.#scan()) {
+    for await (const { ids } of this.#ids()) {
       yield { count: 0, suspected: ids.filter((id) => this.#met.mayHold(id)).map(String) };
     }
   }
@@ -101,30 +104,5 @@ export class Scan {
     }
     if (ids.length > 0) await compare();
     return { count: page.length, suspected };
-  }
-
-  /** The ids of all documents in Redis, in chunks, and how many keys were passed over. */
-  async *#scan(): AsyncGenerator<{ ids: Buffer[]; foreign: number }> {
-    for (const keys of this.#partitions) {
-      const { documentPrefix } = keys;
-      const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
-      const options = ["MATCH", match, "COUNT", String(PAGE_ROWS), "TYPE", "ReJSON-RL"];
-      let cursor = "0";
-      do {
-        const [next, names] = await this.#redis.callBuffer("SCAN", cursor, ...options) as [
-          Buffer,
-          Buffer[],
-        ];
-        cursor = next.toString();
-        const ids = names.map((name) => name.subarray(documentPrefix.length))
-          .filter((id) => this.#canBeId(id, keys));
-        yield { ids, foreign: names.length - ids.length };
-      } while (cursor !== "0");
-    }
-  }
-
-  #canBeId(id: Buffer, { partition }: PartitionKeys): boolean {
-    return id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
-      partitionOf(id.toString(), this.#partitions.length) === partition;
   }
 }

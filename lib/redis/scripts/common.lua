@@ -7,7 +7,7 @@
 -- ARGV of all verbs: 1 document id  2 ts (ms)  3 partitions, or "0" where the event is not forwarded
 --   4… the verb's own; with a request, the last two are the hash of the call and request_id_ttl_seconds
 -- All verbs return the event's stream id ("" where it is not forwarded), or an array:
---   {"repeated", stream id} or {a DocumentErrorCode, a limit or "settings", detail}
+--   {"repeated", stream id}, {a DocumentErrorCode, detail} or {a limit, what there is of it, the slowest target or ""}
 --   "settings": the stream has none yet, so call settings.lua and then again
 --
 -- Mostly statements: a function would be created again in every call, which costs more than a check.
@@ -50,10 +50,15 @@ if FORWARD then
   -- Such an entry was removed, but the stream's next id lies behind it still: a sink has noted it.
   if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
-  if events >= max_events then return {'max_events', tostring(events)} end
+  -- With several targets, the one that is the furthest behind is named.
+  if events >= max_events then
+    return {'max_events', tostring(events), redis.call('HGET', SETTINGS, 'slowest') or ''}
+  end
   -- A stream of few events is measured only if the largest of them could matter.
   if events * LARGEST * 2 >= max_bytes then
     local bytes = redis.call('MEMORY', 'USAGE', STREAM)
-    if bytes and bytes >= max_bytes then return {'max_bytes', tostring(bytes)} end
+    if bytes and bytes >= max_bytes then
+      return {'max_bytes', tostring(bytes), redis.call('HGET', SETTINGS, 'slowest') or ''}
+    end
   end
 end

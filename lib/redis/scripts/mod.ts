@@ -15,6 +15,7 @@ import lookVerb from "./look.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
 import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
+import registerVerb from "./register.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
@@ -41,6 +42,8 @@ export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
+/** Registers a target with a stream. */
+export const registerScript: Script = script("register", registerVerb);
 export const resendScript: Script = script("resend", resendVerb);
 export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
 /** Notes whether a stream's last id is past what a version can hold. */

@@ -1,0 +1,104 @@
+/**
+ * The targets that a stream is carried on to, as its settings say: for trimming, which goes no further than the lowest
+ * of them, and for people. What a target's own offset says is the truth.
+ * @module
+ */
+
+import type { Redis } from "./client.ts";
+import type { PartitionKeys } from "./keys.ts";
+import { registerScript, runScript } from "./scripts/mod.ts";
+
+/**
+ * What a target may do with a stream:
+ * - `active`: it is carried on to
+ * - `paused`: an operator has stopped that; its events are kept
+ * - `filling`: it is being added, and filled from a snapshot; its events are kept
+ * - `detached`: it was so far behind that it has lost its place
+ * - `removed`: an operator has given it up
+ */
+export type TargetState = "active" | "paused" | "filling" | "detached" | "removed";
+
+/** A target's field in the settings of a stream. */
+export interface Registration {
+  /** the target's name */
+  name: string;
+  state: TargetState;
+  /** the offset that it has told last */
+  offset: string;
+  /** the entry that must still be in the stream; `0-0` for none */
+  witness: string;
+  /** what happens where it fills the stream */
+  onFull: "stop" | "detach";
+}
+
+const FIELD = /^target:(.+)$/;
+const VALUE = /^(\S+) (\S+) (\S+) (\S+)$/;
+
+/** All targets that a stream knows, in the order of their names. */
+export async function readRegistrations(
+  redis: Redis,
+  { settings }: PartitionKeys,
+): Promise<Registration[]> {
+  const found: Registration[] = [];
+  for (const [field, value] of Object.entries(await redis.hgetall(settings))) {
+    const name = FIELD.exec(field)?.[1];
+    const registration = name === undefined ? null : registrationOf(name, value);
+    if (registration !== null) found.push(registration);
+  }
+  return found.sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+/** One of them; `null` where the stream does not know it. */
+export async function readRegistration(
+  redis: Redis,
+  { settings }: PartitionKeys,
+  name: string,
+): Promise<Registration | null> {
+  return registrationOf(name, await redis.hget(settings, `target:${name}`));
+}
+
+function registrationOf(name: string, value: string | null): Registration | null {
+  const [, state, offset, witness, onFull] = VALUE.exec(value ?? "") ?? [];
+  if (onFull === undefined) return null;
+  return {
+    name,
+    state: state as TargetState,
+    offset: offset!,
+    witness: witness!,
+    onFull: onFull as Registration["onFull"],
+  };
+}
+
+/**
+ * Registers a target, or notes its state and offset anew: nothing past the offset is trimmed from then on.
+ * @param registration.offset `null`: the end of the stream
+ * @param keeping states that stay as they are, though another is given
+ * @returns what is registered now
+ */
+export async function register(
+  redis: Redis,
+  { stream, settings }: PartitionKeys,
+  registration: Omit<Registration, "offset"> & { offset: string | null },
+  keeping: TargetState[] = [],
+): Promise<Registration> {
+  const { name, state, offset, witness, onFull } = registration;
+  const args = [name, offset ?? "", witness, onFull, state, `,${keeping.join(",")},`];
+  const reply = await runScript(redis, registerScript, [stream, settings], args);
+  const [is, at] = reply as [TargetState, string];
+  return { name, state: is, offset: at, witness, onFull };
+}
+
+/**
+ * Notes what a target may do with a stream; how far it is stays as it was told.
+ * @returns whether the stream knows it
+ */
+export async function setState(
+  redis: Redis,
+  { stream, settings }: PartitionKeys,
+  name: string,
+  state: TargetState,
+): Promise<boolean> {
+  const args = [name, "=", "", "", state, ""];
+  const reply = await runScript(redis, registerScript, [stream, settings], args);
+  return (reply as string[]).length > 0;
+}

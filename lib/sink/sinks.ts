@@ -1,0 +1,134 @@
+/**
+ * The sinks of an entity's targets, side by side in one process.
+ * @module
+ */
+
+import type { Config } from "../config/load.ts";
+import { backoff, delay } from "../core/delay.ts";
+import { asError, Emitter, OncePerMinute, type TargetEvents } from "../core/events.ts";
+import { logEvents } from "../core/log.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { openTarget } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
+import { RedisWriteBehind } from "./sink.ts";
+
+/** A target that was opened, and the sink that carries events on to it. */
+export interface Carried {
+  /** the target's name in the configuration */
+  name: string;
+  /** it, opened */
+  target: Target;
+  /** what carries events on to it */
+  sink: RedisWriteBehind;
+}
+
+/**
+ * Carries an entity's events on to several targets, each by a sink of its own: one that is slow, refuses, or cannot be
+ * reached holds up no other.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, Sinks } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using sinks = new Sinks(redis, config, "session");
+ * sinks.start();
+ * await sinks.opened("postgresql");
+ * console.log(sinks.carried.map(({ name }) => name));
+ * ```
+ */
+export class Sinks implements AsyncDisposable {
+  /** The targets that could be opened so far, in the order of that. */
+  readonly carried: Carried[] = [];
+  /** What happens before a target has a sink, whose own events tell the rest. */
+  readonly events: Emitter<TargetEvents> = new Emitter();
+  #redis: RedisConnection;
+  #config: Config;
+  #entity: string;
+  #names: readonly string[];
+  #stop = new AbortController();
+  #opening: Promise<void>[] | undefined;
+  #listeners: ((carried: Carried) => void)[] = [];
+
+  /**
+   * Opens nothing yet: see {@linkcode start}.
+   * @param names of the targets. @default {all that the configuration has}
+   */
+  constructor(
+    redis: RedisConnection,
+    config: Config,
+    entity: string,
+    names: readonly string[] = config.targets.map(({ name }) => name),
+  ) {
+    this.#redis = redis;
+    this.#config = config;
+    this.#entity = entity;
+    this.#names = names;
+    logEvents("sink", this.events);
+  }
+
+  /** Calls a listener with each target once it is open, before its sink begins. */
+  onOpened(listener: (carried: Carried) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Carries events on to all targets, in the background. One that cannot be opened is tried again for ever. */
+  start(): void {
+    this.#opening ??= this.#names.map((name) => this.#openSometime(name));
+  }
+
+  /**
+   * Opens a target and starts its sink.
+   * @throws {ConnectionError} where it cannot be reached or used
+   */
+  async open(name: string): Promise<Carried> {
+    const target = await openTarget(this.#config, name);
+    const sink = new RedisWriteBehind(this.#redis, target, this.#config, this.#entity);
+    const carried = { name, target, sink };
+    this.carried.push(carried);
+    for (const listener of this.#listeners) listener(carried);
+    if (!this.#stop.signal.aborted) sink.start();
+    return carried;
+  }
+
+  /** Waits until a target is open. */
+  async opened(name: string): Promise<Carried> {
+    const open = this.carried.find((one) => one.name === name);
+    if (open !== undefined) return open;
+    const { promise, resolve } = Promise.withResolvers<Carried>();
+    this.onOpened((carried) => {
+      if (carried.name === name) resolve(carried);
+    });
+    return await promise;
+  }
+
+  async #openSometime(name: string): Promise<void> {
+    const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
+    const { signal } = this.#stop;
+    const reports = new OncePerMinute();
+    for (let attempt = 1; !signal.aborted; attempt++) {
+      try {
+        await this.open(name);
+        return;
+      } catch (error) {
+        const event = { entity: this.#entity, target: name, error: asError(error) };
+        if (reports.allows(name)) this.events.emit("notOpened", event);
+        await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
+      }
+    }
+  }
+
+  /** Lets running batches finish, and gives the partitions back. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#opening ?? []);
+    await Promise.all(this.carried.map(({ sink }) => sink.stop()));
+  }
+
+  /** Stops, as {@linkcode stop} does, and closes the targets. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await Promise.all(this.carried.map(({ target }) => target.close()));
+  }
+}
