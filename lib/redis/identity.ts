@@ -6,6 +6,7 @@
 import type { Redis } from "./client.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { groupOf, type PartitionKeys } from "./keys.ts";
+import { identityScript, runScript } from "./scripts/mod.ts";
 import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 
 /** What a partition in Redis tells of those that carried it on. */
@@ -54,11 +55,14 @@ function removedTo(facts: Map<string, unknown>): string {
   return compareStreamIds(deleted, first) > 0 ? deleted : first;
 }
 
-/** Notes the identity of the data, unless they have one. */
+/**
+ * Notes the identity of the data, unless they have one.
+ * @returns the one that they have: sinks of several targets may note theirs at the same time
+ */
 export async function noteIdentity(
   redis: Redis,
-  { settings }: PartitionKeys,
+  { stream, settings }: PartitionKeys,
   identity: string,
-): Promise<void> {
-  await redis.hsetnx(settings, "identity", identity);
+): Promise<string> {
+  return String(await runScript(redis, identityScript, [stream, settings], [identity]));
 }

@@ -196,13 +196,7 @@ export async function identify(
     // Data that were emptied are others; where only the note is lost, it is written again.
     const bytes = crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
     const minted = known ? source : Buffer.from(bytes).toString("hex");
-    await identities.note(claim, minted);
-    try {
-      await noteIdentity(redis, keys, minted);
-    } catch (error) {
-      // A full Redis takes it later, once it was drained.
-      if (!/^OOM /.test((error as Error).message)) throw error;
-    }
+    await identities.note(claim, await noteIdentity(redis, keys, minted));
   };
   return { doubts, offsetWentBack, note };
 }

@@ -2,6 +2,8 @@
  * Traffic, faults and two sinks together, for as long as wanted, and a table of what became of it.
  *
  *     deno task soak --minutes 10 [--seed 7]
+ *
+ * With `--targets`, into PostgreSQL, MariaDB and SQLite at once: see `fan_out_soak.ts`.
  */
 
 import { Command, InvalidArgumentError } from "commander";
@@ -413,14 +415,15 @@ function positive(text: string): number {
 if (import.meta.main) Deno.exit(await ending(run, console.error));
 
 async function run(): Promise<number> {
-  const { minutes, seed } = new Command("deno task soak")
+  const { minutes, seed = chooseSeed(), targets } = new Command("deno task soak")
     .description(
       "traffic, faults and two sinks together; status 1 if anything is lost, twice or out of order",
     )
     .requiredOption("--minutes <n>", "how long", positive)
     .option("--seed <n>", "of the random generator", Number)
+    .option("--targets", "into PostgreSQL, MariaDB and SQLite at once, each broken alone")
     .parse(Deno.args, { from: "user" })
-    .opts<{ minutes: number; seed?: number }>();
+    .opts<{ minutes: number; seed?: number; targets?: true }>();
   await ensureSetup({ onProgress: console.log });
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const) {
@@ -433,18 +436,26 @@ async function run(): Promise<number> {
   }
   const live = Deno.stdout.isTerminal();
   let told = 0;
+  const tell = (seconds: number, line: string) => {
+    if (!live && seconds - told < 10) return;
+    told = seconds;
+    Deno.stdout.writeSync(new TextEncoder().encode(live ? `\r\x1b[K${line}` : `${line}\n`));
+  };
+  const options = { seconds: 60 * minutes, seed, signal: stop.signal };
+  if (targets) {
+    const { fanOutSoak, fanOutTable } = await import("./fan_out_soak.ts");
+    const report = await fanOutSoak({ ...options, onProgress: tell });
+    console.log(`${live ? "\n" : ""}${fanOutTable(report)}`);
+    return Object.values(report.targets).some(({ lost, twice }) => lost + twice > 0) ? 1 : 0;
+  }
   const report = await soak({
-    seconds: 60 * minutes,
-    seed: seed ?? chooseSeed(),
-    signal: stop.signal,
-    onProgress: ({ seconds, events, applied, faults }) => {
-      if (!live && seconds - told < 10) return;
-      told = seconds;
-      const line =
+    ...options,
+    onProgress: ({ seconds, events, applied, faults }) =>
+      tell(
+        seconds,
         `${Math.floor(seconds)} s of ${Math.round(60 * minutes)}: ${events} events written, ` +
-        `${applied} applied, ${faults} faults`;
-      Deno.stdout.writeSync(new TextEncoder().encode(live ? `\r\x1b[K${line}` : `${line}\n`));
-    },
+          `${applied} applied, ${faults} faults`,
+      ),
   });
   console.log(`${live ? "\n" : ""}${tableOf(report)}`);
   return report.lost + report.twice + report.outOfOrder > 0 ? 1 : 0;

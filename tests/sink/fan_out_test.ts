@@ -318,3 +318,28 @@ Deno.test("fan-out: the list says who holds up the trimming", async () => {
     /know no target "fiel"; they know: file, postgresql/,
   );
 });
+
+Deno.test("fan-out: targets that begin at the same time agree on whose data they are", async () => {
+  await using both = await fanOut();
+  const { pipeline: { redis }, config, postgres, file } = both;
+  const keys = partitionKeys(config, "session", 0);
+  await write(both, 0, 3);
+  // Both look before either has noted anything.
+  const release = Promise.withResolvers<void>();
+  const all = [postgres, file];
+  let looked = 0;
+  for (const target of all) {
+    const read = target.identities.read.bind(target.identities);
+    target.identities.read = async (...given) => {
+      const found = await read(...given);
+      if (++looked === all.length) release.resolve();
+      await release.promise;
+      return found;
+    };
+  }
+  await Promise.all(all.map((target) => drain(both, target)));
+  const identity = await redis.hget(keys.settings, "identity");
+  for (const target of all) {
+    assert.equal((await target.identities.read(keys, [STREAM])).source, identity);
+  }
+});

@@ -10,6 +10,7 @@ import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
+import identityVerb from "./identity.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
@@ -42,6 +43,8 @@ export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", trimVerb);
 export const forwardScript: Script = script("forward", forwardVerb);
+/** Notes the identity of the data. */
+export const identityScript: Script = script("identity", identityVerb);
 /** Registers a target with a stream. */
 export const registerScript: Script = script("register", registerVerb);
 export const resendScript: Script = script("resend", resendVerb);
