@@ -10,6 +10,7 @@ import { ensureSetup } from "writebehind/dev/setup.ts";
 import { workerRows } from "./against_worker.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
+import { fanOutRows } from "./fan_out.ts";
 import { drainRows } from "./drain.ts";
 import { freshnessRows } from "./freshness.ts";
 import { growthTable, measureGrowth } from "./growth.ts";
@@ -44,6 +45,7 @@ const GROUPS: readonly Group[] = [
   { name: "worker", rows: [13], seconds: 120, measure: workerRows },
   { name: "SQLite", rows: [15], seconds: 25, measure: sqliteRows },
   { name: "MariaDB", rows: [17], seconds: 50, measure: mysqlRows },
+  { name: "several targets", rows: [18], seconds: 60, measure: fanOutRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);

@@ -42,9 +42,18 @@ export class SinkProcess implements AsyncDisposable {
     return new SinkProcess(bench, [Deno.execPath(), "run", "-A", "--no-check", script]);
   }
 
-  /** @param config the partitions that the process is to have */
-  static async start(bench: Workbench, config = bench.config): Promise<SinkProcess> {
-    return new SinkProcess(bench, [...await sinkCommand(), "--config", await configFile(config)]);
+  /**
+   * @param config the partitions that the process is to have
+   * @param options.targets its targets, with their passwords; by default PostgreSQL
+   * @param options.writes a folder in which it may write
+   */
+  static async start(
+    bench: Workbench,
+    config = bench.config,
+    { targets, writes }: { targets?: unknown[]; writes?: string } = {},
+  ): Promise<SinkProcess> {
+    const file = await configFile(config, targets);
+    return new SinkProcess(bench, [...await sinkCommand(writes), "--config", file]);
   }
 
   get pid(): number {
@@ -128,22 +137,24 @@ export class SinkProcess implements AsyncDisposable {
 }
 
 /** Writes a file with what a sink must know besides the addresses. JSON is YAML. */
-async function configFile({ streams }: Config): Promise<string> {
+async function configFile({ streams }: Config, targets?: unknown[]): Promise<string> {
   const path = testFolder("config.yaml");
   const { partitions } = streams;
-  await Deno.writeTextFile(path, JSON.stringify({ streams: { partitions } }));
+  await Deno.writeTextFile(path, JSON.stringify({ streams: { partitions }, targets }));
   return path;
 }
 
 /**
  * The command of `deno task sink` without the task runner, with its permissions; the quoted one, for a SQLite file,
- * needs a shell and is left out.
+ * needs a shell.
+ * @param writes the folder that stands in its place; it is left out without one
  */
-async function sinkCommand(): Promise<string[]> {
+async function sinkCommand(writes?: string): Promise<string[]> {
   const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
     tasks: { sink: { command: string } };
   };
-  const [deno, ...args] = tasks.sink.command.replace(/ "[^"]*"/g, "").split(" ");
+  const write = writes === undefined ? "" : ` --allow-write=${writes}`;
+  const [deno, ...args] = tasks.sink.command.replace(/ "[^"]*"/g, write).split(" ");
   if (deno !== "deno") throw new Error("the task sink in deno.json does not begin with deno");
   return [Deno.execPath(), ...args];
 }

@@ -300,9 +300,22 @@ const OPERATOR: Record<string, (breaking: Breaking, subject: Subject) => Promise
     subject.addedAnew = true;
     await removeTarget(redis, config, "session", name);
     await delay(500 * random());
-    await addTarget(redis, target, config, "session");
+    await again(target, () => addTarget(redis, target, config, "session"));
   },
 };
+
+/** As an operator would: runs it again where a connection was lost, which a server that was started again has closed. */
+async function again<Result>(target: Target, work: () => Promise<Result>): Promise<Result> {
+  const deadline = Date.now() + SETTLE_MS;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (target.kindOf(error) !== "transient" || Date.now() > deadline) throw error;
+      await delay(SAMPLE_MS);
+    }
+  }
+}
 
 /** A sink has told of the target: the first seconds it may not have begun. */
 async function registered(
@@ -326,8 +339,8 @@ async function judge(
   author: Author,
 ): Promise<void> {
   const { redis } = pipeline;
-  await caughtUp(redis, target, config, "session", { deadlineMs: SETTLE_MS });
-  const { counts } = await verify(redis, target, config, "session");
+  await again(target, () => caughtUp(redis, target, config, "session", { deadlineMs: SETTLE_MS }));
+  const { counts } = await again(target, () => verify(redis, target, config, "session"));
   const documents = await documentsOf(pipeline);
   const wanted = author.documents();
   report.lost = counts.mismatches + counts.behind + counts.parked;
