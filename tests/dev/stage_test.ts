@@ -1,7 +1,15 @@
 /** The page of the stage in a real browser: each button is seen on the page and in the servers. */
 
 import assert from "node:assert/strict";
-import { readFigures, verify } from "writebehind";
+import {
+  insertDocument,
+  openTarget,
+  pauseTarget,
+  readFigures,
+  RedisWriteBehind,
+  resumeTarget,
+  verify,
+} from "writebehind";
 import { processStartTime } from "writebehind/dev/servers/processes.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
 import type { SinkView } from "writebehind/dev/stage/sinks.ts";
@@ -9,7 +17,7 @@ import { Stage } from "writebehind/dev/stage/stage.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
 import { testPipeline } from "../support/pipeline.ts";
-import { queryAt, waitFor } from "../support/servers.ts";
+import { queryAt, testFolder, waitFor } from "../support/servers.ts";
 import { StagePage } from "../support/stage_page.ts";
 
 const rowsIn = async (stage: Stage) => {
@@ -254,6 +262,50 @@ Deno.test("given servers are only read, without --control", async () => {
   assert.match(stage.act("rate", 1e6) ?? "", /from 0 to 100000/);
   assert.equal(stage.act("rate", 200), null);
   await waitFor(async () => await pipeline.redis.xlen("stream:session") > 20, { what: "events" });
+});
+
+Deno.test({
+  name: "with several targets the page says how far each is",
+  ignore: browserPath === undefined,
+  async fn() {
+    await using pipeline = await testPipeline();
+    const config = pipeline.with({
+      targets: [
+        { name: "postgresql", kind: "postgresql" },
+        { name: "local", kind: "sqlite", path: `${testFolder("stage")}/rows.db` },
+      ],
+    });
+    const { redis, pool } = pipeline;
+    for (const id of ["a", "b"]) await insertDocument(redis, config, "session", { id }, id);
+    {
+      await using sink = new RedisWriteBehind(redis, pool, config, "session");
+      await sink.drain();
+    }
+    await using stage = await Stage.start({ given: { config, configPath: undefined } });
+    await using served = await serveStage(stage);
+    const browser = await launchBrowser();
+    try {
+      const page = await browser.newPage({ viewport: { width: 1366, height: 768 } });
+      const shown = new StagePage(page);
+      await page.goto(served.url);
+      await shown.nodeSays("target", /postgresql 0 behind · local has not begun/);
+      assert.equal(await page.locator("#node-target b").innerText(), "Targets");
+      await using file = await openTarget(config, "local");
+      {
+        await using sink = new RedisWriteBehind(redis, file, config, "session");
+        await sink.drain();
+      }
+      await pauseTarget(redis, config, "session", "local");
+      await shown.nodeSays("target", /postgresql 0 behind · local is paused/);
+      await resumeTarget(redis, config, "session", "local");
+      await insertDocument(redis, config, "session", {}, "c");
+      await shown.nodeSays("target", /postgresql 1 behind · local 1 behind/);
+      const wide = await page.evaluate("document.documentElement.scrollWidth");
+      assert.equal(wide, 1366);
+    } finally {
+      await browser.close();
+    }
+  },
 });
 
 /** The processes that work in folders of stages, or are its sinks. */

@@ -6,7 +6,7 @@
 import type { Action, ActionName } from "./actions.ts";
 import type { Happening } from "./happened.ts";
 import type { SinkView } from "./sinks.ts";
-import type { Reachable, StageSample } from "./watch.ts";
+import type { Reachable, StageSample, TargetView } from "./watch.ts";
 
 /** The last comparison of everything. */
 export interface VerifyView {
@@ -38,6 +38,10 @@ export interface StageState {
   /** writes that were refused, or whose outcome is unknown */
   failed: number;
   reachable: Reachable;
+  /** what the target is called that the figures are of */
+  target: string;
+  /** all of several targets; empty where there is one only */
+  targets: readonly TargetView[];
   postgresRuns: boolean;
   /** ports, of servers of its own */
   primary: number | null;

@@ -23,6 +23,14 @@ import { StageTraffic } from "./traffic.ts";
 import { Verification } from "./verification.ts";
 import { type Reachable, type StageSample, Watch } from "./watch.ts";
 
+/** What kinds of targets are called on the page. */
+const KINDS: Record<string, string> = {
+  postgresql: "PostgreSQL",
+  sqlite: "SQLite",
+  mysql: "MySQL",
+  kafka: "Kafka",
+};
+
 /** Whose servers a stage is on. */
 export interface StageOptions {
   /** Servers of somebody else's, by their configuration. @default {servers of the stage's own} */
@@ -143,6 +151,7 @@ export class Stage implements AsyncDisposable, Scene {
 
   get state(): StageState {
     const { servers } = this;
+    const { kind } = this.target.describe();
     return {
       own: servers !== null,
       allowed: ACTIONS.filter(({ need }) => this.#needs.has(need)).map(({ name }) => name),
@@ -152,6 +161,8 @@ export class Stage implements AsyncDisposable, Scene {
       asFastAsPossible: this.#traffic?.asFastAsPossible ?? null,
       failed: this.#traffic?.failed ?? 0,
       reachable: this.#reachable,
+      target: KINDS[kind] ?? kind,
+      targets: this.#watch.targets,
       postgresRuns: servers?.own.postgresRuns ?? this.#reachable.target,
       primary: servers?.own.primary.port ?? null,
       replica: servers?.own.replica.port ?? null,

@@ -8,6 +8,8 @@ import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, gaugesOf } from "../../redis/keys.ts";
 import { readLag } from "../../redis/lag.ts";
+import { listTargets } from "../../operate/targets.ts";
+import type { TargetState } from "../../redis/registrations.ts";
 import type { Target } from "../../targets/target.ts";
 
 /** One moment, as the page shows it. Rates are per second since the moment before. */
@@ -34,6 +36,15 @@ export interface StageSample {
 export interface Reachable {
   redis: boolean;
   target: boolean;
+}
+
+/** How a target is, by what the streams say. */
+export interface TargetView {
+  name: string;
+  /** `null` where no sink has registered it */
+  state: TargetState | null;
+  /** events that it is behind, by the offset that it has told last */
+  lag: number;
 }
 
 /** Options of {@linkcode Watch}. */
@@ -65,6 +76,7 @@ export class Watch implements AsyncDisposable {
   #samples: StageSample[] = [];
   #figures: Figures | null = null;
   #reachable: Reachable = { redis: true, target: true };
+  #targets: TargetView[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #reading: Promise<void> = Promise.resolve();
   #stopped = false;
@@ -81,6 +93,11 @@ export class Watch implements AsyncDisposable {
 
   get reachable(): Reachable {
     return this.#reachable;
+  }
+
+  /** All of several targets; empty where there is one only. */
+  get targets(): readonly TargetView[] {
+    return this.#targets;
   }
 
   /** Reads now, and then at the interval. */
@@ -115,6 +132,7 @@ export class Watch implements AsyncDisposable {
       const freshness = reachable.target && !this.#stands(figures)
         ? await this.#freshness()
         : NOTHING_APPLIED;
+      this.#targets = await this.#readTargets();
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
     } catch {
@@ -147,6 +165,17 @@ export class Watch implements AsyncDisposable {
       };
     });
     return { at: Date.now(), partitions, ...sumOf(partitions) };
+  }
+
+  async #readTargets(): Promise<TargetView[]> {
+    const { redis, config, entity } = this.#options;
+    if (config.targets.length === 1) return [];
+    const listed = Map.groupBy(await listTargets(redis, config, entity), ({ name }) => name);
+    return [...listed].map(([name, parts]) => ({
+      name,
+      state: parts.find(({ state }) => state !== "active")?.state ?? parts[0]!.state,
+      lag: parts.reduce((sum, { lagEvents }) => sum + lagEvents, 0),
+    }));
   }
 
   /**

@@ -200,12 +200,18 @@ function showState(next) {
   const works = !own || sinks.some((sink) => sink.state === "owner");
   node("sinks", own ? words : ["others'"], `${works ? "" : "down"} ${cutUntil ? "cut" : ""}`);
   const up = postgresRuns && reachable.target;
+  $("#node-target b").textContent = state.targets.length > 0 ? "Targets" : state.target;
   const target = !postgresRuns
     ? word("s", "stopped")
     : reachable.target
     ? own ? "runs" : "given"
     : word("s", "no answer");
-  node("target", [target], up ? "" : "down");
+  const several = state.targets.flatMap(({ name, state, lag }, index) => [
+    index > 0 ? " · " : "",
+    word(state === "active" ? "span" : "s", name),
+    ` ${state === "active" ? `${number(lag)} behind` : TARGET_WORDS[state] ?? "has not begun"}`,
+  ]);
+  node("target", several.length > 0 ? several : [target], up ? "" : "down");
   $("#rate").hidden = !canWrite;
   const slider = $("#slider");
   if (document.activeElement !== slider) slider.value = nearest(rate);
@@ -213,6 +219,13 @@ function showState(next) {
   showLost(state.verify);
   showButtons();
 }
+
+const TARGET_WORDS = {
+  paused: "is paused",
+  filling: "is being added",
+  detached: "has lost its place",
+  removed: "was removed",
+};
 
 const SINK_WORDS = {
   starting: "starts",
