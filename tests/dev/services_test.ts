@@ -273,6 +273,7 @@ Deno.test("a command finds the servers with the rights of its task, which are fe
     assert.deepEqual(JSON.parse(decoder.decode(stdout) || "null"), {
       redisUrl,
       databaseUrl,
+      targets: [null],
       source: { redis: "embedded", database: "embedded" },
     }, decoder.decode(stderr));
   }
@@ -317,6 +318,7 @@ postgresql: { host: "::1", user: me, password: "s:ecret", database: d b, ssl: tr
   assert.deepEqual(embedded, {
     redisUrl,
     databaseUrl,
+    targets: [null],
     source: { redis: "embedded", database: "embedded" },
   });
 
