@@ -367,7 +367,12 @@ class Filling {
       clearInterval(heartbeat);
       await target.ownership.release(keys, claim);
     }
-    await register(redis, keys, { ...registration, offset: place.offset, state: "active" });
+    const filled = { ...registration, offset: place.offset, state: "active" as const };
+    const { state } = await register(redis, keys, filled, ["detached", "removed"]);
+    if (state === "active") return;
+    throw new WriteBehindError(
+      `the target ${name} was ${state} while it was filled (${keys.stream}); run this again`,
+    );
   }
 
   /** A sink that was refused may hold the lease for a moment. */

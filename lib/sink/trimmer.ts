@@ -138,6 +138,8 @@ export class Trimmer {
     if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
     const registration = await readRegistration(redis, keys, this.#report.place.target);
     this.state = registration?.state ?? "active";
+    // Kept for another target, which may have moved on, or was removed.
+    if (await redis.xlen(keys.stream) > 1) this.#trimmedTo = "0-0";
     // An entry with an id that is too high may have come and gone since.
     const last = await noteLastId(redis, keys);
     // Mended under a claim that expects no witness: what comes below its offset would never be read.

@@ -112,6 +112,19 @@ Deno.test("fan-out: a target that is behind is named to writers that are told to
   await write(both, 10, 1);
 });
 
+Deno.test("fan-out: where the target that has filled the stream is removed, writers go on", async () => {
+  await using both = await fanOut("stop", { max_events: 10 });
+  const { pipeline: { redis }, config, postgres, file } = both;
+  await drain(both, file);
+  await using sink = new RedisWriteBehind(redis, postgres, config, "session");
+  sink.start();
+  await write(both, 0, 10);
+  await waitFor(() => sink.status.events === 10, { what: "PostgreSQL" });
+  await assert.rejects(write(both, 10, 1), BackpressureError);
+  await removeTarget(redis, config, "session", "file");
+  await waitFor(() => write(both, 10, 1).then(() => true), { what: "the writers" });
+});
+
 Deno.test("fan-out: with on_full: detach a target loses its place, loudly, and writers go on", async () => {
   await using both = await fanOut("detach", { max_events: 10 });
   const { pipeline: { redis }, config, postgres, file } = both;
@@ -279,6 +292,21 @@ Deno.test("fan-out: filling is stopped half way, and begun again; what Redis has
   assert.deepEqual([removed, rows], [1, 1999]);
   await drain(both, file);
   assert.equal(await equal(both, file), 1999);
+});
+
+Deno.test("fan-out: a target that loses its place while it is filled does not go on with a gap", async () => {
+  await using both = await fanOut();
+  const { pipeline: { redis }, config, file } = both;
+  await write(both, 0, 20);
+  const keys = partitionKeys(config, "session", 0);
+  await assert.rejects(
+    addTarget(redis, file, config, "session", {
+      onProgress: () => void setState(redis, keys, "file", "detached"),
+    }),
+    /the target file was detached while it was filled \(stream:session\); run this again/,
+  );
+  await assert.rejects(drain(both, file), /has lost its place/);
+  assert.equal((await addTarget(redis, file, config, "session")).rows, 20);
 });
 
 Deno.test("fan-out: what a target refuses is told when it is filled, and is in the others", async () => {
