@@ -8,7 +8,7 @@
 
 import { isIPv6 } from "node:net";
 import { ConfigError } from "../core/errors.ts";
-import type { Config } from "./config.ts";
+import type { Config, MysqlTargetConfig } from "./config.ts";
 
 /** Where a Redis is: keys of the section `redis`. */
 export type RedisAddress =
@@ -155,6 +155,51 @@ export function parseDatabaseUrl(name: string, text: string): DatabaseAddress {
     ...(options === undefined ? {} : { options }),
     ...(application_name === undefined ? {} : { application_name }),
   };
+}
+
+/** A database that a target names, as its address says. */
+export type TargetAddress =
+  & Pick<MysqlTargetConfig, "host" | "port" | "database" | "user" | "password" | "ssl">
+  & Partial<Pick<MysqlTargetConfig, keyof typeof DATABASE_FILES>>;
+
+/**
+ * Reads the address of a target: `postgresql://` as {@linkcode parseDatabaseUrl} does, or `mysql://`.
+ * @param name the key that holds it, for messages; its value is never shown
+ * @throws {ConfigError} where it is no address, or has a parameter that is not known or not possible here
+ */
+export function parseTargetUrl(
+  name: string,
+  text: string,
+  kind: "postgresql" | "mysql",
+): TargetAddress {
+  if (kind === "postgresql") {
+    const { ssl, options: _, application_name: __, ...address } = parseDatabaseUrl(name, text);
+    return { ...address, ssl: ssl === true ? "verify-full" : ssl === false ? "disable" : ssl };
+  }
+  const url = partsOf(name, text, ["mysql", "mariadb"]);
+  const given = parametersOf(name, url, ["ssl", ...Object.values(DATABASE_FILES)]);
+  const ssl = given.get("ssl") ?? "disable";
+  if (!isMode(ssl)) {
+    throw new ConfigError(
+      `${name}: ssl=${ssl.slice(0, 20)} is not possible here; use ssl=${MODES.join(", ")}`,
+    );
+  }
+  const files = filesOf(given, DATABASE_FILES);
+  checkPair(name, files.sslcert, files.sslkey, "sslcert", "sslkey");
+  const database = decoded(name, url.path.slice(1));
+  if (database === "" || url.user === "") {
+    throw noAddress(name, "mysql://", database === "" ? "it names no database" : "it has no user");
+  }
+  const { user, password } = url;
+  const port = portOf(name, url.port, 3306);
+  const host = url.host || "localhost";
+  return { host, port, database, user, password: orNull(password), ssl, ...files };
+}
+
+const MODES = ["disable", "require", "verify-ca", "verify-full"] as const;
+
+function isMode(text: string): text is typeof MODES[number] {
+  return (MODES as readonly string[]).includes(text);
 }
 
 /** The address of a section `redis`, with its password. */

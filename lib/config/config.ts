@@ -229,6 +229,14 @@ export interface PostgresTargetConfig extends AnyTarget {
   readonly user?: string;
   /** of its own; not enumerable */
   readonly password?: string | null;
+  /** of its own, as the section's */
+  readonly ssl?: "disable" | "require" | "verify-ca" | "verify-full";
+  /** of its own, as the section's */
+  readonly sslrootcert?: string | null;
+  /** of its own, as the section's */
+  readonly sslcert?: string | null;
+  /** of its own, as the section's */
+  readonly sslkey?: string | null;
 }
 
 /** A SQLite file. */

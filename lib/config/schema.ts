@@ -5,7 +5,8 @@
  */
 
 import { z } from "zod";
-import { isHost } from "./addresses.ts";
+import { ConfigError } from "../core/errors.ts";
+import { isHost, parseTargetUrl } from "./addresses.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
 
@@ -61,18 +62,20 @@ const nonEmpty = (initial: string) => filled.default(initial);
 const textOrNull = z.string({ error: "expected text or null" }).nullable();
 const optionalText = textOrNull.default(null);
 
-/** A password: as it is, or `${NAME}` for what an environment variable holds. */
-const password = textOrNull.transform((value, context) => {
-  const [, name] = /^\$\{([A-Za-z_]\w*)\}$/.exec(value ?? "") ?? [];
-  if (name === undefined) return value;
-  const given = Deno.env.get(name);
-  if (given !== undefined) return given;
-  context.addIssue({
-    code: "custom",
-    message: `the environment variable ${name} is not set; set it, or write the password here`,
+/** A secret: as it is, or `${NAME}` for what an environment variable holds. */
+const secret = (what: string) =>
+  textOrNull.transform((value, context) => {
+    const [, name] = /^\$\{([A-Za-z_]\w*)\}$/.exec(value ?? "") ?? [];
+    if (name === undefined) return value;
+    const given = Deno.env.get(name);
+    if (given !== undefined) return given;
+    context.addIssue({
+      code: "custom",
+      message: `the environment variable ${name} is not set; set it, or write the ${what} here`,
+    });
+    return z.NEVER;
   });
-  return z.NEVER;
-});
+const password = secret("password");
 const pathOrNull = text("expected the path of a file, or null", /^[^\0]+$/).nullable();
 const optionalPath = pathOrNull.default(null);
 /** A part of a Redis key; braces would change the slot of the keys made from it. */
@@ -109,13 +112,16 @@ const SESSION = { name: "session", table: "sessions" };
 const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
 
 /** The keys of a target that is a database on a server. */
-const SERVER_KEYS = ["host", "port", "database", "user", "password"] as const;
+const SERVER_KEYS = [
+  ...["host", "port", "database", "user", "password"] as const,
+  ...["ssl", "sslrootcert", "sslcert", "sslkey"] as const,
+] as const;
 
 /** The keys that only some kinds have. */
 const KIND_KEYS = {
-  postgresql: SERVER_KEYS,
+  postgresql: ["url", ...SERVER_KEYS],
   sqlite: ["path"],
-  mysql: [...SERVER_KEYS, "ssl", "sslrootcert", "sslcert", "sslkey"],
+  mysql: ["url", ...SERVER_KEYS],
 } as const;
 
 /** What a target of the kind `postgresql` has of its own. */
@@ -128,6 +134,7 @@ const target = mapping({
   }),
   on_full: z.enum(["stop", "detach"], { error: "expected stop or detach" }).default("stop"),
   path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
+  url: secret("address").optional(),
   host: hostName.optional(),
   port: integer(1, 65535).optional(),
   database: filled.optional(),
@@ -140,13 +147,13 @@ const target = mapping({
   sslcert: pathOrNull.optional(),
   sslkey: pathOrNull.optional(),
 }).transform((given, context) => {
-  const { name, kind, on_full, ...own } = given;
+  const { name, kind, on_full, url, ...fields } = given;
   const problem = (key: string, message: string) => {
     context.addIssue({ code: "custom", path: [key], message });
     return z.NEVER;
   };
   const allowed: readonly string[] = KIND_KEYS[kind];
-  const foreign = Object.entries(own).find(([key, value]) =>
+  const foreign = Object.entries({ url, ...fields }).find(([key, value]) =>
     value !== undefined && !allowed.includes(key)
   );
   if (foreign) {
@@ -161,10 +168,21 @@ const target = mapping({
     );
   }
   const common = { name, on_full };
+  let own = fields;
+  if (typeof url === "string" && kind !== "sqlite") {
+    const beside = SERVER_KEYS.find((key) => fields[key] !== undefined);
+    if (beside) return problem(beside, `it is in the url; leave out the one or the other`);
+    try {
+      own = { ...fields, ...parseTargetUrl("url", url, kind) };
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      return problem("url", error.message.replace(/^url:? /, ""));
+    }
+  }
   switch (kind) {
     case "postgresql": {
-      const given = Object.entries(own).filter(([, value]) => value !== undefined);
-      return { ...common, kind, ...Object.fromEntries(given) as OwnDatabase };
+      const set = Object.entries(own).filter(([, value]) => value !== undefined);
+      return { ...common, kind, ...Object.fromEntries(set) as OwnDatabase };
     }
     case "sqlite": {
       const { path } = own;

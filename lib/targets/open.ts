@@ -53,8 +53,9 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
     case "mysql":
       return await (await import("./mysql/target.ts")).openMysql(config, target);
     case "postgresql": {
-      const { host, port, database, user, password } = target;
-      const own = configWith(config, { postgresql: { host, port, database, user, password } });
+      const { kind: _, name: __, on_full: ___, ...given } = target;
+      const { password } = target; // not enumerable
+      const own = configWith(config, { postgresql: { ...given, password } });
       const pool = await connectPostgres(own);
       return new PostgresTarget(pool, own, { name: target.name, ownsPool: true });
     }

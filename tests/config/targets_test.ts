@@ -60,6 +60,34 @@ Deno.test("targets: a password may stand in the environment", () => {
   }
 });
 
+Deno.test("targets: a database may be named by its address", () => {
+  const [own] = targets(
+    "  - { name: a, kind: postgresql, url: 'postgresql://app:s3cret@db:5433/shop?sslmode=require' }",
+  );
+  assert.deepEqual({ ...own }, {
+    ...{ name: "a", kind: "postgresql", on_full: "stop", host: "db", port: 5433 },
+    ...{ database: "shop", user: "app", ssl: "require" },
+  });
+  const [mysql] = targets(
+    "  - { name: b, kind: mysql, url: 'mysql://app:s%2F@db/shop?ssl=require' }",
+  );
+  assert.equal(mysql!.kind === "mysql" && mysql!.password, "s/");
+  assert.deepEqual({ ...mysql }, {
+    ...{ name: "b", kind: "mysql", on_full: "stop", host: "db", port: 3306, database: "shop" },
+    ...{ user: "app", ssl: "require", sslrootcert: null, sslcert: null, sslkey: null },
+  });
+  for (const target of [own, mysql]) {
+    assert(!/s3cret|s\/|%2F/.test(Deno.inspect(target) + JSON.stringify(target)));
+  }
+  Deno.env.set("WRITEBEHIND_TEST", "mysql://app:pw@db/shop");
+  try {
+    const [given] = targets("  - { name: b, kind: mysql, url: '${WRITEBEHIND_TEST}' }");
+    assert.equal(given!.kind === "mysql" && given!.password, "pw");
+  } finally {
+    Deno.env.delete("WRITEBEHIND_TEST");
+  }
+});
+
 Deno.test("targets: a mistake is told with its line and key", () => {
   const cases: [text: string, message: RegExp][] = [
     ["  - { name: local, kind: sqlite }", /test\.yaml:2: targets\[0\]\.path: expected the path/],
@@ -91,13 +119,44 @@ Deno.test("targets: a mistake is told with its line and key", () => {
       "  - { name: a, kind: sqlite, path: x }\n  - { name: b, kind: sqlite, path: x }",
       /targets\[1\]\.path: "x" is used twice/,
     ],
-    ["  - { name: a, kind: sqlite, path: x, ssl: require }", /only the kind mysql has a ssl/],
+    [
+      "  - { name: a, kind: sqlite, path: x, ssl: require }",
+      /only the kinds postgresql and mysql have a ssl/,
+    ],
+    [
+      "  - { name: a, kind: sqlite, path: x, url: 'mysql://u@h/d' }",
+      /url: only the kinds postgresql and mysql/,
+    ],
+    [
+      "  - { name: a, kind: mysql, url: 'mysql://u:s3cret@h/d', user: u }",
+      /\.user: it is in the url/,
+    ],
+    [
+      "  - { name: a, kind: mysql, url: 'mysql://u:s3cret@h' }",
+      /\.url: holds no address: it names no database; expected mysql/,
+    ],
+    ["  - { name: a, kind: mysql, url: 'mysql://h/d' }", /\.url: holds no address: it has no user/],
+    [
+      "  - { name: a, kind: mysql, url: 'redis://u@h/d' }",
+      /\.url: holds no address: it does not begin with mysql:/,
+    ],
+    [
+      "  - { name: a, kind: mysql, url: 'mysql://u:s3cret@h/d?ssl=prefer' }",
+      /\.url: ssl=prefer is not possible here/,
+    ],
+    ["  - { name: a, kind: postgresql, url: 'postgresql://u:s3cret@h:x/d' }", /\.url: /],
+    [
+      "  - { name: a, kind: mysql, url: '${NOT_SET_AT_ALL}' }",
+      /NOT_SET_AT_ALL is not set; set it, or write the address here/,
+    ],
     ["  - { name: a, kind: sqlite, path: x, on_full: drop }", /on_full: expected stop or detach/],
   ];
   for (const [text, message] of cases) {
     assert.throws(
       () => targets(text),
-      (error: Error) => error instanceof ConfigError && message.test(error.message),
+      (error: Error) =>
+        error instanceof ConfigError && message.test(error.message) &&
+        !error.message.includes("s3cret"),
       text,
     );
   }
