@@ -9,8 +9,8 @@ import { isInstalled } from "../../support/programs.ts";
 import { testMariadb } from "../../support/servers.ts";
 
 /** A MariaDB for a test file; `null` where none is installed (Debian: mariadb-server). */
-export async function sharedMariadb() {
-  return isInstalled("mariadbd") ? await testMariadb() : null;
+export async function sharedMariadb(extraArgs: readonly string[] = []) {
+  return isInstalled("mariadbd") ? await testMariadb(extraArgs) : null;
 }
 
 /** A database of one test's own, with the default charset that Debian's server has. */
