@@ -12,6 +12,7 @@ import {
   freshnessChart,
   latencyChart,
   outcomesChart,
+  targetsChart,
 } from "writebehind/notebook/charts/charts.ts";
 import { Marks } from "writebehind/notebook/charts/marks.ts";
 import { overTime } from "writebehind/notebook/charts/timeline.ts";
@@ -74,6 +75,7 @@ const EMPTY: Record<string, string> = {
   outcomes: outcomesChart([]),
   counters: countersChart([]),
   flow: flowChart([]),
+  targets: targetsChart({}),
   freshness: freshnessChart([]),
   latency: latencyChart([]),
   devices: devicesChart([]),
@@ -84,6 +86,7 @@ const FILLED: Record<string, string> = {
   outcomes: outcomesChart(samplesOf(40)),
   counters: countersChart(samplesOf(40)),
   flow: flowChart(samplesOf(40)),
+  targets: targetsChart({ one: samplesOf(40), other: samplesOf(39) }),
   freshness: freshnessChart(samplesOf(40)),
   latency: latencyChart([{ level: HOSTILE, ms: [0, 0.2, 0.3, 900] }, { level: "none", ms: [] }]),
   devices: devicesChart([{ device_type: HOSTILE, count: 3 }, { device_type: "ios", count: 12 }]),
@@ -161,6 +164,13 @@ Deno.test("charts over time: the legend tells the newest values", () => {
   assert.match(countersChart(samples), /counted by processes/);
   assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "applied/s90", "lag300"]);
   assert.match(flowChart(samples), /now 1\.5 s behind/);
+  // Of a target that was sampled at other times, the value of before stands until the next.
+  const at = (seconds: number, lagEvents: number) => sampleAt(seconds, { lagEvents });
+  const other = [at(0.5, 7), at(1.5, 9), at(99, 1)];
+  assert.deepEqual(legendOf(targetsChart({ one: [at(0, 1), at(2, 5)], other })), [
+    "one5",
+    "other9",
+  ]);
   assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p50–"], "nothing now");
   assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
   assert.match(outcomesChart(samples), /time since 14:16:05/);

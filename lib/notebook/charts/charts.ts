@@ -9,7 +9,7 @@ import { horizontalBars, shortened, sideLabels } from "./bars.ts";
 import { figure, picture, waiting } from "./figure.ts";
 import { kernelMarks, type Marks } from "./marks.ts";
 import { duration, full, logTicks } from "./scales.ts";
-import { COLOUR } from "./theme.ts";
+import { COLOUR, type Colour } from "./theme.ts";
 import { tiles } from "./tiles.ts";
 import { overTime } from "./timeline.ts";
 
@@ -88,6 +88,36 @@ export function flowChart(samples: readonly Sample[], marks: Marks = kernelMarks
       unit: "events behind",
       fill: "lag",
       lines: [{ colour: "lag", label: "lag", value: (at) => at.lagEvents }],
+    }],
+    marks.all,
+  );
+}
+
+/** The colours of targets, in their order. */
+const OF_TARGETS: Colour[] = ["stored", "written", "lag", "retried", "failed", "other"];
+
+/**
+ * How far each of several targets is behind, in events.
+ * @param series the samples of a `Sampler` of each target, by its name; the first one's times are those of the chart
+ */
+export function targetsChart(
+  series: Readonly<Record<string, readonly Sample[]>>,
+  marks: Marks = kernelMarks,
+): string {
+  const [samples = []] = Object.values(series);
+  return overTime(
+    { title: "Targets", subtitle: "events that each is behind" },
+    samples,
+    full,
+    [{
+      height: 210,
+      unit: "events behind",
+      lines: Object.entries(series).map(([label, of], index) => ({
+        colour: OF_TARGETS[index % OF_TARGETS.length]!,
+        label,
+        value: ({ at }) => of.findLast((sample) => sample.at <= at)?.lagEvents ?? null,
+        dashed: index % 2 === 1,
+      })),
     }],
     marks.all,
   );

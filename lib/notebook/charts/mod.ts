@@ -16,6 +16,7 @@ export {
   type Latencies,
   latencyChart,
   outcomesChart,
+  targetsChart,
 } from "./charts.ts";
 export { type Mark, Marks, type Verified } from "./marks.ts";
 export { createdChart } from "./created.ts";
