@@ -1,12 +1,13 @@
 /** The command `sink`. */
 
 import type { Command } from "commander";
-import { type Config, targetConfig } from "../config/load.ts";
+import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis, type RedisConnection } from "../redis/connection.ts";
+import type { Carried } from "../sink/sinks.ts";
 import type { Target } from "../targets/target.ts";
-import { type Address, address, answered, CONFIG, configured, ENTITY, oneLine } from "./common.ts";
+import { type Address, address, answered, CONFIG, configured, oneLine } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 
 /** Reports at most this often, in ms. */
@@ -16,7 +17,8 @@ const LEFT_MS = 1000;
 
 interface SinkOptions extends LogOptions {
   config?: string;
-  entity: string;
+  /** one of the entities; all where it is left out */
+  entity?: string;
   /** one of the targets; all where it is left out */
   target?: string;
   metrics?: Address;
@@ -32,29 +34,45 @@ async function runSink(
   await configureLog(logging);
   const config = await configured(path);
   await using redis = await connectRedis(config);
-  const names = only === undefined
+  const targets = only === undefined
     ? config.targets.map(({ name }) => name)
     : [targetConfig(config, only).name];
+  const entities = entity === undefined
+    ? config.entities.map(({ name }) => name)
+    : [entityConfig(config, entity).name];
   await using served = metrics === undefined
     ? null
     : (await import("../metrics/prometheus.ts")).serveMetrics(metrics);
-  await using sinks = new Sinks(redis, config, entity, names);
+  await using sinks = new Sinks(redis, config, { entities, targets });
   if (served) {
-    sinks.onOpened(({ target, sink }) => served.watch({ redis, target, config, entity }, sink));
+    sinks.onOpened(({ entity, target, sink }) =>
+      served.watch({ redis, target, config, entity }, sink)
+    );
   }
   // Beside others a target is waited for.
-  if (names.length === 1) await sinks.open(names[0]!);
+  if (targets.length === 1) await sinks.open(targets[0]!);
   else sinks.start();
   if (served) console.log(`metrics for Prometheus at ${served.url}`);
   console.log(
-    `carrying ${entity} events on to ${names.join(", ")}; Ctrl-C stops after the running batch`,
+    `carrying ${entities.join(", ")} events on to ${
+      targets.join(", ")
+    }; Ctrl-C stops after the running batch`,
   );
+  /** Which of several sinks says something. */
+  const of = ({ entity, name }: Carried) =>
+    [entities.length > 1 ? `${entity} ` : "", targets.length > 1 ? `${name} ` : ""].join("").trim();
+  const told = (carried: Carried, text: string) => of(carried) ? `${of(carried)}: ${text}` : text;
+  const inOrder = () =>
+    entities.flatMap((entity) =>
+      targets.flatMap((name) =>
+        sinks.carried.filter((one) => one.entity === entity && one.name === name)
+      )
+    );
   const done = () =>
-    names.flatMap((name) => sinks.carried.filter((one) => one.name === name)).map((
-      { name, sink: { status } },
-    ) =>
-      `${names.length > 1 ? `${name}: ` : ""}${status.events} events applied, ${status.rows} rows`
-    ).join("; ") || "0 events applied, 0 rows";
+    inOrder().map((carried) => {
+      const { events, rows } = carried.sink.status;
+      return told(carried, `${events} events applied, ${rows} rows`);
+    }).join("; ") || "0 events applied, 0 rows";
   let reported = "";
   const report = () => {
     const line = done();
@@ -68,8 +86,8 @@ async function runSink(
   clearInterval(timer);
   say("stopping once the running batch is done; a second Ctrl-C ends it at once");
   await sinks.stop();
-  const left = sinks.carried.map(async ({ name, target }) =>
-    `${names.length > 1 ? `${name}: ` : ""}${await leftBehind(redis, target, config, entity)}`
+  const left = inOrder().map(async (carried) =>
+    told(carried, await leftBehind(redis, carried.target, config, carried.entity))
   );
   say(`stopped: ${done()}; ${(await Promise.all(left)).join("; ")}`);
 }
@@ -108,7 +126,7 @@ export function addSink(program: Command): void {
   logOptions(program.command("sink"))
     .description("carry events on to the targets, until Ctrl-C")
     .option(...CONFIG)
-    .option(...ENTITY)
+    .option("--entity <name>", "only this entity (default: all that the configuration has)")
     .option("--target <name>", "only this target (default: all that the configuration has)")
     .option("--until-eof", "stop when standard input closes, too")
     .option(

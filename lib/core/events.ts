@@ -90,7 +90,7 @@ export interface SinkEvents {
 /** What is reported of targets that have no sink yet. */
 export interface TargetEvents {
   /** The target cannot be opened: it is tried again for ever, and the others go on. Once a minute at most. */
-  notOpened: { entity: string; target: string; error: Error };
+  notOpened: { target: string; error: Error };
   /** A listener failed; nothing else was affected. */
   listenerFailed: ListenerFailed;
 }

@@ -59,7 +59,7 @@ export const LINES: {
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
   notOpened: [
     "warning",
-    "{entity} is not carried on to {target}, which cannot be opened; trying again: {error}",
+    "nothing is carried on to {target}, which cannot be opened; trying again: {error}",
   ],
   scrapeFailed: ["warning", "/metrics goes without what {server} would say of {entity}: {error}"],
   connectionLost: ["warning", "connection to Redis at {address} lost, trying again: {error}"],

@@ -1,5 +1,5 @@
 /**
- * The sinks of an entity's targets, side by side in one process.
+ * The sinks of entities and targets, side by side in one process.
  * @module
  */
 
@@ -12,8 +12,10 @@ import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { RedisWriteBehind } from "./sink.ts";
 
-/** A target that was opened, and the sink that carries events on to it. */
+/** A target that was opened, and the sink that carries an entity's events on to it. */
 export interface Carried {
+  /** the entity's name */
+  entity: string;
   /** the target's name in the configuration */
   name: string;
   /** it, opened */
@@ -23,8 +25,8 @@ export interface Carried {
 }
 
 /**
- * Carries an entity's events on to several targets, each by a sink of its own: one that is slow, refuses, or cannot be
- * reached holds up no other.
+ * Carries the events of several entities on to several targets, each by a sink of its own: one that is slow, refuses, or
+ * cannot be reached holds up no other.
  *
  * @example
  * ```ts
@@ -32,7 +34,7 @@ export interface Carried {
  *
  * const config = await loadConfig();
  * await using redis = await connectRedis(config);
- * await using sinks = new Sinks(redis, config, "session");
+ * await using sinks = new Sinks(redis, config);
  * sinks.start();
  * await sinks.opened("postgresql");
  * console.log(sinks.carried.map(({ name }) => name));
@@ -45,7 +47,7 @@ export class Sinks implements AsyncDisposable {
   readonly events: Emitter<TargetEvents> = new Emitter();
   #redis: RedisConnection;
   #config: Config;
-  #entity: string;
+  #entities: readonly string[];
   #names: readonly string[];
   #stop = new AbortController();
   #opening: Promise<void>[] | undefined;
@@ -53,22 +55,22 @@ export class Sinks implements AsyncDisposable {
 
   /**
    * Opens nothing yet: see {@linkcode start}.
-   * @param names of the targets. @default {all that the configuration has}
+   * @param options.entities their names. @default {all that the configuration has}
+   * @param options.targets their names. @default {all that the configuration has}
    */
   constructor(
     redis: RedisConnection,
     config: Config,
-    entity: string,
-    names: readonly string[] = config.targets.map(({ name }) => name),
+    { entities, targets }: { entities?: readonly string[]; targets?: readonly string[] } = {},
   ) {
     this.#redis = redis;
     this.#config = config;
-    this.#entity = entity;
-    this.#names = names;
+    this.#entities = entities ?? config.entities.map(({ name }) => name);
+    this.#names = targets ?? config.targets.map(({ name }) => name);
     logEvents("sink", this.events);
   }
 
-  /** Calls a listener with each target once it is open, before its sink begins. */
+  /** Calls a listener with each sink once its target is open, before it begins. */
   onOpened(listener: (carried: Carried) => void): void {
     this.#listeners.push(listener);
   }
@@ -79,28 +81,28 @@ export class Sinks implements AsyncDisposable {
   }
 
   /**
-   * Opens a target and starts its sink.
+   * Opens a target and starts its sinks.
    * @throws {ConnectionError} where it cannot be reached or used
    */
-  async open(name: string): Promise<Carried> {
+  async open(name: string): Promise<void> {
     const target = await openTarget(this.#config, name);
-    const sink = new RedisWriteBehind(this.#redis, target, this.#config, this.#entity);
-    const carried = { name, target, sink };
-    this.carried.push(carried);
-    for (const listener of this.#listeners) listener(carried);
-    if (!this.#stop.signal.aborted) sink.start();
-    return carried;
+    for (const entity of this.#entities) {
+      const sink = new RedisWriteBehind(this.#redis, target, this.#config, entity);
+      const carried = { entity, name, target, sink };
+      this.carried.push(carried);
+      for (const listener of this.#listeners) listener(carried);
+      if (!this.#stop.signal.aborted) sink.start();
+    }
   }
 
   /** Waits until a target is open. */
-  async opened(name: string): Promise<Carried> {
-    const open = this.carried.find((one) => one.name === name);
-    if (open !== undefined) return open;
-    const { promise, resolve } = Promise.withResolvers<Carried>();
+  async opened(name: string): Promise<void> {
+    if (this.carried.some((one) => one.name === name)) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
     this.onOpened((carried) => {
-      if (carried.name === name) resolve(carried);
+      if (carried.name === name) resolve();
     });
-    return await promise;
+    await promise;
   }
 
   async #openSometime(name: string): Promise<void> {
@@ -112,7 +114,7 @@ export class Sinks implements AsyncDisposable {
         await this.open(name);
         return;
       } catch (error) {
-        const event = { entity: this.#entity, target: name, error: asError(error) };
+        const event = { target: name, error: asError(error) };
         if (reports.allows(name)) this.events.emit("notOpened", event);
         await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
       }
@@ -129,6 +131,8 @@ export class Sinks implements AsyncDisposable {
   /** Stops, as {@linkcode stop} does, and closes the targets. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
-    await Promise.all(this.carried.map(({ target }) => target.close()));
+    await Promise.all(
+      [...new Set(this.carried.map(({ target }) => target))].map((target) => target.close()),
+    );
   }
 }

@@ -54,7 +54,7 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
   assert.match(sink.output(), /carrying session events on to postgresql, away, local; Ctrl-C/);
   assert.match(
     sink.output(),
-    /session is not carried on to away, which cannot be opened; trying again: .*MySQL at/,
+    /nothing is carried on to away, which cannot be opened; trying again: .*MySQL at/,
   );
   assert.equal((await pool.query("SELECT count(*)::int AS n FROM sessions")).rows[0].n, 50);
 
@@ -108,5 +108,40 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
   assert.match(
     sink.output(),
     /stopped: postgresql: 51 events applied.*postgresql: 0 events are left/s,
+  );
+});
+
+Deno.test("one sink process carries the events of all entities", async () => {
+  const entities = [
+    { name: "session", table: "sessions", index_name: "idx:sessions" },
+    { name: "order", table: "orders", index_name: "idx:orders" },
+  ];
+  await using pipeline = await testPipeline({ entities });
+  const { redis, config, pool } = pipeline;
+  const file = await configFile({ entities });
+  await insertDocument(redis, config, "session", { of: "session" }, "s");
+  await insertDocument(redis, config, "order", { of: "order" }, "o");
+  const start = (...args: string[]) =>
+    startTask(["sink", ...args, "--config", file], environmentOf(config));
+  const rows = async (table: string) =>
+    (await pool.query(`SELECT id FROM ${table}`).catch(() => ({ rows: [] }))).rows.length;
+  {
+    await using one = start("--entity", "order");
+    await waitFor(async () => await rows("orders") === 1, { what: "the order" });
+    assert.equal(await rows("sessions"), 0);
+    one.kill("SIGINT");
+    assert.equal((await one.status).code, 0);
+    assert.match(one.output(), /carrying order events on to postgresql;/);
+  }
+  await using all = start();
+  await waitFor(async () => await rows("sessions") === 1, { what: "the session" });
+  await insertDocument(redis, config, "order", {}, "p");
+  await waitFor(async () => await rows("orders") === 2, { what: "the other order" });
+  all.kill("SIGINT");
+  assert.equal((await all.status).code, 0);
+  assert.match(all.output(), /carrying session, order events on to postgresql;/);
+  assert.match(
+    all.output(),
+    /stopped: session: 1 events applied, 1 rows; order: 1 events applied, 1 rows; session: 0 events are left/,
   );
 });
