@@ -23,6 +23,7 @@
 export type { DatabaseAddress, RedisAddress } from "./config/addresses.ts";
 export {
   type AnyTarget,
+  type ColumnConfig,
   type Config,
   configWith,
   type DeepPartial,
@@ -101,6 +102,7 @@ export { type Carried, Sinks } from "./sink/sinks.ts";
 export { createTable } from "./targets/open.ts";
 
 // Operating it
+export { type ColumnsReport, migrateColumns } from "./operate/migrate_columns.ts";
 export { adopt, type AdoptedPartition, type AdoptReport } from "./operate/adopt.ts";
 export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
@@ -160,6 +162,7 @@ export type {
   Target,
   TargetDescription,
 } from "./targets/target.ts";
+export type { BlockedColumn, Columns } from "./targets/columns.ts";
 export type { Batch, BatchRows, Parked, Refusal, Removal, Tried, Upsert } from "./targets/batch.ts";
 export type {
   DeadLetter,

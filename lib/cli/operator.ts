@@ -9,6 +9,7 @@ import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
 import type { TargetOptions } from "./target.ts";
 import type { StatusOptions } from "./status.ts";
+import type { TargetMigrateOptions } from "./target_migrate.ts";
 import type { VerifyCommandOptions } from "./verify.ts";
 
 const TARGET = ["--target <name>", "a target of the configuration (default: the first)"] as const;
@@ -123,6 +124,12 @@ function addTargets(program: Command): void {
     .argument(...NAME)
     .option("--yes", "do it")
     .action(async (name: string, options) => (await load()).runTargetRemove(name, options));
+  command("migrate", "make the typed columns of tables as configured; prints the SQL")
+    .option("--target <name>", "only this target")
+    .option("--yes", "run it")
+    .action(async (options: TargetMigrateOptions) =>
+      (await import("./target_migrate.ts")).runTargetMigrate(options)
+    );
 }
 
 function addDeadLetter(program: Command): void {

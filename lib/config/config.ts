@@ -202,6 +202,26 @@ export interface EntityConfig {
   readonly table: string;
   /** the name of its RediSearch index */
   readonly index_name: string;
+  /** typed columns of its table, beside the documents. @default none */
+  readonly columns: readonly ColumnConfig[];
+}
+
+/** A typed column, generated from the documents by the database. */
+export interface ColumnConfig {
+  /** matches `[a-z][a-z0-9_]{0,40}` */
+  readonly name: string;
+  /** keys and places, such as `$.a.b[0]`. @default `$.<name>` */
+  readonly path: string;
+  /**
+   * `text` takes a JSON string, `integer` a whole number of 64 bits, `number` a double, `decimal` a number digit by
+   * digit, `boolean` true or false, `timestamp_ms` a number of ms since 1970; each is NULL where there is no value,
+   * or null
+   */
+  readonly type: "text" | "integer" | "number" | "decimal" | "boolean" | "timestamp_ms";
+  /** whether it has an index; a text has at most 512 characters then. @default {false} */
+  readonly index: boolean;
+  /** what becomes of a document whose value is none of the type: parked, or NULL in this column. @default {park} */
+  readonly on_error: "park" | null;
 }
 
 /** What every target has. */

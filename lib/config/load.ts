@@ -13,6 +13,7 @@ import { readYaml } from "./yaml.ts";
 
 export type {
   AnyTarget,
+  ColumnConfig,
   Config,
   DeepPartial,
   EntityConfig,

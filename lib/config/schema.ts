@@ -7,6 +7,7 @@
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { isHost, parseTargetUrl } from "./addresses.ts";
+import { columnKeys } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
 
@@ -104,6 +105,10 @@ const entity = mapping({
     /^(?!writebehind_)[a-z][a-z0-9_]{0,40}$/,
   ),
   index_name: indexName,
+  columns: z.preprocess(
+    (value) => value ?? [],
+    z.array(columnKeys, { error: "expected a list of columns" }),
+  ),
 });
 
 /** The one entity of a file that names none. */
@@ -335,7 +340,9 @@ const file = z.preprocess(
   }, { when: ({ value }) => typeof value === "object" }),
 ).transform((value) => ({
   ...value,
-  entities: value.entities ?? [{ ...SESSION, index_name: value.search_index.index_name }],
+  entities: value.entities ?? [
+    { ...SESSION, index_name: value.search_index.index_name, columns: [] },
+  ],
   targets: value.targets ?? [POSTGRESQL],
 }));
 
@@ -398,6 +405,10 @@ function* entityProblems({ entities, streams, search_index }: DeepPartial<Config
   const list = entities ?? [{ ...SESSION, ...search_index }];
   if (!Array.isArray(list)) return;
   yield* repeated(list, ["name", "table", "index_name"], ["entities"]);
+  for (const [index, item] of list.entries()) {
+    const columns: unknown = item?.columns;
+    if (Array.isArray(columns)) yield* repeated(columns, ["name"], ["entities", index, "columns"]);
+  }
 
   // A document's key is `<entity>:<id>`, and no other key of ours may begin like one.
   const logs = Object.entries(streams?.log_streams ?? {})
@@ -435,7 +446,7 @@ function* entityProblems({ entities, streams, search_index }: DeepPartial<Config
 function* repeated(
   list: readonly (object | undefined)[],
   keys: readonly string[],
-  path: readonly string[],
+  path: CrossProblem["path"],
 ): Generator<CrossProblem> {
   for (const key of keys) {
     const values = list.map((item) => Object.getOwnPropertyDescriptor(item ?? {}, key)?.value);

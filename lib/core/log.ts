@@ -56,6 +56,10 @@ export const LINES: {
     "swallows them",
   ],
   madeAnew: ["warning", "{stream}: {tables} were gone, and were made anew"],
+  columnsDiffer: [
+    "warning",
+    "{stream}: the table is not as its columns are configured ({differences}): deno task target migrate shows the SQL",
+  ],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
   notOpened: [
     "warning",

@@ -160,6 +160,10 @@ export class PartitionOwnership {
       claim,
       this.#report,
     );
+    // One partition is enough to tell it, and it holds up nothing.
+    if (this.#keys.partition === 0) {
+      this.#report.columns(await this.#target.columns?.differences(this.#keys.entity) ?? []);
+    }
     this.#report.claimed(claim);
     await failpoint?.("begun");
     return { claim, trimmer };

@@ -61,6 +61,8 @@ export class PartitionReport {
   /** when a batch was applied last, in ms */
   #appliedAt = 0;
   #troubles = new OncePerMinute();
+  /** how the columns of the table differ, as it was told last */
+  #columns = "";
 
   /** @param gauges the key of the hash in Redis that shows people the partition's state */
   constructor(
@@ -218,6 +220,15 @@ export class PartitionReport {
   /** Tables of ours were gone. */
   madeAnew(tables: string[]): void {
     this.#emitter.emit("madeAnew", { ...this.place, tables });
+  }
+
+  /** How the columns of the table differ from the configuration. */
+  columns(differences: string[]): void {
+    const told = differences.join("; ");
+    if (told !== "" && told !== this.#columns) {
+      this.#emitter.emit("columnsDiffer", { ...this.place, differences });
+    }
+    this.#columns = told;
   }
 
   /** Something keeps failing: an event at most once a minute, while it lasts. */

@@ -36,6 +36,7 @@ export {
   type Target,
   type TargetDescription,
 } from "./target.ts";
+export { type BlockedColumn, BLOCKING_IDS, type Columns } from "./columns.ts";
 export type { Batch, BatchRows, Parked, Refusal, Removal, Tried, Upsert } from "./batch.ts";
 export type {
   DeadLetter,

@@ -12,6 +12,7 @@
 import type { ErrorKind } from "../core/error_kinds.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
+import type { Columns } from "./columns.ts";
 import type { Batch, BatchRows, Refusal, Tried, Upsert } from "./batch.ts";
 import type { DeadLetters } from "./dead_letters.ts";
 
@@ -297,6 +298,8 @@ export interface Target extends AsyncDisposable {
   readonly rows?: Rows;
   /** what could not be stored: without it no list, replay or discard */
   readonly deadLetters?: DeadLetters;
+  /** typed columns beside the documents: without it `columns` of an entity are not made */
+  readonly columns?: Columns;
   /** What it is, for people. */
   describe(): TargetDescription;
   /** What an error of its driver or server means for the sink. */

@@ -49,7 +49,12 @@ Deno.test("config: law: what is valid comes back from YAML as it was", () => {
       aof_rewrite_timeout_secs: fc.double({ min: 1e-3, max: 1e6, noNaN: true }),
     }),
     entities: fc.uniqueArray(name, { minLength: 1, maxLength: 4 }).map((names) =>
-      names.map((name) => ({ name, table: `${name}_table`, index_name: `idx:${name}` }))
+      names.map((name) => ({
+        name,
+        table: `${name}_table`,
+        index_name: `idx:${name}`,
+        columns: names.map((name) => ({ name, type: "text", index: true, on_error: null })),
+      }))
     ),
     dummy_data: fc.tuple(shares, fc.maxSafeInteger()).map(([pct, seed]) => ({ ...pct, seed })),
     write_behind: fc.record({ batch_size: fc.integer({ min: 1, max: 100_000 }) }),

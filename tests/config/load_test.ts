@@ -48,7 +48,7 @@ Deno.test("config: the original's file loads unchanged", () => {
     ],
   );
   assert.deepEqual(config.entities, [
-    { name: "session", table: "sessions", index_name: "idx:sessions" },
+    { name: "session", table: "sessions", index_name: "idx:sessions", columns: [] },
   ]);
   const withTimeout = ORIGINAL.replace(
     "wait_timeout_ms",

@@ -27,6 +27,12 @@ const USERS: Record<string, (text: string) => unknown> = {
   "encodeJson of a key": tried((text) => encodeJson({ [text]: Infinity }, 2 ** 20)),
   "encodeJson of a text": tried((text) => encodeJson(JSON.stringify({ a: text }), 2 ** 20)),
   "a host": tried((text) => parseConfig(JSON.stringify({ redis: { host: text } }), "f")),
+  "a column's path": tried((text) =>
+    parseConfig(
+      JSON.stringify({ entities: [{ columns: [{ path: `$${text}`, type: "text" }] }] }),
+      "f",
+    )
+  ),
   "an entity": tried((text) => parseConfig(JSON.stringify({ entities: [{ name: text }] }), "f")),
 };
 const TEXTS = [
@@ -43,6 +49,8 @@ const TEXTS = [
   "a",
   "\\",
   "[",
+  ".a",
+  "[0]",
   "-",
 ];
 

@@ -29,6 +29,9 @@ export class RefusedDocumentError extends WriteBehindError {
 export const UNKNOWN_COLUMN = 1054;
 export const UNKNOWN_THREAD = 1094;
 export const NO_SUCH_TABLE = 1146;
+export const LOCK_WAIT = 1205;
+/** A CHECK refuses a row: in MySQL, in MariaDB. */
+export const CHECK_FAILED: readonly number[] = [3819, 4025];
 /** No right to a command on a table, in a database, or at all. */
 export const DENIED: readonly number[] = [1142, 1044, 1227];
 

@@ -3,9 +3,11 @@
  * @module
  */
 
+import type { EntityConfig } from "../../config/load.ts";
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf, type Schema } from "../migrations.ts";
+import { freshColumns } from "./columns.ts";
 import {
   changedBy,
   type Connection,
@@ -16,7 +18,7 @@ import {
 } from "./connect.ts";
 import { DENIED, isMysqlError } from "./errors.ts";
 import { MIGRATIONS, RECORD } from "./migrations/mod.ts";
-import { checkTable, goneTables, readSchema } from "./schema.ts";
+import { checkTable, commentOf, goneTables, readSchema } from "./schema.ts";
 
 /** How long changes of the tables may take, and wait for those of others, in seconds. */
 const DDL_SECONDS = 60;
@@ -57,7 +59,7 @@ export async function underLock<T>(
 export async function createTables(
   pool: Pool,
   flavor: Flavor,
-  table: string,
+  { table, columns }: Pick<EntityConfig, "table" | "columns">,
   what: string,
   keys: PartitionKeys | null,
 ): Promise<string[]> {
@@ -79,9 +81,13 @@ export async function createTables(
   await underLock(pool, async (connection) => {
     // Another process may have been first.
     const { pending, oldest } = refused(await readSchema(connection, table));
+    const isNew = await commentOf(connection, table) === null;
     for (const migration of pending) {
       const ran = [migration.number, migration.of === "ours" ? "" : table, migration.oldest];
-      const statements = [RECORD, migration.sql].flatMap((sql) => statementsOf(sql, table, flavor));
+      const statements = [
+        ...[RECORD, migration.sql].flatMap((sql) => statementsOf(sql, table, flavor)),
+        ...(isNew && migration.number === MAKES_ENTITY ? freshColumns(table, columns, flavor) : []),
+      ];
       try {
         for (const statement of statements) await connection.query(statement);
         await changedBy(
@@ -98,7 +104,7 @@ export async function createTables(
         throw new ConnectionError(
           `The user may not make or change the tables for ${what}: ${error.message}. ` +
             `Let an administrator run this in that database:\n\n${
-              administratorsScript(table, flavor)
+              administratorsScript(table, flavor, isNew ? freshColumns(table, columns, flavor) : [])
             }`,
           { cause: error },
         );
@@ -108,6 +114,9 @@ export async function createTables(
   return gone;
 }
 
+/** The migration that makes an entity's table. */
+const MAKES_ENTITY = MIGRATIONS.find(({ of }) => of === "entity")!.number;
+
 function statementsOf(sql: string, table: string, { collation }: Flavor): string[] {
   return sql.replaceAll(/^ *--.*\n/gm, "").replaceAll("{table}", `\`${table}\``)
     .replaceAll("{collation}", collation).split(/;\s*\n/).map((part) => part.trim())
@@ -115,11 +124,12 @@ function statementsOf(sql: string, table: string, { collation }: Flavor): string
 }
 
 /** All that is to be done, for an administrator. */
-function administratorsScript(table: string, flavor: Flavor): string {
+function administratorsScript(table: string, flavor: Flavor, columns: string[]): string {
   return [
     ...[RECORD, ...MIGRATIONS.map(({ sql }) => sql)].flatMap((sql) =>
       statementsOf(sql, table, flavor)
     ),
+    ...columns,
     ...MIGRATIONS.map(({ number, of, oldest }) =>
       "REPLACE INTO writebehind_migration (number, table_name, oldest) " +
       `VALUES (${number}, '${of === "ours" ? "" : table}', ${oldest})`

@@ -10,6 +10,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf } from "../migrations.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { MysqlBatches } from "./batch.ts";
+import { MysqlColumns } from "./columns.ts";
 import {
   addressOf,
   connectMysql,
@@ -45,6 +46,7 @@ export class MysqlTarget implements Target {
   readonly identities: MysqlIdentities;
   readonly rows: MysqlRows;
   readonly deadLetters: MysqlDeadLetters;
+  readonly columns: MysqlColumns;
   #pool: Pool;
   #flavor: Flavor;
   #config: Config;
@@ -69,6 +71,7 @@ export class MysqlTarget implements Target {
     this.identities = new MysqlIdentities(pool, config);
     this.rows = new MysqlRows(pool, config);
     this.deadLetters = new MysqlDeadLetters(pool, config, flavor);
+    this.columns = new MysqlColumns(pool, config, flavor);
   }
 
   describe(): TargetDescription {
@@ -92,8 +95,8 @@ export class MysqlTarget implements Target {
 
   /** @param keys of the partition that is about to be claimed, if any */
   #migrate(entity: string, keys: PartitionKeys | null): Promise<string[]> {
-    const { table } = entityConfig(this.#config, entity);
-    return createTables(this.#pool, this.#flavor, table, this.#whatOf(entity), keys);
+    const { table, columns } = entityConfig(this.#config, entity);
+    return createTables(this.#pool, this.#flavor, { table, columns }, this.#whatOf(entity), keys);
   }
 
   /** Whose tables they are, for people. */

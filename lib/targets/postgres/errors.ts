@@ -23,6 +23,9 @@ export function isPostgresError(error: unknown): error is PostgresError {
 export const UNDEFINED_TABLE = "42P01";
 export const UNDEFINED_COLUMN = "42703";
 export const UNIQUE_VIOLATION = "23505";
+export const CHECK_VIOLATION = "23514";
+export const INSUFFICIENT_PRIVILEGE = "42501";
+export const LOCK_NOT_AVAILABLE = "55P03";
 
 // Exact codes win over classes; a code that is not listed is a matter of configuration.
 const KINDS: [pattern: RegExp, kind: ErrorKind][] = [

@@ -11,17 +11,16 @@ import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import { type Migration, refusalOf } from "../migrations.ts";
-import { isPostgresError, type PostgresError, UNIQUE_VIOLATION } from "./errors.ts";
-import { MIGRATIONS, OUR_RIGHTS, RECORD } from "./migrations/mod.ts";
+import { freshColumns } from "./columns.ts";
+import {
+  INSUFFICIENT_PRIVILEGE,
+  isPostgresError,
+  LOCK_NOT_AVAILABLE,
+  type PostgresError,
+  UNIQUE_VIOLATION,
+} from "./errors.ts";
+import { DDL_LOCK, LOCK_SECONDS, MIGRATIONS, OUR_RIGHTS, RECORD } from "./migrations/mod.ts";
 import { isWholeSql, readTables, type Tables } from "./schema.ts";
-
-/** Any number will do, as long as all of our processes take the same one. */
-const DDL_LOCK = 7_305_115_611;
-/** Batches and readers queue up behind a change that waits for a lock on their table. */
-const LOCK_SECONDS = 5;
-
-const INSUFFICIENT_PRIVILEGE = "42501";
-const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
  * Makes an entity's table and ours where they are missing, and brings older ones up to date: each migration once, in
@@ -77,6 +76,9 @@ function toDo({ recognised, schema }: Tables): Migration[] {
   return [...recognised, ...schema.pending].sort((a, b) => a.number - b.number);
 }
 
+/** The migration that makes an entity's table. */
+const MAKES_ENTITY = MIGRATIONS.find(({ of }) => of === "entity")!.number;
+
 /** Migrations and their record, under the lock. */
 function script(tables: Tables, migrations: Migration[]): string {
   const { oursIn, recorded } = tables;
@@ -111,6 +113,9 @@ function part(tables: Tables, migration: Migration): string[] {
       `VALUES (${number}, ${recordedAs}, ${oldest});`,
   );
   if (!recognised.includes(migration)) parts.push(sql.replaceAll("{table}", `"${table}"`));
+  if (number === MAKES_ENTITY && !tables.made) {
+    parts.push(...freshColumns(table, tables.columns).map((statement) => `${statement};`));
+  }
   if (oldest > tables.schema.oldest) {
     // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
     parts.push(

@@ -4,7 +4,7 @@
  */
 
 import type { Pool } from "pg";
-import { type Config, entityConfig } from "../../config/load.ts";
+import { type ColumnConfig, type Config, entityConfig } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import {
   type Migration,
@@ -22,6 +22,8 @@ import { patiently } from "./sessions.ts";
 interface Answer {
   /** whether tables of both kinds are there, and whether each kind is at least as its first migration leaves it */
   there: boolean;
+  /** whether the entity's table is there, in whatever shape */
+  made: boolean;
   ours: boolean;
   entity: boolean;
   /** tables of ours that are not there */
@@ -42,6 +44,7 @@ interface Answer {
 export interface Tables extends Answer {
   /** the entity's */
   table: string;
+  columns: readonly ColumnConfig[];
   /** for people: whose tables these are */
   what: string;
   schema: Schema;
@@ -68,7 +71,7 @@ export const absentSql: string =
 
 /** Asks everything at once, so that tables that are up to date cost one query. */
 const askSql = (table: string, recorded: boolean) => `
-SELECT t.ours IS NOT NULL AND t.entity IS NOT NULL AS there,
+SELECT t.ours IS NOT NULL AND t.entity IS NOT NULL AS there, t.entity IS NOT NULL AS made,
        ${isWholeSql.ours()} AS ours,
        ${isWholeSql.entity(table)} AS entity,
        ${absentSql} AS absent,
@@ -117,7 +120,7 @@ export async function readTables(
   entity: string,
   known: readonly Migration[],
 ): Promise<Tables> {
-  const { table } = entityConfig(config, entity);
+  const { table, columns } = entityConfig(config, entity);
   const answer = await ask(pool, table);
   const ran: RanMigration[] = [];
   const recognised: Migration[] = [];
@@ -132,6 +135,7 @@ export async function readTables(
   return {
     ...answer,
     table,
+    columns,
     what: `${entity} in the database ${answer.database}`,
     schema: schemaOf(known, [...ran, ...recognised], answer.there),
     recognised,

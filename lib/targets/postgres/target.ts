@@ -8,6 +8,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { PostgresBatches } from "./batch.ts";
+import { PostgresColumns } from "./columns.ts";
 import { PostgresDeadLetters } from "./dead_letters.ts";
 import { postgresErrorKind } from "./errors.ts";
 import { PostgresIdentities } from "./identities.ts";
@@ -27,6 +28,7 @@ export class PostgresTarget implements Target {
   readonly identities: PostgresIdentities;
   readonly rows: PostgresRows;
   readonly deadLetters: PostgresDeadLetters;
+  readonly columns: PostgresColumns;
   #pool: Pool;
   #config: Config;
   #sessions: Sessions;
@@ -60,6 +62,7 @@ export class PostgresTarget implements Target {
     this.identities = new PostgresIdentities(pool, config);
     this.rows = new PostgresRows(pool, config);
     this.deadLetters = new PostgresDeadLetters(pool, config);
+    this.columns = new PostgresColumns(pool, config);
   }
 
   describe(): TargetDescription {

@@ -9,6 +9,7 @@ import type { ErrorKind } from "../../core/error_kinds.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { SqliteBatches } from "./batch.ts";
+import { SqliteColumns } from "./columns.ts";
 import { Connections } from "./connection.ts";
 import { SqliteDeadLetters } from "./dead_letters.ts";
 import { sqliteErrorKind } from "./errors.ts";
@@ -44,6 +45,7 @@ export class SqliteTarget implements Target {
   readonly identities: SqliteIdentities;
   readonly rows: SqliteRows;
   readonly deadLetters: SqliteDeadLetters;
+  readonly columns: SqliteColumns;
   #name: string;
   #config: Config;
   #connections: Connections;
@@ -66,6 +68,7 @@ export class SqliteTarget implements Target {
     this.identities = new SqliteIdentities(connections, config);
     this.rows = new SqliteRows(connections, config);
     this.deadLetters = new SqliteDeadLetters(connections, config);
+    this.columns = new SqliteColumns(connections, config);
   }
 
   describe(): TargetDescription {
@@ -91,8 +94,8 @@ export class SqliteTarget implements Target {
 
   /** @param keys of the partition that is about to be claimed, if any */
   #migrate(entity: string, keys: PartitionKeys | null): Promise<string[]> {
-    const { table } = entityConfig(this.#config, entity);
-    const given: Given<"migrate"> = [table, this.#whatOf(entity), keys];
+    const { table, columns } = entityConfig(this.#config, entity);
+    const given: Given<"migrate"> = [table, columns, this.#whatOf(entity), keys];
     return this.#connections.writer.call("migrate", given);
   }
 

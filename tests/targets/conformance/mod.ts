@@ -1,6 +1,7 @@
 /** Every promise of the port, as cases that each target passes. */
 
 import { batches } from "./batches.ts";
+import { columns } from "./columns.ts";
 import { deadLetters } from "./dead_letters.ts";
 import { identities } from "./identities.ts";
 import { ownership } from "./ownership.ts";
@@ -18,6 +19,7 @@ export const SUITE: Record<string, Cases> = {
   deadLetters,
   rows,
   schema,
+  columns,
 };
 
 /**

@@ -30,6 +30,8 @@ export interface Place extends AsyncDisposable {
   /** the path of a configuration file that leads here */
   file(): Promise<string>;
   row(id: string): Promise<StoredRow | null>;
+  /** runs a statement on the tables, by another program; gives its rows */
+  query(sql: string): Promise<Record<string, unknown>[]>;
   /** the table refuses documents that have a key `bad`, from now on */
   refuseBad(): Promise<void>;
   /** the table refuses, at the commit only, documents that have a key `late`, from now on */

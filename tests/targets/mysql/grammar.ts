@@ -6,12 +6,30 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import mysql from "mysql2/promise";
+import { type ColumnConfig, configWith, parseConfig } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
+import { COLUMN_TYPES } from "writebehind/config/columns.ts";
 import type { MariadbServer } from "writebehind/dev/servers/mariadb.ts";
+import { freshColumns } from "writebehind/targets/mysql/columns.ts";
 import { hasJava, verdicts } from "../../support/grammar.ts";
 
 /** The arguments of a server that logs each statement. */
 export const LOGGING = ["--general-log=1", "--log-output=TABLE"];
+
+const MYSQL_8 = { mariadb: false, collation: "utf8mb4_0900_bin", maxPacket: 2 ** 26 };
+
+/** A typed column of each type, parking and indexed: MySQL reads their values by other functions than MariaDB. */
+function columnsOfAllTypes(): readonly ColumnConfig[] {
+  const columns = COLUMN_TYPES.map((type) => ({
+    name: `a_${type}`,
+    path: "$.a.b[0]",
+    type,
+    index: true,
+  }));
+  const config = parseConfig("", "f");
+  return configWith(config, { entities: [{ ...config.entities[0]!, columns }] }).entities[0]!
+    .columns;
+}
 
 /** What no case of the suite runs. */
 const NOT_RUN = [
@@ -97,6 +115,7 @@ export function grammar(server: MariadbServer | null): void {
     const texts = [
       ...log.map((text) => FLAVOR.reduce((sum, [from, to]) => sum.replaceAll(from, to), text)),
       ...NOT_RUN,
+      ...freshColumns("sessions", columnsOfAllTypes(), MYSQL_8),
     ];
     const [said, statements] = await verdicts("MySQL", texts);
     const wrong = texts.flatMap((text, at) => said[at] === "ok" ? [] : [`${said[at]}: ${text}`]);

@@ -51,6 +51,17 @@ export async function databaseOn(
         connection.release();
       }
     },
+    /** runs a statement in a transaction that stays open until it is disposed of */
+    hold: async (sql: string): Promise<AsyncDisposable> => {
+      const connection = await pool.getConnection();
+      await connection.query(`USE ${name}; START TRANSACTION; ${sql}`);
+      return {
+        [Symbol.asyncDispose]: async () => {
+          await connection.query("ROLLBACK");
+          connection.release();
+        },
+      };
+    },
     [Symbol.asyncDispose]: async () => {
       await pool.query(`DROP DATABASE ${name}`);
       await pool.end();
@@ -87,6 +98,7 @@ export async function makePlace(server: MariadbServer): Promise<Place> {
       const at = (text: string) => new Date(`${text.replace(" ", "T")}Z`);
       return row ? { ...row, created: at(row.created), updated: at(row.updated) } : null;
     },
+    query: async (sql) => await run(sql) as Record<string, unknown>[],
     refuseBad: () => refuse("bad", "JSON_EXISTS(NEW.payload, '$.bad')"),
     // Nothing is checked at the commit only.
     refuseLate: () => refuse("late", "JSON_EXISTS(NEW.payload, '$.late')"),

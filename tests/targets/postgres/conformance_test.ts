@@ -32,6 +32,7 @@ async function makePlace(): Promise<Place> {
       );
       return row ?? null;
     },
+    query: async (sql) => (await pool.query(sql)).rows,
     refuseBad: () =>
       run("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->'bad' IS NULL) NOT VALID"),
     refuseLate: () =>

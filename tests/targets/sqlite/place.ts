@@ -42,6 +42,12 @@ export function makePlace(): Promise<Place & { path: string }> {
           ? { ...row, created: new Date(row.created), updated: new Date(row.updated) }
           : null;
       }),
+    query: async (sql) =>
+      await within((db) => {
+        const statement = db.prepare(sql);
+        statement.setReadBigInts(true);
+        return statement.all();
+      }),
     refuseBad: () => refuse("bad", "new.payload ->> '$.bad' IS NOT NULL"),
     refuseLate: () =>
       run(`

@@ -34,6 +34,11 @@ export const MIGRATIONS: readonly Migration[] = [
   },
 ];
 
+/** Whoever changes tables of ours takes this lock. Any number will do, as long as all of our processes take the same. */
+export const DDL_LOCK = 7_305_115_611;
+/** Batches and readers queue up behind a change that waits for a lock on their table. */
+export const LOCK_SECONDS = 5;
+
 /** Makes `writebehind_migration`. */
 export const RECORD: string = record;
 

@@ -4,6 +4,7 @@
  */
 
 import * as batches from "./batches.ts";
+import * as columns from "./columns.ts";
 import type { Database } from "./database.ts";
 import * as identities from "./identities.ts";
 import * as letters from "./dead_letters.ts";
@@ -14,6 +15,10 @@ import { check, migrate } from "./schema.ts";
 export const operations = {
   check,
   migrate,
+  columnDifferences: columns.differences,
+  columnStatements: columns.statements,
+  columnsBlocked: columns.blocked,
+  migrateColumns: columns.migrateColumns,
   claim: partitions.claim,
   epoch: partitions.epoch,
   wentBack: partitions.wentBack,

@@ -3,11 +3,13 @@
  * @module
  */
 
+import type { ColumnConfig } from "../../../config/config.ts";
 import { ConfigError, ConnectionError } from "../../../core/errors.ts";
 import type { PartitionKeys } from "../../../redis/keys.ts";
 import { tableProblems } from "../../common.ts";
 import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migrations.ts";
 import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
+import { addColumns } from "./columns.ts";
 import type { Columns, Database } from "./database.ts";
 import { offset } from "./partitions.ts";
 
@@ -29,6 +31,7 @@ export function check(db: Database, table: string, what: string): void {
 /**
  * Makes an entity's table and ours where they are missing, and brings older ones up to date: all that is to be done
  * in one transaction.
+ * @param columns typed columns, for a table that is made
  * @param what whose tables these are, for people
  * @param keys of the partition that is about to be claimed, if any
  * @returns tables of ours that somebody had dropped: they are made anew
@@ -38,6 +41,7 @@ export function check(db: Database, table: string, what: string): void {
 export function migrate(
   db: Database,
   table: string,
+  columns: readonly ColumnConfig[],
   what: string,
   keys: PartitionKeys | null,
 ): string[] {
@@ -51,6 +55,7 @@ export function migrate(
   db.transaction(() => {
     // Another process may have been first.
     const { pending, oldest } = refused(readSchema(db, table));
+    const isNew = !has(db, table);
     db.script(RECORD);
     for (const migration of pending) {
       // Of ours, some may be left where another was dropped.
@@ -66,6 +71,7 @@ export function migrate(
       // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
       if (migration.oldest > oldest) db.run("UPDATE writebehind_offset SET epoch = epoch + 1");
     }
+    if (isNew) addColumns(db, table, columns);
   });
   return gone;
 }
