@@ -120,9 +120,8 @@ export {
   type ReplayReport,
 } from "./operate/replay.ts";
 export { type PartitionStatus, readStatus } from "./operate/status.ts";
+export { type AddReport, addTarget } from "./operate/add_target.ts";
 export {
-  type AddReport,
-  addTarget,
   type ListedTarget,
   listTargets,
   pauseTarget,

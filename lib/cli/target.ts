@@ -2,8 +2,8 @@
 
 import type { Config } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
+import { addTarget } from "../operate/add_target.ts";
 import {
-  addTarget,
   type ListedTarget,
   listTargets,
   pauseTarget,
@@ -47,14 +47,17 @@ export async function runTargetList(options: TargetOptions): Promise<void> {
   else for (const target of listed) console.log(lineOf(target));
 }
 
-function lineOf({ name, stream, kind, state, offset, lagEvents, holdsUp }: ListedTarget): string {
+function lineOf(listed: ListedTarget): string {
+  const { name, stream, kind, state, offset, lagEvents, holdsUp, goneBack } = listed;
   return [
     oneLine(stream),
     oneLine(name),
     kind ?? "not in the configuration",
     state ?? "not registered: no sink of it has begun",
     `offset ${offset ?? "none"}`,
-    `${lagEvents} events behind${holdsUp ? ", for which the stream is kept" : ""}`,
+    `${goneBack ? "stands before a rewind" : `${lagEvents} events behind`}${
+      holdsUp ? ", for which the stream is kept" : ""
+    }`,
   ].join(" | ");
 }
 

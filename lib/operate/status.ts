@@ -7,12 +7,13 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, gaugesOf, type PartitionKeys } from "../redis/keys.ts";
-import { readRegistration } from "../redis/registrations.ts";
+import { readRegistrations, type Registration } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { countUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
+import { sameDatabase } from "../sink/same_database.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings } from "../targets/standings.ts";
@@ -140,13 +141,16 @@ async function partitionStatus(
       warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
     }
     await lookAtIds(redis, stream, stuck, warnings);
-    const state = (await readRegistration(redis, keys, name))?.state ?? "active";
+    const known = await readRegistrations(redis, keys);
+    const state = known.find((one) => one.name === name)?.state ?? "active";
+    const other = await sameDatabase(redis, config, keys, name, standing);
     if (state !== "active") {
       (state === "paused" ? warnings : stuck).push(`the target is ${state}: see deno task target`);
-    }
-    if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
+    } else if (other !== null) stuck.push(other);
+    else if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
     }
+    warnings.push(...strangers(known, config));
   }
   // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.
   const heard = gauges !== null && gauges.size > 0 &&
@@ -177,6 +181,16 @@ async function partitionStatus(
     doubts,
     warnings,
   };
+}
+
+/** Targets for which the stream is kept, though no sink of this configuration carries it on to them. */
+function strangers(known: Registration[], { targets }: Config): string[] {
+  return known.filter(({ name, state }) =>
+    state !== "removed" && state !== "detached" && targets.every((target) => target.name !== name)
+  ).map(({ name }) =>
+    `the stream is kept for the target ${name}, which is not in the configuration: see that its sink runs, or run ` +
+    `deno task target remove ${name}`
+  );
 }
 
 /** A stream's ids may run ahead of the clock of Redis by so much, in ms, before it is told. */

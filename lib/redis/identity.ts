@@ -3,6 +3,7 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import type { Redis } from "./client.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { groupOf, type PartitionKeys } from "./keys.ts";
@@ -65,4 +66,24 @@ export async function noteIdentity(
   identity: string,
 ): Promise<string> {
   return String(await runScript(redis, identityScript, [stream, settings], [identity]));
+}
+
+/** Emptyings that a target may have missed, of which another has told. */
+const MOST_SUCCESSORS = 100;
+
+/**
+ * The identity of data that were emptied. It follows from the one before, so that each target finds the same, also one
+ * that comes when another has noted it.
+ */
+export function successorOf(identity: string): string {
+  return createHash("sha256").update(identity).digest("hex").slice(0, identity.length);
+}
+
+/** Whether data were emptied, perhaps more than once, since they had an identity. */
+export function succeeds(identity: string, before: string): boolean {
+  for (let step = 0; step < MOST_SUCCESSORS; step++) {
+    before = successorOf(before);
+    if (before === identity) return true;
+  }
+  return false;
 }

@@ -31,8 +31,9 @@ export interface Registration {
   onFull: "stop" | "detach";
 }
 
-const FIELD = /^target:(.+)$/;
-const VALUE = /^(\S+) (\S+) (\S+) (\S+)$/;
+const FIELD = /^target:(.+)$/s;
+const VALUE =
+  /^(active|paused|filling|detached|removed) (\d{1,19}-\d{1,19}) (\d{1,19}-\d{1,19}) (stop|detach)$/;
 
 /** All targets that a stream knows, in the order of their names. */
 export async function readRegistrations(
@@ -42,8 +43,7 @@ export async function readRegistrations(
   const found: Registration[] = [];
   for (const [field, value] of Object.entries(await redis.hgetall(settings))) {
     const name = FIELD.exec(field)?.[1];
-    const registration = name === undefined ? null : registrationOf(name, value);
-    if (registration !== null) found.push(registration);
+    if (name !== undefined) found.push(registrationOf(name, value));
   }
   return found.sort((a, b) => a.name < b.name ? -1 : 1);
 }
@@ -54,12 +54,14 @@ export async function readRegistration(
   { settings }: PartitionKeys,
   name: string,
 ): Promise<Registration | null> {
-  return registrationOf(name, await redis.hget(settings, `target:${name}`));
+  const value = await redis.hget(settings, `target:${name}`);
+  return value === null ? null : registrationOf(name, value);
 }
 
-function registrationOf(name: string, value: string | null): Registration | null {
-  const [, state, offset, witness, onFull] = VALUE.exec(value ?? "") ?? [];
-  if (onFull === undefined) return null;
+/** As the scripts read it: one that cannot be read says nothing of how far its target is. */
+function registrationOf(name: string, value: string): Registration {
+  const [, state, offset, witness, onFull] = VALUE.exec(value) ??
+    ["", "active", "0-0", "0-0", "stop"];
   return {
     name,
     state: state as TargetState,
@@ -72,20 +74,31 @@ function registrationOf(name: string, value: string | null): Registration | null
 /**
  * Registers a target, or notes its state and offset anew: nothing past the offset is trimmed from then on.
  * @param registration.offset `null`: the end of the stream
- * @param keeping states that stay as they are, though another is given
- * @returns what is registered now
+ * @param options.keeping states under which all stays as it is
+ * @param options.expected what must be registered for that
+ * @returns what is registered now; `null` where it is not as was expected
  */
 export async function register(
   redis: Redis,
   { stream, settings }: PartitionKeys,
   registration: Omit<Registration, "offset"> & { offset: string | null },
-  keeping: TargetState[] = [],
-): Promise<Registration> {
+  { keeping = [], expected }: {
+    keeping?: TargetState[];
+    expected?: Pick<Registration, "state" | "offset">;
+  } = {},
+): Promise<Pick<Registration, "state" | "offset"> | null> {
   const { name, state, offset, witness, onFull } = registration;
-  const args = [name, offset ?? "", witness, onFull, state, `,${keeping.join(",")},`];
-  const reply = await runScript(redis, registerScript, [stream, settings], args);
-  const [is, at] = reply as [TargetState, string];
-  return { name, state: is, offset: at, witness, onFull };
+  const reply = await runScript(redis, registerScript, [stream, settings], [
+    name,
+    offset ?? "",
+    witness,
+    onFull,
+    state,
+    `,${keeping.join(",")},`,
+    expected ? `${expected.state} ${expected.offset}` : "",
+  ]);
+  const [is, at] = reply as [TargetState?, string?];
+  return is === undefined ? null : { state: is, offset: at! };
 }
 
 /**
@@ -98,7 +111,7 @@ export async function setState(
   name: string,
   state: TargetState,
 ): Promise<boolean> {
-  const args = [name, "=", "", "", state, ""];
+  const args = [name, "=", "", "", state, "", ""];
   const reply = await runScript(redis, registerScript, [stream, settings], args);
   return (reply as string[]).length > 0;
 }

@@ -8,7 +8,7 @@ import { Buffer } from "node:buffer";
 import { type Config, entityConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
 import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
-import { noteIdentity, type Origin, readOrigin } from "../redis/identity.ts";
+import { noteIdentity, type Origin, readOrigin, succeeds, successorOf } from "../redis/identity.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { adoptIt, tableProblems } from "../targets/common.ts";
@@ -81,12 +81,15 @@ async function sourceMismatch(
   name: string,
   keys: PartitionKeys,
   { identity, told, removedTo }: Origin,
-  { source, offset, rows }: Belonging,
+  { source, offset, begun, rows }: Belonging,
 ): Promise<Mismatch | null> {
   const { stream, entity } = keys;
   // Without one, Redis was emptied, or no sink has ever noted one.
   if (identity === null || identity === source) return null;
-  if (source !== null) {
+  // It was emptied, and the sink of another target has noted that.
+  if (source !== null && succeeds(identity, source)) return null;
+  // What a target that holds nothing has noted binds it to nothing.
+  if (source !== null && begun) {
     return {
       kind: "source",
       reason:
@@ -147,6 +150,9 @@ async function lookForLastRow(
   const [row] = at.rows;
   if (row && BigInt(row.version) >= versionOf(offset)!) return;
   const { table } = entityConfig(config, keys.entity);
+  // It was filled up to there, by documents: the offset's own may be gone meanwhile, or may have been refused.
+  const { witness } = await target.offsets.standing(keys, { waits: false });
+  if (witness === "0-0") return;
   const { done } = await rows.ids(keys.entity).next();
   if (done) mismatches.push({ kind: "emptied", reason: tableProblems.emptied(table, keys) });
   else {
@@ -160,6 +166,9 @@ async function lookForLastRow(
 
 /** Bytes of an identity. */
 const IDENTITY_BYTES = 8;
+
+const newIdentity = () =>
+  Buffer.from(crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES))).toString("hex");
 
 /**
  * Sees that a partition that was claimed can go on, and notes what its offset belongs to.
@@ -194,8 +203,7 @@ export async function identify(
       return;
     }
     // Data that were emptied are others; where only the note is lost, it is written again.
-    const bytes = crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
-    const minted = known ? source : Buffer.from(bytes).toString("hex");
+    const minted = source === null ? newIdentity() : known ? source : successorOf(source);
     await identities.note(claim, await noteIdentity(redis, keys, minted));
   };
   return { doubts, offsetWentBack, note };

@@ -25,6 +25,7 @@ import { identify } from "./belonging.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
+import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";
 
 /** How often a standby looks whether its partition is free, in ms. */
@@ -116,6 +117,7 @@ export class PartitionOwnership {
         }
       }
       this.#report.standby();
+      await this.#lookForNamesake();
       // The owner trims the stream, so an entry that our trimmer misses means nothing.
       this.#trimmer = null;
       if (!follow) {
@@ -128,6 +130,16 @@ export class PartitionOwnership {
       await delay(STANDBY_MS, signal);
     }
     return null;
+  }
+
+  /** @throws {ConfigError} where the owner that is waited for is the sink of another target */
+  async #lookForNamesake(): Promise<void> {
+    if (this.#config.targets.length === 1) return;
+    const redis = await this.#reader.connection();
+    const standing = await this.#target.offsets.standing(this.#keys, { waits: false });
+    const { target } = this.#report.place;
+    const problem = await sameDatabase(redis, this.#config, this.#keys, target, standing);
+    if (problem !== null) throw new ConfigError(problem);
   }
 
   /** Begins with a partition that was claimed: the stream must hold the last event that the target applied. */
@@ -174,13 +186,10 @@ export class PartitionOwnership {
     const { target: name } = this.#report.place;
     const onFull = this.#config.targets.find((target) => target.name === name)?.on_full ?? "stop";
     const registration = { name, state: "active" as const, offset, witness, onFull };
-    const { state } = await register(redis, keys, registration, [
-      "paused",
-      "filling",
-      "detached",
-      "removed",
-    ]);
-    this.#checkState(state);
+    const registered = await register(redis, keys, registration, {
+      keeping: ["paused", "filling", "detached", "removed"],
+    });
+    this.#checkState(registered!.state);
   }
 
   async #isPaused(): Promise<boolean> {

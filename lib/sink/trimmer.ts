@@ -34,7 +34,9 @@ export class Trimmer {
   #claim: Claim;
   /** events of the stream ever read, up to the offset */
   #entriesRead: number;
-  #trimmedTo: string;
+  #trimmedTo = "0-0";
+  /** whether another target has held up the last trim: it may have moved on, or may be gone */
+  #heldUp = false;
   #trimmedAt = 0;
   /** the entry that the next trim must still find */
   #witness: string;
@@ -55,8 +57,6 @@ export class Trimmer {
     this.#claim = claim;
     this.#entriesRead = entriesRead;
     this.#witness = claim.witness;
-    // Without a witness the stream has no entry at the offset to trim to; the next batch brings one.
-    this.#trimmedTo = claim.witness === "0-0" ? claim.offset : "0-0";
   }
 
   /** Creates a trimmer, and the stream's consumer group, which shows people how far the target is. */
@@ -86,13 +86,13 @@ export class Trimmer {
   async trim(): Promise<void> {
     while (this.#trimming) await this.#trimming;
     const { offset } = this.#claim;
-    if (offset === this.#trimmedTo || this.#stopped) return;
+    if (offset === this.#trimmedTo && !this.#heldUp || this.#stopped) return;
     this.#trimming = this.#trimTo(offset).finally(() => this.#trimming = undefined);
     await this.#trimming;
   }
 
   async #trimTo(offset: string): Promise<void> {
-    const { stream, lastId, settings } = this.#claim.keys;
+    const { keys: { stream, lastId, settings }, witness } = this.#claim;
     this.#trimmedAt = Date.now();
     await failpoint?.("trimming");
     let address = "";
@@ -101,20 +101,21 @@ export class Trimmer {
       address = redis.address;
       const { targets } = this.#config;
       const { target } = this.#report.place;
-      const onFull = targets.find(({ name }) => name === target)?.on_full ?? "stop";
       const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
         target,
         offset,
+        witness,
         groupOf(target),
         String(this.#entriesRead),
         this.#witness,
-        onFull,
-        ...targets.map(({ name }) => name),
+        ...targets.flatMap(({ name, on_full }) => [name, on_full]),
       ]);
-      const [removed, state, ...detached] = reply as [number, TargetState, ...string[]];
+      const [removed, state, to, ...detached] = reply as [number, TargetState, string, ...string[]];
       if (removed === -1) this.witnessMissing = true;
       else {
-        this.#trimmedTo = this.#witness = offset;
+        this.#trimmedTo = offset;
+        this.#heldUp = to !== offset;
+        this.#witness = witness;
         this.state = state;
       }
       for (const name of detached) this.#report.detached(name);
@@ -138,8 +139,6 @@ export class Trimmer {
     if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
     const registration = await readRegistration(redis, keys, this.#report.place.target);
     this.state = registration?.state ?? "active";
-    // Kept for another target, which may have moved on, or was removed.
-    if (await redis.xlen(keys.stream) > 1) this.#trimmedTo = "0-0";
     // An entry with an id that is too high may have come and gone since.
     const last = await noteLastId(redis, keys);
     // Mended under a claim that expects no witness: what comes below its offset would never be read.

@@ -75,7 +75,7 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
   );
   const unknown = await run("target", "remove", "local2");
   assert.equal(unknown.code, 1);
-  assert.match(unknown.output, /know no target "local2"; they know: local, postgresql/);
+  assert.match(unknown.output, /know a target "local2"; they know: away, local, postgresql/);
 
   assert.equal((await run("target", "pause", "local")).code, 0);
   await waitFor(

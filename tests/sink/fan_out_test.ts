@@ -343,7 +343,7 @@ Deno.test("fan-out: the list says who holds up the trimming", async () => {
   assert.deepEqual(await list(), ["postgresql active 0 false", "file active 0 false"]);
   await assert.rejects(
     pauseTarget(redis, config, "session", "fiel"),
-    /know no target "fiel"; they know: file, postgresql/,
+    /neither the configuration nor the streams of session know a target "fiel"; they know: file, postgresql/,
   );
 });
 

@@ -17,6 +17,7 @@ import mendVerb from "./mend.lua" with { type: "text" };
 import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import registerVerb from "./register.lua" with { type: "text" };
+import registration from "./registration.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
@@ -41,12 +42,12 @@ export const insertScript: Script = verbScript("insert", `${numbers}\n${insertVe
 export const updateScript: Script = verbScript("update", `${numbers}\n${updateVerb}`);
 export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
-export const trimScript: Script = script("trim", trimVerb);
+export const trimScript: Script = script("trim", `${registration}\n${trimVerb}`);
 export const forwardScript: Script = script("forward", forwardVerb);
 /** Notes the identity of the data. */
 export const identityScript: Script = script("identity", identityVerb);
 /** Registers a target with a stream. */
-export const registerScript: Script = script("register", registerVerb);
+export const registerScript: Script = script("register", `${registration}\n${registerVerb}`);
 export const resendScript: Script = script("resend", resendVerb);
 export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
 /** Notes whether a stream's last id is past what a version can hold. */

@@ -3,20 +3,17 @@
 -- ARGV: 1 the target's name  2 its offset (a stream id), "" for the end of the stream, or "=" for all but the state as
 --   it is noted
 --   3 the entry that must still be there, "0-0" for none  4 on_full: "stop" or "detach"  5 the state
---   6 states that are kept as they are, between commas; the offset is noted all the same
--- Returns {state, offset}; nothing where it was to stay as it is noted, and is not.
+--   6 states, between commas, under which all stays as it is  7 the only state and offset under which it does not, or ""
+-- Returns {state, offset} as they are noted now; nothing where they were to be others, see 7, or "=" found none.
 
 -- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory.
 redis.pcall('XTRIM', KEYS[1], 'MINID', '0-0')
-local field = 'target:' .. ARGV[1]
-local state, offset = ARGV[5], ARGV[2]
-local is, rest = string.match(redis.call('HGET', KEYS[2], field) or '', '^(%S+) (.+)$')
-if offset == '=' then
-  if not is then return {} end
-  redis.call('HSET', KEYS[2], field, state .. ' ' .. rest)
-  return {state, string.match(rest, '^%S+')}
-end
-if is and string.find(ARGV[6], ',' .. is .. ',', 1, true) then state = is end
+local name, offset, state = ARGV[1], ARGV[2], ARGV[5]
+local field = redis.call('HGET', KEYS[2], 'target:' .. name)
+local now = field and registration_of(field)
+if ARGV[7] ~= '' and not (now and now.is .. ' ' .. now.offset == ARGV[7]) then return {} end
+if offset == '=' and not now then return {} end
+if now and string.find(ARGV[6], ',' .. now.is .. ',', 1, true) then return {now.is, now.offset} end
 if offset == '' then
   offset = '0-0'
   local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
@@ -24,5 +21,9 @@ if offset == '' then
     if info[index] == 'last-generated-id' then offset = info[index + 1] end
   end
 end
-redis.call('HSET', KEYS[2], field, state .. ' ' .. offset .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
-return {state, offset}
+if offset == '=' then now.is = state
+else now = {is = state, offset = offset, witness = ARGV[3], on_full = ARGV[4]} end
+redis.call('HSET', KEYS[2], 'target:' .. name, field_of(now))
+-- It holds up nobody any more, so writers are not told of it.
+if state == 'removed' and redis.call('HGET', KEYS[2], 'slowest') == name then redis.call('HSET', KEYS[2], 'slowest', '') end
+return {now.is, now.offset}

@@ -4,8 +4,17 @@
  * @module
  */
 
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { explained } from "./errors.ts";
+
+/** The path of a file that is there, without links: locks lie beside it, so two names of one file have the same. */
+export function truePath(path: string): string {
+  try {
+    return Deno.realPathSync(path);
+  } catch {
+    return resolve(path); // it is yet to be made, or cannot be read: opening it tells
+  }
+}
 
 /** Locked by whoever is next to write. */
 export function turnFile(path: string): string {

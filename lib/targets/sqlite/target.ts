@@ -3,7 +3,6 @@
  * @module
  */
 
-import { resolve } from "node:path";
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
@@ -13,6 +12,7 @@ import { SqliteColumns } from "./columns.ts";
 import { Connections } from "./connection.ts";
 import { SqliteDeadLetters } from "./dead_letters.ts";
 import { sqliteErrorKind } from "./errors.ts";
+import { truePath } from "./files.ts";
 import { SqliteIdentities } from "./identities.ts";
 import { SqliteOwnership } from "./lease.ts";
 import { SqliteOffsets } from "./offsets.ts";
@@ -55,7 +55,7 @@ export class SqliteTarget implements Target {
     this.#name = name;
     this.#config = config;
     const patienceMs = config.write_behind.lease_seconds * 1000;
-    const connections = new Connections(resolve(path), patienceMs);
+    const connections = new Connections(truePath(path), patienceMs);
     this.#connections = connections;
     const batches = new SqliteBatches(connections, config);
     this.batches = batches;

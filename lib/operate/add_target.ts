@@ -1,0 +1,330 @@
+/**
+ * Adding a target while everything runs: it is filled with the documents that Redis holds.
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { type Config, entityConfig, targetConfig } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import { passes } from "../core/error_kinds.ts";
+import { ConfigError, reasonOf, WriteBehindError } from "../core/errors.ts";
+import { compareStreamIds, isFar } from "../core/stream_ids.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { documentIds, readDocuments } from "../redis/documents.ts";
+import { allPartitions, type PartitionKeys, partitionOf } from "../redis/keys.ts";
+import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
+import { checkShape } from "../redis/shape.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
+import { checkBelonging } from "../sink/belonging.ts";
+import { forward, hasWitness } from "../sink/rewind.ts";
+import type { BatchRows } from "../targets/batch.ts";
+import { type Claim, READ_BYTES, type Target } from "../targets/target.ts";
+
+/** What filling a target has done. */
+export interface AddReport {
+  /** the streams that it was added to; those that knew it before are left out */
+  streams: string[];
+  /** rows written from documents in Redis */
+  rows: number;
+  /** rows removed, since Redis does not have their documents any more */
+  removed: number;
+  /** documents that the target does not take, with its reason; at most {@linkcode MAX_REFUSED} */
+  refused: { id: string; reason: string }[];
+  /** how many those are */
+  refusedDocuments: number;
+}
+
+/** Refused documents that a report names. */
+const MAX_REFUSED = 1000;
+/** A lease for the time of the filling, in seconds. */
+const LEASE_SECONDS = 10;
+const LOOK_AGAIN_MS = 100;
+
+/**
+ * Adds a target while everything runs: takes its place at the end of each stream, fills it with the documents that Redis
+ * holds, and lets the sinks go on from there. What is written meanwhile is in the stream behind its place. Stopped half
+ * way, it is run again.
+ * @param target it, opened: `openTarget(config, name)`
+ * @param options.onProgress called after each chunk, with documents done and about how many there are
+ * @param options.signal stops it between two chunks, with its reason
+ * @throws {ConfigError} where the configuration does not name it, or it belongs to other data
+ *
+ * @example
+ * ```ts
+ * import { addTarget, connectRedis, loadConfig, openTarget } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { rows, refusedDocuments } = await addTarget(redis, target, config, "session");
+ * console.log(rows, refusedDocuments);
+ * ```
+ */
+export async function addTarget(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  entity: string,
+  { onProgress, signal }: {
+    onProgress?: (done: number, total: number) => void;
+    signal?: AbortSignal;
+  } = {},
+): Promise<AddReport> {
+  const { name } = target.describe();
+  targetConfig(config, name);
+  entityConfig(config, entity);
+  await checkShape(redis, config, entity);
+  await target.migrate(entity);
+  // That another target was carried on to before is why this one is added.
+  await checkBelonging(redis, target, config, entity, ["target"]);
+  const report: AddReport = {
+    streams: [],
+    rows: 0,
+    removed: 0,
+    refused: [],
+    refusedDocuments: 0,
+  };
+  const total = await redis.dbsize();
+  const partitions = allPartitions(config, entity);
+  for (const keys of partitions) {
+    const filling = new Filling(redis, target, config, keys, partitions, report);
+    const filled = await filling.run(() => {
+      signal?.throwIfAborted();
+      onProgress?.(report.rows + report.refusedDocuments, total);
+    }, signal);
+    if (filled) report.streams.push(keys.stream);
+  }
+  return report;
+}
+
+/** Filling one partition of a target. */
+class Filling {
+  #redis: RedisConnection;
+  #target: Target;
+  #config: Config;
+  #keys: PartitionKeys;
+  #partitions: PartitionKeys[];
+  #report: AddReport;
+  /** an entry that must still be in the stream */
+  #newest = "0-0";
+
+  constructor(
+    redis: RedisConnection,
+    target: Target,
+    config: Config,
+    keys: PartitionKeys,
+    partitions: PartitionKeys[],
+    report: AddReport,
+  ) {
+    this.#redis = redis;
+    this.#target = target;
+    this.#config = config;
+    this.#keys = keys;
+    this.#partitions = partitions;
+    this.#report = report;
+  }
+
+  /**
+   * @param between called between two chunks; what it throws stops the filling
+   * @returns false where the target is there already
+   */
+  async run(between: () => void, signal?: AbortSignal): Promise<boolean> {
+    if (await this.#isThere()) return false;
+    const target = this.#target;
+    const keys = this.#keys;
+    // First of all: who fills it, or carries events on to it, ends before a place is taken anew.
+    const claim = await this.#claim(signal);
+    const heartbeat = setInterval(
+      () => void target.ownership.renew(claim, LEASE_SECONDS).catch(() => {}), // the next batch tells
+      LEASE_SECONDS * 1000 / 3,
+    );
+    try {
+      if (await this.#isThere()) return false;
+      const place = await this.#takePlace(claim);
+      const check = async () => {
+        await this.#look();
+        between();
+      };
+      await this.#fill(claim, place, check);
+      await this.#clear(claim, place, check);
+      await this.#look();
+      if (await this.#state() !== "filling") throw await this.#lost();
+      const identity = await this.#redis.hget(keys.settings, "identity");
+      if (identity !== null) await target.identities.note(claim, identity);
+      await target.ownership.renew(claim, LEASE_SECONDS);
+      await target.ownership.moveOffset(keys, place);
+      const expected = { state: "filling" as const, offset: place };
+      if (await this.#register("active", place, expected) === null) throw await this.#lost();
+      return true;
+    } finally {
+      clearInterval(heartbeat);
+      await target.ownership.release(keys, claim);
+    }
+  }
+
+  /** Whether a sink of it goes on, or would if it was not paused. */
+  async #isThere(): Promise<boolean> {
+    const state = await this.#state();
+    if (state !== "active") return state === "paused";
+    // One that is registered and was refused holds nothing of this Redis.
+    const { settings, stream } = this.#keys;
+    const identity = await this.#redis.hget(settings, "identity");
+    const { source } = await this.#target.identities.read(this.#keys, [stream]);
+    return source !== null && source === identity;
+  }
+
+  async #state(): Promise<TargetState | undefined> {
+    const { name } = this.#target.describe();
+    return (await readRegistration(this.#redis, this.#keys, name))?.state;
+  }
+
+  #register(
+    state: TargetState,
+    offset: string | null,
+    expected?: { state: TargetState; offset: string },
+  ) {
+    const { name } = this.#target.describe();
+    const { on_full: onFull } = targetConfig(this.#config, name);
+    const registration = { name, state, offset, witness: "0-0", onFull };
+    return register(this.#redis, this.#keys, registration, { expected });
+  }
+
+  /**
+   * Registers it at the end of the stream. The place is the version of all rows, so it is moved past those that the
+   * target may hold of an earlier time: of a filling that was stopped, or of events that Redis has lost.
+   */
+  async #takePlace({ offset }: Claim): Promise<string> {
+    const keys = this.#keys;
+    const { stream } = keys;
+    if (isFar(await lastGeneratedId(this.#redis, stream))) {
+      throw new ConfigError(
+        `the last id of ${stream} is past the year 2248: run deno task mend, then this again`,
+      );
+    }
+    const [seconds, microseconds] = (await this.#redis.time()).map(Number);
+    const now = `${seconds! * 1000 + Math.ceil(microseconds! / 1000)}-0`;
+    const [ms, seq] = offset.split("-").map(Number);
+    const behind = `${ms! + 1}-${seq!}`;
+    const past = [now, isFar(behind) ? "0-0" : behind].sort(compareStreamIds).at(-1)!;
+    await forward(this.#redis, keys, past);
+    return (await this.#register("filling", null))!.offset;
+  }
+
+  /** What was read must not be of a stream that has gone back since: its events would be missing. */
+  async #look(): Promise<void> {
+    const keys = this.#keys;
+    if (!await hasWitness(this.#redis, keys, this.#newest)) {
+      throw new WriteBehindError(`${keys.stream} has gone back meanwhile; run this again`);
+    }
+    const [newest] = await this.#redis.xrevrange(keys.stream, "+", "-", "COUNT", 1);
+    this.#newest = newest?.[0] ?? "0-0";
+  }
+
+  async #lost(): Promise<WriteBehindError> {
+    const { name } = this.#target.describe();
+    const state = await this.#state() ?? "forgotten";
+    return new WriteBehindError(
+      `the target ${name} was ${state} while it was filled (${this.#keys.stream}); run this again`,
+    );
+  }
+
+  /** A sink that was refused may hold the lease for a moment. */
+  async #claim(signal?: AbortSignal): Promise<Claim> {
+    const { ownership } = this.#target;
+    const patienceMs = 1000 * (this.#config.write_behind.lease_seconds + LEASE_SECONDS);
+    const deadline = Date.now() + patienceMs;
+    const owner = `${Deno.pid}-add`;
+    for (;;) {
+      signal?.throwIfAborted();
+      const claim = await ownership.claim(this.#keys, owner, LEASE_SECONDS);
+      if (claim !== null) return claim;
+      if (Date.now() >= deadline) {
+        throw new WriteBehindError(
+          `another process has ${this.#keys.stream} in ${this.#target.describe().name}; ` +
+            "stop it, or wait for it, and run this again",
+        );
+      }
+      await delay(LOOK_AGAIN_MS, signal);
+    }
+  }
+
+  async #fill(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
+    const keys = this.#keys;
+    for await (const { ids } of documentIds(this.#redis, this.#partitions, [keys])) {
+      for (let left = ids; left.length > 0;) {
+        const texts = await readDocuments(this.#redis, keys, left, READ_BYTES);
+        const upserts = texts.flatMap((payload, index) =>
+          payload === null ? [] : [{ ...rowOf(left[index]!, place), payload, ...writtenNow() }]
+        );
+        await this.#apply(claim, { upserts, removals: [] });
+        left = left.slice(texts.length);
+        await between();
+      }
+    }
+  }
+
+  /** Removes rows of documents that Redis does not have: a target that was there before may have some. */
+  async #clear(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
+    const { rows } = this.#target;
+    if (!rows) return;
+    const { entity, partition } = this.#keys;
+    for await (const page of rows.ids(entity)) {
+      const own = page.filter((id) => partitionOf(id, this.#partitions.length) === partition);
+      for (let left = own; left.length > 0;) {
+        const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
+        const gone = left.slice(0, texts.length).filter((_, index) => texts[index] === null);
+        const removals = gone.map((id) => rowOf(Buffer.from(id), place));
+        if (removals.length > 0) await this.#apply(claim, { upserts: [], removals });
+        left = left.slice(texts.length);
+        await between();
+      }
+    }
+  }
+
+  /** Writes rows; those that the target does not take are found by halves, and told. */
+  async #apply(claim: Claim, rows: BatchRows): Promise<void> {
+    const byKey = <Row extends { key: string }>(list: Row[]) =>
+      [...new Map(list.map((row) => [row.key, row])).values()]
+        .sort((a, b) => a.key < b.key ? -1 : 1);
+    const upserts = byKey(rows.upserts);
+    const removals = byKey(rows.removals);
+    if (upserts.length + removals.length === 0) return;
+    const nothing = { events: 0, parked: [], noops: 0, times: [] };
+    try {
+      await this.#target.batches.apply(claim, {
+        ...nothing,
+        upserts,
+        removals,
+        lastId: claim.offset,
+      });
+      this.#report.rows += upserts.length;
+      this.#report.removed += removals.length;
+    } catch (error) {
+      const kind = this.#target.kindOf(error);
+      const size = upserts.length + removals.length;
+      if (passes(kind) && kind !== "too_large" || kind === "configuration") throw error;
+      if (size === 1) {
+        this.#report.refusedDocuments++;
+        if (this.#report.refused.length < MAX_REFUSED) {
+          const id = (upserts[0] ?? removals[0])!.id.toString();
+          this.#report.refused.push({ id, reason: reasonOf(error) });
+        }
+        return;
+      }
+      // They are never both: one half is empty.
+      const [up, down] = [upserts, removals].map(({ length }) => Math.ceil(length / 2));
+      const first = { upserts: upserts.slice(0, up), removals: removals.slice(0, down) };
+      await this.#apply(claim, first);
+      await this.#apply(claim, { upserts: upserts.slice(up), removals: removals.slice(down) });
+    }
+  }
+}
+
+/** A row with the version of a place in the stream: later events replace it. */
+function rowOf(id: Buffer, place: string) {
+  const [ms, seq] = place.split("-").map(Number);
+  return { id, key: id.toString("latin1"), ms: ms!, seq: seq! };
+}
+
+/** What events would tell of a document. */
+const writtenNow = () => ({ updated: Date.now(), created: null, fresh: false });
