@@ -164,7 +164,7 @@ Deno.test("charts over time: the legend tells the newest values", () => {
   assert.match(countersChart(samples), /counted by processes/);
   assert.deepEqual(legendOf(flowChart(samples)), ["written/s100", "applied/s90", "lag300"]);
   assert.match(flowChart(samples), /now 1\.5 s behind/);
-  // Of a target that was sampled at other times, the value of before stands until the next.
+  // A target that was sampled at other times ends where it was seen last.
   const at = (seconds: number, lagEvents: number) => sampleAt(seconds, { lagEvents });
   const other = [at(0.5, 7), at(1.5, 9), at(99, 1)];
   assert.deepEqual(legendOf(targetsChart({ one: [at(0, 1), at(2, 5)], other })), [

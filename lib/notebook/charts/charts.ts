@@ -105,6 +105,10 @@ export function targetsChart(
   marks: Marks = kernelMarks,
 ): string {
   const [samples = []] = Object.values(series);
+  const newest = samples.at(-1);
+  // Each is sampled at times of its own: what it said last stands, and the end is the end of all.
+  const at = (of: readonly Sample[], sample: Sample) =>
+    sample === newest ? of.at(-1) : of.findLast((one) => one.at <= sample.at);
   return overTime(
     { title: "Targets", subtitle: "events that each is behind" },
     samples,
@@ -115,7 +119,7 @@ export function targetsChart(
       lines: Object.entries(series).map(([label, of], index) => ({
         colour: OF_TARGETS[index % OF_TARGETS.length]!,
         label,
-        value: ({ at }) => of.findLast((sample) => sample.at <= at)?.lagEvents ?? null,
+        value: (sample) => at(of, sample)?.lagEvents ?? null,
         dashed: index % 2 === 1,
       })),
     }],
