@@ -169,7 +169,7 @@ Deno.test("charts over time: the legend tells the newest values", () => {
   const other = [at(0.5, 7), at(1.5, 9), at(99, 1)];
   assert.deepEqual(legendOf(targetsChart({ one: [at(0, 1), at(2, 5)], other })), [
     "one5",
-    "other9",
+    "other1",
   ]);
   assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p50–"], "nothing now");
   assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
