@@ -1,6 +1,6 @@
 /** `deno task mend`: removes entries whose ids no version can hold. */
 
-import { WriteBehindError } from "../core/errors.ts";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { mendStreams } from "../operate/mend.ts";
 import { connectRedis } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
@@ -22,11 +22,23 @@ export async function runMend(options: MendOptions): Promise<void> {
   await using opened = new AsyncDisposableStack();
   // The offset of each may stand at such an entry.
   const targets: Target[] = [];
+  let refusal: unknown;
   for (const { name } of config.targets) {
-    const target = opened.use(await openTarget(config, name));
-    await target.check(entity);
-    targets.push(target);
+    try {
+      const target = opened.use(await openTarget(config, name));
+      await target.check(entity);
+      targets.push(target);
+    } catch (error) {
+      refusal ??= error;
+      if (config.targets.length === 1) break;
+      sayFor(options)(
+        `${name} is left out, and its sink moves its offset back once it is there: ${
+          oneLine(reasonOf(error))
+        }`,
+      );
+    }
   }
+  if (targets.length === 0) throw refusal;
   const report = await mendStreams(redis, targets, config, entity, { dryRun: !yes });
   if (json) console.log(JSON.stringify(report, null, 2));
   else {

@@ -6,11 +6,12 @@
 
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
-import { WriteBehindError } from "../core/errors.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
+import { readRegistration } from "../redis/registrations.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, resend } from "../sink/rewind.ts";
@@ -46,7 +47,8 @@ const ATTEMPTS = 20;
  * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
  * they name are resent.
  * Where a sink has parked such entries, the offset is moved back before them.
- * @param target the target, or all of them: the offset of each may stand at such an entry
+ * @param target the target, or all of them: the offset of each may stand at such an entry. The sink of one that is left
+ * out moves it back by itself
  * @param options.dryRun looks, and changes nothing. @default {false}
  * @throws {WriteBehindError} where another program goes on writing to the stream
  *
@@ -69,8 +71,8 @@ export async function mendStreams(
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
   entityConfig(config, entity);
-  const targets = Array.isArray(target) ? target as Target[] : [targetOf(target as Target, config)];
-  for (const one of targets) await checkBelonging(redis, one, config, entity);
+  const given = Array.isArray(target) ? target as Target[] : [targetOf(target as Target, config)];
+  const targets = await carriedOn(redis, given, config, entity);
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
@@ -105,6 +107,35 @@ export async function mendStreams(
     for (const id of named) await resend(redis, keys, id);
   }
   return report;
+}
+
+/**
+ * The targets whose offsets count: not one that was given up, nor, beside others, one that does not belong to the streams.
+ * @throws {ConfigError} where none does
+ */
+async function carriedOn(
+  redis: RedisConnection,
+  targets: readonly Target[],
+  config: Config,
+  entity: string,
+): Promise<Target[]> {
+  const found: Target[] = [];
+  let refusal: ConfigError | undefined;
+  for (const target of targets) {
+    const { name } = target.describe();
+    const keys = allPartitions(config, entity);
+    const known = await Promise.all(keys.map((one) => readRegistration(redis, one, name)));
+    if (known.every((one) => one?.state === "removed" || one?.state === "detached")) continue;
+    try {
+      await checkBelonging(redis, target, config, entity);
+      found.push(target);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      refusal ??= error;
+    }
+  }
+  if (found.length === 0 && refusal !== undefined) throw refusal;
+  return found;
 }
 
 /** Moves an offset at such an entry back to where the stream begins. A batch under way ends with it, also one that would move it there. */

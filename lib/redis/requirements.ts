@@ -57,6 +57,7 @@ const OTHERS: Record<string, string[]> = {
   settings: ["HGETALL KEY"],
   stream: [
     "XRANGE KEY - +",
+    "XREVRANGE KEY + -",
     "XTRIM KEY MINID 0",
     "XINFO STREAM KEY",
     "XGROUP CREATE KEY g 0",

@@ -73,6 +73,10 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
     list.output,
     /^stream:session \| away \| mysql \| not registered.*50 events behind, for which the stream is kept$/m,
   );
+  const mended = await run("mend");
+  assert.equal(mended.code, 0, mended.output);
+  assert.match(mended.output, /away is left out, and its sink moves its offset back .*MySQL at/);
+  assert.match(mended.output, /nothing to mend/);
   const unknown = await run("target", "remove", "local2");
   assert.equal(unknown.code, 1);
   assert.match(unknown.output, /know a target "local2"; they know: away, local, postgresql/);

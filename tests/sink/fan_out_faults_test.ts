@@ -3,432 +3,326 @@
 import assert from "node:assert/strict";
 import {
   addTarget,
-  type Config,
   configWith,
-  connectRedis,
   deleteDocument,
-  insertDocument,
   listTargets,
   openTarget,
-  parseConfig,
   pauseTarget,
   readStatus,
-  type RedisConnection,
   RedisWriteBehind,
   removeTarget,
   resumeTarget,
   type SqliteTargetConfig,
-  type Target,
   updateDocument,
   verify,
 } from "writebehind";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { readRegistrations } from "writebehind/redis/registrations.ts";
-import { testFolder, testRedis, waitFor } from "../support/servers.ts";
+import { testFolder, waitFor } from "../support/servers.ts";
+import { before, drain, equal, once, watched, withTwo, write } from "../support/two_targets.ts";
 
 const STREAM = "stream:session";
 const SETTINGS = "stream:settings:session";
 
-interface Two extends AsyncDisposable {
-  redis: RedisConnection;
-  config: Config;
-  a: Target;
-  b: Target;
-}
-
-type Overrides = Parameters<typeof configWith>[1];
-
-/** Each test on an emptied Redis, with two new files. */
-Deno.test("fan-out faults", async (t) => {
-  await using server = await testRedis();
-  const step = (
-    name: string,
-    run: (two: Two) => Promise<void>,
-    { onFull = "stop", ...overrides }: Overrides & { onFull?: "stop" | "detach" } = {},
-  ) =>
-    t.step(name, async () => {
-      await using two = await twoFiles(server, onFull, overrides);
-      await two.redis.flushall();
-      await run(two);
-    });
-
-  await step("FLUSHALL: every target goes on by itself", async ({ redis, config, a, b }) => {
-    await write(redis, config, 0, 5);
-    await drain(redis, config, a, b);
-    for (let round = 1; round < 3; round++) {
-      await redis.flushall();
-      await write(redis, config, 5 * round, 5);
-      await drain(redis, config, a);
-    }
-    await drain(redis, config, b); // it has missed one
-    for (const target of [a, b]) {
-      const { mismatches, counts } = await verify(redis, target, config, "session");
-      assert.equal(counts.behind, 0);
-      assert(mismatches.every(({ difference }) => difference === "extra"));
-      assert.equal(mismatches.length, target === a ? 10 : 5);
-    }
-    assert.equal(await redis.xlen(STREAM), 1);
-  });
-
-  await step("two begin at once on new data, and are not taken for strangers", async (two) => {
-    const { redis, config, a, b } = two;
-    // It has read that there is no identity yet, and then the other is faster.
-    await drain(
-      redis,
-      config,
-      before(b, "identities", "note", once(() => drain(redis, config, a))),
-    );
-    await write(redis, config, 0, 5);
-    await drain(redis, config, a, b);
-    await equal(redis, config, b, 5);
-  });
-
-  await step("writers go on once the target that is behind is removed", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a, b);
-    await using sink = new RedisWriteBehind(redis, a, config, "session");
-    sink.start();
-    await write(redis, config, 0, 10);
-    await waitFor(() => sink.status.events === 10, { what: "a" });
-    await assert.rejects(write(redis, config, 10, 1), /the target b is behind/);
-    await removeTarget(redis, config, "session", "b");
-    await waitFor(async () => await redis.xlen(STREAM) === 1, { what: "the trim" });
-    await write(redis, config, 10, 1);
-  }, { streams: { max_events: 10 } });
-
-  await step("a target that was never there loses its place by detach, too", async (two) => {
-    const { redis, config, a } = two;
-    await write(redis, config, 0, 10);
-    await drain(redis, config, a);
-    await write(redis, config, 10, 1);
-  }, { onFull: "detach", streams: { max_events: 10 } });
-
-  for (
-    const value of [
-      "nonsense",
-      "",
-      "active 99999999999999-0 0-0",
-      "active x-y 0-0 stop",
-      "active 99999999999999-0 0-0 stop",
-      "gone 0-0 0-0 stop",
-      "active 0-0 nowhere stop",
-    ]
-  ) {
-    await step(`a field of ${JSON.stringify(value)} loses nothing`, async (two) => {
-      const { redis, config, a, b } = two;
+Deno.test("fan-out faults", (t) =>
+  withTwo(t, async (step) => {
+    await step("FLUSHALL: every target goes on by itself", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 5);
       await drain(redis, config, a, b);
-      await redis.hset(SETTINGS, "target:b", value);
-      await write(redis, config, 5, 5);
-      await using sink = new RedisWriteBehind(redis, a, config, "session");
-      await sink.drain();
-      assert.equal(sink.status.partitions[0]!.trimsFailed, 0);
-      assert.equal(await redis.xlen(STREAM), 6);
-      await drain(redis, config, b, a);
-      await equal(redis, config, b, 10);
+      for (let round = 1; round < 3; round++) {
+        await redis.flushall();
+        await write(redis, config, 5 * round, 5);
+        await drain(redis, config, a);
+      }
+      await drain(redis, config, b); // it has missed one
+      for (const target of [a, b]) {
+        const { mismatches, counts } = await verify(redis, target, config, "session");
+        assert.equal(counts.behind, 0);
+        assert(mismatches.every(({ difference }) => difference === "extra"));
+        assert.equal(mismatches.length, target === a ? 10 : 5);
+      }
       assert.equal(await redis.xlen(STREAM), 1);
     });
-  }
 
-  await step("removed while it is filled, it stays removed", async ({ redis, config, a, b }) => {
-    await write(redis, config, 0, 50);
-    await drain(redis, config, a);
-    const removing = once(async () => {
-      await removeTarget(redis, config, "session", "b");
-      await updateDocument(redis, config, "session", "d0", { changed: 1 });
-      await drain(redis, config, a);
-      await write(redis, config, 50, 1);
-      await drain(redis, config, a);
+    await step("two begin at once on new data, and are not taken for strangers", async (two) => {
+      const { redis, config, a, b } = two;
+      // It has read that there is no identity yet, and then the other is faster.
+      await drain(
+        redis,
+        config,
+        before(b, "identities", "note", once(() => drain(redis, config, a))),
+      );
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await equal(redis, config, b, 5);
     });
-    await assert.rejects(
-      addTarget(redis, before(b, "batches", "apply", removing), config, "session"),
-      /the target b was removed while it was filled \(stream:session\); run this again/,
-    );
-    const [, known] = await readRegistrations(redis, partitionKeys(config, "session", 0));
-    assert.equal(known!.state, "removed");
-    await addTarget(redis, b, config, "session");
-    await drain(redis, config, b);
-    await equal(redis, config, b, 51);
-  });
 
-  await step(
-    "a second add waits, and takes no place meanwhile",
-    async ({ redis, config, a, b }) => {
+    await step("writers go on once the target that is behind is removed", async (two) => {
+      const { redis, config, a, b } = two;
+      await drain(redis, config, a, b);
+      await using sink = new RedisWriteBehind(redis, a, config, "session");
+      sink.start();
+      await write(redis, config, 0, 10);
+      await waitFor(() => sink.status.events === 10, { what: "a" });
+      await assert.rejects(write(redis, config, 10, 1), /the target b is behind/);
+      await removeTarget(redis, config, "session", "b");
+      await waitFor(async () => await redis.xlen(STREAM) === 1, { what: "the trim" });
+      await write(redis, config, 10, 1);
+    }, { streams: { max_events: 10 } });
+
+    await step("a target that was never there loses its place by detach, too", async (two) => {
+      const { redis, config, a } = two;
+      await write(redis, config, 0, 10);
+      await drain(redis, config, a);
+      await write(redis, config, 10, 1);
+    }, { onFull: "detach", streams: { max_events: 10 } });
+
+    for (
+      const value of [
+        "nonsense",
+        "",
+        "active 99999999999999-0 0-0",
+        "active x-y 0-0 stop",
+        "active 99999999999999-0 0-0 stop",
+        "gone 0-0 0-0 stop",
+        "active 0-0 nowhere stop",
+      ]
+    ) {
+      await step(`a field of ${JSON.stringify(value)} loses nothing`, async (two) => {
+        const { redis, config, a, b } = two;
+        await write(redis, config, 0, 5);
+        await drain(redis, config, a, b);
+        await redis.hset(SETTINGS, "target:b", value);
+        await write(redis, config, 5, 5);
+        await using sink = new RedisWriteBehind(redis, a, config, "session");
+        await sink.drain();
+        assert.equal(sink.status.partitions[0]!.trimsFailed, 0);
+        assert.equal(await redis.xlen(STREAM), 6);
+        await drain(redis, config, b, a);
+        await equal(redis, config, b, 10);
+        assert.equal(await redis.xlen(STREAM), 1);
+      });
+    }
+
+    await step("removed while it is filled, it stays removed", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 50);
       await drain(redis, config, a);
-      const keys = partitionKeys(config, "session", 0);
-      const offsetOf = async () => (await readRegistrations(redis, keys))[1]!.offset;
-      const meanwhile = once(async () => {
-        const place = await offsetOf();
+      const removing = once(async () => {
+        await removeTarget(redis, config, "session", "b");
         await updateDocument(redis, config, "session", "d0", { changed: 1 });
-        await using other = await openTarget(config, "b");
-        let asked = 0;
-        const stop = new AbortController();
-        // The first time it was refused, and waits.
-        const asking = before(other, "ownership", "claim", () => {
-          if (++asked === 2) stop.abort(new Error("killed"));
-          return Promise.resolve();
-        });
-        const second = addTarget(redis, asking, config, "session", { signal: stop.signal });
-        await assert.rejects(second, /killed/);
-        assert.equal(await offsetOf(), place);
+        await drain(redis, config, a);
+        await write(redis, config, 50, 1);
         await drain(redis, config, a);
       });
-      // After the documents were read.
-      await addTarget(redis, before(b, "batches", "apply", meanwhile), config, "session");
+      await assert.rejects(
+        addTarget(redis, before(b, "batches", "apply", removing), config, "session"),
+        /the target b was removed while it was filled \(stream:session\); run this again/,
+      );
+      const [, known] = await readRegistrations(redis, partitionKeys(config, "session", 0));
+      assert.equal(known!.state, "removed");
+      await addTarget(redis, b, config, "session");
       await drain(redis, config, b);
-      await equal(redis, config, b, 50);
-      assert.deepEqual((await addTarget(redis, b, config, "session")).streams, []);
-    },
-  );
-
-  await step("the stream goes back while a target is filled", async ({ redis, config, a, b }) => {
-    await write(redis, config, 0, 50);
-    await drain(redis, config, a, b);
-    await removeTarget(redis, config, "session", "b");
-    await deleteDocument(redis, config, "session", "d3");
-    await drain(redis, config, a);
-    const older = await redis.dumpBuffer(STREAM);
-    let batches = 0;
-    const goesBack = async () => {
-      if (++batches === 1) await updateDocument(redis, config, "session", "d4", { n: "lost" });
-      if (batches === 2) await redis.restore(STREAM, 0, older, "REPLACE");
-    };
-    await assert.rejects(
-      addTarget(redis, before(b, "batches", "apply", goesBack), config, "session"),
-      /stream:session has gone back meanwhile; run this again/,
-    );
-    assert.equal(batches, 2);
-    await addTarget(redis, b, config, "session");
-    await drain(redis, config, b);
-    await equal(redis, config, b, 49);
-  });
-
-  await step("a document that is deleted while a target is filled leaves no doubt", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a);
-    // The clock was set back: so the place is an entry of the stream.
-    await redis.call("XSETID", STREAM, `${Date.now() + 3_600_000}-0`);
-    await write(redis, config, 0, 2);
-    await drain(redis, config, a);
-    const deletes = once(async () => {
-      await deleteDocument(redis, config, "session", "d0");
-      await deleteDocument(redis, config, "session", "d1");
+      await equal(redis, config, b, 51);
     });
-    const reading = watched(redis, "callBuffer", deletes);
-    assert.equal((await addTarget(reading, b, config, "session")).rows, 0);
-    const [status] = await readStatus(redis, b, config, "session");
-    assert.deepEqual([status!.stuck, status!.doubts], [[], []]);
-    await drain(redis, config, b, a);
-    await equal(redis, config, b, 0);
-  });
 
-  await step("rows of a later time than Redis are replaced", async ({ redis, config, a, b }) => {
-    await write(redis, config, 0, 3);
-    await drain(redis, config, a, b);
-    const older = await redis.dumpBuffer(STREAM);
-    await updateDocument(redis, config, "session", "d1", { n: "lost" });
-    await drain(redis, config, b);
-    await removeTarget(redis, config, "session", "b");
-    await redis.restore(STREAM, 0, older, "REPLACE");
-    await redis.call("JSON.SET", "session:d1", "$", JSON.stringify({ n: 1 }));
-    await addTarget(redis, b, config, "session");
-    await drain(redis, config, b);
-    await equal(redis, config, b, 3);
-  });
+    await step(
+      "a second add waits, and takes no place meanwhile",
+      async ({ redis, config, a, b }) => {
+        await write(redis, config, 0, 50);
+        await drain(redis, config, a);
+        const keys = partitionKeys(config, "session", 0);
+        const offsetOf = async () => (await readRegistrations(redis, keys))[1]!.offset;
+        const meanwhile = once(async () => {
+          const place = await offsetOf();
+          await updateDocument(redis, config, "session", "d0", { changed: 1 });
+          await using other = await openTarget(config, "b");
+          let asked = 0;
+          const stop = new AbortController();
+          // The first time it was refused, and waits.
+          const asking = before(other, "ownership", "claim", () => {
+            if (++asked === 2) stop.abort(new Error("killed"));
+            return Promise.resolve();
+          });
+          const second = addTarget(redis, asking, config, "session", { signal: stop.signal });
+          await assert.rejects(second, /killed/);
+          assert.equal(await offsetOf(), place);
+          await drain(redis, config, a);
+        });
+        // After the documents were read.
+        await addTarget(redis, before(b, "batches", "apply", meanwhile), config, "session");
+        await drain(redis, config, b);
+        await equal(redis, config, b, 50);
+        assert.deepEqual((await addTarget(redis, b, config, "session")).streams, []);
+      },
+    );
 
-  await step("the one before is removed once another was added, and writers go on", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a);
-    await write(redis, config, 0, 10);
-    await addTarget(redis, b, config, "session");
-    await removeTarget(redis, config, "session", "a");
-    await drain(redis, config, b);
-    await write(redis, config, 10, 5);
-    await drain(redis, config, b);
-    await equal(redis, config, b, 15);
-    const [status] = await readStatus(redis, b, config, "session");
-    assert.deepEqual(status!.doubts, []);
-  }, { streams: { max_events: 10 } });
+    await step("the stream goes back while a target is filled", async ({ redis, config, a, b }) => {
+      await write(redis, config, 0, 50);
+      await drain(redis, config, a, b);
+      await removeTarget(redis, config, "session", "b");
+      await deleteDocument(redis, config, "session", "d3");
+      await drain(redis, config, a);
+      const older = await redis.dumpBuffer(STREAM);
+      let batches = 0;
+      const goesBack = async () => {
+        if (++batches === 1) await updateDocument(redis, config, "session", "d4", { n: "lost" });
+        if (batches === 2) await redis.restore(STREAM, 0, older, "REPLACE");
+      };
+      await assert.rejects(
+        addTarget(redis, before(b, "batches", "apply", goesBack), config, "session"),
+        /stream:session has gone back meanwhile; run this again/,
+      );
+      assert.equal(batches, 2);
+      await addTarget(redis, b, config, "session");
+      await drain(redis, config, b);
+      await equal(redis, config, b, 49);
+    });
 
-  await step("two names for one database are told from a target that waits", async (two) => {
-    const { redis, config, a } = two;
-    const first = config.targets[0]! as SqliteTargetConfig;
-    const path = testFolder("fan");
-    await Deno.symlink(first.path, path);
-    const twice = configWith(config, { targets: [first, { ...first, name: "b", path }] });
-    await write(redis, config, 0, 5);
-    await using sink = new RedisWriteBehind(redis, a, twice, "session");
-    sink.start();
-    await waitFor(() => sink.status.events === 5, { what: "a" });
-    await using b = await openTarget(twice, "b");
-    await using waiting = new RedisWriteBehind(redis, b, twice, "session");
-    waiting.start();
-    const same =
-      "the targets a and b are the same database: take one of them from the configuration";
-    await waitFor(() => waiting.lastError?.message.includes(same), { what: "the failure" });
-    const [status] = await readStatus(redis, b, twice, "session");
-    assert.deepEqual(status!.stuck, [same]);
-    assert.equal(sink.lastError, null);
-  });
+    await step(
+      "a document that is deleted while a target is filled leaves no doubt",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await drain(redis, config, a);
+        // The clock was set back: so the place is an entry of the stream.
+        await redis.call("XSETID", STREAM, `${Date.now() + 3_600_000}-0`);
+        await write(redis, config, 0, 2);
+        await drain(redis, config, a);
+        const deletes = once(async () => {
+          await deleteDocument(redis, config, "session", "d0");
+          await deleteDocument(redis, config, "session", "d1");
+        });
+        const reading = watched(redis, "callBuffer", deletes);
+        assert.equal((await addTarget(reading, b, config, "session")).rows, 0);
+        const [status] = await readStatus(redis, b, config, "session");
+        assert.deepEqual([status!.stuck, status!.doubts], [[], []]);
+        await drain(redis, config, b, a);
+        await equal(redis, config, b, 0);
+      },
+    );
 
-  await step("a target that was renamed is told to hold up the stream", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a, b);
-    const [first] = config.targets;
-    const renamed = configWith(config, { targets: [{ ...first!, name: "c" }] });
-    await using c = await openTarget(renamed, "c");
-    await removeTarget(redis, config, "session", "b");
-    await write(redis, config, 0, 5);
-    await drain(redis, renamed, c);
-    const { stuck, warnings } = (await readStatus(redis, c, renamed, "session"))[0]!;
-    assert.deepEqual(stuck, []);
-    assert.match(warnings.join("; "), /kept for the target a, which is not in .*target remove a/);
-    await removeTarget(redis, renamed, "session", "a");
-    assert.deepEqual((await readStatus(redis, c, renamed, "session"))[0]!.warnings, []);
-    await drain(redis, renamed, c);
-    assert.equal(await redis.xlen(STREAM), 1);
-  });
+    await step("rows of a later time than Redis are replaced", async ({ redis, config, a, b }) => {
+      await write(redis, config, 0, 3);
+      await drain(redis, config, a, b);
+      const older = await redis.dumpBuffer(STREAM);
+      await updateDocument(redis, config, "session", "d1", { n: "lost" });
+      await drain(redis, config, b);
+      await removeTarget(redis, config, "session", "b");
+      await redis.restore(STREAM, 0, older, "REPLACE");
+      await redis.call("JSON.SET", "session:d1", "$", JSON.stringify({ n: 1 }));
+      await addTarget(redis, b, config, "session");
+      await drain(redis, config, b);
+      await equal(redis, config, b, 3);
+    });
 
-  await step("one that is paused waits for its operator, not for a sink", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a);
-    await pauseTarget(redis, config, "session", "b"); // nobody has ever registered it
-    await write(redis, config, 0, 3);
-    await waitFor(async () => {
+    await step(
+      "the one before is removed once another was added, and writers go on",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await drain(redis, config, a);
+        await write(redis, config, 0, 10);
+        await addTarget(redis, b, config, "session");
+        await removeTarget(redis, config, "session", "a");
+        await drain(redis, config, b);
+        await write(redis, config, 10, 5);
+        await drain(redis, config, b);
+        await equal(redis, config, b, 15);
+        const [status] = await readStatus(redis, b, config, "session");
+        assert.deepEqual(status!.doubts, []);
+      },
+      { streams: { max_events: 10 } },
+    );
+
+    await step("two names for one database are told from a target that waits", async (two) => {
+      const { redis, config, a } = two;
+      const first = config.targets[0]! as SqliteTargetConfig;
+      const path = testFolder("fan");
+      await Deno.symlink(first.path, path);
+      const twice = configWith(config, { targets: [first, { ...first, name: "b", path }] });
+      await write(redis, config, 0, 5);
+      await using sink = new RedisWriteBehind(redis, a, twice, "session");
+      sink.start();
+      await waitFor(() => sink.status.events === 5, { what: "a" });
+      await using b = await openTarget(twice, "b");
+      await using waiting = new RedisWriteBehind(redis, b, twice, "session");
+      waiting.start();
+      const same =
+        "the targets a and b are the same database: take one of them from the configuration";
+      await waitFor(() => waiting.lastError?.message.includes(same), { what: "the failure" });
+      const [status] = await readStatus(redis, b, twice, "session");
+      assert.deepEqual(status!.stuck, [same]);
+      assert.equal(sink.lastError, null);
+    });
+
+    await step("a target that was renamed is told to hold up the stream", async (two) => {
+      const { redis, config, a, b } = two;
+      await drain(redis, config, a, b);
+      const [first] = config.targets;
+      const renamed = configWith(config, { targets: [{ ...first!, name: "c" }] });
+      await using c = await openTarget(renamed, "c");
+      await removeTarget(redis, config, "session", "b");
+      await write(redis, config, 0, 5);
+      await drain(redis, renamed, c);
+      const { stuck, warnings } = (await readStatus(redis, c, renamed, "session"))[0]!;
+      assert.deepEqual(stuck, []);
+      assert.match(warnings.join("; "), /kept for the target a, which is not in .*target remove a/);
+      await removeTarget(redis, renamed, "session", "a");
+      assert.deepEqual((await readStatus(redis, c, renamed, "session"))[0]!.warnings, []);
+      await drain(redis, renamed, c);
+      assert.equal(await redis.xlen(STREAM), 1);
+    });
+
+    await step("one that is paused waits for its operator, not for a sink", async (two) => {
+      const { redis, config, a, b } = two;
+      await drain(redis, config, a);
+      await pauseTarget(redis, config, "session", "b"); // nobody has ever registered it
+      await write(redis, config, 0, 3);
+      await waitFor(async () => {
+        const [status] = await readStatus(redis, b, config, "session");
+        assert.deepEqual(status!.stuck, []);
+        return status!.lagSeconds! > 2.2; // a lease is over
+      }, { what: "a lease's time" });
       const [status] = await readStatus(redis, b, config, "session");
-      assert.deepEqual(status!.stuck, []);
-      return status!.lagSeconds! > 2.2; // a lease is over
-    }, { what: "a lease's time" });
-    const [status] = await readStatus(redis, b, config, "session");
-    assert.match(status!.warnings.join(), /the target is paused/);
-    await resumeTarget(redis, config, "session", "b");
-    await drain(redis, config, a, b);
-    await equal(redis, config, b, 3);
-  });
+      assert.match(status!.warnings.join(), /the target is paused/);
+      await resumeTarget(redis, config, "session", "b");
+      await drain(redis, config, a, b);
+      await equal(redis, config, b, 3);
+    });
 
-  await step("the list says who stands before a rewind", async ({ redis, config, a, b }) => {
-    await write(redis, config, 0, 3);
-    await drain(redis, config, a, b);
-    const older = await redis.dumpBuffer(STREAM);
-    await write(redis, config, 3, 1);
-    await drain(redis, config, a, b);
-    await redis.restore(STREAM, 0, older, "REPLACE");
-    await drain(redis, config, a);
-    const list = await listTargets(redis, config, "session");
-    assert.deepEqual(list.map(({ name, goneBack, holdsUp }) => [name, goneBack, holdsUp]), [
-      ["a", false, false],
-      ["b", true, true],
-    ]);
-    await drain(redis, config, b, a, b, a);
-    const again = await listTargets(redis, config, "session");
-    assert(again.every(({ goneBack, holdsUp }) => !goneBack && !holdsUp));
-  });
+    await step("the list says who stands before a rewind", async ({ redis, config, a, b }) => {
+      await write(redis, config, 0, 3);
+      await drain(redis, config, a, b);
+      const older = await redis.dumpBuffer(STREAM);
+      await write(redis, config, 3, 1);
+      await drain(redis, config, a, b);
+      await redis.restore(STREAM, 0, older, "REPLACE");
+      await drain(redis, config, a);
+      const list = await listTargets(redis, config, "session");
+      assert.deepEqual(list.map(({ name, goneBack, holdsUp }) => [name, goneBack, holdsUp]), [
+        ["a", false, false],
+        ["b", true, true],
+      ]);
+      await drain(redis, config, b, a, b, a);
+      const again = await listTargets(redis, config, "session");
+      assert(again.every(({ goneBack, holdsUp }) => !goneBack && !holdsUp));
+    });
 
-  await step("on_full is changed while the target is away", async ({ redis, config, a, b }) => {
-    await drain(redis, config, b);
-    await write(redis, config, 0, 10);
-    await drain(redis, config, a);
-    const targets = config.targets.map((target) => ({ ...target, on_full: "detach" as const }));
-    await drain(redis, configWith(config, { targets }), a);
-    await write(redis, config, 10, 1);
-  }, { streams: { max_events: 10 } });
+    await step("on_full is changed while the target is away", async ({ redis, config, a, b }) => {
+      await drain(redis, config, b);
+      await write(redis, config, 0, 10);
+      await drain(redis, config, a);
+      const targets = config.targets.map((target) => ({ ...target, on_full: "detach" as const }));
+      await drain(redis, configWith(config, { targets }), a);
+      await write(redis, config, 10, 1);
+    }, { streams: { max_events: 10 } });
 
-  await step("removing one whose stream is gone, or that never was there", async (two) => {
-    const { redis, config, a, b } = two;
-    await drain(redis, config, a, b);
-    await redis.del(STREAM);
-    await removeTarget(redis, config, "session", "b");
-    await redis.del(SETTINGS);
-    await removeTarget(redis, config, "session", "b");
-    const states = (await listTargets(redis, config, "session")).map(({ state }) => state);
-    assert.deepEqual(states, [null, "removed"]);
-  });
-});
-
-async function twoFiles(
-  server: { host: string; port: number },
-  onFull: "stop" | "detach",
-  overrides: Overrides,
-): Promise<Two> {
-  await using stack = new AsyncDisposableStack();
-  const folder = testFolder("fan");
-  const config = configWith(
-    configWith(parseConfig("", "test.yaml"), {
-      redis: { host: server.host, port: server.port },
-      targets: ["a", "b"].map((name) => ({
-        name,
-        kind: "sqlite" as const,
-        path: `${folder}/${name}.db`,
-        on_full: onFull,
-      })),
-      write_behind: { retry_base_ms: 5, retry_max_ms: 100, lease_seconds: 2 },
-    }),
-    overrides,
-  );
-  const redis = stack.use(await connectRedis(config));
-  const a = stack.use(await openTarget(config, "a"));
-  const b = stack.use(await openTarget(config, "b"));
-  const owned = stack.move();
-  return { redis, config, a, b, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
-
-async function drain(redis: RedisConnection, config: Config, ...targets: Target[]) {
-  for (const target of targets) {
-    await using sink = new RedisWriteBehind(redis, target, config, "session");
-    await sink.drain();
-  }
-}
-
-async function write(redis: RedisConnection, config: Config, from: number, count: number) {
-  for (let index = from; index < from + count; index++) {
-    await insertDocument(redis, config, "session", { n: index }, `d${index}`);
-  }
-}
-
-async function equal(redis: RedisConnection, config: Config, target: Target, documents: number) {
-  const report = await verify(redis, target, config, "session");
-  assert.deepEqual([report.mismatches, report.counts.behind, report.documents], [
-    [],
-    0,
-    documents,
-  ]);
-}
-
-/** A target that does something before each call of a method of one of its parts. */
-function before(
-  target: Target,
-  part: "batches" | "identities" | "ownership",
-  method: string,
-  first: () => Promise<void>,
-): Target {
-  const one = watched(target[part], method, first);
-  return new Proxy(target, { get: (of, key) => key === part ? one : ownOf(of, key) });
-}
-
-/** The same of anything that has the method. */
-function watched<Thing extends object>(
-  thing: Thing,
-  method: string,
-  first: () => Promise<void>,
-): Thing {
-  const call = async (...args: unknown[]) => {
-    await first();
-    return await (ownOf(thing, method) as (...args: unknown[]) => unknown)(...args);
-  };
-  return new Proxy(thing, { get: (of, key) => key === method ? call : ownOf(of, key) });
-}
-
-function ownOf(of: object, key: string | symbol): unknown {
-  const value = Reflect.get(of, key);
-  return typeof value === "function" ? value.bind(of) : value;
-}
-
-function once(run: () => Promise<void>): () => Promise<void> {
-  let ran = false;
-  return async () => {
-    if (ran) return;
-    ran = true;
-    await run();
-  };
-}
+    await step("removing one whose stream is gone, or that never was there", async (two) => {
+      const { redis, config, a, b } = two;
+      await drain(redis, config, a, b);
+      await redis.del(STREAM);
+      await removeTarget(redis, config, "session", "b");
+      await redis.del(SETTINGS);
+      await removeTarget(redis, config, "session", "b");
+      const states = (await listTargets(redis, config, "session")).map(({ state }) => state);
+      assert.deepEqual(states, [null, "removed"]);
+    });
+  }));

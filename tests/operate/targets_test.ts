@@ -1,0 +1,256 @@
+/** The commands of an operator, with several targets, in each of the states that those may be in. */
+
+import assert from "node:assert/strict";
+import {
+  addTarget,
+  adopt,
+  type Config,
+  configWith,
+  deleteDocument,
+  listTargets,
+  mendStreams,
+  openTarget,
+  pauseTarget,
+  readStatus,
+  rebuild,
+  RedisWriteBehind,
+  removeTarget,
+  repairTarget,
+  replayDeadLetters,
+  resumeTarget,
+  type SqliteTargetConfig,
+  type Target,
+  updateDocument,
+  verify,
+} from "writebehind";
+import { DatabaseSync } from "node:sqlite";
+import { drain, equal, type Two, withTwo, write } from "../support/two_targets.ts";
+
+const STREAM = "stream:session";
+const SETTINGS = "stream:settings:session";
+/** An id that no version can hold. */
+const FAR = "9000000000000-0";
+
+const GIVEN_UP: Record<string, (two: Two) => Promise<unknown>> = {
+  "was never added": () => Promise.resolve(),
+  "was removed": ({ redis, config }) => removeTarget(redis, config, "session", "b"),
+  "was emptied": async ({ redis, config, b }) => {
+    await addTarget(redis, b, config, "session");
+    await updateDocument(redis, config, "session", "d0", { n: -1 });
+    await drain(redis, config, b);
+    inFile(config, "DELETE FROM sessions");
+  },
+};
+
+Deno.test("targets in each state", (t) =>
+  withTwo(t, async (step) => {
+    for (const [state, giveUp] of Object.entries(GIVEN_UP)) {
+      await step(`mend, where a target ${state}`, async (two) => {
+        const { redis, config, a, b } = two;
+        const alone = configWith(config, { targets: [config.targets[0]!] });
+        await write(redis, config, 0, 5);
+        await drain(redis, alone, a);
+        await giveUp(two);
+        await redis.xadd(STREAM, FAR, "doc_id", "d0", "event_type", "update", "x", "y");
+        assert.equal((await mendStreams(redis, [a, b], config, "session")).entries.length, 1);
+        await write(redis, config, 5, 1);
+        await drain(redis, alone, a);
+        await equal(redis, config, a, 6);
+      });
+    }
+
+    await step("mend, while one is paused with an offset that no version can hold", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await redis.xadd(STREAM, FAR, "doc_id", "d0", "event_type", "update", "x", "y");
+      await drain(redis, config, a, b);
+      await pauseTarget(redis, config, "session", "b");
+      await mendStreams(redis, [a, b], config, "session");
+      await write(redis, config, 5, 5);
+      await drain(redis, config, a);
+      await resumeTarget(redis, config, "session", "b");
+      await drain(redis, config, b, a);
+      await equal(redis, config, a, 10);
+      await equal(redis, config, b, 10);
+      assert.equal(await redis.xlen(STREAM), 1);
+    });
+
+    await step("mend without a target that is away: it goes on when it is back", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await redis.xadd(STREAM, FAR, "doc_id", "d0", "event_type", "update", "x", "y");
+      await drain(redis, config, a, b);
+      await mendStreams(redis, [a], config, "session");
+      await write(redis, config, 5, 5);
+      await drain(redis, config, a, b, a, b, a);
+      await equal(redis, config, a, 10);
+      await equal(redis, config, b, 10);
+      assert.equal(await redis.xlen(STREAM), 1);
+    });
+
+    await step("rebuild from the one that is not the first", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await write(redis, config, 5, 5);
+      await drain(redis, config, b);
+      await redis.flushall();
+      assert.equal((await rebuild(redis, b, config, "session")).restored, 10);
+      await updateDocument(redis, config, "session", "d0", { again: 1 });
+      await drain(redis, config, a, b);
+      await equal(redis, config, b, 10);
+      const { mismatches } = await verify(redis, a, config, "session");
+      assert.deepEqual(mismatches.map(({ difference }) => difference), Array(5).fill("missing"));
+      await repairTarget(redis, config, "session", mismatches);
+      await drain(redis, config, a, b);
+      await equal(redis, config, a, 10);
+    });
+
+    await step("adopt one, and the others stay", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await redis.hset(SETTINGS, "identity", "0123456789abcdef");
+      await assert.rejects(drain(redis, config, a), /other data/);
+      await assert.rejects(drain(redis, config, b), /other data/);
+      assert.equal((await adopt(redis, b, config, "session")).partitions.length, 1);
+      await drain(redis, config, b);
+      await assert.rejects(drain(redis, config, a), /other data/);
+      await adopt(redis, a, config, "session");
+      await write(redis, config, 5, 5);
+      await drain(redis, config, a, b, a);
+      await equal(redis, config, a, 10);
+      await equal(redis, config, b, 10);
+    });
+
+    await step("parked in one only, and replayed", async (two) => {
+      const { redis, config, a, b } = two;
+      await drain(redis, config, a, b);
+      const { path } = config.targets[1] as { path: string };
+      const sql = (text: string) => {
+        using database = new DatabaseSync(path);
+        database.exec(text);
+      };
+      sql(
+        "CREATE TRIGGER t BEFORE INSERT ON sessions WHEN NEW.id = 'd3' BEGIN SELECT RAISE(ABORT, 'no d3'); END",
+      );
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await updateDocument(redis, config, "session", "d3", { again: 1 });
+      await drain(redis, config, b, a);
+      assert.equal(await redis.xlen(STREAM), 1);
+      await equal(redis, config, a, 5);
+      const parked = async (target: Target) =>
+        (await readStatus(redis, target, config, "session"))[0]!.parked;
+      assert.deepEqual([await parked(a), await parked(b)], [0, 2]);
+      inFile(config, "DROP TRIGGER t");
+      assert.equal(
+        (await replayDeadLetters(redis, b, config, "session", { all: true })).applied,
+        1,
+      );
+      await equal(redis, config, b, 5);
+      assert.equal(await parked(b), 0);
+    });
+
+    await step("a full Redis: pause, remove, add", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 50);
+      await drain(redis, config, a);
+      await redis.config("SET", "maxmemory", "1");
+      try {
+        await pauseTarget(redis, config, "session", "b");
+        await resumeTarget(redis, config, "session", "b");
+        await removeTarget(redis, config, "session", "b");
+        await drain(redis, config, a);
+        assert.equal(await redis.xlen(STREAM), 1);
+        await addTarget(redis, b, config, "session");
+      } finally {
+        await redis.config("SET", "maxmemory", "0");
+      }
+      await drain(redis, config, b);
+      await equal(redis, config, b, 50);
+    });
+
+    await step("all of Redis goes back while one is away", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 10);
+      await drain(redis, config, a, b);
+      const keys = [STREAM, SETTINGS, ...Array.from({ length: 10 }, (_, n) => `session:d${n}`)];
+      const older = await Promise.all(keys.map((key) => redis.dumpBuffer(key)));
+      for (let n = 0; n < 5; n++) {
+        await updateDocument(redis, config, "session", `d${n}`, { lost: n });
+      }
+      await drain(redis, config, b); // it is ahead now, and away
+      for (const [n, key] of keys.entries()) await redis.restore(key, 0, older[n]!, "REPLACE");
+      for (let n = 5; n < 8; n++) {
+        await updateDocument(redis, config, "session", `d${n}`, { later: n });
+      }
+      await drain(redis, config, a);
+      await deleteDocument(redis, config, "session", "d9");
+      await drain(redis, config, a);
+      const [, known] = await listTargets(redis, config, "session");
+      assert.deepEqual([known!.lagEvents, known!.holdsUp], [4, true]);
+      await drain(redis, config, b, a, b);
+      assert.equal(await redis.xlen(STREAM), 1);
+      await equal(redis, config, a, 9);
+      // What it had, and Redis has lost.
+      const { mismatches } = await verify(redis, b, config, "session");
+      assert.deepEqual(mismatches.map(({ id, difference }) => `${id} ${difference}`).sort(), [
+        "d0 different",
+        "d1 different",
+        "d2 different",
+        "d3 different",
+        "d4 different",
+      ]);
+    });
+
+    await step(
+      "an older backup of one is restored: what was trimmed since is in doubt",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await write(redis, config, 0, 10);
+        await drain(redis, config, a, b);
+        const { path } = config.targets[1] as SqliteTargetConfig;
+        inFile(config, `VACUUM INTO '${path}.older'`);
+        await write(redis, config, 10, 10);
+        await drain(redis, config, b);
+        await b.close();
+        for (const suffix of ["-wal", "-shm"]) await Deno.remove(path + suffix).catch(() => {}); // gone with it
+        await Deno.rename(`${path}.older`, path);
+        await drain(redis, config, a); // it may be trimmed to where the target had told to be
+        await using again = await openTarget(config, "b");
+        await drain(redis, config, again, a);
+        const [status] = await readStatus(redis, again, config, "session");
+        const { mismatches } = await verify(redis, again, config, "session");
+        assert(status!.doubts.length > 0 || mismatches.length === 0);
+        assert.equal(await redis.xlen(STREAM), 1);
+      },
+    );
+
+    await step(
+      "the right to trim is taken away, and given back",
+      async ({ redis, config, a, b }) => {
+        await write(redis, config, 0, 10);
+        await drain(redis, config, b);
+        await redis.acl("SETUSER", "default", "-xtrim");
+        try {
+          await using sink = new RedisWriteBehind(redis, a, config, "session");
+          const seen: string[] = [];
+          sink.events.on("trimFailed", ({ error }) => seen.push(error.message));
+          await sink.drain();
+          assert.match(seen.join(), /xtrim/i);
+          assert.equal(sink.status.events, 10);
+        } finally {
+          await redis.acl("SETUSER", "default", "+xtrim");
+        }
+        await drain(redis, config, a, b, a);
+        assert.equal(await redis.xlen(STREAM), 1);
+      },
+    );
+  }));
+
+/** Runs a statement in the file of the second target. */
+function inFile({ targets }: Config, statement: string): void {
+  using database = new DatabaseSync((targets[1] as SqliteTargetConfig).path);
+  database.exec(statement);
+}
