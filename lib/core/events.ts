@@ -83,7 +83,7 @@ export interface SinkEvents {
    * The typed columns of the table differ from the configuration: `deno task target migrate` makes them alike.
    * `differences`: for people. Told by the owner of the first partition, once as long as they are the same.
    */
-  columnsDiffer: Place & { differences: string[] };
+  columnsDiffer: Place & { differences: string };
   /** A trim failed: the stream grows until one succeeds. Once a minute at most. */
   trimFailed: Place & { error: Error };
   /** `/metrics` goes without what this server would say. Once a minute at most. */

@@ -173,10 +173,11 @@ export class PartitionOwnership {
       this.#report,
     );
     // One partition is enough to tell it, and it holds up nothing.
-    if (this.#keys.partition === 0) {
-      this.#report.columns(await this.#target.columns?.differences(this.#keys.entity) ?? []);
-    }
+    const differences = this.#keys.partition === 0
+      ? await this.#target.columns?.differences(this.#keys.entity)
+      : undefined;
     this.#report.claimed(claim);
+    this.#report.columns(differences ?? []);
     await failpoint?.("begun");
     return { claim, trimmer };
   }

@@ -226,7 +226,7 @@ export class PartitionReport {
   columns(differences: string[]): void {
     const told = differences.join("; ");
     if (told !== "" && told !== this.#columns) {
-      this.#emitter.emit("columnsDiffer", { ...this.place, differences });
+      this.#emitter.emit("columnsDiffer", { ...this.place, differences: told });
     }
     this.#columns = told;
   }

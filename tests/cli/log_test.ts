@@ -52,7 +52,14 @@ Deno.test("the sink's log in JSON: each line parses, says what and where, and ho
   const levels = Object.fromEntries(records.map(({ event, level }) => [event, level]));
   assert.deepEqual(
     { ...levels, released: levels.released },
-    { claimed: "INFO", parked: "WARN", applied: "DEBUG", trimFailed: "WARN", released: "INFO" },
+    {
+      claimed: "INFO",
+      columnsDiffer: "WARN",
+      parked: "WARN",
+      applied: "DEBUG",
+      trimFailed: "WARN",
+      released: "INFO",
+    },
   );
   const { reason } = records.find(({ event }) => event === "parked")!;
   assert.match(String(reason), /^no row for \S+app:\*\*\*@host, nor for \*\*\*$/);
@@ -84,11 +91,22 @@ Deno.test("the log says no more than was asked for, and why a command ended", as
 Deno.test("the log for people: a sentence a line", async () => {
   await using pipeline = await testPipeline();
   await using sink = startTask(["sink"], environmentOf(pipeline.config));
-  await waitFor(() => sink.errors().includes("claimed"), { what: "a line", deadlineMs: 20_000 });
+  const until = (text: string) =>
+    waitFor(() => sink.errors().includes(text), { what: text, deadlineMs: 20_000 });
+  await until("claimed");
+  // The table was made without the columns that the project's own configuration names.
+  await until("columns");
   sink.kill("SIGTERM");
   await sink.status;
+  const [claimed, columns, released, ...more] = sink.errors().trimEnd().split("\n");
   assert.match(
-    sink.errors(),
-    /^[\d:.]+ \[INF\] writebehind·sink: stream:session claimed, epoch 1, at offset 0-0\n/,
+    claimed!,
+    /^[\d:.]+ \[INF\] writebehind·sink: stream:session claimed, epoch 1, at offset 0-0$/,
   );
+  assert.match(
+    columns!,
+    /^[\d:.]+ \[WRN\] writebehind·sink: stream:session: the table is not as its columns are configured \(the column user_id is missing; the column device_type is missing; the column login_time is missing\): deno task target migrate shows the SQL$/,
+  );
+  assert.match(released!, /given back$/);
+  assert.deepEqual(more, []);
 });

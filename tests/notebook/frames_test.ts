@@ -3,6 +3,8 @@ import { Redis } from "ioredis";
 import assert from "node:assert/strict";
 import pl from "nodejs-polars";
 import pg from "pg";
+import { configWith, createTable, parseConfig } from "writebehind";
+import { COLUMN_TYPES } from "writebehind/config/columns.ts";
 import {
   type ColumnType,
   type DataFrame,
@@ -259,6 +261,34 @@ Deno.test("queryFrame: columns as PostgreSQL has them", async (t) => {
       await assert.rejects(queryFrame(pool, "SELECT * FROM missing"), /"missing" does not exist/);
       const { rows } = await pool.query("SELECT 1::int8 AS n, 1.5::numeric AS d");
       assert.deepEqual(rows, [{ n: "1", d: "1.5" }]);
+    });
+    await t.step("the columns of a configuration have their types", async () => {
+      const types = {
+        text: ["String", "ab"],
+        integer: ["Int64", 2n ** 62n],
+        number: ["Float64", 0.5],
+        decimal: ["String", "12345678901234567890.5"],
+        boolean: ["Bool", true],
+        timestamp_ms: ["Datetime", new Date(1764000000123)],
+      } as const;
+      const columns = COLUMN_TYPES.map((type) => ({ name: `a_${type}`, type }));
+      const config = configWith(parseConfig("", "f"), {
+        entities: [{ name: "session", table: "typed", index_name: "i", columns }],
+      });
+      await createTable(pool, config, "session");
+      const values = Object.entries(types).map(([type, [, value]]) =>
+        `"a_${type}": ${
+          value instanceof Date ? value.getTime() : type === "text" ? `"${value}"` : value
+        }`
+      );
+      await pool.query("INSERT INTO typed (id, payload) VALUES ('a', $1)", [
+        `{${values.join()}}`,
+      ]);
+      const df = await queryFrame(pool, "SELECT * FROM typed");
+      for (const [type, expected] of Object.entries(types)) {
+        const name = `a_${type}`;
+        assert.deepEqual([typesOf(df)[name], valuesOf(df, name)[0]], expected, name);
+      }
     });
   } finally {
     await pool.end();

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { loadConfig } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { runNotebook } from "writebehind/dev/jupyter/notebook.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
@@ -25,7 +26,9 @@ async function panelSaysThatItIsNotLive(path: string): Promise<void> {
 }
 
 Deno.test("the notebook leaves Redis and PostgreSQL equal, also when it is run again", async (t) => {
-  await using pipeline = await testPipeline({}, { replica: true });
+  // The table as a new user has it: made with the columns of the configuration.
+  const { entities } = await loadConfig();
+  await using pipeline = await testPipeline({ entities }, { replica: true });
   for (const folder of ["", "notebooks"]) {
     await t.step(`from ${folder || "the root"}`, async () => {
       const outDir = testFolder("out");
@@ -53,7 +56,11 @@ Deno.test("the notebook leaves Redis and PostgreSQL equal, also when it is run a
       const html = await Deno.readTextFile(run.html);
       const charts = html.match(/<figure/g)?.length ?? 0;
       assert(charts >= 8, `${charts} charts`);
-      assert.match(html, /rows × 5 columns/, "select * from sessions, as a DataFrame");
+      assert.match(html, /rows × 8 columns/, "select * from sessions, as a DataFrame");
+      for (const column of ["user_id", "device_type", "login_time", "last_login"]) {
+        assert.match(html, new RegExp(`>${column}<`), column);
+      }
+      assert.doesNotMatch(html, /the column \w+ is/, "all of them are there");
       await panelSaysThatItIsNotLive(run.html);
       assert(!html.includes(`:${pipeline.config.postgresql.password}@`), "no password in the page");
     });
