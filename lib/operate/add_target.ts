@@ -12,7 +12,12 @@ import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentIds, readDocuments } from "../redis/documents.ts";
 import { allPartitions, type PartitionKeys, partitionOf } from "../redis/keys.ts";
-import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
+import {
+  readRegistration,
+  register,
+  type Registration,
+  type TargetState,
+} from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
@@ -86,13 +91,17 @@ export async function addTarget(
   };
   const total = await redis.dbsize();
   const partitions = allPartitions(config, entity);
+  // In all streams first: once rows are there, a sink that waits would take them for those of the others, too.
+  const begun: Filling[] = [];
   for (const keys of partitions) {
     const filling = new Filling(redis, target, config, keys, partitions, report);
-    const filled = await filling.run(() => {
+    if (await filling.begin(signal)) begun.push(filling);
+  }
+  for (const filling of begun) {
+    await filling.run(() => {
       signal?.throwIfAborted();
       onProgress?.(report.rows + report.refusedDocuments, total);
     }, signal);
-    if (filled) report.streams.push(keys.stream);
   }
   return report;
 }
@@ -125,22 +134,26 @@ class Filling {
   }
 
   /**
-   * @param between called between two chunks; what it throws stops the filling
+   * Takes its place in the stream, from which on its events are kept, and no sink goes on.
    * @returns false where the target is there already
    */
-  async run(between: () => void, signal?: AbortSignal): Promise<boolean> {
+  async begin(signal?: AbortSignal): Promise<boolean> {
     if (await this.#isThere()) return false;
-    const target = this.#target;
-    const keys = this.#keys;
     // First of all: who fills it, or carries events on to it, ends before a place is taken anew.
-    const claim = await this.#claim(signal);
-    const heartbeat = setInterval(
-      () => void target.ownership.renew(claim, LEASE_SECONDS).catch(() => {}), // the next batch tells
-      LEASE_SECONDS * 1000 / 3,
-    );
-    try {
+    return await this.#owning(async (claim) => {
       if (await this.#isThere()) return false;
-      const place = await this.#takePlace(claim);
+      await this.#takePlace(claim);
+      return true;
+    }, signal);
+  }
+
+  /** @param between called between two chunks; what it throws stops the filling */
+  async run(between: () => void, signal?: AbortSignal): Promise<void> {
+    await this.#owning(async (claim) => {
+      if (await this.#isThere()) return; // another process has filled it meanwhile
+      const target = this.#target;
+      const keys = this.#keys;
+      const place = await this.#place();
       const check = async () => {
         await this.#look();
         between();
@@ -148,23 +161,36 @@ class Filling {
       await this.#fill(claim, place, check);
       await this.#clear(claim, place, check);
       await this.#look();
-      if (await this.#state() !== "filling") throw await this.#lost();
+      await this.#place();
       const identity = await this.#redis.hget(keys.settings, "identity");
       if (identity !== null) await target.identities.note(claim, identity);
       await target.ownership.renew(claim, LEASE_SECONDS);
       await target.ownership.moveOffset(keys, place);
       const expected = { state: "filling" as const, offset: place };
       if (await this.#register("active", place, expected) === null) throw await this.#lost();
-      return true;
+      this.#report.streams.push(keys.stream);
+    }, signal);
+  }
+
+  /** Does something under a lease. */
+  async #owning<T>(work: (claim: Claim) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const { ownership } = this.#target;
+    const claim = await this.#claim(signal);
+    const heartbeat = setInterval(
+      () => void ownership.renew(claim, LEASE_SECONDS).catch(() => {}), // the next batch tells
+      LEASE_SECONDS * 1000 / 3,
+    );
+    try {
+      return await work(claim);
     } finally {
       clearInterval(heartbeat);
-      await target.ownership.release(keys, claim);
+      await ownership.release(this.#keys, claim);
     }
   }
 
   /** Whether a sink of it goes on, or would if it was not paused. */
   async #isThere(): Promise<boolean> {
-    const state = await this.#state();
+    const state = (await this.#registration())?.state;
     if (state !== "active") return state === "paused";
     // One that is registered and was refused holds nothing of this Redis.
     const { settings, stream } = this.#keys;
@@ -173,9 +199,15 @@ class Filling {
     return source !== null && source === identity;
   }
 
-  async #state(): Promise<TargetState | undefined> {
-    const { name } = this.#target.describe();
-    return (await readRegistration(this.#redis, this.#keys, name))?.state;
+  #registration(): Promise<Registration | null> {
+    return readRegistration(this.#redis, this.#keys, this.#target.describe().name);
+  }
+
+  /** @throws {WriteBehindError} where it is not kept any more */
+  async #place(): Promise<string> {
+    const known = await this.#registration();
+    if (known?.state !== "filling") throw await this.#lost();
+    return known.offset;
   }
 
   #register(
@@ -193,7 +225,7 @@ class Filling {
    * Registers it at the end of the stream. The place is the version of all rows, so it is moved past those that the
    * target may hold of an earlier time: of a filling that was stopped, or of events that Redis has lost.
    */
-  async #takePlace({ offset }: Claim): Promise<string> {
+  async #takePlace({ offset }: Claim): Promise<void> {
     const keys = this.#keys;
     const { stream } = keys;
     if (isFar(await lastGeneratedId(this.#redis, stream))) {
@@ -207,7 +239,7 @@ class Filling {
     const behind = `${ms! + 1}-${seq!}`;
     const past = [now, isFar(behind) ? "0-0" : behind].sort(compareStreamIds).at(-1)!;
     await forward(this.#redis, keys, past);
-    return (await this.#register("filling", null))!.offset;
+    await this.#register("filling", null);
   }
 
   /** What was read must not be of a stream that has gone back since: its events would be missing. */
@@ -222,7 +254,7 @@ class Filling {
 
   async #lost(): Promise<WriteBehindError> {
     const { name } = this.#target.describe();
-    const state = await this.#state() ?? "forgotten";
+    const state = (await this.#registration())?.state ?? "forgotten";
     return new WriteBehindError(
       `the target ${name} was ${state} while it was filled (${this.#keys.stream}); run this again`,
     );

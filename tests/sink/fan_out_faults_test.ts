@@ -156,6 +156,32 @@ Deno.test("fan-out faults", (t) =>
       },
     );
 
+    await step("a sink that waits takes no partition that is not filled yet", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 40);
+      await drain(redis, configWith(config, { targets: [config.targets[0]!] }), a);
+      let batches = 0;
+      const meanwhile = async () => {
+        if (++batches !== 2) return; // the first partition is filled
+        await using other = await openTarget(config, "b");
+        await using sink = new RedisWriteBehind(redis, other, config, "session");
+        sink.start();
+        await waitFor(
+          () => sink.status.partitions.slice(2).every(({ state }) => /owner|paused/.test(state)),
+          { what: "the other partitions" },
+        );
+      };
+      const added = await addTarget(
+        redis,
+        before(b, "batches", "apply", meanwhile),
+        config,
+        "session",
+      );
+      assert.equal(added.streams.length, 4);
+      await drain(redis, config, b);
+      await equal(redis, config, b, 40);
+    }, { streams: { partitions: 4 } });
+
     await step("the stream goes back while a target is filled", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 50);
       await drain(redis, config, a, b);

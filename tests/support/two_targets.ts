@@ -40,8 +40,11 @@ export async function withTwo(
   await run((name, steps, { onFull = "stop", ...overrides } = {}) =>
     t.step(name, async () => {
       await using two = await twoFiles(server, onFull, overrides);
-      await two.redis.flushall();
-      await steps(two);
+      try {
+        await steps(two);
+      } finally {
+        await two.redis.flushall(); // what is there when the next one connects counts for it
+      }
     })
   );
 }
