@@ -138,19 +138,17 @@ class Filling {
    * @returns false where the target is there already
    */
   async begin(signal?: AbortSignal): Promise<boolean> {
-    if (await this.#isThere()) return false;
     // First of all: who fills it, or carries events on to it, ends before a place is taken anew.
-    return await this.#owning(async (claim) => {
-      if (await this.#isThere()) return false;
+    const taken = await this.#owning(async (claim) => {
       await this.#takePlace(claim);
       return true;
     }, signal);
+    return taken ?? false;
   }
 
   /** @param between called between two chunks; what it throws stops the filling */
   async run(between: () => void, signal?: AbortSignal): Promise<void> {
     await this.#owning(async (claim) => {
-      if (await this.#isThere()) return; // another process has filled it meanwhile
       const target = this.#target;
       const keys = this.#keys;
       const place = await this.#place();
@@ -172,16 +170,17 @@ class Filling {
     }, signal);
   }
 
-  /** Does something under a lease. */
-  async #owning<T>(work: (claim: Claim) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  /** Does something under a lease; `null` where the target is there already, or another process has filled it meanwhile. */
+  async #owning<T>(work: (claim: Claim) => Promise<T>, signal?: AbortSignal): Promise<T | null> {
     const { ownership } = this.#target;
     const claim = await this.#claim(signal);
+    if (claim === null) return null;
     const heartbeat = setInterval(
       () => void ownership.renew(claim, LEASE_SECONDS).catch(() => {}), // the next batch tells
       LEASE_SECONDS * 1000 / 3,
     );
     try {
-      return await work(claim);
+      return await this.#isThere() ? null : await work(claim);
     } finally {
       clearInterval(heartbeat);
       await ownership.release(this.#keys, claim);
@@ -261,13 +260,14 @@ class Filling {
   }
 
   /** A sink that was refused may hold the lease for a moment. */
-  async #claim(signal?: AbortSignal): Promise<Claim> {
+  async #claim(signal?: AbortSignal): Promise<Claim | null> {
     const { ownership } = this.#target;
     const patienceMs = 1000 * (this.#config.write_behind.lease_seconds + LEASE_SECONDS);
     const deadline = Date.now() + patienceMs;
     const owner = `${Deno.pid}-add`;
     for (;;) {
       signal?.throwIfAborted();
+      if (await this.#isThere()) return null;
       const claim = await ownership.claim(this.#keys, owner, LEASE_SECONDS);
       if (claim !== null) return claim;
       if (Date.now() >= deadline) {

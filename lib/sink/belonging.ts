@@ -11,6 +11,7 @@ import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { noteIdentity, type Origin, readOrigin, succeeds, successorOf } from "../redis/identity.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { readRegistrations } from "../redis/registrations.ts";
 import { adoptIt, tableProblems } from "../targets/common.ts";
 import type { Belonging, Claim, Target } from "../targets/target.ts";
 import { decodeEntry, type Entry, isEvent } from "./decode.ts";
@@ -97,7 +98,8 @@ async function sourceMismatch(
         `another Redis is configured. Use the one before; or ${adoptIt(entity)}`,
     };
   }
-  if (rows === "ours" || offset !== "0-0" && await hasWitness(redis, keys, offset)) return null;
+  if (offset !== "0-0" && await hasWitness(redis, keys, offset)) return null;
+  if (rows === "ours" && !await isStranger(redis, name, keys)) return null;
   // Of a stream from which nothing was removed, and that nobody has carried on, a target can have all.
   if (told === "0-0" && removedTo === "0-0") return null;
   return {
@@ -108,6 +110,16 @@ async function sourceMismatch(
         adoptIt(entity)
       }`,
   };
+}
+
+/** Whether a stream knows other targets only: the rows that one of those has are of other partitions. */
+async function isStranger(
+  redis: RedisConnection,
+  name: string,
+  keys: PartitionKeys,
+): Promise<boolean> {
+  const known = await readRegistrations(redis, keys);
+  return known.length > 0 && known.every((target) => target.name !== name);
 }
 
 function doubtsOf(

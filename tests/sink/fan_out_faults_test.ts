@@ -5,6 +5,7 @@ import {
   addTarget,
   configWith,
   deleteDocument,
+  insertDocument,
   listTargets,
   openTarget,
   pauseTarget,
@@ -16,7 +17,7 @@ import {
   updateDocument,
   verify,
 } from "writebehind";
-import { partitionKeys } from "writebehind/redis/keys.ts";
+import { partitionKeys, partitionOf } from "writebehind/redis/keys.ts";
 import { readRegistrations } from "writebehind/redis/registrations.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 import { before, drain, equal, once, watched, withTwo, write } from "../support/two_targets.ts";
@@ -156,6 +157,34 @@ Deno.test("fan-out faults", (t) =>
       },
     );
 
+    await step("a second add ends once the first is done, though a sink goes on", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a);
+      await using other = await openTarget(config, "b");
+      await using third = await openTarget(config, "b");
+      const owned = Promise.withResolvers<void>();
+      let second: ReturnType<typeof addTarget> | undefined;
+      const meanwhile = once(async () => {
+        const waits = Promise.withResolvers<void>();
+        const claiming = before(other, "ownership", "claim", () => {
+          waits.resolve();
+          return owned.promise;
+        });
+        second = addTarget(redis, claiming, config, "session");
+        await waits.promise;
+      });
+      await addTarget(redis, before(b, "ownership", "moveOffset", meanwhile), config, "session");
+      await using sink = new RedisWriteBehind(redis, third, config, "session");
+      sink.start();
+      await waitFor(() => sink.status.partitions[0]!.state === "owner", { what: "the sink" });
+      owned.resolve();
+      assert.deepEqual((await second!).streams, []);
+      await write(redis, config, 5, 1);
+      await waitFor(() => sink.status.events === 1, { what: "what was written since" });
+      await equal(redis, config, b, 6);
+    });
+
     await step("a sink that waits takes no partition that is not filled yet", async (two) => {
       const { redis, config, a, b } = two;
       await write(redis, config, 0, 40);
@@ -181,6 +210,27 @@ Deno.test("fan-out faults", (t) =>
       await drain(redis, config, b);
       await equal(redis, config, b, 40);
     }, { streams: { partitions: 4 } });
+
+    await step("rows of one partition do not stand for those of another", async (two) => {
+      const { redis, config, a, b } = two;
+      const ids = (partition: number) =>
+        Array.from({ length: 20 }, (_, n) => `d${n}`).filter((id) =>
+          partitionOf(id, 2) === partition
+        );
+      const insert = async (partition: number) => {
+        for (const id of ids(partition)) await insertDocument(redis, config, "session", {}, id);
+      };
+      const alone = configWith(config, { targets: [config.targets[0]!] });
+      await insert(0);
+      await drain(redis, alone, a);
+      await assert.rejects(drain(redis, config, b), /target add b/);
+      await insert(1); // of this one nothing was removed
+      await assert.rejects(drain(redis, config, b), /target add b/);
+      await assert.rejects(drain(redis, config, b), /target add b/);
+      await addTarget(redis, b, config, "session");
+      await drain(redis, config, b);
+      await equal(redis, config, b, 20);
+    }, { streams: { partitions: 2 } });
 
     await step("the stream goes back while a target is filled", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 50);
