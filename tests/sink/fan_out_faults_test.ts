@@ -18,7 +18,7 @@ import {
   verify,
 } from "writebehind";
 import { partitionKeys, partitionOf } from "writebehind/redis/keys.ts";
-import { readRegistrations } from "writebehind/redis/registrations.ts";
+import { readRegistrations, setState } from "writebehind/redis/registrations.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 import { before, drain, equal, once, watched, withTwo, write } from "../support/two_targets.ts";
 
@@ -231,6 +231,22 @@ Deno.test("fan-out faults", (t) =>
       await drain(redis, config, b);
       await equal(redis, config, b, 20);
     }, { streams: { partitions: 2 } });
+
+    await step("a sink of before does not move the place of a filling", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await write(redis, config, 5, 5);
+      const keys = partitionKeys(config, "session", 0);
+      const [, known] = await readRegistrations(redis, keys);
+      const begins = once(async () => void await setState(redis, keys, "b", "filling"));
+      await assert.rejects(
+        drain(redis, config, before(b, "batches", "apply", begins)),
+        /b is being added/,
+      );
+      const [, now] = await readRegistrations(redis, keys);
+      assert.deepEqual([now!.state, now!.offset], ["filling", known!.offset]);
+    });
 
     await step("the stream goes back while a target is filled", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 50);

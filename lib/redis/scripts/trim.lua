@@ -27,7 +27,8 @@ for index = 7, #ARGV, 2 do
   known[target].on_full = ARGV[index + 1]
 end
 local own = known[name] or registration_of('')
-if own.is == 'removed' or own.is == 'detached' then return {0, own.is, ''} end
+-- A sink of before; where it is being filled, it has another place now.
+if own.is ~= 'active' and own.is ~= 'paused' then return {0, own.is, ''} end
 own.offset, own.witness, known[name] = offset, ARGV[3], own
 for target, at in pairs(known) do
   if at.is ~= 'removed' and at.is ~= 'detached' then
