@@ -2,7 +2,15 @@
 
 /** Whether a program can be started. A test that needs one that is missing is skipped, and named at the end of a run. */
 export function isInstalled(
-  program: "javac" | "mariadbd" | "mvn" | "pgbouncer" | "prometheus" | "promtool" | "script",
+  program:
+    | "java"
+    | "javac"
+    | "mariadbd"
+    | "mvn"
+    | "pgbouncer"
+    | "prometheus"
+    | "promtool"
+    | "script",
 ): boolean {
   try {
     return new Deno.Command(program, { args: ["--version"], stdout: "null", stderr: "null" })

@@ -7,6 +7,7 @@ import { versionOf } from "writebehind";
 import { ParkedChangedError } from "writebehind/targets";
 import {
   all,
+  badOf,
   batch,
   BEGIN,
   type Cases,
@@ -231,7 +232,7 @@ export const batches: Cases = {
     await target.batches.apply(claim, batch(1, { upserts: [insert("old", "1", 1)] }));
     await place.refuseBad();
     const refused = batch(5, {
-      upserts: [insert("a", "2", 2), insert("b", '{"bad":1}', 3)],
+      upserts: [insert("a", "2", 2), insert("b", badOf(place), 3)],
       removals: [removal("old", 4)],
       parked: [parked("p", 5)],
     });

@@ -6,6 +6,7 @@ import { ParkedChangedError, type Settled } from "writebehind/targets";
 import { waitFor } from "../../support/servers.ts";
 import {
   all,
+  badOf,
   batch,
   type Cases,
   claimed,
@@ -231,7 +232,7 @@ export const deadLetters: Cases = {
         await held.attempt({ upserts: [insert("a", "1", 1)], removals: [] }, true),
         null,
       );
-      const both = [insert("b", "2", 2), insert("c", '{"bad":1}', 3)];
+      const both = [insert("b", "2", 2), insert("c", badOf(place), 3)];
       const refusal = await held.attempt({ upserts: both, removals: [removal("a", 4)] }, true);
       assert(refusal !== null && refusal.sqlstate !== "" && refusal.reason !== "");
       assert.equal(await held.hasRow(Buffer.from("a")), true);

@@ -19,7 +19,7 @@ import {
 } from "./place.ts";
 
 /** A process that owns the first partition, until it is killed. */
-async function startHolder(place: Place, leaseSeconds: number) {
+export async function startHolder(place: Place, leaseSeconds: number) {
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "run",

@@ -34,6 +34,8 @@ export interface Place extends AsyncDisposable {
   query(sql: string): Promise<Record<string, unknown>[]>;
   /** the table refuses documents that have a key `bad`, from now on */
   refuseBad(): Promise<void>;
+  /** such a document. @default `{"bad":1}` */
+  readonly bad?: string;
   /** the table refuses, at the commit only, documents that have a key `late`, from now on */
   refuseLate(): Promise<void>;
   /** the table refuses everything, from now on */
@@ -41,6 +43,9 @@ export interface Place extends AsyncDisposable {
   /** a newer version has changed the tables, and this one cannot work with them */
   outdate(): Promise<void>;
 }
+
+/** A document that the table refuses once it refuses those. */
+export const badOf = ({ bad = '{"bad":1}' }: Place): string => bad;
 
 /** A case of the suite: what it is called, and what it does with a place. */
 export type Cases = Record<string, (place: Place) => Promise<void>>;

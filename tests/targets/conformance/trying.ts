@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import {
   all,
+  badOf,
   batch,
   BEGIN,
   type Cases,
@@ -147,7 +148,7 @@ export const trying: Cases = {
       assert.equal(await target.batches.probe(claim, good, deep), null);
       const removals = [removal("old", 3)];
       assert.equal(await target.batches.probe(claim, { upserts: [], removals }, deep), null);
-      const upserts = [insert("bad", '{"bad":1}', 2), insert("new", "3", 2)];
+      const upserts = [insert("bad", badOf(place), 2), insert("new", "3", 2)];
       const refused = await target.batches.probe(claim, { upserts, removals: [] }, deep);
       assert.equal(refused?.kind, "document");
       assert(refused!.sqlstate !== "" && refused!.reason !== "");

@@ -1,0 +1,141 @@
+/** A real Kafka for tests: one broker, which is its own controller, from Maven's jars on an installed Java. */
+
+import { join } from "node:path";
+import { answers } from "writebehind/config/probe.ts";
+import { endProcess, freePort } from "writebehind/dev/servers/processes.ts";
+import { HOST, killServer, type Server, startServer } from "writebehind/dev/servers/server.ts";
+import { jarsWithTheirs } from "./maven.ts";
+import { isInstalled } from "./programs.ts";
+import { testFolder } from "./servers.ts";
+
+const VERSION = "4.1.0";
+/** The broker, and what writes its log. */
+const JARS = [`org.apache.kafka:kafka_2.13:${VERSION}`, "org.slf4j:slf4j-simple:1.7.36"];
+const STOP_MS = 10_000;
+
+/** A broker that a test started. */
+export interface KafkaBroker extends Server, AsyncDisposable {
+  /** `host:port` */
+  readonly broker: string;
+  /** starts it again on its data and its port, once it was killed or stopped */
+  again(): Promise<void>;
+}
+
+/** Settings that make it small, and quick to be ready. */
+const SETTINGS: Record<string, string> = {
+  "process.roles": "broker,controller",
+  "node.id": "1",
+  "controller.listener.names": "CONTROLLER",
+  "auto.create.topics.enable": "false",
+  "num.partitions": "3",
+  "offsets.topic.replication.factor": "1",
+  "offsets.topic.num.partitions": "4",
+  "transaction.state.log.replication.factor": "1",
+  "transaction.state.log.min.isr": "1",
+  "transaction.state.log.num.partitions": "4",
+  // A first member waits for others: by default, 3 s.
+  "group.initial.rebalance.delay.ms": "0",
+  "group.min.session.timeout.ms": "100",
+  // What a killed test has left open ends sooner.
+  "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+  "log.cleaner.dedupe.buffer.size": String(2 ** 22),
+  // One that is killed may come back only when its session is over: by default, 9 s.
+  "broker.session.timeout.ms": "1000",
+  "broker.heartbeat.interval.ms": "200",
+  "controller.quorum.election.timeout.ms": "200",
+  "controlled.shutdown.enable": "false",
+};
+
+/** Whether a broker can be started. A test that needs one that cannot is skipped, and named at the end of a run. */
+export function kafkaIsInstalled(): boolean {
+  return isInstalled("java") && isInstalled("mvn");
+}
+
+/** Starts a broker for this test file; stopped and removed at the end of the scope. */
+export async function testKafka(settings: Record<string, string> = {}): Promise<KafkaBroker> {
+  const classes = join(await jarsWithTheirs(`kafka-${VERSION}`, JARS), "*");
+  const dir = testFolder("kafka");
+  await Deno.mkdir(dir, { recursive: true });
+  const properties = join(dir, "server.properties");
+  const controller = freePort();
+  const java = [
+    "java",
+    "-Xmx320m",
+    // It lives for some seconds only.
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-cp",
+    classes,
+  ];
+  const start = (preferred?: number) =>
+    startServer({
+      title: "Kafka",
+      log: join(dir, "log"),
+      cwd: dir,
+      command: (port) => {
+        Deno.writeTextFileSync(properties, propertiesOf(dir, port, controller, settings));
+        if (!isFormatted(dir)) format(java, properties);
+        return [...java, "kafka.Kafka", properties];
+      },
+      lacks: async (_, port) => await answers(HOST, port) ? undefined : "takes no connections",
+      portTaken: "Address already in use",
+      giveUp: "SIGKILL",
+    }, preferred);
+  let server = await start();
+  const { port } = server;
+  const stop = () => endProcess(server, "SIGTERM", STOP_MS);
+  return {
+    ...server,
+    host: HOST,
+    url: `${HOST}:${port}`,
+    broker: `${HOST}:${port}`,
+    dir,
+    stop,
+    kill: (signal) => killServer(server, signal),
+    again: async () => {
+      server = await start(port);
+      if (server.port !== port) throw new Error("its port was taken meanwhile");
+    },
+    [Symbol.asyncDispose]: async () => {
+      await killServer(server);
+      await Deno.remove(dir, { recursive: true });
+    },
+  };
+}
+
+function propertiesOf(
+  dir: string,
+  port: number,
+  controller: number,
+  settings: Record<string, string>,
+): string {
+  const all = {
+    ...SETTINGS,
+    "listeners": `PLAINTEXT://${HOST}:${port},CONTROLLER://${HOST}:${controller}`,
+    "advertised.listeners": `PLAINTEXT://${HOST}:${port}`,
+    "controller.quorum.bootstrap.servers": `${HOST}:${controller}`,
+    "log.dirs": join(dir, "data"),
+    ...settings,
+  };
+  return Object.entries(all).map(([key, value]) =>
+    `${key}=${value.replaceAll("PORT", String(port))}\n`
+  ).join("");
+}
+
+function isFormatted(dir: string): boolean {
+  try {
+    return Deno.statSync(join(dir, "data", "meta.properties")).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+function format([java, ...args]: string[], properties: string): void {
+  const id = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))))
+    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", id, "-c", properties];
+  const { success, stderr } = new Deno.Command(java!, { args: [...args, ...tool] }).outputSync();
+  if (!success) throw new Error(`the storage of Kafka: ${new TextDecoder().decode(stderr)}`);
+}
