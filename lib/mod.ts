@@ -29,6 +29,7 @@ export {
   type DeepPartial,
   type EntityConfig,
   entityConfig,
+  type KafkaTargetConfig,
   loadConfig,
   type MysqlTargetConfig,
   parseConfig,

@@ -291,8 +291,32 @@ export interface MysqlTargetConfig extends AnyTarget {
   readonly sslkey: string | null;
 }
 
+/** Topics of a Kafka cluster. */
+export interface KafkaTargetConfig extends AnyTarget {
+  /** what it is */
+  readonly kind: "kafka";
+  /** `host:port` of some of the brokers: they tell of the others */
+  readonly brokers: readonly string[];
+  /** what the names of its topics begin with. @default {""} */
+  readonly prefix: string;
+  /** whom the sink logs in as, by SASL; `null` for nobody. @default {null} */
+  readonly user: string | null;
+  /** not enumerable. @default {null} */
+  readonly password: string | null;
+  /** how it logs in. @default {SCRAM-SHA-512} */
+  readonly mechanism: "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512";
+  /** `require` looks at no certificate. @default {disable} */
+  readonly ssl: "disable" | "require" | "verify-full";
+  /** a file with the certificates to trust, in place of the system's. @default {null} */
+  readonly sslrootcert: string | null;
+}
+
 /** A place that events are written to. */
-export type TargetConfig = PostgresTargetConfig | SqliteTargetConfig | MysqlTargetConfig;
+export type TargetConfig =
+  | PostgresTargetConfig
+  | SqliteTargetConfig
+  | MysqlTargetConfig
+  | KafkaTargetConfig;
 
 /** One indexed field of the documents. */
 export interface SearchFieldConfig {

@@ -17,6 +17,7 @@ export type {
   Config,
   DeepPartial,
   EntityConfig,
+  KafkaTargetConfig,
   MysqlTargetConfig,
   PostgresTargetConfig,
   SearchFieldConfig,

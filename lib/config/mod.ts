@@ -11,6 +11,7 @@ export type {
   Config,
   DeepPartial,
   EntityConfig,
+  KafkaTargetConfig,
   MysqlTargetConfig,
   PostgresTargetConfig,
   SearchFieldConfig,

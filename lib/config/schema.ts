@@ -127,15 +127,18 @@ const KIND_KEYS = {
   postgresql: ["url", ...SERVER_KEYS],
   sqlite: ["path"],
   mysql: ["url", ...SERVER_KEYS],
+  kafka: ["brokers", "prefix", "user", "password", "mechanism", "ssl", "sslrootcert"],
 } as const;
+
+const BROKERS = "expected a list of host:port";
 
 /** What a target of the kind `postgresql` has of its own. */
 type OwnDatabase = Partial<Pick<PostgresTargetConfig, typeof SERVER_KEYS[number]>>;
 
 const target = mapping({
   name: targetName,
-  kind: z.enum(["postgresql", "sqlite", "mysql"], {
-    error: "expected postgresql, sqlite or mysql",
+  kind: z.enum(["postgresql", "sqlite", "mysql", "kafka"], {
+    error: "expected postgresql, sqlite, mysql or kafka",
   }),
   on_full: z.enum(["stop", "detach"], { error: "expected stop or detach" }).default("stop"),
   path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
@@ -143,7 +146,7 @@ const target = mapping({
   host: hostName.optional(),
   port: integer(1, 65535).optional(),
   database: filled.optional(),
-  user: filled.optional(),
+  user: filled.nullable().optional(),
   password: password.optional(),
   ssl: z.enum(["disable", "require", "verify-ca", "verify-full"], {
     error: "expected disable, require, verify-ca or verify-full",
@@ -151,6 +154,13 @@ const target = mapping({
   sslrootcert: pathOrNull.optional(),
   sslcert: pathOrNull.optional(),
   sslkey: pathOrNull.optional(),
+  brokers: z.array(text(BROKERS, /^(\[[\da-fA-F:.]+\]|[^\s:/@]+):\d{1,5}$/), { error: BROKERS })
+    .min(1, { error: BROKERS }).optional(),
+  prefix: text("expected letters, digits, dots, _ and -, at most 100", /^[\w.-]{0,100}$/)
+    .optional(),
+  mechanism: z.enum(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], {
+    error: "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+  }).optional(),
 }).transform((given, context) => {
   const { name, kind, on_full, url, ...fields } = given;
   const problem = (key: string, message: string) => {
@@ -173,8 +183,11 @@ const target = mapping({
     );
   }
   const common = { name, on_full };
+  if (fields.user === null && kind !== "kafka") {
+    return problem("user", "expected text that is not empty");
+  }
   let own = fields;
-  if (typeof url === "string" && kind !== "sqlite") {
+  if (typeof url === "string" && (kind === "postgresql" || kind === "mysql")) {
     const beside = SERVER_KEYS.find((key) => fields[key] !== undefined);
     if (beside) return problem(beside, `it is in the url; leave out the one or the other`);
     try {
@@ -199,9 +212,16 @@ const target = mapping({
       const { host = "localhost", port = 3306, database, user, password = null } = own;
       const { ssl = "disable" as const, sslrootcert = null, sslcert = null, sslkey = null } = own;
       if (database === undefined) return problem("database", "expected the name of a database");
-      if (user === undefined) return problem("user", "expected the name of a user");
+      if (user == null) return problem("user", "expected the name of a user");
       const tls = { ssl, sslrootcert, sslcert, sslkey };
       return { ...common, kind, host, port, database, user, password, ...tls };
+    }
+    case "kafka": {
+      const { brokers, prefix = "", user = null, password = null } = own;
+      const { mechanism = "SCRAM-SHA-512" as const, ssl = "disable", sslrootcert = null } = own;
+      if (brokers === undefined) return problem("brokers", BROKERS);
+      if (ssl === "verify-ca") return problem("ssl", "expected disable, require or verify-full");
+      return { ...common, kind, brokers, prefix, user, password, mechanism, ssl, sslrootcert };
     }
   }
 });
@@ -389,13 +409,22 @@ function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
 function* targetProblems(targets: readonly (object | undefined)[]): Generator<CrossProblem> {
   yield* repeated(targets, ["name", "path"], ["targets"]);
   const places = targets.map((target) => {
-    const { kind, host, port, database } = (target ?? {}) as Record<string, unknown>;
+    const { kind, host, port, database, brokers, prefix } = (target ?? {}) as Record<
+      string,
+      unknown
+    >;
+    if (kind === "kafka") return JSON.stringify([kind, brokers ?? null, prefix ?? ""]);
     return kind === "postgresql" || kind === "mysql"
       ? JSON.stringify([kind, host ?? null, port ?? null, database ?? null])
       : undefined;
   });
   for (const [index, place] of places.entries()) {
     if (place === undefined || places.indexOf(place) === index) continue;
+    if (place.startsWith('["kafka"')) {
+      const message = "the same topics as those of the target before; give it another prefix";
+      yield { path: ["targets", index, "prefix"], message };
+      continue;
+    }
     const message = "the same database as that of the target before; give it another";
     yield { path: ["targets", index, "database"], message };
   }

@@ -136,6 +136,8 @@ function nameOf(target: TargetConfig, { postgresql }: ServerSettings): string | 
       return `SQLite ${resolve(target.path)}`;
     case "mysql":
       return `MySQL ${target.user}@${target.host}:${target.port}/${target.database}`;
+    case "kafka":
+      return `Kafka ${target.brokers.join()}${target.prefix && ` (topics ${target.prefix}*)`}`;
   }
 }
 

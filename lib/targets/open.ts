@@ -52,6 +52,8 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
       return await (await import("./sqlite/target.ts")).openSqlite(config, target);
     case "mysql":
       return await (await import("./mysql/target.ts")).openMysql(config, target);
+    case "kafka":
+      return await (await import("./kafka/target.ts")).openKafka(config, target);
     case "postgresql": {
       const { kind: _, name: __, on_full: ___, ...given } = target;
       const { password } = target; // not enumerable

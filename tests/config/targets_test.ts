@@ -42,6 +42,25 @@ Deno.test("targets: a list; without it, the section postgresql", () => {
   assert(!Deno.inspect(mysql).includes("s3cret") && !JSON.stringify(mysql).includes("s3cret"));
 });
 
+Deno.test("targets: topics of Kafka, whose password is not shown", () => {
+  const [kafka] = targets(
+    "  - { name: changes, kind: kafka, brokers: ['b:9092', '[::1]:9093'], user: u, password: s3cret }",
+  );
+  assert.deepEqual({ ...kafka }, {
+    name: "changes",
+    kind: "kafka",
+    on_full: "stop",
+    brokers: ["b:9092", "[::1]:9093"],
+    prefix: "",
+    user: "u",
+    mechanism: "SCRAM-SHA-512",
+    ssl: "disable",
+    sslrootcert: null,
+  });
+  assert.equal(kafka!.kind === "kafka" && kafka!.password, "s3cret");
+  assert(!Deno.inspect(kafka).includes("s3cret") && !JSON.stringify(kafka).includes("s3cret"));
+});
+
 Deno.test("targets: a password may stand in the environment", () => {
   const text =
     "  - { name: a, kind: mysql, database: d, user: u, password: '${WRITEBEHIND_TEST}' }";
@@ -92,7 +111,10 @@ Deno.test("targets: a mistake is told with its line and key", () => {
   const cases: [text: string, message: RegExp][] = [
     ["  - { name: local, kind: sqlite }", /test\.yaml:2: targets\[0\]\.path: expected the path/],
     ["  - { name: pg, kind: postgresql, path: x }", /targets\[0\]\.path: only the kind sqlite/],
-    ["  - { name: a, kind: oracle }", /targets\[0\]\.kind: expected postgresql, sqlite or mysql/],
+    [
+      "  - { name: a, kind: oracle }",
+      /targets\[0\]\.kind: expected postgresql, sqlite, mysql or kafka/,
+    ],
     ["  - { name: a, kind: mysql, user: u }", /targets\[0\]\.database: expected the name of a/],
     ["  - { name: a, kind: mysql, database: d }", /targets\[0\]\.user: expected the name of a/],
     [
@@ -121,7 +143,7 @@ Deno.test("targets: a mistake is told with its line and key", () => {
     ],
     [
       "  - { name: a, kind: sqlite, path: x, ssl: require }",
-      /only the kinds postgresql and mysql have a ssl/,
+      /only the kinds postgresql and mysql and kafka have a ssl/,
     ],
     [
       "  - { name: a, kind: sqlite, path: x, url: 'mysql://u@h/d' }",
@@ -149,6 +171,24 @@ Deno.test("targets: a mistake is told with its line and key", () => {
       "  - { name: a, kind: mysql, url: '${NOT_SET_AT_ALL}' }",
       /NOT_SET_AT_ALL is not set; set it, or write the address here/,
     ],
+    ["  - { name: a, kind: kafka }", /targets\[0\]\.brokers: expected a list of host:port/],
+    ["  - { name: a, kind: kafka, brokers: [] }", /\.brokers: expected a list of host:port/],
+    ["  - { name: a, kind: kafka, brokers: [b] }", /brokers\[0\]: expected a list of host:port/],
+    [
+      "  - { name: a, kind: kafka, brokers: ['u:p@b:1'] }",
+      /brokers\[0\]: expected a list of host:port/,
+    ],
+    ["  - { name: a, kind: kafka, brokers: ['b:1'], prefix: 'a b' }", /prefix: expected letters/],
+    ["  - { name: a, kind: kafka, brokers: ['b:1'], mechanism: x }", /mechanism: expected PLAIN/],
+    [
+      "  - { name: a, kind: kafka, brokers: ['b:1'], ssl: verify-ca }",
+      /ssl: expected disable, require or verify-full/,
+    ],
+    [
+      "  - { name: a, kind: kafka, brokers: ['b:1'] }\n  - { name: b, kind: kafka, brokers: ['b:1'] }",
+      /targets\[1\]\.prefix: the same topics as those of the target before/,
+    ],
+    ["  - { name: a, kind: mysql, database: d, user: null }", /user: expected text/],
     ["  - { name: a, kind: sqlite, path: x, on_full: drop }", /on_full: expected stop or detach/],
   ];
   for (const [text, message] of cases) {

@@ -5,6 +5,7 @@ import { dirname, join, normalize } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { LINES } from "writebehind/core/log.ts";
 import { parse } from "yaml";
+import { MEANINGLESS } from "../targets/kafka/meaningless.ts";
 import { SUITE } from "../targets/conformance/mod.ts";
 import { anchorOf, commandsOf, page, PAGES, section } from "./pages.ts";
 
@@ -24,6 +25,12 @@ const suite = Object.entries(SUITE)
 const pipeline = await Deno.readTextFile(
   join(CHECKOUT, "tests/targets/conformance/pipeline.ts"),
 );
+
+const kafka = await Promise.all(
+  ["topic_test.ts", "server_test.ts"].map((name) =>
+    Deno.readTextFile(join(CHECKOUT, "tests/targets/kafka", name))
+  ),
+).then((texts) => texts.join());
 
 /** wire.md is for redis-cli: its blocks are run by wire_test.ts. */
 const pages = PAGES.filter(({ path }) => path !== "docs/wire.md");
@@ -96,12 +103,17 @@ Deno.test("the pages' files and headings are there", async () => {
 });
 
 Deno.test("targets.md: each cell of its tables is a test", () => {
-  const cells = [...page("docs/targets.md").matchAll(/`(PostgreSQL|SQLite|MariaDB): ([^`]+)`/g)];
+  const text = page("docs/targets.md");
+  const cells = [...text.matchAll(/`(PostgreSQL|SQLite|MariaDB|Kafka): ([^`]+)`/g)];
   assert(cells.length > 60);
   const known = suite.map(([part, name]) => `${part}: ${name}`);
-  for (const [, , name] of cells) {
-    assert(known.includes(name!) || pipeline.includes(`: ${name}`), `no test: ${name}`);
+  for (const [, kind, name] of cells) {
+    const ofSuite = known.includes(name!) && !(kind === "Kafka" && MEANINGLESS.includes(name!));
+    const ofKafka = kind === "Kafka" && kafka.includes(`: ${name}"`);
+    assert(ofSuite || ofKafka || pipeline.includes(`: ${name}`), `no test: ${name}`);
   }
+  const told = [...section("docs/targets.md", "## Kafka").matchAll(/^- `([^`]+)`:/gm)];
+  assert.deepEqual(told.map(([, name]) => name).sort(), MEANINGLESS.toSorted());
 });
 
 Deno.test("README.md is for newcomers: at most 150 lines", () => {

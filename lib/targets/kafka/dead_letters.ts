@@ -1,0 +1,318 @@
+/**
+ * The dead letter in Kafka: the topic `writebehind_dead_letter`.
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { WriteBehindError } from "../../core/errors.ts";
+import type { EventType } from "../../core/stream_ids.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
+import type { BatchRows, Removal, Tried, Upsert } from "../batch.ts";
+import { fieldsOf, fitting, letterOf, storable } from "../common.ts";
+import type {
+  DeadLetter,
+  DeadLetterEvent,
+  DeadLetters,
+  DeadLetterSelection,
+  DeadLetterState,
+  HeldDeadLetters,
+  ParkedDocument,
+  ParkedEvent,
+  Settled,
+} from "../dead_letters.ts";
+import { tried } from "./batch.ts";
+import {
+  highest,
+  messagesOf,
+  newestDocuments,
+  onlyNewer,
+  versionIn,
+  versionOf,
+} from "./documents.ts";
+import { byDocument, type Letter } from "./letters.ts";
+import { changing, type Session, type Shared } from "./session.ts";
+import type { State } from "./states.ts";
+
+type AnyRow = () => Promise<{ id: string; payload: string } | null>;
+
+/** What could not be stored of a configuration's entities. */
+export class KafkaDeadLetters implements DeadLetters {
+  #shared: Shared;
+  #anyRow: (entity: string) => Promise<{ id: string; payload: string } | null>;
+
+  /** @param anyRow a document of an entity's topic */
+  constructor(
+    shared: Shared,
+    anyRow: (entity: string) => Promise<{ id: string; payload: string } | null>,
+  ) {
+    this.#shared = shared;
+    this.#anyRow = anyRow;
+  }
+
+  async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
+    await this.#shared.letters.refresh();
+    const letters = this.#shared.letters.all().filter((letter) =>
+      letter.entity === entity && (state === "all" || letter.state === state)
+    );
+    yield* byDocument(letters, ({ state }) => state).map((group) => {
+      const [newest] = group;
+      // Those that only wait behind another have no code; the one that was tried says why.
+      const { sqlstate, reason, attempts } = group.find(({ sqlstate }) => sqlstate !== "") ??
+        newest!;
+      const times = {
+        first_at: group.map(({ first_at }) => first_at).sort()[0]!,
+        last_at: group.map(({ last_at }) => last_at).sort().at(-1)!,
+      };
+      const told = toldOf({ ...newest!, sqlstate, reason, attempts, ...times });
+      const order = Math.min(...group.map(({ id }) => id));
+      return { order, letter: { ...told, waiting: group.length - 1 } };
+    }).sort((a, b) => a.letter.firstAt.getTime() - b.letter.firstAt.getTime() || a.order - b.order)
+      .map(({ letter }) => letter);
+  }
+
+  async read(id: number): Promise<DeadLetterEvent | null> {
+    const { letters } = this.#shared;
+    await letters.refresh();
+    const letter = letters.all().find((letter) => letter.id === id);
+    if (!letter) return null;
+    const { ts, fields } = letter;
+    const payload = (await letters.payloadsOf([letter])).get(id)!;
+    return { ...toldOf(letter), ts, payload, fields: fieldsOf(fields) };
+  }
+
+  async *documents(
+    { stream, entity }: PartitionKeys,
+    selection: DeadLetterSelection,
+    maxBytes: number,
+  ): AsyncGenerator<ParkedDocument[]> {
+    await this.#shared.letters.refresh();
+    const parked = this.#parkedOf(stream, entity);
+    const groups = byDocument(parked)
+      // An event stands for its document, and so for all that is parked of it.
+      .filter((group) => selected(group, selection).length > 0)
+      .map(([newest]) => newest!)
+      .sort((a, b) => a.id - b.id);
+    if (groups.length === 0) return;
+    yield* fitting(
+      groups.map(({ id, doc_id, bytes }) => ({ id: String(id), docId: bytesOf(doc_id), bytes })),
+      maxBytes,
+    );
+  }
+
+  #parkedOf(stream: string, entity: string): Letter[] {
+    return this.#shared.letters.parkedOf(stream).filter((letter) => letter.entity === entity);
+  }
+
+  async discard(
+    keys: PartitionKeys,
+    selection: DeadLetterSelection,
+    dryRun: boolean,
+  ): Promise<number> {
+    const { letters } = this.#shared;
+    const found = () => selected(this.#parkedOf(keys.stream, keys.entity), selection);
+    await letters.refresh();
+    if (dryRun || found().length === 0) return found().length;
+    return await changing(this.#shared, keys, async (session) => {
+      const discarded = found();
+      const messages = await letters.changing(
+        new Map(discarded.map((letter) => [letter, { state: "discarded" }])),
+      );
+      await session.write((state) => Promise.resolve({ messages, state: changedIn(state) }));
+      return discarded.length;
+    });
+  }
+
+  async hold(
+    keys: PartitionKeys,
+    work: (held: HeldDeadLetters) => Promise<boolean>,
+  ): Promise<void> {
+    await changing(this.#shared, keys, async (session, keep) => {
+      const anyRow = () => this.#anyRow(keys.entity);
+      const held = new Held(this.#shared, keys, session, keep, anyRow);
+      if (await work(held)) await held.write();
+    });
+  }
+}
+
+/** The state once what is parked was changed: the running claim reads it again. */
+const changedIn = (state: State): State => ({
+  ...state,
+  parked_version: String(BigInt(state.parked_version) + 1n),
+});
+
+const bytesOf = (hex: string | null): Buffer | null =>
+  hex === null ? null : Buffer.from(hex, "hex");
+
+const toldOf = (letter: Letter): Omit<DeadLetter, "waiting"> =>
+  letterOf({ ...letter, doc_id: bytesOf(letter.doc_id) }, (time: string) => new Date(time));
+
+/** Those of the events that are selected. */
+function selected(letters: Letter[], selection: DeadLetterSelection): Letter[] {
+  if ("docId" in selection) {
+    const hex = Buffer.from(selection.docId).toString("hex");
+    return letters.filter(({ doc_id }) => doc_id === hex);
+  }
+  if (!("streamId" in selection)) return letters;
+  return letters.filter(({ stream_id }) => stream_id === selection.streamId);
+}
+
+/**
+ * The dead letter of one partition, held. Rows are tried in transactions that are taken back, and all that stays is
+ * written in one at the end.
+ */
+class Held implements HeldDeadLetters {
+  #shared: Shared;
+  #keys: PartitionKeys;
+  #session: Session;
+  #keep: () => Promise<void>;
+  #anyRow: AnyRow;
+  /** the state that all was read with */
+  #state: State;
+  #upserts = new Map<string, Upsert>();
+  #removals = new Map<string, Removal>();
+  #changes = new Map<Letter, Partial<Letter>>();
+
+  constructor(
+    shared: Shared,
+    keys: PartitionKeys,
+    session: Session,
+    keep: () => Promise<void>,
+    anyRow: AnyRow,
+  ) {
+    this.#shared = shared;
+    this.#keys = keys;
+    this.#session = session;
+    this.#keep = keep;
+    this.#anyRow = anyRow;
+    this.#state = session.state;
+  }
+
+  get #topic(): string {
+    return this.#shared.topicOf(this.#keys.entity);
+  }
+
+  #byIds(ids: string[]): Letter[] {
+    const wanted = new Set(ids);
+    return this.#shared.letters.all().filter(({ id }) => wanted.has(String(id)));
+  }
+
+  entries(ids: string[]): Promise<{ id: string; streamId: string; fields: Buffer[] }[]> {
+    const letters = this.#byIds(ids).sort((a, b) => a.id - b.id);
+    return Promise.resolve(letters.map(({ id, stream_id, fields }) => ({
+      id: String(id),
+      streamId: stream_id,
+      fields: fieldsOf(fields) ?? [],
+    })));
+  }
+
+  events(docIds: Buffer[]): Promise<ParkedEvent[]> {
+    const wanted = new Set(docIds.map((id) => id.toString("hex")));
+    const found = this.#shared.letters.parkedOf(this.#keys.stream).filter(({ doc_id }) =>
+      doc_id !== null && wanted.has(doc_id)
+    );
+    return Promise.resolve(found.map(({ id, stream_id, doc_id, event_type, ts }) => ({
+      id: String(id),
+      streamId: stream_id,
+      docId: Buffer.from(doc_id!, "hex"),
+      type: event_type as EventType,
+      ts: ts!,
+    })));
+  }
+
+  async payloads(ids: string[]): Promise<Map<string, Buffer | null>> {
+    const { letters } = this.#shared;
+    const payloads = await letters.payloadsOf(this.#byIds(ids));
+    return new Map([...payloads].map(([id, payload]) => [String(id), payload]));
+  }
+
+  async hasRow(docId: Buffer): Promise<boolean> {
+    return (await this.#versions([docId])).has(docId.toString("latin1"));
+  }
+
+  /** The versions of documents that are there, with what is to be written. */
+  async #versions(ids: Buffer[]): Promise<Map<string, bigint>> {
+    const versions = new Map<string, bigint>();
+    const there = await newestDocuments(this.#shared.client, this.#topic, ids);
+    for (const id of ids) {
+      const key = id.toString("latin1");
+      const message = there.get(key);
+      if (message?.value) versions.set(key, versionIn(message));
+      const upsert = this.#upserts.get(key);
+      if (upsert) versions.set(key, versionOf(upsert));
+      if (this.#removals.has(key)) versions.delete(key);
+    }
+    return versions;
+  }
+
+  async attempt(rows: BatchRows, keep: boolean): Promise<Tried | null> {
+    await this.#keep();
+    const refusal = await tried(this.#session, this.#topic, rows);
+    if (refusal !== null || !keep) return refusal;
+    const versions = await this.#versions([...rows.upserts, ...rows.removals].map(({ id }) => id));
+    const isNewer = (row: Removal) => (versions.get(row.key) ?? -1n) < versionOf(row);
+    for (const upsert of rows.upserts.filter(isNewer)) {
+      this.#upserts.set(upsert.key, upsert);
+      this.#removals.delete(upsert.key);
+    }
+    for (const removal of rows.removals.filter(isNewer)) {
+      this.#removals.set(removal.key, removal);
+      this.#upserts.delete(removal.key);
+    }
+    return null;
+  }
+
+  async swallowed({ upserts, removals }: BatchRows): Promise<string[]> {
+    const versions = await this.#versions([...upserts, ...removals].map(({ id }) => id));
+    const isOlder = (row: Removal, missing: boolean) => {
+      const version = versions.get(row.key);
+      return version === undefined ? missing : version < versionOf(row);
+    };
+    return [
+      ...upserts.filter((row) => isOlder(row, true)),
+      ...removals.filter((row) => isOlder(row, false)),
+    ].map(({ id }) => id.toString());
+  }
+
+  async anyRow(): Promise<{ id: string; payload: string } | null> {
+    const [upsert] = this.#upserts.values();
+    if (upsert) return { id: upsert.id.toString(), payload: upsert.payload.toString() };
+    return await this.#anyRow();
+  }
+
+  settle({ replayed, superseded, refused }: Settled): Promise<void> {
+    const note = (id: string, change: (letter: Letter) => Partial<Letter>) => {
+      const [letter] = this.#byIds([id]);
+      if (letter) this.#changes.set(letter, { ...this.#changes.get(letter), ...change(letter) });
+    };
+    const once = ({ attempts }: Letter) => ({ attempts: Number(attempts) + 1 });
+    for (const id of replayed) note(id, (letter) => ({ state: "replayed", ...once(letter) }));
+    for (const id of superseded) note(id, () => ({ state: "superseded" }));
+    for (const { id, sqlstate, reason } of refused) {
+      note(id, (letter) => ({ sqlstate, reason: storable(reason), ...once(letter) }));
+    }
+    return Promise.resolve();
+  }
+
+  /** Writes all that stays. @throws where somebody else has written meanwhile */
+  async write(): Promise<void> {
+    await this.#keep();
+    const { letters, client } = this.#shared;
+    const all = { upserts: [...this.#upserts.values()], removals: [...this.#removals.values()] };
+    const changed = await letters.changing(this.#changes);
+    await this.#session.write(async (state) => {
+      const { epoch, last_id, parked_version } = this.#state;
+      if (
+        state.epoch !== epoch || state.last_id !== last_id ||
+        state.parked_version !== parked_version
+      ) {
+        throw new WriteBehindError("the partition has changed meanwhile: run it again");
+      }
+      const top = BigInt(state.top!);
+      const rows = await onlyNewer(client, this.#topic, all, top);
+      return {
+        messages: [...messagesOf(this.#topic, rows), ...changed],
+        state: { ...changedIn(state), top: String(highest(rows, top)) },
+      };
+    });
+  }
+}
