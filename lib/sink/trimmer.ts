@@ -139,6 +139,8 @@ export class Trimmer {
     if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
     const registration = await readRegistration(redis, keys, this.#report.place.target);
     this.state = registration?.state ?? "active";
+    // The settings were removed: the next trim tells them anew.
+    if (registration === null) this.#heldUp = true;
     // An entry with an id that is too high may have come and gone since.
     const last = await noteLastId(redis, keys);
     // Mended under a claim that expects no witness: what comes below its offset would never be read.

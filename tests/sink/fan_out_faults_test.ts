@@ -105,6 +105,23 @@ Deno.test("fan-out faults", (t) =>
       });
     }
 
+    await step("the settings are removed under sinks that have nothing to do", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await using first = new RedisWriteBehind(redis, a, config, "session");
+      await using second = new RedisWriteBehind(redis, b, config, "session");
+      first.start();
+      second.start();
+      const keys = partitionKeys(config, "session", 0);
+      const told = async () => {
+        const offsets = (await readRegistrations(redis, keys)).map(({ offset }) => offset);
+        return offsets.length === 2 && offsets.every((offset) => offset !== "0-0");
+      };
+      await waitFor(told, { what: "both" });
+      await redis.del(SETTINGS);
+      await waitFor(told, { what: "both again" });
+    });
+
     await step("removed while it is filled, it stays removed", async ({ redis, config, a, b }) => {
       await write(redis, config, 0, 50);
       await drain(redis, config, a);
