@@ -21,6 +21,7 @@ import {
 } from "writebehind";
 import { readRegistrations, setState } from "writebehind/redis/registrations.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
+import { runScript, trimScript } from "writebehind/redis/scripts/mod.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
 
@@ -370,4 +371,18 @@ Deno.test("fan-out: targets that begin at the same time agree on whose data they
   for (const target of all) {
     assert.equal((await target.identities.read(keys, [STREAM])).source, identity);
   }
+});
+
+Deno.test("a trim by an offset of before a mending removes nothing", async () => {
+  await using both = await fanOut();
+  const { pipeline: { redis }, config } = both;
+  const { stream, lastId, settings } = partitionKeys(config, "session", 0);
+  await write(both, 0, 3);
+  const args = ["postgresql", "9000000000000-0", "0-0", "writebehind", "4", "0-0"];
+  const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
+    ...args,
+    ...["postgresql", "stop"],
+  ]);
+  assert.deepEqual(reply, [-1, "", ""]);
+  assert.equal(await lengthOf(both), 3);
 });

@@ -57,6 +57,9 @@ local function is_foreign(at)
   return at.offset ~= '0-0'
 end
 
+-- Nor is its own, where the stream was mended or has gone back since it was claimed: what came since would be lost.
+if is_foreign(own) then return {-1, '', ''} end
+
 -- Who holds up the trimming, and the offset up to which it may go.
 local function lowest()
   local slowest = name
