@@ -161,6 +161,8 @@ export async function fanOutSoak(
     for (const part of [writing, breaking]) part.catch(finish);
     const settled = await Promise.allSettled([breaking, writing]);
     for (const part of settled) if (part.status === "rejected") throw part.reason;
+  } catch (error) {
+    throw new Error(`${(error as Error).message}; the sinks said:\n${sinks.said}`);
   } finally {
     clearTimeout(timer);
     clearInterval(telling);
@@ -168,7 +170,11 @@ export async function fanOutSoak(
     finish();
     await Promise.all(watching);
   }
-  for (const subject of subjects) await judge(pipeline, config, subject, author);
+  for (const subject of subjects) {
+    await judge(pipeline, config, subject, author).catch((error) => {
+      throw new Error(`${subject.name}: ${error.message}; the sinks said:\n${sinks.said}`);
+    });
+  }
   return {
     seed,
     seconds: (Date.now() - began) / 1000,
@@ -370,6 +376,12 @@ class Sinks {
       await sink.status;
       await delay(200);
     }
+  }
+
+  /** What they have said last. */
+  get said(): string {
+    return this.#running.map((sink) => sink?.output().split("\n").slice(-40).join("\n"))
+      .join("\n--\n");
   }
 
   async killOne(random: Random): Promise<void> {

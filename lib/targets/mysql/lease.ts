@@ -31,13 +31,19 @@ export function lockOf(database: string, stream: string): string {
  */
 const GRACE_MS = 500;
 
+/** What somebody waits for: the session that holds the lock without a lease, and since when (ms). */
+interface Waiting {
+  holder: string | null;
+  since: number;
+}
+
 /** Locks by `GET_LOCK`, leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class MysqlOwnership implements Ownership {
   #sessions: Sessions;
   #database: string;
   #prepare: (keys: PartitionKeys) => Promise<string[]>;
-  /** those who wait, by stream and owner: the session that holds the lock without a lease, and since when (ms) */
-  #waiting = new Map<string, { holder: string | null; since: number }>();
+  /** those who wait, by stream and owner */
+  #waiting = new Map<string, Waiting>();
 
   /**
    * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours that
@@ -56,10 +62,11 @@ export class MysqlOwnership implements Ownership {
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     // Who waits looks for ever, so that each look is one short query.
-    const waits = this.#waiting.has(nameOf(stream, owner));
-    if (waits && await this.#look(stream, owner) === "held") return null;
+    const waits = this.#waiting.get(nameOf(stream, owner));
+    if (waits && await this.#look(stream, owner, waits) === "held") return null;
     const madeAnew = await this.#prepare(keys);
-    const former = await this.#look(stream, owner);
+    // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
+    const former = await this.#look(stream, owner, waits);
     if (former === "held") return null;
     await failpoint?.("claiming");
     const claimed = await this.#sessions.run(keys, owner, async (connection) => {
@@ -113,9 +120,12 @@ export class MysqlOwnership implements Ownership {
   }
 
   /** The session that holds a partition and may be ended, `null` where it is free; or that another owner holds it. */
-  async #look(stream: string, owner: string): Promise<string | null | "held"> {
+  async #look(
+    stream: string,
+    owner: string,
+    before: Waiting | undefined,
+  ): Promise<string | null | "held"> {
     const name = nameOf(stream, owner);
-    const before = this.#waiting.get(name);
     this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
     const [found] = await patiently(
       this.#sessions.pool,

@@ -39,6 +39,12 @@ interface Found {
   working: boolean | null;
 }
 
+/** What somebody waits for: the owner's session that was found gone, and since when (ms). */
+interface Waiting {
+  gone: string | null;
+  since: number;
+}
+
 /** Looks at the lease of stream `$1`; `$2` is what an older version is taken to have granted, in seconds. */
 const LOOK = `
 SELECT owner, epoch, lease_until::text AS until, key, lives,
@@ -72,8 +78,8 @@ export class PostgresOwnership implements Ownership {
   #session: OwnerSession;
   /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
   #held = new Map<string, Claim | null>();
-  /** those who wait, by stream and owner: the owner's session that was found gone, and since when (ms) */
-  #waiting = new Map<string, { gone: string | null; since: number }>();
+  /** those who wait, by stream and owner */
+  #waiting = new Map<string, Waiting>();
 
   /**
    * @param prepare checks an entity's tables and brings them up to date, before each claim; returns those of ours that
@@ -105,11 +111,11 @@ export class PostgresOwnership implements Ownership {
     const seconds = leaseSeconds;
     const name = nameOf(stream, owner);
     // Who waits looks for ever, so that each look is one short query.
-    if (this.#waiting.has(name) && await this.#look(keys, name, owner, seconds) === "held") {
-      return null;
-    }
+    const waits = this.#waiting.get(name);
+    if (waits && await this.#look(keys, name, owner, seconds, waits) === "held") return null;
     const madeAnew = await this.#prepare(keys);
-    const found = await this.#look(keys, name, owner, seconds);
+    // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
+    const found = await this.#look(keys, name, owner, seconds, waits);
     if (found === "held") return null;
     const [key, { rows: [self] }] = await Promise.all([
       this.#session.key(),
@@ -184,9 +190,9 @@ export class PostgresOwnership implements Ownership {
     name: string,
     owner: string,
     seconds: number,
+    before: Waiting | undefined,
   ): Promise<Found | null | "held"> {
     const { pool } = this.#sessions;
-    const before = this.#waiting.get(name);
     this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
     const { rows: [found] } = await patiently<Found>(pool, LOOK, [stream, seconds], seconds);
     if (found === undefined) return null;

@@ -390,6 +390,19 @@ Deno.test(
   },
 );
 
+Deno.test(
+  { name: "MariaDB: a session that is silent since its lease has ended is followed", ignore },
+  async () => {
+    await using own = await pipeline();
+    const keys = partitionKeys(own.config, "session", 0);
+    const [silent, standby] = await Promise.all([openTarget(own.config), openTarget(own.config)]);
+    await using _silent = silent;
+    await using _standby = standby;
+    assert(await silent.ownership.claim(keys, "silent", 0.5)); // it renews nothing, and holds the lock
+    await waitFor(() => standby.ownership.claim(keys, "standby", 10), { what: "the partition" });
+  },
+);
+
 Deno.test({
   name: "MariaDB: a user that may not make tables is told what an administrator runs",
   ignore,
