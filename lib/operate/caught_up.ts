@@ -9,7 +9,7 @@ import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { allPartitions } from "../redis/keys.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
+import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
@@ -45,7 +45,7 @@ export async function caughtUp(
   const { offsets } = targetOf(target, config);
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
-    const goal = await lastGeneratedId(redis, stream);
+    const goal = await lastEntryId(redis, stream);
     for (;;) {
       signal.throwIfAborted();
       const offset = await offsets.offset(keys);

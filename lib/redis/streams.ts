@@ -28,6 +28,15 @@ export async function lastGeneratedId(redis: Redis, stream: string): Promise<str
   }
 }
 
+/**
+ * The id of the last event in a stream; `0-0` where there is none. The stream's own last id may lie past it: it was moved
+ * up where a target was added, or after a stream went back, so that new ids begin above it.
+ */
+export async function lastEntryId(redis: Redis, stream: string): Promise<string> {
+  const [newest] = await redis.xrevrange(stream, "+", "-", "COUNT", 1);
+  return newest?.[0] ?? "0-0";
+}
+
 /** Notes for the writers whether a stream's last id is past what a version can hold, and returns that id. */
 export async function noteLastId(
   redis: Redis,

@@ -14,7 +14,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
+import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import {
   type Claim,
   OwnershipLostError,
@@ -122,8 +122,9 @@ export class PartitionOwnership {
       this.#trimmer = null;
       if (!follow) {
         const offset = await this.#target.offsets.offset(this.#keys);
-        const last = await lastGeneratedId(await this.#reader.connection(), this.#keys.stream);
-        goal ??= last;
+        const redis = await this.#reader.connection();
+        const last = await lastGeneratedId(redis, this.#keys.stream);
+        goal ??= await lastEntryId(redis, this.#keys.stream);
         // An offset past the last id means that the stream has gone back: its owner has to rewind it.
         if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) return null;
       }

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import {
   addTarget,
   BackpressureError,
+  caughtUp,
   type Config,
   ConfigError,
   configWith,
@@ -308,6 +309,17 @@ Deno.test("fan-out: a target that loses its place while it is filled does not go
   );
   await assert.rejects(drain(both, file), /has lost its place/);
   assert.equal((await addTarget(redis, file, config, "session")).rows, 20);
+});
+
+Deno.test("fan-out: the others count as caught up where a target was added and nothing written since", async () => {
+  await using both = await fanOut();
+  const { pipeline: { redis }, config, postgres, file } = both;
+  await write(both, 0, 3);
+  await drain(both, postgres);
+  await addTarget(redis, file, config, "session");
+  for (const target of [postgres, file]) {
+    await caughtUp(redis, target, config, "session", { deadlineMs: 1000 });
+  }
 });
 
 Deno.test("fan-out: what a target refuses is told when it is filled, and is in the others", async () => {
