@@ -108,6 +108,16 @@ export function isText(bytes: Uint8Array): boolean {
   return isUtf8(bytes) && !bytes.includes(0);
 }
 
+/** Why a payload is no JSON text, for people; `null` where it is. */
+export function notJson(payload: Buffer): string | null {
+  try {
+    JSON.parse(payload.toString());
+    return null;
+  } catch (error) {
+    return `the payload is no JSON: ${(error as Error).message}`;
+  }
+}
+
 /** A text as a target gives it back: without U+0000, at which it could be cut, and without lone surrogates. */
 export function storable(text: string): string {
   return text.replaceAll("\0", "").toWellFormed();

@@ -5,7 +5,7 @@
 
 import type { Buffer } from "node:buffer";
 import type { BatchRows, Removal, Upsert } from "../batch.ts";
-import { isText } from "../common.ts";
+import { isText, notJson } from "../common.ts";
 import type { Row } from "../target.ts";
 import type { Client } from "./client.ts";
 import { RefusedDocumentError } from "./errors.ts";
@@ -27,13 +27,8 @@ export function refusalOf(payload: Buffer): RefusedDocumentError | null {
   if (!isText(payload)) {
     return new RefusedDocumentError("INVALID_TEXT", "the payload is not UTF-8 text");
   }
-  try {
-    JSON.parse(payload.toString());
-    return null;
-  } catch (error) {
-    const reason = `the payload is no JSON: ${(error as Error).message}`;
-    return new RefusedDocumentError("INVALID_JSON", reason);
-  }
+  const reason = notJson(payload);
+  return reason === null ? null : new RefusedDocumentError("INVALID_JSON", reason);
 }
 
 /** The message of a document that was written last. */

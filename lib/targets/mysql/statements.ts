@@ -3,7 +3,8 @@
  * @module
  */
 
-import { hexOf, storable, utcOf } from "../common.ts";
+import { isUtf8 } from "node:buffer";
+import { hexOf, notJson, storable, utcOf } from "../common.ts";
 import type { BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import type { Connection, Flavor } from "./connect.ts";
 import { rowsOf } from "./connect.ts";
@@ -80,18 +81,14 @@ const idOf = (row: Removal): string =>
 
 /** Why a payload cannot be stored; `null` where it can. The server looks at no text. */
 export function refusalOf(payload: Buffer, { maxPacket }: Flavor): RefusedDocumentError | null {
-  const text = payload.toString();
-  if (text.includes("\ufffd") && !Buffer.from(text).equals(payload)) {
+  if (!isUtf8(payload)) {
     return new RefusedDocumentError("22021", "the payload is not UTF-8 text");
   }
-  try {
-    JSON.parse(text);
-  } catch (error) {
-    return new RefusedDocumentError("22032", `the payload is no JSON: ${(error as Error).message}`);
-  }
+  const reason = notJson(payload);
+  if (reason !== null) return new RefusedDocumentError("22032", reason);
   // Quoted once more, a text of nothing but quotes is twice as long, and base64 adds a third: mostly it is far from that.
   if (3 * payload.length + STATEMENT_BYTES <= maxPacket) return null;
-  const bytes = bytesOf(Buffer.from(JSON.stringify(text)));
+  const bytes = bytesOf(Buffer.from(JSON.stringify(payload.toString())));
   return bytes + STATEMENT_BYTES <= maxPacket ? null : new RefusedDocumentError(
     "1153",
     `the payload takes ${bytes} bytes in a statement, and max_allowed_packet is ${maxPacket}`,
