@@ -17,6 +17,9 @@ import { coverageByRoom, LEAST } from "./coverage.ts";
 /** The folder whose tests run beside the others where all are run: a fourth of the time. */
 const BESIDE = "tests/targets";
 
+/** A test that hangs must not hang the whole run: after so long, in ms, it is stopped, and Deno names what is pending. */
+const DEADLINE_MS = 45 * 60_000;
+
 const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
 
 if (import.meta.main) Deno.exit(await ending(run, console.error));
@@ -37,6 +40,7 @@ async function run(): Promise<number> {
   const profile = join(folder, "coverage");
   // On a terminal there is a bar below what they print.
   const bar = Deno.stderr.isTerminal();
+  const running = new Set<Deno.ChildProcess>();
   const start = (name: string, wanted: string[], piped: boolean) => {
     const report = join(folder, `${name}.xml`);
     const child = new Deno.Command(Deno.execPath(), {
@@ -50,6 +54,8 @@ async function run(): Promise<number> {
       cwd: CHECKOUT,
       ...piped ? { stdout: "piped", stderr: "piped" } : {},
     }).spawn();
+    running.add(child);
+    void child.status.then(() => running.delete(child));
     return { child, report };
   };
   // Most tests wait for servers and processes, so that two runs side by side take little longer than one.
@@ -58,6 +64,12 @@ async function run(): Promise<number> {
   const tests = start("tests", beside ? [...paths, `--ignore=${BESIDE}`] : paths, bar);
   // Ctrl-C reaches the tests as well, which clean up; this process only waits for them.
   Deno.addSignalListener("SIGINT", () => {});
+  const deadline = setTimeout(() => {
+    console.error(
+      `the tests have not ended within ${DEADLINE_MS / 60_000} minutes, and are stopped:`,
+    );
+    for (const child of running) child.kill("SIGINT");
+  }, DEADLINE_MS);
   if (bar) await showTests(paths, tests.child);
   let { success } = await tests.child.status;
   if (besideSaid) {
@@ -65,6 +77,7 @@ async function run(): Promise<number> {
     success &&= besideSuccess;
     for (const said of [stdout, stderr]) console.log(new TextDecoder().decode(said));
   }
+  clearTimeout(deadline);
   // A file that does not type-check ends the run before there is a report.
   const xml = (await Promise.all(
     [tests, ...beside ? [beside] : []].map(({ report }) => Deno.readTextFile(report).catch(() => "") // it counts as failed

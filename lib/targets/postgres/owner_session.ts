@@ -35,11 +35,17 @@ export const SESSION_LIVES = `
 CASE WHEN key IS NOT NULL AND NOT pg_is_in_recovery()
      THEN NOT pg_try_advisory_xact_lock_shared(key) END`;
 
+interface Open {
+  connection: PoolClient;
+  key: string;
+}
+
 /** The session of a process, kept while it is wanted. */
 export class OwnerSession {
   #pool: Pool;
   #onLost: () => void;
-  #open: Promise<string | null> | undefined;
+  #open: Promise<Open | null> | undefined;
+  /** of the session that is open and was not closed */
   #connection: PoolClient | undefined;
 
   /** @param onLost called when a session is lost that was open */
@@ -53,13 +59,15 @@ export class OwnerSession {
    * anything. Never rejects: without a lock, a lease ends with time.
    */
   async key(): Promise<string | null> {
-    const open = this.#open ??= this.#connect().catch(() => null); // asked again at the next renewal
-    const key = await open;
-    if (key === null && this.#open === open) this.#open = undefined;
-    return key;
+    const opening = this.#open ??= this.#connect().catch(() => null); // asked again at the next renewal
+    const open = await opening;
+    if (this.#open !== opening) return null; // closed meanwhile
+    this.#connection = open?.connection;
+    if (open === null) this.#open = undefined;
+    return open?.key ?? null;
   }
 
-  async #connect(): Promise<string | null> {
+  async #connect(): Promise<Open | null> {
     const connection = await this.#pool.connect();
     const lost = () => {
       if (this.#connection !== connection) return;
@@ -79,8 +87,7 @@ export class OwnerSession {
       const key = String(randomBytes(8).readBigInt64BE());
       await patiently(connection, "SET idle_session_timeout = 0", [], PATIENCE_SECONDS);
       await patiently(connection, "SELECT pg_advisory_lock($1)", [key], PATIENCE_SECONDS);
-      this.#connection = connection;
-      return key;
+      return { connection, key };
     } catch (error) {
       connection.release(true);
       throw error;
@@ -92,11 +99,10 @@ export class OwnerSession {
     return this.#connection;
   }
 
-  /** Ends the session. */
+  /** Ends the session, also one that is only being opened: nobody else would ever give its connection back. */
   close(): void {
-    const connection = this.#connection;
+    void this.#open?.then((open) => open?.connection.release(true));
     this.#connection = this.#open = undefined;
-    connection?.release(true);
   }
 }
 

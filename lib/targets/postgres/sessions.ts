@@ -77,7 +77,7 @@ export interface PartitionQuery {
 /** Gives each partition a connection of its own, and notices when one is lost. */
 export class Sessions {
   readonly pool: Pool;
-  #connections = new Map<string, PoolClient>();
+  #connections = new Map<string, Promise<PoolClient>>();
   /** queries that wait for the server: since when (ms), and how to stop waiting */
   #underWay = new Map<string, { since: number; fail: (reason: Error) => void }>();
 
@@ -90,7 +90,7 @@ export class Sessions {
     { stream }: PartitionKeys,
     { name, text, values, seconds, variant }: PartitionQuery,
   ): Promise<QueryResult<Row>> {
-    const connection = await this.#connect(stream);
+    const connection = await this.#connection(stream);
     const abandoned = Promise.withResolvers<never>();
     this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
     try {
@@ -136,30 +136,38 @@ export class Sessions {
     this.#underWay.get(stream)?.fail(reason);
   }
 
-  async #connect(stream: string): Promise<PoolClient> {
+  #connection(stream: string): Promise<PoolClient> {
     const known = this.#connections.get(stream);
     if (known) return known;
+    const opening = this.#connect(() => {
+      if (this.#connections.get(stream) === opening) this.disconnect(stream);
+    });
+    this.#connections.set(stream, opening);
+    opening.catch(() => { // whoever asked for it has the error
+      if (this.#connections.get(stream) === opening) this.#connections.delete(stream);
+    });
+    return opening;
+  }
+
+  async #connect(lost: () => void): Promise<PoolClient> {
     const connection = await this.pool.connect();
     // Registered at once, since the error may come with the first answer.
-    connection.on("error", () => {
-      if (this.#connections.get(stream) === connection) this.disconnect(stream);
-    });
+    connection.on("error", lost);
     try {
       const query: TimedQuery = { text: BATCH_SETTINGS, query_timeout: PATIENCE_MS };
       await connection.query(query);
+      return connection;
     } catch (error) {
       connection.release(true);
       throw error;
     }
-    this.#connections.set(stream, connection);
-    return connection;
   }
 
-  /** Closes the partition's connection. */
+  /** Closes the partition's connection, also one that is only being opened: nobody else would give it back. */
   disconnect(stream: string): void {
-    const connection = this.#connections.get(stream);
+    const opening = this.#connections.get(stream);
     this.#connections.delete(stream);
-    connection?.release(true);
+    opening?.then((connection) => connection.release(true), () => {}); // one that was not opened: the asker has the error
   }
 
   /** Closes all connections of partitions; the pool stays. */
