@@ -18,6 +18,7 @@ import type { Row } from "./measure.ts";
 import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
 import { spanRows } from "./spans.ts";
+import { kafkaRows } from "./kafka.ts";
 import { mysqlRows } from "./mysql.ts";
 import { sqliteRows } from "./sqlite.ts";
 import { startRows } from "./start.ts";
@@ -46,6 +47,7 @@ const GROUPS: readonly Group[] = [
   { name: "SQLite", rows: [15], seconds: 25, measure: sqliteRows },
   { name: "MariaDB", rows: [17], seconds: 50, measure: mysqlRows },
   { name: "several targets", rows: [18], seconds: 60, measure: fanOutRows },
+  { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);

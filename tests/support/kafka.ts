@@ -8,9 +8,9 @@ import { jarsWithTheirs } from "./maven.ts";
 import { isInstalled } from "./programs.ts";
 import { testFolder } from "./servers.ts";
 
-const VERSION = "4.1.0";
+export const KAFKA_VERSION = "4.1.0";
 /** The broker, and what writes its log. */
-const JARS = [`org.apache.kafka:kafka_2.13:${VERSION}`, "org.slf4j:slf4j-simple:1.7.36"];
+const JARS = [`org.apache.kafka:kafka_2.13:${KAFKA_VERSION}`, "org.slf4j:slf4j-simple:1.7.36"];
 const STOP_MS = 10_000;
 
 /** A broker that a test started. */
@@ -51,19 +51,22 @@ export function kafkaIsInstalled(): boolean {
   return isInstalled("java") && isInstalled("mvn");
 }
 
+/** What makes a Java that lives for some seconds quick to be ready. */
+const FLAGS = ["-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+
 /** Starts a broker for this test file; stopped and removed at the end of the scope. */
-export async function testKafka(settings: Record<string, string> = {}): Promise<KafkaBroker> {
-  const classes = join(await jarsWithTheirs(`kafka-${VERSION}`, JARS), "*");
+export async function testKafka(
+  settings: Record<string, string> = {},
+  flags = FLAGS,
+): Promise<KafkaBroker> {
+  const classes = join(await jarsWithTheirs(`kafka-${KAFKA_VERSION}`, JARS), "*");
   const dir = testFolder("kafka");
   await Deno.mkdir(dir, { recursive: true });
   const properties = join(dir, "server.properties");
   const controller = freePort();
   const java = [
     "java",
-    "-Xmx320m",
-    // It lives for some seconds only.
-    "-XX:TieredStopAtLevel=1",
-    "-XX:+UseSerialGC",
+    ...flags,
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-cp",
     classes,
