@@ -165,7 +165,9 @@ function addDeadLetter(program: Command): void {
       .option("--dry-run", "show what would happen, and change nothing")
       .option(...JSON_OUTPUT);
   selecting(letters.command("replay"))
-    .description("apply the newest event of each document; the older ones are superseded")
+    .description(
+      "apply the newest event of each document, the older ones are superseded; with every_event, each",
+    )
     .action((options: SelectionOptions) =>
       interruptible(async (signal) => (await load()).runReplay(options, signal))
     );

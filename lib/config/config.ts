@@ -299,6 +299,8 @@ export interface KafkaTargetConfig extends AnyTarget {
   readonly brokers: readonly string[];
   /** what the names of its topics begin with. @default {""} */
   readonly prefix: string;
+  /** whether each event is a record of its own, in order, not only the last one of a document in a batch. @default {false} */
+  readonly every_event: boolean;
   /** whom the sink logs in as, by SASL; `null` for nobody. @default {null} */
   readonly user: string | null;
   /** not enumerable. @default {null} */

@@ -127,7 +127,16 @@ const KIND_KEYS = {
   postgresql: ["url", ...SERVER_KEYS],
   sqlite: ["path"],
   mysql: ["url", ...SERVER_KEYS],
-  kafka: ["brokers", "prefix", "user", "password", "mechanism", "ssl", "sslrootcert"],
+  kafka: [
+    "brokers",
+    "prefix",
+    "every_event",
+    "user",
+    "password",
+    "mechanism",
+    "ssl",
+    "sslrootcert",
+  ],
 } as const;
 
 const BROKERS = "expected a list of host:port";
@@ -158,6 +167,7 @@ const target = mapping({
     .min(1, { error: BROKERS }).optional(),
   prefix: text("expected letters, digits, dots, _ and -, at most 100", /^[\w.-]{0,100}$/)
     .optional(),
+  every_event: z.boolean({ error: "expected true or false" }).optional(),
   mechanism: z.enum(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], {
     error: "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
   }).optional(),
@@ -179,7 +189,7 @@ const target = mapping({
       key,
       `only the kind${kinds.length > 1 ? "s" : ""} ${kinds.join(" and ")} ${
         kinds.length > 1 ? "have" : "has"
-      } a ${key}`,
+      } ${/^[aeio]/.test(key) ? "an" : "a"} ${key}`,
     );
   }
   const common = { name, on_full };
@@ -217,11 +227,12 @@ const target = mapping({
       return { ...common, kind, host, port, database, user, password, ...tls };
     }
     case "kafka": {
-      const { brokers, prefix = "", user = null, password = null } = own;
+      const { brokers, prefix = "", every_event = false, user = null, password = null } = own;
       const { mechanism = "SCRAM-SHA-512" as const, ssl = "disable", sslrootcert = null } = own;
       if (brokers === undefined) return problem("brokers", BROKERS);
       if (ssl === "verify-ca") return problem("ssl", "expected disable, require or verify-full");
-      return { ...common, kind, brokers, prefix, user, password, mechanism, ssl, sslrootcert };
+      const login = { user, password, mechanism, ssl, sslrootcert };
+      return { ...common, kind, brokers, prefix, every_event, ...login };
     }
   }
 });

@@ -1,6 +1,7 @@
 /**
  * Applies parked events again. Each event holds the whole document, so the newest one of a document is
- * applied, and those before it are superseded.
+ * applied, and those before it are superseded. Where a target wants every event, each is applied in order, as far as
+ * the first that is refused.
  * @module
  */
 
@@ -19,7 +20,7 @@ import { refusedRows, rowsWith } from "../sink/poison.ts";
 import { harmlessRowsGo } from "../targets/common.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
-import type { BatchRows, Refusal } from "../targets/batch.ts";
+import { type BatchRows, byPlace, type Refusal, type Removal } from "../targets/batch.ts";
 import type {
   DeadLetterSelection,
   HeldDeadLetters,
@@ -69,7 +70,7 @@ export interface ReplayOptions {
 }
 
 /**
- * Applies the newest parked event of each selected document. One that fails stays parked, with the new
+ * Applies the newest parked event of each selected document; where a target wants every event, each in order. One that fails stays parked, with the new
  * reason. An event without payload stands for the document's present state in Redis. An entry that could
  * not be decoded is decoded again.
  * @param selection a `streamId` selects the document whose event it is
@@ -112,7 +113,8 @@ export async function replayDeadLetters(
       let outcomes: ReplayOutcome[] = [];
       const began = performance.now();
       await letters.hold(keys, async (held) => {
-        outcomes = await new Replay(redis, config, keys, held).run(chunk);
+        const { everyEvent = false } = to.batches;
+        outcomes = await new Replay(redis, config, keys, held, everyEvent).run(chunk);
         return !dryRun;
       });
       heldMs = performance.now() - began;
@@ -139,6 +141,12 @@ interface Candidate {
   raw: boolean;
 }
 
+/** Why a document is refused. */
+interface Refused extends Refusal {
+  /** its first event that is, where each is applied */
+  first?: Removal;
+}
+
 /** The parked events of one document, the oldest first. */
 type Queue = Candidate[];
 
@@ -157,7 +165,16 @@ class Replay {
   #outcomes: ReplayOutcome[] = [];
   #settled: Settled = { replayed: [], superseded: [], refused: [] };
 
-  constructor(redis: RedisConnection, config: Config, keys: PartitionKeys, held: HeldDeadLetters) {
+  #everyEvent: boolean;
+
+  constructor(
+    redis: RedisConnection,
+    config: Config,
+    keys: PartitionKeys,
+    held: HeldDeadLetters,
+    everyEvent: boolean,
+  ) {
+    this.#everyEvent = everyEvent;
     this.#redis = redis;
     this.#config = config;
     this.#keys = keys;
@@ -179,9 +196,7 @@ class Replay {
       if (queue) queue.push(one);
       else queues.set(key, [one]);
     }
-    const byVersion = (a: Candidate, b: Candidate) =>
-      a.event.ms - b.event.ms || a.event.seq - b.event.seq;
-    for (const queue of queues.values()) queue.sort(byVersion);
+    for (const queue of queues.values()) queue.sort((a, b) => byPlace(a.event, b.event));
     await this.#withPayloads([...queues.values()]);
     await this.#dropStale(queues);
 
@@ -189,9 +204,9 @@ class Replay {
     let left = [...queues.values()];
     while (left.length > 0) {
       const items = left.flatMap((queue) => queue.map(({ event }) => event));
-      const batch = await coalesce(items, (ids) => this.#documents(ids));
-      const refused = await refusedRows<Refusal>(batch, (rows) => this.#write(rows));
-      const accepted = rowsWith(batch, (key) => !refused.has(key));
+      const batch = await coalesce(items, (ids) => this.#documents(ids), this.#everyEvent);
+      const refused = await this.#refused(batch);
+      const accepted = rowsWith(batch, ({ key }) => !refused.has(key));
       for (const id of await this.#held.swallowed(accepted)) {
         refused.set(Buffer.from(id).toString("latin1"), SWALLOWED);
       }
@@ -208,9 +223,30 @@ class Replay {
     return this.#outcomes;
   }
 
+  /** Writes what can be written. @returns why documents are refused, by the keys of their rows */
+  async #refused(batch: BatchRows): Promise<Map<string, Refused>> {
+    if (!this.#everyEvent) {
+      const refused = await refusedRows<Refusal>(batch, (rows) => this.#write(rows, true));
+      return new Map([...refused].map(([{ key }, refusal]) => [key, refusal]));
+    }
+    // What is behind an event that is refused must not go before it.
+    const tried = await refusedRows<Refusal>(batch, (rows) => this.#write(rows, false));
+    const refused = new Map<string, Refused>();
+    for (const [first, refusal] of [...tried].sort(([a], [b]) => byPlace(a, b))) {
+      if (!refused.has(first.key)) refused.set(first.key, { ...refusal, first });
+    }
+    const isBefore = (row: Removal) => {
+      const first = refused.get(row.key)?.first;
+      return first === undefined || byPlace(row, first) < 0;
+    };
+    const again = await this.#write(rowsWith(batch, isBefore), true);
+    if (again !== null) throw new WriteBehindError(`events were refused together: ${again.reason}`);
+    return refused;
+  }
+
   /** Whether the rows are to blame is found by trying: they are, where harmless ones go through. */
-  async #write(rows: BatchRows): Promise<Refusal | null> {
-    const tried = await this.#held.attempt(rows, true);
+  async #write(rows: BatchRows, keep: boolean): Promise<Refusal | null> {
+    const tried = await this.#held.attempt(rows, keep);
     if (tried === null || tried.kind === "document") return tried;
     const probe = (harmless: BatchRows) => this.#held.attempt(harmless, false);
     const what = rows.upserts.length > 0 ? "upserts" : "removals";
@@ -240,11 +276,12 @@ class Replay {
     });
   }
 
-  /** Reads the payloads of the newest events; no others are needed. */
+  /** Reads the payloads of the events that are applied. */
   async #withPayloads(queues: Queue[]): Promise<void> {
-    const newest = queues.map((queue) => queue.at(-1)!).filter(({ raw }) => !raw);
-    const payloads = await this.#held.payloads(newest.map(({ id }) => id));
-    for (const { id, event } of newest) event.payload = payloads.get(id) ?? null;
+    const applied = queues.flatMap((queue) => this.#everyEvent ? queue : queue.slice(-1))
+      .filter(({ raw }) => !raw);
+    const payloads = await this.#held.payloads(applied.map(({ id }) => id));
+    for (const { id, event } of applied) event.payload = payloads.get(id) ?? null;
   }
 
   /**
@@ -267,10 +304,15 @@ class Replay {
   }
 
   /** Notes the outcome of a document's events; those of a chunk are stored together. */
-  #settle(queue: Queue, outcome: "applied" | "gone", refusal?: Refusal): void {
-    const { id, event: { docId, streamId } } = queue.at(-1)!;
+  #settle(queue: Queue, outcome: "applied" | "gone", refusal?: Refused): void {
+    const place = refusal?.first
+      ? queue.findIndex(({ event }) => byPlace(event, refusal.first!) === 0)
+      : queue.length - 1;
+    const { id, event: { docId, streamId } } = queue[place]!;
+    const before = queue.slice(0, place);
+    if (this.#everyEvent) this.#settled.replayed.push(...before.map((one) => one.id));
     if (refusal) return this.#refuse(id, docId.toString(), streamId, refusal);
-    const older = queue.slice(0, -1);
+    const older = this.#everyEvent ? [] : before;
     this.#settled.replayed.push(id);
     this.#settled.superseded.push(...older.map((one) => one.id));
     this.#outcomes.push({

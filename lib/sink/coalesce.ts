@@ -1,12 +1,12 @@
 /**
- * From stream entries to a batch: decode, keep the last event of each document, sort.
+ * From events to a batch: keep the last event of each document, or each one, and sort.
  * @module
  */
 
-import type { Batch, Upsert } from "../targets/batch.ts";
+import { type Batch, byPlace, type Upsert } from "../targets/batch.ts";
 import { type Event, isEvent, type Item } from "./decode.ts";
 
-/** The last event of a document: its row, unless it is a delete. */
+/** A document's row, by its last event so far; a removal, where that is a delete. */
 class Latest implements Upsert {
   event: Event;
   created: number | null;
@@ -51,16 +51,19 @@ class Latest implements Upsert {
 const TIMES_PER_BATCH = 64;
 
 /**
- * Keeps the last event of each document.
+ * Keeps the last event of each document, or each one.
  * @param items in stream order, not empty
- * @param readDocuments reads the present state of documents whose last event has no payload: ids in, JSON text
- * or `null` out. It may return fewer, if they would be too many bytes: then the batch ends before the first
- * event of a document that was not read.
+ * @param readDocuments reads the present state of documents of which an event that is kept has no payload: ids in,
+ * JSON text or `null` out. It may return fewer, if they would be too many bytes: then the batch ends before the
+ * first event that needs a document that was not read.
+ * @param everyEvent whether each event is kept, in stream order: see {@linkcode Batches.everyEvent}
  */
 export async function coalesce(
   items: Item[],
   readDocuments: (docIds: Buffer[]) => Promise<(Buffer | null)[]>,
+  everyEvent = false,
 ): Promise<Batch> {
+  const rows: Latest[] = [];
   const latest = new Map<string, Latest>();
   const batch: Batch = {
     lastId: items.at(-1)!.streamId,
@@ -77,34 +80,46 @@ export async function coalesce(
       continue;
     }
     const known = latest.get(item.key);
-    if (known === undefined) latest.set(item.key, new Latest(item));
-    else known.take(item);
+    if (known === undefined) {
+      const row = new Latest(item);
+      rows.push(row);
+      if (!everyEvent) latest.set(item.key, row);
+    } else known.take(item);
   }
-  const unread: Latest[] = [];
-  for (const last of latest.values()) {
-    if (last.event.type === "delete") batch.removals.push(last);
-    else if (last.event.payload === null) unread.push(last);
-    else batch.upserts.push(last);
-  }
-  if (unread.length > 0) {
-    const texts = await readDocuments(unread.map(({ id }) => id));
-    const left = unread[texts.length];
-    if (left !== undefined) {
-      const cut = items.findIndex((item) => isEvent(item) && item.key === left.key);
-      return coalesce(items.slice(0, cut), readDocuments);
+  const unread = new Map<string, Latest[]>();
+  for (const row of rows) {
+    if (row.event.type === "delete") batch.removals.push(row);
+    else if (row.event.payload !== null) batch.upserts.push(row);
+    else {
+      const known = unread.get(row.key);
+      if (known === undefined) unread.set(row.key, [row]);
+      else known.push(row);
     }
-    texts.forEach((text, index) => {
-      if (text === null) batch.noops++;
-      else {
-        const last = unread[index]!;
-        last.text = text;
-        batch.upserts.push(last);
+  }
+  if (unread.size > 0) {
+    const groups = [...unread.values()];
+    const texts = await readDocuments(groups.map(([row]) => row!.id));
+    const left = groups[texts.length]?.[0];
+    if (left !== undefined) {
+      const cut = items.findIndex((item) =>
+        isEvent(item) && item.key === left.key && item.payload === null && item.type !== "delete"
+      );
+      return coalesce(items.slice(0, cut), readDocuments, everyEvent);
+    }
+    for (const [index, text] of texts.entries()) {
+      for (const row of groups[index]!) {
+        if (text === null) batch.noops++;
+        else {
+          row.text = text;
+          batch.upserts.push(row);
+        }
       }
-    });
+    }
   }
   // Every sink takes row locks in the same order, so two of them cannot deadlock.
-  batch.upserts.sort(byKey);
-  batch.removals.sort(byKey);
+  const order = everyEvent ? byPlace : byKey;
+  batch.upserts.sort(order);
+  batch.removals.sort(order);
   return batch;
 }
 

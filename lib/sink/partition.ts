@@ -24,7 +24,7 @@ import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { batchLimits } from "./limits.ts";
 import { type Owned, PartitionOwnership, PausedError, WentBackError } from "./ownership.ts";
-import { Poison } from "./poison.ts";
+import { BEHIND, Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 
@@ -162,7 +162,8 @@ export class PartitionSink {
   }
 
   #coalesce(items: Item[]): Promise<Batch> {
-    return coalesce(items, (docIds) => this.#reader.documents(docIds));
+    const { everyEvent } = this.#target.batches;
+    return coalesce(items, (docIds) => this.#reader.documents(docIds), everyEvent);
   }
 
   /** Applies a batch, in a span. */
@@ -232,8 +233,7 @@ export class PartitionSink {
     await failpoint?.("parking behind");
     const blocked = await this.#target.batches.parkedAmong(claim, [...ids.values()]);
     if (blocked.size === 0) return items;
-    const refusal = { sqlstate: "", reason: "an earlier event of this document is parked" };
-    return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, refusal) : item);
+    return items.map((item) => isEvent(item) && blocked.has(item.key) ? park(item, BEHIND) : item);
   }
 
   /** Notes a failure. Before the next attempt the partition is claimed again, which shows the true offset. */

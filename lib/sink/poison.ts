@@ -13,12 +13,18 @@
 import { failpoint } from "../core/failpoints.ts";
 import type { ErrorKind } from "../core/error_kinds.ts";
 import type { Claim, Target } from "../targets/target.ts";
-import type { Batch, BatchRows, Refusal, Tried } from "../targets/batch.ts";
+import type { Batch, BatchRows, Refusal, Removal, Tried, Upsert } from "../targets/batch.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 
 /** What may be chance is a row's fault after so many failures of the row, over at least so many ms. */
 const FAILURES = 3;
 const SPREAD_MS = 5000;
+
+/** Why an event is parked that was not refused itself. */
+export const BEHIND: Refusal = {
+  sqlstate: "",
+  reason: "an earlier event of this document is parked",
+};
 
 /** A row that was refused for a reason that may be chance. */
 interface Suspect {
@@ -41,8 +47,8 @@ export class Poison {
   }
 
   /**
-   * Parks the last event of each document whose row cannot be stored. If the batch has an earlier event of the
-   * document, that one is tried next: it may be fine.
+   * Parks the event of each row that cannot be stored, and those of its document behind it, which only a batch of
+   * every event has. If the batch has an earlier event of the document, that one is tried next: it may be fine.
    * @param items the items that the batch covers
    * @param error the target's error for the batch
    * @returns the items with those events parked, `null` where no document is to blame
@@ -57,19 +63,19 @@ export class Poison {
     await failpoint?.("probing");
     const refused = await this.#refused(claim, batch);
     if (refused.size === 0) return null;
-    const payloads = new Map(batch.upserts.map(({ key, payload }) => [key, payload]));
-    const result = [...items];
-    for (let index = result.length - 1; index >= 0 && refused.size > 0; index--) {
-      const event = result[index]!;
-      if (!isEvent(event)) continue;
-      const { key } = event;
-      const refusal = refused.get(key);
-      if (refusal === undefined) continue;
-      const payload = event.type === "delete" ? null : event.payload ?? payloads.get(key) ?? null;
-      result[index] = park(event, refusal, payload);
-      refused.delete(key);
-    }
-    return result;
+    const refusals = new Map([...refused].map(([row, refusal]) => [idOf(row), refusal]));
+    const payloads = new Map(batch.upserts.map((row) => [idOf(row), row.payload]));
+    const parked = new Set<string>();
+    return items.map((event) => {
+      if (!isEvent(event)) return event;
+      const { key, type } = event;
+      const id = idOf(event);
+      const refusal = refusals.get(id) ?? (parked.has(key) ? BEHIND : undefined);
+      if (refusal === undefined) return event;
+      parked.add(key);
+      const payload = type === "delete" ? null : event.payload ?? payloads.get(id) ?? null;
+      return park(event, refusal, payload);
+    });
   }
 
   /** A batch was applied. */
@@ -77,11 +83,11 @@ export class Poison {
     this.#chances = 0;
   }
 
-  /** Why rows cannot be stored, by their keys. */
-  async #refused(claim: Claim, batch: Batch): Promise<Map<string, Refusal>> {
+  /** Why rows cannot be stored. */
+  async #refused(claim: Claim, batch: Batch): Promise<Map<Removal, Refusal>> {
     const { batches } = this.#target;
     // One statement finds what is no JSON. If there was nothing else, the batch goes through without it.
-    const invalid = await batches.invalidPayloads(claim, batch.upserts);
+    const invalid = await this.#invalid(claim, batch.upserts);
     if (invalid.size > 0) return invalid;
     for (const deep of [false, true]) {
       const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
@@ -91,26 +97,43 @@ export class Poison {
     return new Map();
   }
 
+  /** Rows with payloads that are no JSON that the target can hold. */
+  async #invalid(claim: Claim, upserts: Upsert[]): Promise<Map<Removal, Refusal>> {
+    const { batches } = this.#target;
+    const documents = await batches.invalidPayloads(claim, upserts);
+    const rows = upserts.filter(({ key }) => documents.has(key));
+    const invalid = new Map<Removal, Refusal>();
+    for (const row of rows) {
+      // Of a document with several rows, those that are fine are not to blame.
+      const own = rows.length === documents.size
+        ? documents
+        : await batches.invalidPayloads(claim, [row]);
+      const refusal = own.get(row.key);
+      if (refusal) invalid.set(row, refusal);
+    }
+    return invalid;
+  }
+
   /** Which of the rows that were refused are to blame. */
   async #blamed(
     claim: Claim,
     batch: Batch,
-    tried: Map<string, Tried>,
+    tried: Map<Removal, Tried>,
     attempt: (rows: BatchRows) => Promise<Tried | null>,
-  ): Promise<Map<string, Refusal>> {
+  ): Promise<Map<Removal, Refusal>> {
     const suspects = this.#suspects;
     this.#suspects = new Map();
-    const blamed = new Map<string, Refusal>();
+    const blamed = new Map<Removal, Refusal>();
     // What may be written says nothing of what may be removed, nor the other way round.
     for (const part of ["upserts", "removals"] as const) {
       const [refused, [passed]] = [
-        batch[part].filter(({ key }) => tried.has(key)),
-        batch[part].filter(({ key }) => !tried.has(key)),
+        batch[part].filter((row) => tried.has(row)),
+        batch[part].filter((row) => !tried.has(row)),
       ];
       if (refused.length === 0) continue;
       const only = (rows: BatchRows[typeof part]) => ({ upserts: [], removals: [], [part]: rows });
       const of = (...kinds: ErrorKind[]) =>
-        refused.filter(({ key }) => kinds.includes(tried.get(key)!.kind));
+        refused.filter((row) => kinds.includes(tried.get(row)!.kind));
       const [data, doubtful] = [of("document"), of("configuration")];
       const othersPass = passed !== undefined || await this.#target.batches.works(claim, part);
       // A code that speaks of data is believed where no row is there that could show the contrary.
@@ -119,15 +142,17 @@ export class Poison {
       const isStill = mayBlame && data.length + doubtful.length > 0 &&
         (passed === undefined || await attempt(only([passed])) === null);
       const isStillData = isStill && data.length > 0 && await attempt(only([data[0]!])) !== null;
-      const again = isStill ? await refusedRows(only(doubtful), attempt) : new Map<string, Tried>();
-      for (const { key, ms, seq } of refused) {
-        const { kind, sqlstate, reason } = tried.get(key)!;
+      const again = isStill
+        ? await refusedRows(only(doubtful), attempt)
+        : new Map<Removal, Tried>();
+      for (const row of refused) {
+        const { kind, sqlstate, reason } = tried.get(row)!;
         const isToBlame = kind === "document"
           ? isStillData
           : kind === "configuration"
-          ? again.has(key)
-          : othersPass && this.#isAgain(`${key} ${ms}-${seq}`, suspects);
-        if (isToBlame) blamed.set(key, { sqlstate, reason });
+          ? again.has(row)
+          : othersPass && this.#isAgain(`${row.key} ${idOf(row)}`, suspects);
+        if (isToBlame) blamed.set(row, { sqlstate, reason });
       }
     }
     return blamed;
@@ -144,32 +169,32 @@ export class Poison {
 
 const countOf = ({ upserts, removals }: BatchRows) => upserts.length + removals.length;
 
-/** Those of the rows whose keys are wanted. */
+/** The stream id of a row's event, or of an event. */
+const idOf = ({ ms, seq }: Pick<Removal, "ms" | "seq">) => `${ms}-${seq}`;
+
+/** Those of the rows that are wanted. */
 export const rowsWith = (
   { upserts, removals }: BatchRows,
-  wanted: (key: string) => boolean,
-): BatchRows => ({
-  upserts: upserts.filter(({ key }) => wanted(key)),
-  removals: removals.filter(({ key }) => wanted(key)),
-});
+  wanted: (row: Removal) => boolean,
+): BatchRows => ({ upserts: upserts.filter(wanted), removals: removals.filter(wanted) });
 
 /**
- * Finds the rows that cannot be stored by halving, and returns why, by their keys. One bad row in 1,000 takes about
+ * Finds the rows that cannot be stored by halving, and returns why. One bad row in 1,000 takes about
  * twenty attempts with ever fewer rows.
  * @param attempt tries rows, or writes them: returns why they are refused together, `null` where they are not
  */
 export async function refusedRows<R extends Refusal>(
   { upserts, removals }: BatchRows,
   attempt: (rows: BatchRows) => Promise<R | null>,
-): Promise<Map<string, R>> {
-  const refused = new Map<string, R>();
+): Promise<Map<Removal, R>> {
+  const refused = new Map<Removal, R>();
   const halve = async ({ upserts, removals }: BatchRows, known: R | null): Promise<boolean> => {
     const count = countOf({ upserts, removals });
     if (count === 0) return false;
     const refusal = known ?? await attempt({ upserts, removals });
     if (refusal === null) return false;
     if (count === 1) {
-      refused.set((upserts[0] ?? removals[0])!.key, refusal);
+      refused.set((upserts[0] ?? removals[0])!, refusal);
       return true;
     }
     const middle = Math.floor(count / 2);

@@ -28,6 +28,10 @@ export interface Upsert {
 /** A document to be removed: its last event in the batch is a delete. */
 export type Removal = Pick<Upsert, "id" | "key" | "ms" | "seq">;
 
+/** Sorts events, or their rows, by their places in the stream. */
+export const byPlace = (a: Place, b: Place): number => a.ms - b.ms || a.seq - b.seq;
+type Place = Pick<Upsert, "ms" | "seq">;
+
 /** An event for the dead letter: one that cannot be stored, or one behind such an event. */
 export interface Parked {
   /** its place in the stream */
@@ -56,7 +60,10 @@ export interface BatchRows {
   removals: Removal[];
 }
 
-/** Events of one partition, coalesced to the last one a document; rows are sorted by key. */
+/**
+ * Events of one partition, coalesced to the last one a document; rows are sorted by key. For a target that wants every
+ * event, each has a row of its own: both lists are in stream order then, which {@linkcode byPlace} brings together.
+ */
 export interface Batch extends BatchRows {
   /** the offset that this batch moves to */
   lastId: string;

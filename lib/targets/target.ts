@@ -71,6 +71,12 @@ export interface Ownership {
 
 /** Writing batches, each in one transaction with the offset. */
 export interface Batches {
+  /**
+   * Whether a batch has each event, in stream order, not only the last one of a document. What a refused event parks
+   * is the event and those of its document behind it, and a replay applies each of them in order.
+   * @default {false}
+   */
+  readonly everyEvent?: boolean;
   /** Does what can be done for a batch without the server, while the batch before commits. */
   prepare(keys: PartitionKeys, batch: Batch): void;
   /**
@@ -90,7 +96,7 @@ export interface Batches {
   swallowed(claim: Claim, rows: BatchRows): Promise<string[]>;
   /** Which of these documents are parked, by the key of their rows. */
   parkedAmong(claim: Claim, ids: Buffer[]): Promise<Set<string>>;
-  /** Which payloads are no JSON that the target can hold, by the key of their rows. */
+  /** Which documents have a payload that is no JSON that the target can hold, by the key of their rows. */
   invalidPayloads(claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>>;
   /**
    * Tries rows without changing anything.

@@ -51,6 +51,7 @@ Deno.test("targets: topics of Kafka, whose password is not shown", () => {
     kind: "kafka",
     on_full: "stop",
     brokers: ["b:9092", "[::1]:9093"],
+    every_event: false,
     prefix: "",
     user: "u",
     mechanism: "SCRAM-SHA-512",
@@ -187,6 +188,14 @@ Deno.test("targets: a mistake is told with its line and key", () => {
     [
       "  - { name: a, kind: kafka, brokers: ['b:1'] }\n  - { name: b, kind: kafka, brokers: ['b:1'] }",
       /targets\[1\]\.prefix: the same topics as those of the target before/,
+    ],
+    [
+      "  - { name: a, kind: kafka, brokers: ['b:1'], every_event: 1 }",
+      /every_event: expected true or false/,
+    ],
+    [
+      "  - { name: a, kind: sqlite, path: x, every_event: true }",
+      /test.yaml:2: targets\[0\]\.every_event: only the kind kafka has an every_event/,
     ],
     ["  - { name: a, kind: mysql, database: d, user: null }", /user: expected text/],
     ["  - { name: a, kind: sqlite, path: x, on_full: drop }", /on_full: expected stop or detach/],

@@ -27,9 +27,9 @@ const pipeline = await Deno.readTextFile(
 );
 
 const kafka = await Promise.all(
-  ["topic_test.ts", "server_test.ts"].map((name) =>
-    Deno.readTextFile(join(CHECKOUT, "tests/targets/kafka", name))
-  ),
+  [...Deno.readDirSync(join(CHECKOUT, "tests/targets/kafka"))]
+    .filter(({ name }) => name.endsWith("_test.ts"))
+    .map(({ name }) => Deno.readTextFile(join(CHECKOUT, "tests/targets/kafka", name))),
 ).then((texts) => texts.join());
 
 /** wire.md is for redis-cli: its blocks are run by wire_test.ts. */

@@ -68,3 +68,53 @@ Deno.test("a batch ends before the first document that did not fit", async () =>
   assert.equal(batch.lastId, "3-0");
   assert.deepEqual(batch.upserts.map(({ id, ms }) => [id.toString(), ms]), [["a", 3], ["b", 2]]);
 });
+
+Deno.test("of every event, each is kept, in the stream's order", async () => {
+  await fc.assert(fc.asyncProperty(events, async (list) => {
+    const never = () => Promise.reject(new Error("no event lacks a payload"));
+    const batch = await coalesce(list, never, true);
+    const rows = (deletes: boolean) =>
+      list.filter(({ type }) => (type === "delete") === deletes).map(({ key, ms }) => [key, ms]);
+    assert.deepEqual(batch.upserts.map(({ key, ms }) => [key, ms]), rows(false));
+    assert.deepEqual(batch.removals.map(({ key, ms }) => [key, ms]), rows(true));
+    for (const { ms, fresh, payload } of batch.upserts) {
+      assert.equal(fresh, list[ms - 1]!.type === "insert");
+      assert.equal(payload, list[ms - 1]!.payload);
+    }
+  }));
+});
+
+Deno.test("of every event, a batch ends before the first that needs a document that did not fit", async () => {
+  const given: [id: string, type: Event["type"], payload: string | null][] = [
+    ["b", "update", "1"],
+    ["a", "update", null],
+    ["gone", "insert", null],
+    ["b", "delete", null],
+    ["a", "update", null],
+    ["b", "insert", null],
+    ["c", "update", "2"],
+  ];
+  const list = given.map(([id, type, payload], index): Event => ({
+    streamId: `${index + 1}-0`,
+    ms: index + 1,
+    seq: 0,
+    docId: Buffer.from(id),
+    key: id,
+    type,
+    ts: 0,
+    payload: payload === null ? null : Buffer.from(payload),
+  }));
+  const batch = await coalesce(
+    list,
+    (ids) =>
+      Promise.resolve(ids.slice(0, 2).map((id) => String(id) === "gone" ? null : Buffer.from("3"))),
+    true,
+  );
+  assert.deepEqual([batch.lastId, batch.events, batch.noops], ["5-0", 5, 1]);
+  assert.deepEqual(batch.upserts.map(({ ms, payload }) => [ms, String(payload)]), [
+    [1, "1"],
+    [2, "3"],
+    [5, "3"],
+  ]);
+  assert.deepEqual(batch.removals.map(({ ms }) => ms), [4]);
+});

@@ -11,7 +11,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Batch, BatchRows, Parked, Refusal, Tried, Upsert } from "../batch.ts";
 import { harmlessRowsGo } from "../common.ts";
 import type { Batches, Claim } from "../target.ts";
-import { highest, messagesOf, onlyNewer, refusalOf } from "./documents.ts";
+import { type DocumentsTopic, highest, messagesOf, onlyNewer, refusalOf } from "./documents.ts";
 import { answersOf, kafkaErrorKind, RefusedDocumentError } from "./errors.ts";
 import type { KafkaOwnership } from "./lease.ts";
 import type { Message } from "./messages.ts";
@@ -19,6 +19,7 @@ import { checkClaim, type Session, type Shared } from "./session.ts";
 
 /** Writes batches by the sessions of their claims. */
 export class KafkaBatches implements Batches {
+  readonly everyEvent: boolean;
   #shared: Shared;
   #ownership: KafkaOwnership;
   #anyRow: (entity: string) => Promise<{ id: string; payload: string } | null>;
@@ -30,6 +31,7 @@ export class KafkaBatches implements Batches {
     ownership: KafkaOwnership,
     anyRow: (entity: string) => Promise<{ id: string; payload: string } | null>,
   ) {
+    this.everyEvent = shared.address.every_event;
     this.#shared = shared;
     this.#ownership = ownership;
     this.#anyRow = anyRow;
@@ -37,7 +39,7 @@ export class KafkaBatches implements Batches {
 
   prepare(keys: PartitionKeys, batch: Batch): void {
     try {
-      this.#prepared.set(batch, messagesOf(this.#shared.topicOf(keys.entity), batch));
+      this.#prepared.set(batch, messagesOf(this.#shared.documentsOf(keys.entity), batch));
     } catch (error) {
       if (!(error instanceof RefusedDocumentError)) throw error;
       this.#prepared.set(batch, error);
@@ -85,7 +87,7 @@ export class KafkaBatches implements Batches {
     prepared: Message[],
     top: bigint,
   ): Promise<Message[]> {
-    const topic = this.#shared.topicOf(entity);
+    const topic = this.#shared.documentsOf(entity);
     const { upserts, removals } = await onlyNewer(this.#shared.client, topic, batch, top);
     const all = upserts.length === batch.upserts.length &&
       removals.length === batch.removals.length;
@@ -125,7 +127,9 @@ export class KafkaBatches implements Batches {
   /** Nothing is checked at the commit only. */
   async probe(claim: Claim, rows: BatchRows): Promise<Tried | null> {
     const session = this.#ownership.sessionOf(claim);
-    return await session.alone(() => tried(session, this.#shared.topicOf(claim.keys.entity), rows));
+    return await session.alone(() =>
+      tried(session, this.#shared.documentsOf(claim.keys.entity), rows)
+    );
   }
 
   works(claim: Claim, rows: keyof BatchRows): Promise<boolean | null> {
@@ -140,7 +144,7 @@ export class KafkaBatches implements Batches {
 /** Tries rows in a transaction that is taken back. @returns why they are refused, `null` where they are not */
 export async function tried(
   session: Session,
-  topic: string,
+  topic: DocumentsTopic,
   rows: BatchRows,
 ): Promise<Tried | null> {
   try {

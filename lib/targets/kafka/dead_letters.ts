@@ -7,7 +7,7 @@ import { Buffer } from "node:buffer";
 import { WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import type { BatchRows, Removal, Tried, Upsert } from "../batch.ts";
+import { type BatchRows, byPlace, type Removal, type Tried, type Upsert } from "../batch.ts";
 import { fieldsOf, fitting, letterOf, storable } from "../common.ts";
 import type {
   DeadLetter,
@@ -22,6 +22,7 @@ import type {
 } from "../dead_letters.ts";
 import { tried } from "./batch.ts";
 import {
+  type DocumentsTopic,
   highest,
   messagesOf,
   newestDocuments,
@@ -90,7 +91,11 @@ export class KafkaDeadLetters implements DeadLetters {
     const groups = byDocument(parked)
       // An event stands for its document, and so for all that is parked of it.
       .filter((group) => selected(group, selection).length > 0)
-      .map(([newest]) => newest!)
+      .map((group) => {
+        const { id, doc_id } = group[0]!; // the newest
+        const read = this.#shared.address.every_event ? group : group.slice(0, 1);
+        return { id, doc_id, bytes: read.reduce((sum, { bytes }) => sum + bytes, 0) };
+      })
       .sort((a, b) => a.id - b.id);
     if (groups.length === 0) return;
     yield* fitting(
@@ -168,8 +173,10 @@ class Held implements HeldDeadLetters {
   #anyRow: AnyRow;
   /** the state that all was read with */
   #state: State;
-  #upserts = new Map<string, Upsert>();
-  #removals = new Map<string, Removal>();
+  #upserts: Upsert[] = [];
+  #removals: Removal[] = [];
+  /** the last version of each document that is to be written; `null` where it is to be removed */
+  #last = new Map<string, bigint | null>();
   #changes = new Map<Letter, Partial<Letter>>();
 
   constructor(
@@ -187,8 +194,8 @@ class Held implements HeldDeadLetters {
     this.#state = session.state;
   }
 
-  get #topic(): string {
-    return this.#shared.topicOf(this.#keys.entity);
+  get #topic(): DocumentsTopic {
+    return this.#shared.documentsOf(this.#keys.entity);
   }
 
   #byIds(ids: string[]): Letter[] {
@@ -232,14 +239,13 @@ class Held implements HeldDeadLetters {
   /** The versions of documents that are there, with what is to be written. */
   async #versions(ids: Buffer[]): Promise<Map<string, bigint>> {
     const versions = new Map<string, bigint>();
-    const there = await newestDocuments(this.#shared.client, this.#topic, ids);
+    const there = await newestDocuments(this.#shared.client, this.#topic.name, ids);
     for (const id of ids) {
       const key = id.toString("latin1");
       const message = there.get(key);
-      if (message?.value) versions.set(key, versionIn(message));
-      const upsert = this.#upserts.get(key);
-      if (upsert) versions.set(key, versionOf(upsert));
-      if (this.#removals.has(key)) versions.delete(key);
+      const last = this.#last.get(key);
+      if (last !== undefined) { if (last !== null) versions.set(key, last); }
+      else if (message?.value) versions.set(key, versionIn(message));
     }
     return versions;
   }
@@ -250,13 +256,14 @@ class Held implements HeldDeadLetters {
     if (refusal !== null || !keep) return refusal;
     const versions = await this.#versions([...rows.upserts, ...rows.removals].map(({ id }) => id));
     const isNewer = (row: Removal) => (versions.get(row.key) ?? -1n) < versionOf(row);
-    for (const upsert of rows.upserts.filter(isNewer)) {
-      this.#upserts.set(upsert.key, upsert);
-      this.#removals.delete(upsert.key);
-    }
-    for (const removal of rows.removals.filter(isNewer)) {
-      this.#removals.set(removal.key, removal);
-      this.#upserts.delete(removal.key);
+    const upserts = rows.upserts.filter(isNewer);
+    const removals = rows.removals.filter(isNewer);
+    this.#upserts.push(...upserts);
+    this.#removals.push(...removals);
+    const written = upserts.map((row): [Removal, bigint | null] => [row, versionOf(row)]);
+    const removed = removals.map((row): [Removal, bigint | null] => [row, null]);
+    for (const [{ key }, version] of [...written, ...removed].sort(([a], [b]) => byPlace(a, b))) {
+      this.#last.set(key, version);
     }
     return null;
   }
@@ -274,7 +281,7 @@ class Held implements HeldDeadLetters {
   }
 
   async anyRow(): Promise<{ id: string; payload: string } | null> {
-    const [upsert] = this.#upserts.values();
+    const [upsert] = this.#upserts;
     if (upsert) return { id: upsert.id.toString(), payload: upsert.payload.toString() };
     return await this.#anyRow();
   }
@@ -297,7 +304,7 @@ class Held implements HeldDeadLetters {
   async write(): Promise<void> {
     await this.#keep();
     const { letters, client } = this.#shared;
-    const all = { upserts: [...this.#upserts.values()], removals: [...this.#removals.values()] };
+    const all = { upserts: this.#upserts, removals: this.#removals };
     const changed = await letters.changing(this.#changes);
     await this.#session.write(async (state) => {
       const { epoch, last_id, parked_version } = this.#state;

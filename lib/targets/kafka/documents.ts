@@ -4,7 +4,7 @@
  */
 
 import type { Buffer } from "node:buffer";
-import type { BatchRows, Removal, Upsert } from "../batch.ts";
+import { type BatchRows, byPlace, type Removal, type Upsert } from "../batch.ts";
 import { isText, notJson } from "../common.ts";
 import type { Row } from "../target.ts";
 import type { Client } from "./client.ts";
@@ -100,10 +100,20 @@ export async function newestVersion(client: Client, topicName: string): Promise<
   });
 }
 
-/** The rows that are newer than what is there: an older version never replaces a newer one. */
+/** An entity's topic, and what goes there. */
+export interface DocumentsTopic {
+  readonly name: string;
+  /** whether each event is a message of its own, in stream order */
+  readonly everyEvent: boolean;
+}
+
+/**
+ * The rows that are newer than what is there: an older version never replaces a newer one.
+ * @param top the highest version that was ever written
+ */
 export async function onlyNewer(
   client: Client,
-  topic: string,
+  { name, everyEvent }: DocumentsTopic,
   { upserts, removals }: BatchRows,
   top: bigint,
 ): Promise<BatchRows> {
@@ -111,7 +121,15 @@ export async function onlyNewer(
   const isOld = (row: Removal) => versionOf(row) < top;
   const doubtful = [...upserts, ...removals].filter(isOld);
   if (doubtful.length === 0) return { upserts, removals };
-  const there = await newestDocuments(client, topic, doubtful.map(({ id }) => id));
+  const there = await newestDocuments(client, name, doubtful.map(({ id }) => id));
+  if (everyEvent) {
+    // Then a removal is an event as others are, and has its version.
+    const isNew = (row: Removal) => {
+      const message = there.get(row.key);
+      return !isOld(row) || message === undefined || versionIn(message) < versionOf(row);
+    };
+    return { upserts: upserts.filter(isNew), removals: removals.filter(isNew) };
+  }
   const isNewer = (row: Removal) => {
     const message = there.get(row.key);
     // As in a table, a document that was removed has no version any more.
@@ -139,13 +157,20 @@ export function highest({ upserts, removals }: BatchRows, top: bigint): bigint {
  * The messages of rows.
  * @throws {RefusedDocumentError} where a payload cannot be stored
  */
-export function messagesOf(topic: string, { upserts, removals }: BatchRows): Message[] {
+export function messagesOf(
+  { name, everyEvent }: DocumentsTopic,
+  { upserts, removals }: BatchRows,
+): Message[] {
   for (const { payload } of upserts) {
     const refusal = refusalOf(payload);
     if (refusal !== null) throw refusal;
   }
-  return [
-    ...upserts.map((upsert) => writing(topic, upsert)),
-    ...removals.map((removal) => removing(topic, removal)),
-  ];
+  const written = upserts.map((upsert) => writing(name, upsert));
+  const removed = removals.map((removal) => removing(name, removal));
+  const messages = [...written, ...removed];
+  if (!everyEvent) return messages;
+  return [...upserts, ...removals]
+    .map((row, index): [Removal, Message] => [row, messages[index]!])
+    .sort(([a], [b]) => byPlace(a, b))
+    .map(([, message]) => message);
 }

@@ -10,7 +10,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
 import { type Claim, ParkedChangedError } from "../target.ts";
 import { Client, type KafkaAddress } from "./client.ts";
-import { newestVersion } from "./documents.ts";
+import { type DocumentsTopic, newestVersion } from "./documents.ts";
 import { FencedError, isOfTheNetwork } from "./errors.ts";
 import type { Letters } from "./letters.ts";
 import { GroupLock, isHeld } from "./locks.ts";
@@ -29,6 +29,8 @@ export interface Shared {
   readonly letters: Letters;
   /** the topic of an entity */
   topicOf(entity: string): string;
+  /** the same, with what goes there */
+  documentsOf(entity: string): DocumentsTopic;
   /** how long a lock holds without a sign of life, in ms */
   readonly sessionMs: number;
 }

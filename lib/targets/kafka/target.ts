@@ -59,14 +59,17 @@ export class KafkaTarget implements Target {
   constructor(client: Client, config: Config, address: KafkaAddress) {
     this.#config = config;
     const names = topicNames(address.prefix);
+    const topicOf = (entity: string) => names.of(entityConfig(config, entity).table);
+    const { every_event: everyEvent } = address;
     const states = new States(client, names.offset);
     this.#shared = {
       address,
       client,
       states,
       letters: new Letters(client, names.deadLetter),
-      topics: new Topics(client, names, states, config.documents.max_bytes),
-      topicOf: (entity) => names.of(entityConfig(config, entity).table),
+      topics: new Topics(client, names, states, config.documents.max_bytes, everyEvent),
+      topicOf,
+      documentsOf: (entity) => ({ name: topicOf(entity), everyEvent }),
       sessionMs: 1000 * config.write_behind.lease_seconds,
     };
     const shared = this.#shared;

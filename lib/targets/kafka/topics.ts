@@ -42,6 +42,8 @@ const LOOK_MS = 5;
 const ALL = -1;
 /** The largest request that brokers take, if their settings are left as they are, is a little larger. */
 const LARGEST_PARKED_BYTES = 100_000_000;
+/** How long each event is kept, at least, where each is a message of its own, in ms: a week. */
+const KEPT_MS = 7 * 24 * 3_600_000;
 /** What a document's message takes besides the document: its id and its headers. */
 const BESIDES_BYTES = 2 ** 16;
 
@@ -56,10 +58,14 @@ const DEAD_LETTER_SETTINGS = {
   "cleanup.policy": "compact",
   "max.message.bytes": String(LARGEST_PARKED_BYTES),
 };
-/** @param maxBytes of a document, as the application may write it */
-const entitySettings = (maxBytes: number) => ({
+/**
+ * @param maxBytes of a document, as the application may write it
+ * @param everyEvent whether each event is a message of its own, which consumers need time to read
+ */
+const entitySettings = (maxBytes: number, everyEvent: boolean) => ({
   "cleanup.policy": "compact",
   "max.message.bytes": String(Math.min(LARGEST_PARKED_BYTES, maxBytes + BESIDES_BYTES)),
+  ...(everyEvent ? { "min.compaction.lag.ms": String(KEPT_MS) } : {}),
 });
 
 /** A topic that must be there. */
@@ -74,11 +80,20 @@ export class Topics {
   readonly names: TopicNames;
   #client: Client;
   #states: States;
-  #maxBytes: number;
+  #entitySettings: Record<string, string>;
 
-  /** @param maxBytes of a document, as the application may write it */
-  constructor(client: Client, names: TopicNames, states: States, maxBytes: number) {
-    this.#maxBytes = maxBytes;
+  /**
+   * @param maxBytes of a document, as the application may write it
+   * @param everyEvent whether each event is a message of its own
+   */
+  constructor(
+    client: Client,
+    names: TopicNames,
+    states: States,
+    maxBytes: number,
+    everyEvent: boolean,
+  ) {
+    this.#entitySettings = entitySettings(maxBytes, everyEvent);
     this.#client = client;
     this.names = names;
     this.#states = states;
@@ -114,7 +129,7 @@ export class Topics {
     await this.#make([
       { name: offset, partitions: OFFSET_PARTITIONS, settings: OFFSET_SETTINGS },
       { name: deadLetter, partitions: 1, settings: DEAD_LETTER_SETTINGS },
-      { name: of(table), partitions: BY_DEFAULT, settings: entitySettings(this.#maxBytes) },
+      { name: of(table), partitions: BY_DEFAULT, settings: this.#entitySettings },
     ]);
     if (schema.pending.length > 0) await this.#record();
     return gone;

@@ -19,10 +19,13 @@ export async function sharedKafka(): Promise<KafkaBroker | null> {
 
 let places = 0;
 
+/** What a test's target has besides. */
+type More = Partial<Pick<KafkaAddress, "every_event">>;
+
 /** Topics of one test's own. */
-export function topicsOn({ broker }: Pick<KafkaBroker, "broker">) {
+export function topicsOn({ broker }: Pick<KafkaBroker, "broker">, more: More = {}) {
   const prefix = `test_${++places}.`;
-  const target = { name: "second", kind: "kafka" as const, brokers: [broker], prefix };
+  const target = { name: "second", kind: "kafka" as const, brokers: [broker], prefix, ...more };
   return { target, prefix };
 }
 
@@ -31,6 +34,7 @@ export const addressOf = (
   target: { name: string; kind: "kafka"; brokers: string[]; prefix: string },
 ): KafkaAddress => ({
   on_full: "stop",
+  every_event: false,
   user: null,
   password: null,
   mechanism: "PLAIN",
@@ -70,8 +74,11 @@ export async function messagesIn(client: Client, name: string): Promise<ReadMess
 }
 
 /** An empty place for the conformance suite. */
-export function makePlace(server: KafkaBroker): Promise<Place & { client: Client }> {
-  const { target, prefix } = topicsOn(server);
+export function makePlace(
+  server: KafkaBroker,
+  more: More = {},
+): Promise<Place & { client: Client; prefix: string }> {
+  const { target, prefix } = topicsOn(server, more);
   const keys = {
     targets: [target],
     streams: { partitions: 2 },
@@ -84,6 +91,7 @@ export function makePlace(server: KafkaBroker): Promise<Place & { client: Client
   return Promise.resolve({
     config,
     client,
+    prefix,
     open: () => openTarget(config),
     file: () => configFile(keys),
     row: async (id) => {
