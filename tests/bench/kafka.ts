@@ -31,7 +31,7 @@ export async function kafkaRows(bench: Workbench): Promise<Row[]> {
   await Deno.mkdir(dir, { recursive: true });
   const payloads = join(dir, "payloads");
   await Deno.writeTextFile(payloads, rows.map(({ payload }) => `${payload}\n`).join(""));
-  await using kafka = await testKafka({ "auto.create.topics.enable": "true" }, FLAGS);
+  await using kafka = await testKafka({ "auto.create.topics.enable": "true" }, { flags: FLAGS });
   let topics = 0;
   /** A target without topics yet. */
   const anew = async () => {

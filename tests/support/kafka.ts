@@ -9,8 +9,13 @@ import { isInstalled } from "./programs.ts";
 import { testFolder } from "./servers.ts";
 
 export const KAFKA_VERSION = "4.1.0";
+/** Too old for us: the last one before 3.2. */
+export const OLD_KAFKA_VERSION = "3.1.2";
 /** The broker, and what writes its log. */
-const JARS = [`org.apache.kafka:kafka_2.13:${KAFKA_VERSION}`, "org.slf4j:slf4j-simple:1.7.36"];
+const jarsOf = (version: string) => [
+  `org.apache.kafka:kafka_2.13:${version}`,
+  "org.slf4j:slf4j-simple:1.7.36",
+];
 const STOP_MS = 10_000;
 
 /** A broker that a test started. */
@@ -54,12 +59,21 @@ export function kafkaIsInstalled(): boolean {
 /** What makes a Java that lives for some seconds quick to be ready. */
 const FLAGS = ["-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
+/** How a broker is started. */
+export interface KafkaOptions {
+  /** of Java */
+  flags?: string[];
+  /** what its command begins with at its first start only, such as a program that limits it */
+  first?: string[];
+  version?: typeof KAFKA_VERSION | typeof OLD_KAFKA_VERSION;
+}
+
 /** Starts a broker for this test file; stopped and removed at the end of the scope. */
 export async function testKafka(
   settings: Record<string, string> = {},
-  flags = FLAGS,
+  { flags = FLAGS, first = [], version = KAFKA_VERSION }: KafkaOptions = {},
 ): Promise<KafkaBroker> {
-  const classes = join(await jarsWithTheirs(`kafka-${KAFKA_VERSION}`, JARS), "*");
+  const classes = join(await jarsWithTheirs(`kafka-${version}`, jarsOf(version)), "*");
   const dir = testFolder("kafka");
   await Deno.mkdir(dir, { recursive: true });
   const properties = join(dir, "server.properties");
@@ -71,15 +85,16 @@ export async function testKafka(
     "-cp",
     classes,
   ];
+  let limits = first;
   const start = (preferred?: number) =>
     startServer({
       title: "Kafka",
       log: join(dir, "log"),
       cwd: dir,
       command: (port) => {
-        Deno.writeTextFileSync(properties, propertiesOf(dir, port, controller, settings));
-        if (!isFormatted(dir)) format(java, properties);
-        return [...java, "kafka.Kafka", properties];
+        Deno.writeTextFileSync(properties, propertiesOf(dir, port, controller, version, settings));
+        if (!isFormatted(dir)) format(java, properties, version);
+        return [...limits, ...java, "kafka.Kafka", properties];
       },
       lacks: async (_, port) => await answers(HOST, port) ? undefined : "takes no connections",
       portTaken: "Address already in use",
@@ -97,6 +112,7 @@ export async function testKafka(
     stop,
     kill: (signal) => killServer(server, signal),
     again: async () => {
+      limits = [];
       server = await start(port);
       if (server.port !== port) throw new Error("its port was taken meanwhile");
     },
@@ -111,13 +127,17 @@ function propertiesOf(
   dir: string,
   port: number,
   controller: number,
+  version: KafkaOptions["version"],
   settings: Record<string, string>,
 ): string {
+  const quorum: Record<string, string> = version === OLD_KAFKA_VERSION
+    ? { "controller.quorum.voters": `1@${HOST}:${controller}` }
+    : { "controller.quorum.bootstrap.servers": `${HOST}:${controller}` };
   const all = {
     ...SETTINGS,
     "listeners": `PLAINTEXT://${HOST}:${port},CONTROLLER://${HOST}:${controller}`,
     "advertised.listeners": `PLAINTEXT://${HOST}:${port}`,
-    "controller.quorum.bootstrap.servers": `${HOST}:${controller}`,
+    ...quorum,
     "log.dirs": join(dir, "data"),
     ...settings,
   };
@@ -135,10 +155,11 @@ function isFormatted(dir: string): boolean {
   }
 }
 
-function format([java, ...args]: string[], properties: string): void {
+function format([java, ...args]: string[], properties: string, version: string): void {
   const id = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))))
     .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-  const tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", id, "-c", properties];
+  const alone = version === OLD_KAFKA_VERSION ? [] : ["--standalone"];
+  const tool = ["kafka.tools.StorageTool", "format", ...alone, "-t", id, "-c", properties];
   const { success, stderr } = new Deno.Command(java!, { args: [...args, ...tool] }).outputSync();
   if (!success) throw new Error(`the storage of Kafka: ${new TextDecoder().decode(stderr)}`);
 }

@@ -8,6 +8,7 @@ export function isInstalled(
     | "mariadbd"
     | "mvn"
     | "pgbouncer"
+    | "prlimit"
     | "prometheus"
     | "promtool"
     | "script",

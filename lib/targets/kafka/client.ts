@@ -26,7 +26,8 @@ import {
 import type { KafkaTargetConfig } from "../../config/config.ts";
 import { certificatesIn } from "../../config/pem.ts";
 import { delay } from "../../core/delay.ts";
-import { ConfigError, WriteBehindError } from "../../core/errors.ts";
+import { reasonOf, WriteBehindError } from "../../core/errors.ts";
+import type { Settings } from "./settings.ts";
 import { ELSEWHERE, explained, isAnswer, isOfTheNetwork, UNSETTLED } from "./errors.ts";
 
 /** Where the brokers are. */
@@ -52,7 +53,7 @@ const REQUEST_MS = 15_000;
 const DEFAULT_MAX_BYTES = 1_048_588;
 /** What only newer brokers know. */
 const NEEDED = [joinGroupV9, fetchV12, endTxnV3, metadataV12].map(({ api }) => api);
-const TOPIC_RESOURCE = 2;
+const TOPIC_RESOURCE = 2 as const;
 const COORDINATORS = { group: 0, transaction: 1 } as const;
 
 /** Asks again, with growing pauses, while the answer is one of `names`. */
@@ -99,7 +100,7 @@ export class Client {
     });
   }
 
-  /** Sees that the brokers answer, and are not too old. @throws {ConfigError} where they are */
+  /** Sees that the brokers answer, also where they say that they are, and are not too old. */
   async check(): Promise<void> {
     const apis = await explained(() => this.#base.listApis());
     const tooOld = NEEDED.some(({ key, version }) =>
@@ -107,9 +108,32 @@ export class Client {
         apiKey === key && minVersion <= version && version <= maxVersion
       )
     );
-    if (!tooOld) return;
-    throw new ConfigError(
-      "the brokers do not know all that is asked of them: Kafka 3.2 is needed, or newer",
+    if (tooOld) {
+      throw new WriteBehindError(
+        "the brokers do not know all that is asked of them: Kafka 3.2 is needed, or newer",
+      );
+    }
+    // Without a login, where one is wanted, only this is refused.
+    const { brokers } = await this.any(metadataV12.api, [], false, false);
+    this.#learn(brokers);
+    await this.#reachOne(brokers);
+  }
+
+  /** Sees that the brokers can be reached where they say that they are. */
+  async #reachOne(brokers: { nodeId: number; host: string; port: number }[]): Promise<void> {
+    const failures: string[] = [];
+    for (const { nodeId, host, port } of brokers) {
+      try {
+        await this.at(nodeId, metadataV12.api, [], false, false);
+        return;
+      } catch (error) {
+        failures.push(`${host}:${port}: ${reasonOf(error)}`);
+      }
+    }
+    throw new WriteBehindError(
+      `the brokers cannot be reached where they say that they are (advertised.listeners): ${
+        failures.join("; ")
+      }`,
     );
   }
 
@@ -259,25 +283,30 @@ export class Client {
     return bounds;
   }
 
-  /** How large a message of a topic may be, in bytes. */
-  async maxBytes(name: string): Promise<number> {
+  /** Settings of topics, by the topics' names; nothing where the brokers do not tell. */
+  async settings(names: string[], keys: string[]): Promise<Map<string, Settings>> {
+    const asked = names.map((resourceName) => ({
+      resourceType: TOPIC_RESOURCE,
+      resourceName,
+      configurationKeys: keys,
+    }));
     try {
-      const { results } = await this.any(
-        describeConfigsV4.api,
-        [{
-          resourceType: TOPIC_RESOURCE,
-          resourceName: name,
-          configurationKeys: ["max.message.bytes"],
-        }],
-        false,
-        false,
-      );
-      return Number(results[0]!.configs[0]!.value);
+      const { results } = await this.any(describeConfigsV4.api, asked, false, false);
+      return new Map(results.map(({ resourceName, configs }) => [
+        resourceName,
+        Object.fromEntries(configs.map(({ name, value }) => [name, value ?? ""])),
+      ]));
     } catch (error) {
       // Who may write need not be told the settings.
-      if (isAnswer(error, "TOPIC_AUTHORIZATION_FAILED")) return DEFAULT_MAX_BYTES;
+      if (isAnswer(error, "TOPIC_AUTHORIZATION_FAILED")) return new Map();
       throw error;
     }
+  }
+
+  /** How large a message of a topic may be, in bytes. */
+  async maxBytes(name: string): Promise<number> {
+    const settings = await this.settings([name], ["max.message.bytes"]);
+    return Number(settings.get(name)?.["max.message.bytes"] ?? DEFAULT_MAX_BYTES);
   }
 
   /** Closes the connections; what is under way on them fails. */

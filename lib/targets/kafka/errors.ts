@@ -153,6 +153,13 @@ export function isOfTheLogin(error: unknown): boolean {
   return [...nested(error)].some(({ code }) => code === "PLT_KFK_AUTHENTICATION");
 }
 
+/** Whether no connection by TLS could be made. */
+export function isOfTls(error: unknown): boolean {
+  return [...nested(error)].some(({ message }) =>
+    /^TLS handshake failed|certificate/i.test(message)
+  );
+}
+
 /** What happened, for people: of an error that holds others, the innermost ones. */
 export function reasonIn(error: unknown): string {
   const all = [...nested(error)];

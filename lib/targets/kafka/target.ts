@@ -10,7 +10,7 @@ import type { Target, TargetDescription } from "../target.ts";
 import { KafkaBatches } from "./batch.ts";
 import { Client, type KafkaAddress } from "./client.ts";
 import { KafkaDeadLetters } from "./dead_letters.ts";
-import { isOfTheLogin, kafkaErrorKind } from "./errors.ts";
+import { isOfTheLogin, isOfTheNetwork, isOfTls, kafkaErrorKind } from "./errors.ts";
 import { KafkaIdentities } from "./identities.ts";
 import { KafkaOwnership } from "./lease.ts";
 import { Letters } from "./letters.ts";
@@ -32,12 +32,25 @@ export async function openKafka(config: Config, address: KafkaAddress): Promise<
   } catch (error) {
     await client.close();
     if (error instanceof ConfigError) throw error;
-    const remedy = isOfTheLogin(error) ? "; check user, password and mechanism of this target" : "";
     throw new ConnectionError(
-      `Cannot connect to ${addressOf(address)}: ${reasonOf(error)}${remedy}`,
+      `Cannot connect to ${addressOf(address)}: ${reasonOf(error)}${remedyOf(error, address)}`,
       { cause: error },
     );
   }
+}
+
+/** What to do where brokers cannot be reached or used. */
+function remedyOf(error: unknown, { user, ssl }: KafkaAddress): string {
+  if (isOfTheLogin(error)) return "; check user, password, mechanism and ssl of this target";
+  const reason = reasonOf(error);
+  if (reason.includes("requires TLS")) return "; set ssl of this target to require or verify-full";
+  if (ssl !== "disable" && isOfTls(error)) {
+    return "; check that the brokers take TLS at that port, and sslrootcert of this target";
+  }
+  if (user === null && reason.includes("Connection closed")) {
+    return "; if the brokers want a login, set user and password of this target";
+  }
+  return isOfTheNetwork(error) ? "; check brokers of this target, and that they listen there" : "";
 }
 
 /** The address for people, without secrets. */

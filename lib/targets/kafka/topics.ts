@@ -12,6 +12,16 @@ import { type Migration, refusalOf, type Schema, schemaOf } from "../migrations.
 import { type Client, persist } from "./client.ts";
 import { answersOf, UNSETTLED } from "./errors.ts";
 import { partitionFor } from "./messages.ts";
+import {
+  DEAD_LETTER_SETTINGS,
+  entitySettings,
+  LOOKED_AT,
+  losing,
+  losingEvents,
+  OFFSET_SETTINGS,
+  type Settings,
+  tooSmall,
+} from "./settings.ts";
 import type { States } from "./states.ts";
 
 /** The names of our topics; an entity's is its table's, behind the prefix. */
@@ -40,39 +50,11 @@ const OFFSET_PARTITIONS = 4;
 const CREATE_MS = 15_000;
 const LOOK_MS = 5;
 const ALL = -1;
-/** The largest request that brokers take, if their settings are left as they are, is a little larger. */
-const LARGEST_PARKED_BYTES = 100_000_000;
-/** How long each event is kept, at least, where each is a message of its own, in ms: a week. */
-const KEPT_MS = 7 * 24 * 3_600_000;
-/** What a document's message takes besides the document: its id and its headers. */
-const BESIDES_BYTES = 2 ** 16;
-
-/** Written again and again, and read whole by each claim: so it is compacted soon. */
-const OFFSET_SETTINGS = {
-  "cleanup.policy": "compact",
-  "segment.bytes": String(2 ** 23),
-  "segment.ms": String(3_600_000),
-  "min.cleanable.dirty.ratio": "0.1",
-};
-const DEAD_LETTER_SETTINGS = {
-  "cleanup.policy": "compact",
-  "max.message.bytes": String(LARGEST_PARKED_BYTES),
-};
-/**
- * @param maxBytes of a document, as the application may write it
- * @param everyEvent whether each event is a message of its own, which consumers need time to read
- */
-const entitySettings = (maxBytes: number, everyEvent: boolean) => ({
-  "cleanup.policy": "compact",
-  "max.message.bytes": String(Math.min(LARGEST_PARKED_BYTES, maxBytes + BESIDES_BYTES)),
-  ...(everyEvent ? { "min.compaction.lag.ms": String(KEPT_MS) } : {}),
-});
-
 /** A topic that must be there. */
 interface Wanted {
   name: string;
   partitions: number;
-  settings: Record<string, string>;
+  settings: Settings;
 }
 
 /** The topics of an entity, and ours. */
@@ -80,7 +62,8 @@ export class Topics {
   readonly names: TopicNames;
   #client: Client;
   #states: States;
-  #entitySettings: Record<string, string>;
+  #maxBytes: number;
+  #everyEvent: boolean;
 
   /**
    * @param maxBytes of a document, as the application may write it
@@ -93,7 +76,8 @@ export class Topics {
     maxBytes: number,
     everyEvent: boolean,
   ) {
-    this.#entitySettings = entitySettings(maxBytes, everyEvent);
+    this.#maxBytes = maxBytes;
+    this.#everyEvent = everyEvent;
     this.#client = client;
     this.names = names;
     this.#states = states;
@@ -114,7 +98,7 @@ export class Topics {
    * @param keys of the partition that is about to be claimed, if any
    * @returns topics of ours that somebody had removed: they are made anew
    * @throws {ConnectionError} where a newer version has changed them so that this one cannot work with them
-   * @throws {ConfigError} where the entity's topic is gone
+   * @throws {ConfigError} where the entity's topic is gone, or one would not keep what it must
    */
   async migrate(table: string, what: string, keys: PartitionKeys | null): Promise<string[]> {
     const schema = await this.#schema(table);
@@ -124,15 +108,33 @@ export class Topics {
     if (known && known.last_id !== "0-0" && !await this.#isThere(of(table))) {
       throw new ConfigError(tableProblems.gone(of(table), keys));
     }
-    if (schema.state === "current" || schema.state === "newer, workable") return [];
+    if (schema.state === "current" || schema.state === "newer, workable") {
+      await this.#checkSettings(table);
+      return [];
+    }
     const gone = await this.gone();
+    const settings = entitySettings(this.#maxBytes, this.#everyEvent);
     await this.#make([
       { name: offset, partitions: OFFSET_PARTITIONS, settings: OFFSET_SETTINGS },
       { name: deadLetter, partitions: 1, settings: DEAD_LETTER_SETTINGS },
-      { name: of(table), partitions: BY_DEFAULT, settings: this.#entitySettings },
+      { name: of(table), partitions: BY_DEFAULT, settings },
     ]);
+    await this.#checkSettings(table);
     if (schema.pending.length > 0) await this.#record();
     return gone;
+  }
+
+  /** Sees that topics that somebody else has made, or changed, keep what they must. */
+  async #checkSettings(table: string): Promise<void> {
+    const { offset, deadLetter, of } = this.names;
+    const documents = of(table);
+    const found = await this.#client.settings([offset, deadLetter, documents], LOOKED_AT);
+    for (const [topic, settings] of found) {
+      const problem = losing(topic, settings) ??
+        (topic === deadLetter ? tooSmall(topic, settings, this.#maxBytes) : null) ??
+        (topic === documents && this.#everyEvent ? losingEvents(topic, settings) : null);
+      if (problem !== null) throw new ConfigError(`${problem} (kafka-configs --alter)`);
+    }
   }
 
   /** Ours that are missing, though another is there. */

@@ -43,13 +43,23 @@ export const addressOf = (
   ...target,
 });
 
+/** Sets settings of a topic, as an operator would. */
+export async function alter(
+  client: Client,
+  topic: string,
+  settings: Record<string, string>,
+): Promise<void> {
+  const configs = Object.entries(settings).map(([name, value]) => ({
+    ...{ name, value },
+    configOperation: 0 as const,
+  }));
+  const resource = { resourceType: 2 as const, resourceName: topic, configs };
+  await client.any(incrementalAlterConfigsV1.api, [resource], false);
+}
+
 /** Sets a topic's largest message, in bytes. */
 export async function limit(client: Client, topic: string, bytes: number): Promise<void> {
-  await client.any(incrementalAlterConfigsV1.api, [{
-    resourceType: 2,
-    resourceName: topic,
-    configs: [{ name: "max.message.bytes", configOperation: 0, value: String(bytes) }],
-  }], false);
+  await alter(client, topic, { "max.message.bytes": String(bytes) });
 }
 
 /** Writes messages as some other producer. */

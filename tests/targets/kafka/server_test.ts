@@ -21,7 +21,7 @@ import { Producer } from "writebehind/targets/kafka/producer.ts";
 import { Author } from "../../faults/author.ts";
 import { withSeed } from "../../faults/seed.ts";
 import { CERTIFICATES } from "../../support/certificates.ts";
-import { type KafkaBroker, testKafka } from "../../support/kafka.ts";
+import { type KafkaBroker, OLD_KAFKA_VERSION, testKafka } from "../../support/kafka.ts";
 import { testFolder, waitFor } from "../../support/servers.ts";
 import {
   batch,
@@ -309,6 +309,10 @@ Deno.test({
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:admin;User:app;User:ANONYMOUS",
   });
+  await using lost = await testKafka({
+    "advertised.listeners": "PLAINTEXT://nowhere.invalid:9092",
+  });
+  await using old = await testKafka({}, { version: OLD_KAFKA_VERSION });
   const fine = {
     ...addressOf(topicsOn(broker).target),
     user: "app",
@@ -323,19 +327,45 @@ Deno.test({
     [
       "nothing listens there",
       { brokers: ["127.0.0.1:1"] },
-      /^Cannot connect to Kafka at 127.0.0.1:1 .*: Kafka: .*ECONNREFUSED/,
+      /^Cannot connect to Kafka at 127.0.0.1:1 .*: Kafka: .*ECONNREFUSED.*; check brokers of this /,
     ],
     [
       "a wrong password",
       { password: "wr0ng" },
-      /check user, password and mechanism of this target/,
+      /check user, password, mechanism and ssl of this target/,
     ],
     [
       "a mechanism that it has not",
       { mechanism: "SCRAM-SHA-512" },
-      /check user, password and mechanism/,
+      /check user, password, mechanism and ssl/,
     ],
-    ["a certificate that is not trusted", { sslrootcert: null }, /certificate|UnknownIssuer/i],
+    ["no login", { user: null }, /Connection closed; if the brokers want a login, set user and /],
+    ["no TLS", { user: null, ssl: "disable" }, /requires TLS.*; set ssl of this target to require/],
+    [
+      "a certificate that is not trusted",
+      { sslrootcert: null },
+      /(certificate|UnknownIssuer).*; check that the brokers take TLS .*sslrootcert/i,
+    ],
+    [
+      "TLS where they take none",
+      { brokers: [server!.broker] },
+      /; check that the brokers take TLS at that port, and sslrootcert of this target/,
+    ],
+    [
+      "a login where they want none",
+      { brokers: [server!.broker], ssl: "disable" },
+      /; check user, password, mechanism and ssl of this target/,
+    ],
+    [
+      "brokers that tell an address where they are not",
+      { brokers: [lost.broker], ssl: "disable", user: null },
+      /where they say that they are \(advertised.listeners\): nowhere.invalid:9092: .*ENOTFOUND/,
+    ],
+    [
+      "brokers that are too old",
+      { brokers: [old.broker], ssl: "disable", user: null },
+      /^Cannot connect to Kafka at 127.0.0.1:\d+ .*: Kafka 3.2 is needed, or newer$/,
+    ],
     ["no rights", { user: "nobody" }, /_AUTHORIZATION_FAILED: .*; allow the user /],
   ];
   for (const [what, given, message] of cases) {
