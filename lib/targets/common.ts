@@ -5,6 +5,7 @@
 
 import { Buffer, isUtf8 } from "node:buffer";
 import { equalJson } from "../core/json/equality.ts";
+import { isSurelyJson } from "../core/json/valid.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Belonging, OwnershipLostError } from "./target.ts";
 import type { BatchRows, Tried } from "./batch.ts";
@@ -108,8 +109,9 @@ export function isText(bytes: Uint8Array): boolean {
   return isUtf8(bytes) && !bytes.includes(0);
 }
 
-/** Why a payload is no JSON text, for people; `null` where it is. */
+/** Why a payload of UTF-8 is no JSON text, for people; `null` where it is. */
 export function notJson(payload: Buffer): string | null {
+  if (isSurelyJson(payload)) return null;
   try {
     JSON.parse(payload.toString());
     return null;

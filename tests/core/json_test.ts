@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { DocumentError, type DocumentErrorCode, type JsonObject } from "writebehind";
 import { encodeJson, MAX_DEPTH } from "writebehind/core/json/encode.ts";
 import { canonicalJson } from "writebehind/core/json/equality.ts";
+import { isSurelyJson } from "writebehind/core/json/valid.ts";
 
 const LIMIT = 8 * 2 ** 20;
 
@@ -200,4 +201,67 @@ Deno.test("canonical JSON is the same for equal values and differs for others", 
       assert.equal(plain(textA).replaceAll("-0", "0"), plain(textB).replaceAll("-0", "0"));
     }
   }));
+});
+
+Deno.test("bytes are seen to be JSON as JSON.parse sees it", () => {
+  const seen = (text: string) => isSurelyJson(new TextEncoder().encode(text));
+  const parsed = (text: string) => {
+    try {
+      JSON.parse(text);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const whole = fc.tuple(
+    fc.jsonValue({ stringUnit: "grapheme", maxDepth: 4 }),
+    fc.constantFrom(undefined, 1, "\t\r"),
+  ).map(([value, indent]) => JSON.stringify(value, null, indent));
+  fc.assert(fc.property(whole, (text) => {
+    assert(seen(text), text);
+  }));
+  // One character more, less or another: mostly no JSON any more.
+  const character = fc.constantFrom(
+    ...`{}[]",:\\/bu0123456789abcdefE+-.trulsn \t\n\r\0\x1f\v\u00e9`,
+  );
+  fc.assert(
+    fc.property(whole, fc.nat(), fc.constantFrom(0, 1), character, (text, place, cut, added) => {
+      const at = place % (text.length + 1);
+      const changed = (text.slice(0, at) + added + text.slice(at + cut)).toWellFormed();
+      assert.equal(seen(changed), parsed(changed), changed);
+      const shorter = text.slice(0, at).toWellFormed();
+      assert.equal(seen(shorter), parsed(shorter), shorter);
+    }),
+    { numRuns: 2000 },
+  );
+  const texts = [
+    "01",
+    "-",
+    "-0",
+    "1.",
+    ".5",
+    "1e",
+    "1e+",
+    "1E-05",
+    "-0.0e0",
+    "0x1",
+    "tru",
+    "truee",
+  ];
+  texts.push(
+    "",
+    " ",
+    "null ",
+    "\u00a0null",
+    '"\\u00e9"',
+    '"\\u12"',
+    '"\\x"',
+    "[1 2]",
+    "{1:2}",
+    "NaN",
+  );
+  for (const text of texts) assert.equal(seen(text), parsed(text), text);
+  const deep = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
+  assert(seen(deep(MAX_DEPTH)));
+  assert(!seen(deep(100_000)), "not known, and no stack overflow");
 });

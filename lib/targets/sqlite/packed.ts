@@ -27,26 +27,42 @@ export interface PackedRows {
 
 /**
  * Copies byte strings into memory of their own.
- * @param bytesOf gives the bytes of one of `values`; asked for one by one, twice each
+ * @param bytesOf gives the bytes of one of `values`; asked for one by one
  */
 export function pack<T>(
   values: readonly T[],
   bytesOf: (value: T) => Uint8Array | null,
 ): Packed {
   const lengths = new Int32Array(values.length);
+  const parts: (Uint8Array | null)[] = [];
   let size = 0;
-  values.forEach((value, index) => {
-    const bytes = bytesOf(value);
-    lengths[index] = bytes === null ? -1 : bytes.length;
-    size += bytes?.length ?? 0;
-  });
+  for (const value of values) {
+    const part = bytesOf(value);
+    lengths[parts.length] = part === null ? -1 : part.length;
+    size += part?.length ?? 0;
+    parts.push(part);
+  }
   const bytes = new Uint8Array(size);
   let at = 0;
-  for (const value of values) {
-    const own = bytesOf(value);
-    if (own === null) continue;
-    bytes.set(own, at);
-    at += own.length;
+  for (const part of parts) {
+    if (part === null) continue;
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return { bytes, lengths };
+}
+
+/** The ids of rows, by their keys: a view of each would take longer to make than to copy. */
+function packIds(rows: readonly { key: string }[]): Packed {
+  const lengths = new Int32Array(rows.length);
+  let size = 0;
+  for (let index = 0; index < rows.length; index++) {
+    size += lengths[index] = rows[index]!.key.length;
+  }
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const { key } of rows) {
+    for (let index = 0; index < key.length; index++) bytes[at++] = key.charCodeAt(index);
   }
   return { bytes, lengths };
 }
@@ -65,22 +81,30 @@ export function unpackAll(packed: Packed): Generator<Uint8Array> {
 /** Versions as halves of integers, since doubles cannot hold them. The lower half is first on all that Deno runs on. */
 function versionsOf(rows: readonly { ms: number; seq: number }[]): BigInt64Array<ArrayBuffer> {
   const halves = new Uint32Array(2 * rows.length);
-  rows.forEach(({ ms, seq }, index) => {
-    halves[2 * index] = versionLow(ms, seq);
-    halves[2 * index + 1] = versionHigh(ms);
-  });
+  let at = 0;
+  for (const { ms, seq } of rows) {
+    halves[at++] = versionLow(ms, seq);
+    halves[at++] = versionHigh(ms);
+  }
   return new BigInt64Array(halves.buffer);
 }
 
 /** Rows as columns. */
 export function packRows({ upserts, removals }: BatchRows): PackedRows {
+  const created = new Float64Array(upserts.length);
+  const updated = new Float64Array(upserts.length);
+  for (let index = 0; index < upserts.length; index++) {
+    const upsert = upserts[index]!;
+    created[index] = upsert.created ?? NaN;
+    updated[index] = upsert.updated;
+  }
   return {
-    ids: pack(upserts, ({ id }) => id),
+    ids: packIds(upserts),
     payloads: pack(upserts, ({ payload }) => payload),
     versions: versionsOf(upserts),
-    created: Float64Array.from(upserts, ({ created }) => created ?? NaN),
-    updated: Float64Array.from(upserts, ({ updated }) => updated),
-    removedIds: pack(removals, ({ id }) => id),
+    created,
+    updated,
+    removedIds: packIds(removals),
     removedVersions: versionsOf(removals),
   };
 }
