@@ -156,10 +156,10 @@ export interface Config {
   readonly write_behind: {
     /**
      * events in a partition's batch, a ceiling; `null`: up to 10,000 within `batch_bytes`, shared by the partitions
-     * of a sink. @default {null}
+     * and the targets of a sink. @default {null}
      */
     readonly batch_size: number | null;
-    /** bytes of events that a sink holds at once, a ceiling, shared by its partitions. @default 32 MiB */
+    /** bytes of events that a sink holds at once, a ceiling, shared by its partitions and targets. @default 32 MiB */
     readonly batch_bytes: number;
     /** failures in a row after which a partition is called stuck; retrying goes on. @default {3} */
     readonly max_retry_attempts: number;
