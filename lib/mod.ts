@@ -35,6 +35,7 @@ export {
   parseConfig,
   type PostgresTargetConfig,
   type SearchFieldConfig,
+  type SentinelAddress,
   type SqliteTargetConfig,
   type TargetConfig,
 } from "./config/load.ts";

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { Config } from "../config/load.ts";
 import { usesPostgres } from "../config/servers.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
+import { type Node, nodeOf } from "../redis/nodes.ts";
 import { CONFIG, configured } from "./common.ts";
 
 /** A program to run. Passwords go by its environment: everybody may see the arguments of a process. */
@@ -14,8 +15,8 @@ interface Client {
 }
 
 /** Where redis-cli is to go; a socket's path stands in the place of a host. */
-export function redisClient({ redis }: Config, program: string): Client {
-  const { host, port, db, username, password, tls } = redis;
+export function redisClient({ redis }: Config, { host, port }: Node, program: string): Client {
+  const { db, username, password, tls } = redis;
   const { tls_ca_file, tls_cert_file, tls_key_file } = redis;
   return {
     program,
@@ -103,7 +104,7 @@ export function addClients(program: Command): void {
   client("redis-cli", "redis-cli on the Redis that every command uses", async (config) => {
     const { findRedisClient } = await import("../dev/servers/binaries.ts");
     const { program, env } = await findRedisClient();
-    const client = redisClient(config, program);
+    const client = redisClient(config, await nodeOf(config), program);
     return { ...client, env: { ...env, ...client.env } };
   });
   client("psql", "psql on the PostgreSQL that every command uses", (config) => {

@@ -59,7 +59,7 @@ let secrets: RegExp[] = [];
 /** Keeps the passwords of the configuration out of the log, whatever message they come in. */
 export function hideSecrets({ redis, postgresql, targets }: Config): void {
   const ofTargets = targets.map((target) => "password" in target ? target.password : null);
-  const all = [redis.password, postgresql.password, ...ofTargets];
+  const all = [redis.password, redis.sentinel_password, postgresql.password, ...ofTargets];
   secrets = all.filter((secret) => secret).map((secret) =>
     // A word that is a password, not one that has it in it.
     new RegExp(`(?<![\\w.-])${secret!.replace(/[^\w]/g, "\\$&")}(?![\\w.-])`, "g")

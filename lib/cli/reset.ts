@@ -12,7 +12,9 @@ async function runReset({ yes = false }: { yes?: boolean }): Promise<void> {
   const config = await loadConfig();
   const { redis } = await runningServices();
   const users = redis
-    ? await clientsOf(configWith(config, { redis: parseRedisUrl("", redis.url) }))
+    ? await clientsOf(configWith(config, {
+      redis: { sentinels: null, sentinel_name: null, ...parseRedisUrl("", redis.url) },
+    }))
     : [];
   if (users.length > 0) {
     throw new WriteBehindError(

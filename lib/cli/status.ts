@@ -51,15 +51,17 @@ const HOME = "\x1b[H\x1b[2J\x1b[3J";
 interface Look {
   away: string[];
   partitions: PartitionStatus[];
+  /** whether sentinels name the Redis */
+  ofSentinels: boolean;
 }
 
-function print({ away, partitions }: Look, { json, watch }: StatusOptions): void {
+function print({ away, partitions, ofSentinels }: Look, { json, watch }: StatusOptions): void {
   // A line each, where there are many.
   if (json) console.log(JSON.stringify({ away, partitions }, null, watch === undefined ? 2 : 0));
   else {
     for (const reason of away) console.log(reason);
     const several = new Set(partitions.map(({ target }) => target)).size > 1;
-    for (const partition of partitions) console.log(lineOf(partition, several));
+    for (const partition of partitions) console.log(lineOf(partition, { several, ofSentinels }));
   }
   Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
 }
@@ -96,7 +98,7 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
   for (const target of targets) target?.close().catch(() => {});
-  return { away, partitions };
+  return { away, partitions, ofSentinels: config.redis.sentinels !== null };
 }
 
 const needsAttention = ({ stuck, doubts, warnings }: PartitionStatus) =>
@@ -109,7 +111,10 @@ function shortened(error: string): string {
     (sql === undefined ? "" : " (it is in the sink's log, and in status --json)");
 }
 
-function lineOf(status: PartitionStatus, several: boolean): string {
+function lineOf(
+  status: PartitionStatus,
+  { several, ofSentinels }: { several: boolean; ofSentinels: boolean },
+): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
   const { stuck, doubts, wentBackAt, lastError } = status;
@@ -126,6 +131,7 @@ function lineOf(status: PartitionStatus, several: boolean): string {
       : status.lagEvents === null
       ? "unknown"
       : "ok",
+    ...(ofSentinels ? [`Redis ${known(status.node, String)}`] : []),
     `offset ${known(status.offset, String)}`,
     `lag ${known(status.lagEvents, String)} events, ${
       known(status.lagSeconds, (seconds) => seconds.toFixed(1))

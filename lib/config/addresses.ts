@@ -13,7 +13,13 @@ import type { Config, MysqlTargetConfig } from "./config.ts";
 /** Where a Redis is: keys of the section `redis`. */
 export type RedisAddress =
   & Pick<Config["redis"], "host" | "port" | "db" | "username" | "password" | "tls">
-  & Partial<Pick<Config["redis"], "tls_ca_file" | "tls_cert_file" | "tls_key_file">>;
+  & Partial<Pick<Config["redis"], "tls_ca_file" | "tls_cert_file" | "tls_key_file">>
+  & Partial<
+    Pick<
+      Config["redis"],
+      "sentinels" | "sentinel_name" | "sentinel_username" | "sentinel_password" | "sentinel_tls"
+    >
+  >;
 /** Where a database is: keys of the section `postgresql`; keys that the address does not name are absent. */
 export type DatabaseAddress =
   & Pick<Config["postgresql"], "host" | "port" | "database" | "user" | "password" | "ssl">
@@ -25,19 +31,61 @@ export type DatabaseAddress =
   >;
 
 /**
- * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path).
+ * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path), or Lettuce's
+ * `redis-sentinel://host:port,host:port/db?sentinelMasterId=name`, with `rediss` for TLS.
  * @param name the variable that holds it, for messages; its value is never shown
  * @throws {ConfigError} where it is no address, or has a parameter that is not known
  */
 export function parseRedisUrl(name: string, text: string): RedisAddress {
+  const [, scheme, login = "", list = "", rest = ""] = SENTINELS.exec(text) ?? [];
+  if (scheme === undefined) return redisAddress(name, text, ["host", "port"]).address;
+  const plain = `${scheme}://${login}localhost${rest}`;
+  const { address, given } = redisAddress(name, plain, Object.values(SENTINEL_WORDS));
+  const id = given.get(SENTINEL_WORDS.name);
+  if (id === undefined) {
+    throw new ConfigError(
+      `${name}: expected sentinelMasterId, what the sentinels call the primary`,
+    );
+  }
+  return {
+    ...address,
+    sentinels: list.split(",").map((place) => {
+      const { host, port } = partsOf(name, `redis://${place}`, ["redis"]);
+      if (host === "" || host.startsWith("/")) throw notOneHost(name);
+      return { host, port: portOf(name, port, 26379) };
+    }),
+    sentinel_name: id,
+    sentinel_username: given.get(SENTINEL_WORDS.username) ?? null,
+    sentinel_password: given.get(SENTINEL_WORDS.password) ?? null,
+    sentinel_tls: given.get(SENTINEL_WORDS.tls) === "true",
+  };
+}
+
+/** An address of sentinels: their list stands where others have a host and a port. */
+const SENTINELS = /^(rediss?)-sentinel:\/\/([^/?]*@)?([^/?]*)(.*)$/s;
+
+/** Lettuce's word for what sentinels call the primary, and our own for what else is theirs. */
+const SENTINEL_WORDS = {
+  name: "sentinelMasterId",
+  username: "sentinelUsername",
+  password: "sentinelPassword",
+  tls: "sentinelTls",
+} as const;
+
+function redisAddress(
+  name: string,
+  text: string,
+  more: string[],
+): { address: RedisAddress; given: Map<string, string> } {
   const url = partsOf(name, text, ["redis", "rediss", "unix"]);
   const given = parametersOf(name, url, [
-    ...["db", "username", "user", "password", "host", "port"],
+    ...["db", "username", "user", "password", ...more],
     ...Object.values(REDIS_FILES),
   ]);
   const files = filesOf(given, REDIS_FILES);
   const [file] = Object.keys(files) as (keyof typeof REDIS_FILES)[];
-  if (file !== undefined && url.scheme !== "rediss") {
+  const tls = url.scheme === "rediss";
+  if (file !== undefined && !tls && given.get(SENTINEL_WORDS.tls) !== "true") {
     throw new ConfigError(
       `${name}: ${REDIS_FILES[file]} is possible only with rediss://, which is TLS`,
     );
@@ -50,15 +98,16 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   const path = decoded(name, url.path);
   const db = given.get("db") ?? (socket ? "0" : path.slice(1) || "0");
   if (!/^\d{1,4}$/.test(db)) throw new ConfigError(`${name}: expected a number for db`);
-  return {
+  const address = {
     host: given.get("host") ?? (socket ? hostOf(name, path) : url.host || "localhost"),
     port: portOf(name, given.get("port") ?? url.port, 6379),
     db: Number(db),
     username: given.get("username") ?? given.get("user") ?? orNull(url.user),
     password: given.get("password") ?? orNull(url.password),
-    tls: url.scheme === "rediss",
+    tls,
     ...files,
   };
+  return { address, given };
 }
 
 /** The files of TLS, and redis-py's words for them. */
@@ -204,14 +253,24 @@ function isMode(text: string): text is typeof MODES[number] {
 
 /** The address of a section `redis`, with its password. */
 export function redisUrlOf(address: RedisAddress): string {
-  const { host, port, db, username, password, tls } = address;
-  if (host.startsWith("/")) {
+  const { host, port, db, username, password, tls, sentinels = null } = address;
+  if (sentinels === null && host.startsWith("/")) {
     const given = { username, password, db: db === 0 ? null : String(db) };
     return `unix://${host.split("/").map(encodeURIComponent).join("/")}${parameters(given)}`;
   }
-  const place = `${loginOf(username, password)}${bracketed(host)}:${port}`;
-  const files = tls ? parametersFor(address, REDIS_FILES) : {};
-  return `${tls ? "rediss" : "redis"}://${place}${db === 0 ? "" : `/${db}`}${parameters(files)}`;
+  const servers = (sentinels ?? [{ host, port }]).map((at) => `${bracketed(at.host)}:${at.port}`);
+  const { sentinel_name, sentinel_username, sentinel_password, sentinel_tls = false } = address;
+  const ofSentinels: Record<string, string | null> = sentinels === null ? {} : {
+    [SENTINEL_WORDS.name]: sentinel_name ?? null,
+    [SENTINEL_WORDS.username]: sentinel_username ?? null,
+    [SENTINEL_WORDS.password]: sentinel_password ?? null,
+    [SENTINEL_WORDS.tls]: sentinel_tls ? "true" : null,
+  };
+  const encrypted = tls || sentinels !== null && sentinel_tls;
+  const files = encrypted ? parametersFor(address, REDIS_FILES) : {};
+  const scheme = `${tls ? "rediss" : "redis"}${sentinels === null ? "" : "-sentinel"}`;
+  const given = parameters({ ...ofSentinels, ...files });
+  return `${scheme}://${loginOf(username, password)}${servers}${db === 0 ? "" : `/${db}`}${given}`;
 }
 
 /** The address of a section `postgresql`, with its password. */
@@ -262,11 +321,14 @@ export function shown(address: string): string {
   if (parts === null) return "(no address)";
   const login = `${parts.user}${parts.password === "" ? "" : ":***"}`;
   // Of the parameters, others may hold a password as well.
-  const host = parts.parameters.find(([parameter]) => parameter === "host")?.[1];
+  const given = new Map(parts.parameters);
+  const host = given.get("host");
+  const id = given.get(SENTINEL_WORDS.name);
   const socket = host !== undefined && /^(\/|%2f)/i.test(host);
   const place = socket ? "" : `${parts.host}${parts.port === "" ? "" : `:${parts.port}`}`;
   return `${parts.scheme}://${login === "" ? "" : `${login}@`}${place}${parts.path}` +
-    (host ? `?host=${safelyDecoded(host)}` : "");
+    (host ? `?host=${safelyDecoded(host)}` : "") +
+    (id ? `?${SENTINEL_WORDS.name}=${safelyDecoded(id)}` : "");
 }
 
 /**
@@ -287,7 +349,7 @@ interface Parts {
 
 function splitAddress(text: string): Parts | null {
   const [, scheme, authority = "", path = "", query = ""] =
-    /^([a-z]+):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text) ?? [];
+    /^([a-z]+(?:-sentinel)?):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text) ?? [];
   if (scheme === undefined) return null;
   const at = authority.lastIndexOf("@");
   const [user, password] = cut(authority.slice(0, Math.max(at, 0)), ":");

@@ -6,6 +6,7 @@
 import type { z } from "zod";
 import type { Config } from "./config.ts";
 import { configSchema } from "./schema.ts";
+import { isSecret } from "./secrets.ts";
 import { formatPath, type Path, type Problem } from "./yaml.ts";
 
 /** A configuration is read once or twice, and compiling the schema takes Zod longer than walking it. */
@@ -38,7 +39,7 @@ function describe(value: unknown, issue: z.core.$ZodIssue): string {
   if (value === undefined) return "nothing";
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
   if (typeof value === "object") return "keys with values";
-  const secret = issue.path.includes("password") || /:\/\/|@/.test(String(value)) ||
+  const secret = issue.path.some((key) => isSecret(String(key))) || /:\/\/|@/.test(String(value)) ||
     (issue.code === "invalid_type" && issue.expected === "object");
   const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
   const short = shown.length > 60 ? `${shown.slice(0, 60)}…` : shown;

@@ -69,6 +69,16 @@ export interface Config {
     readonly max_in_flight: number;
     /** in ms; a connection that is silent for so long is closed. @default {5000} */
     readonly command_timeout_ms: number;
+    /** the sentinels that tell which server is the primary; `host` and `port` do not count then. @default {null} */
+    readonly sentinels: readonly SentinelAddress[] | null;
+    /** what the sentinels call the primary. @default {null} */
+    readonly sentinel_name: string | null;
+    /** whom the sentinels know; `null` for their default user. @default {null} */
+    readonly sentinel_username: string | null;
+    /** the sentinels' own, as `password` is the servers'. @default {null} */
+    readonly sentinel_password: string | null;
+    /** whether the sentinels speak TLS, with the files of `tls`. @default {false} */
+    readonly sentinel_tls: boolean;
   };
   /** the document types. @default one, `session`, in the table `sessions` */
   readonly entities: readonly EntityConfig[];
@@ -192,6 +202,14 @@ export interface Config {
     /** counters are gathered in memory and sent this often, in ms. @default {1000} */
     readonly flush_interval_ms: number;
   };
+}
+
+/** Where a sentinel listens. */
+export interface SentinelAddress {
+  /** a name or an address */
+  readonly host: string;
+  /** where it listens. @default {26379} */
+  readonly port: number;
 }
 
 /** One document type: its name, the table it is stored in, and its search index. */

@@ -9,6 +9,7 @@ import { ConfigError } from "../core/errors.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import { check } from "./check.ts";
 import type { Config, DeepPartial, EntityConfig, TargetConfig } from "./config.ts";
+import { isSecret } from "./secrets.ts";
 import { readYaml } from "./yaml.ts";
 
 export type {
@@ -21,6 +22,7 @@ export type {
   MysqlTargetConfig,
   PostgresTargetConfig,
   SearchFieldConfig,
+  SentinelAddress,
   SqliteTargetConfig,
   TargetConfig,
 } from "./config.ts";
@@ -217,19 +219,20 @@ function merge(base: unknown, changes: unknown): unknown {
 }
 
 function finish(config: Config, source: unknown): Config {
-  for (const section of [config.postgresql, config.redis, ...config.targets]) {
-    if ("password" in section) hidePassword(section);
-  }
+  for (const section of [config.postgresql, config.redis, ...config.targets]) hideSecrets(section);
   sources.set(deepFreeze(config), structuredClone(source));
   return config;
 }
 
-/** Makes the password not enumerable, so that no dump, table, copy or assertion shows it. */
-function hidePassword(section: { password?: string | null }): void {
-  const shown = () => ({ ...section, password: section.password === null ? null : REDACTED });
+/** Makes the passwords not enumerable, so that no dump, table, copy or assertion shows them. */
+function hideSecrets(section: object): void {
+  const secrets = Object.entries(section).filter(([key]) => isSecret(key));
+  if (secrets.length === 0) return;
+  const hidden = secrets.map(([key, value]) => [key, value === null ? null : REDACTED]);
+  const shown = () => ({ ...section, ...Object.fromEntries(hidden) });
   const show = (_: unknown, options: Deno.InspectOptions) => Deno.inspect(shown(), options);
   Object.defineProperties(section, {
-    password: { value: section.password, enumerable: false },
+    ...Object.fromEntries(secrets.map(([key, value]) => [key, { value, enumerable: false }])),
     toJSON: { value: shown },
     [Symbol.for("Deno.customInspect")]: { value: show },
   });

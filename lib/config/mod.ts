@@ -15,6 +15,7 @@ export type {
   MysqlTargetConfig,
   PostgresTargetConfig,
   SearchFieldConfig,
+  SentinelAddress,
   SqliteTargetConfig,
   TargetConfig,
 } from "./config.ts";

@@ -10,6 +10,8 @@ import { isHost, parseTargetUrl } from "./addresses.ts";
 import { columnKeys } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
+import { secret, textOrNull } from "./secrets.ts";
+import { sentinelKeys, sentinelProblems } from "./sentinels.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
 const LONGEST_MS = 2 ** 31 - 1;
@@ -60,22 +62,8 @@ function optionalWhole(min: number, max: number) {
 
 const filled = text("expected text that is not empty", /^[^\0]+$/);
 const nonEmpty = (initial: string) => filled.default(initial);
-const textOrNull = z.string({ error: "expected text or null" }).nullable();
 const optionalText = textOrNull.default(null);
 
-/** A secret: as it is, or `${NAME}` for what an environment variable holds. */
-const secret = (what: string) =>
-  textOrNull.transform((value, context) => {
-    const [, name] = /^\$\{([A-Za-z_]\w*)\}$/.exec(value ?? "") ?? [];
-    if (name === undefined) return value;
-    const given = Deno.env.get(name);
-    if (given !== undefined) return given;
-    context.addIssue({
-      code: "custom",
-      message: `the environment variable ${name} is not set; set it, or write the ${what} here`,
-    });
-    return z.NEVER;
-  });
 const password = secret("password");
 const pathOrNull = text("expected the path of a file, or null", /^[^\0]+$/).nullable();
 const optionalPath = pathOrNull.default(null);
@@ -278,6 +266,7 @@ const sections = mapping({
     tls_key_file: optionalPath,
     max_in_flight: whole(1000, 1),
     command_timeout_ms: whole(5000, 1, LONGEST_MS),
+    ...sentinelKeys,
   }),
   entities: z.array(entity, { error: "expected a list of entities" })
     .min(1, { error: "expected at least one entity" }).nullish(),
@@ -392,6 +381,7 @@ function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
       message: "RediSearch lives in database 0; set db to 0, or search_index.create_index to false",
     };
   }
+  if (redis) yield* sentinelProblems(redis);
   const shares = [traffic?.create_pct, traffic?.update_pct, traffic?.delete_pct];
   if (shares.every((share) => typeof share === "number" && share >= 0 && share <= 1)) {
     const sum = shares.reduce<number>((total, share) => total + (share ?? 0), 0);

@@ -39,7 +39,7 @@ export type ServerSource = "environment" | "option" | "embedded" | "config";
 
 /** The servers that a command uses: Redis, and the targets. */
 export interface ResolvedServers {
-  /** `redis://…` or `rediss://…`, with its password. */
+  /** `redis://…`, `rediss://…` or `redis-sentinel://…`, with its password. */
   readonly redisUrl: string;
   /** `postgresql://…`, with its password. */
   readonly databaseUrl: string;
@@ -211,7 +211,8 @@ export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
   postgresql: DatabaseAddress;
 } {
   return {
-    redis: parseRedisUrl("REDIS_URL", redisUrl),
+    // A server that is named wins over sentinels that only the file names.
+    redis: { sentinels: null, sentinel_name: null, ...parseRedisUrl("REDIS_URL", redisUrl) },
     postgresql: parseDatabaseUrl("DATABASE_URL", databaseUrl),
   };
 }

@@ -83,11 +83,17 @@ export function trustOf(settings: TrustSettings): Trust {
   };
 }
 
-/** The trust of the section `redis`. */
+/**
+ * The trust of the section `redis`.
+ * @param host of the server: its certificate must be for it
+ */
 export function redisTrust(
-  { host, tls_ca_file: file, tls_cert_file, tls_key_file }: Config["redis"],
+  { sentinels, tls_ca_file: file, tls_cert_file, tls_key_file }: Config["redis"],
+  host: string,
 ): Trust {
-  const misnamed = "set redis.host to one of them";
+  const misnamed = sentinels === null
+    ? "set redis.host to one of them"
+    : "name the sentinels so, and have them announce the servers so (sentinel announce-hostnames yes)";
   const own = clientCertificate(
     { file: tls_cert_file, named: "redis.tls_cert_file" },
     { file: tls_key_file, named: "redis.tls_key_file" },

@@ -289,7 +289,7 @@ async function run(
     if (outcome.error) throw outcome.error;
     return outcome;
   }
-  if (redis.status !== "ready") {
+  if (!redis.sends) {
     throw new ConnectionError("Not connected to Redis: nothing was sent");
   }
   const evalsha = () => redis.evalshaTogether(script.sha, keys, args);

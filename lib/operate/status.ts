@@ -25,6 +25,8 @@ export interface PartitionStatus {
   entity: string;
   /** the key of its events, such as `stream:session` */
   stream: string;
+  /** the Redis that has it: its address, and behind one that sentinels have named, their name for it */
+  node: string | null;
   /** the target's name */
   target: string | null;
   /** the last stream id that the target holds; `0-0` for none */
@@ -163,6 +165,7 @@ async function partitionStatus(
   return {
     entity: keys.entity,
     stream: keys.stream,
+    node: redis && redis.address,
     target: target && name,
     offset: standing && standing.offset,
     applied: standing && standing.events,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { connect, type ConnectionOptions } from "node:tls";
+import { connect, type TLSSocket } from "node:tls";
 import { AbstractConnector, Redis as Client, type RedisOptions as Options } from "ioredis";
 import type { Trust } from "../config/tls.ts";
 
@@ -24,6 +24,13 @@ export type Redis = Client;
  */
 export type RedisOptions = Options;
 
+/** Begins a connection by TLS; nothing is sent to a server that is not trusted. */
+export function connectGuarded(place: { host: string; port: number }, trust: Trust): TLSSocket {
+  const socket = connect({ ...place, ...trust.options });
+  trust.guard(socket);
+  return socket;
+}
+
 /** The options by which a client uses TLS, and sends nothing to a server that is not trusted. */
 export function tlsOptions(trust: Trust): Pick<Options, "tls" | "Connector"> {
   class GuardedConnector extends AbstractConnector {
@@ -35,9 +42,8 @@ export function tlsOptions(trust: Trust): Pick<Options, "tls" | "Connector"> {
     }
 
     override connect(): ReturnType<AbstractConnector["connect"]> {
-      const { host, port, tls } = this.#options;
-      const socket = connect({ host, port, ...tls } as ConnectionOptions);
-      trust.guard(socket);
+      const { host = "localhost", port = 6379 } = this.#options;
+      const socket = connectGuarded({ host, port }, trust);
       socket.once("error", (error) => this.firstError = error);
       return Promise.resolve(this.stream = socket);
     }

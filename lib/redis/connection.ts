@@ -5,14 +5,14 @@
 
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
-import { redisTrust } from "../config/tls.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
-import { Redis, type RedisOptions, tlsOptions } from "./client.ts";
+import { Redis, type RedisOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
 import { DurableLane } from "./durability.ts";
 import { addressOf, explainConnecting, explainRedis } from "./explain.ts";
+import { type Node, Route } from "./nodes.ts";
 import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
 import { checkRedis } from "./requirements.ts";
 
@@ -31,8 +31,6 @@ export interface ConnectionOptions extends Omit<RedisOptions, "replyMapping"> {
 export class RedisConnection extends Redis {
   /** What this connection counts, sent about once a second. */
   readonly counters: Counters;
-  /** The server's address, without secrets. */
-  readonly address: string;
   /** What happens to the connection, such as `redis.events.on("connectionLost", …)`. */
   readonly events: Emitter<RedisEvents> = new Emitter();
   /** Document calls that wait for their reply. */
@@ -43,36 +41,61 @@ export class RedisConnection extends Redis {
   #gathered = 0;
   #sendAt = 2;
   #lane: Promise<DurableLane> | undefined;
+  #route: Route;
 
   /**
    * Not connected yet: {@linkcode connectRedis} connects, and checks the server.
    * @param options more options of ioredis; they win over ours
    */
   constructor(config: Config, options: ConnectionOptions = {}) {
-    super({ ...redisOptions(config), ...options });
+    const route = new Route(config);
+    super({ ...redisOptions(config), ...route.options, ...options });
+    this.#route = route;
     this.#config = config;
     const { commandTimeout = config.redis.command_timeout_ms } = this.options;
     this.#timeouts = new ReplyTimeouts(commandTimeout);
-    const address = this.address = addressOf(config);
     const reports = new OncePerMinute();
     this.counters = new Counters(config, this, (error) => {
       if (error === null) reports.over("countersNotSent");
       else if (reports.allows("countersNotSent")) {
-        this.events.emit("countersNotSent", { address, error });
+        this.events.emit("countersNotSent", { address: this.address, error });
       }
     });
-    this.#watch(address, reports);
+    this.#watch(reports);
+  }
+
+  /** The server's address, without secrets. */
+  get address(): string {
+    return addressOf(this.#config, this.#route.node);
+  }
+
+  /**
+   * The server that it is connected to, or was last.
+   * @internal
+   */
+  get node(): Node | null {
+    return this.#route.node;
+  }
+
+  /**
+   * Whether a call would be sent. A connection that is left takes none, before it ends.
+   * @internal
+   */
+  get sends(): boolean {
+    return this.status === "ready" && this.stream.writable;
   }
 
   /** Makes events of what becomes of the connection, once it has been there. */
-  #watch(address: string, reports: OncePerMinute): void {
+  #watch(reports: OncePerMinute): void {
     let connected = false;
     let lost = false;
     let reason: Error | undefined;
     // Without a listener ioredis prints to the console.
     this.on("error", (error: Error) => reason = error);
     this.on("ready", () => {
-      if (lost) this.events.emit("reconnected", { address });
+      if (lost) this.events.emit("reconnected", { address: this.address });
+      // An answer of a server that is left would be worth nothing: what it has written is gone.
+      this.#route.watch(() => this.stream.destroy());
       connected = true;
       lost = false;
       reason = undefined;
@@ -83,8 +106,17 @@ export class RedisConnection extends Redis {
       if (!connected) return;
       lost = true;
       const error = reason ?? new ConnectionError("the server closed the connection");
+      const { address } = this;
       if (reports.allows("connectionLost")) this.events.emit("connectionLost", { address, error });
     });
+    this.on("end", () => this.#route.end());
+  }
+
+  /** Closes at once. With `reconnect`, it opens another connection then. */
+  override disconnect(reconnect = false): void {
+    // One that waits for its next attempt tells no end.
+    if (!reconnect) this.#route.end();
+    super.disconnect(reconnect);
   }
 
   /**
@@ -169,13 +201,11 @@ export class RedisConnection extends Redis {
 }
 
 function redisOptions(config: Config): ConnectionOptions {
-  const { host, port, db, username, password, tls, command_timeout_ms } = config.redis;
+  const { db, username, password, command_timeout_ms } = config.redis;
   return {
-    ...(host.startsWith("/") ? { path: host } : { host, port }),
     db,
     ...(username === null ? {} : { username }),
     ...(password === null ? {} : { password }),
-    ...(tls && !host.startsWith("/") ? tlsOptions(redisTrust(config.redis)) : {}),
     lazyConnect: true,
     connectTimeout: Math.min(command_timeout_ms, 10_000),
     commandTimeout: command_timeout_ms,
@@ -201,9 +231,9 @@ async function openRedis(config: Config, options: ConnectionOptions): Promise<Re
     await redis.ping();
   } catch (cause) {
     redis.disconnect();
-    const why = await explainConnecting(reason ?? cause, config);
+    const why = await explainConnecting(reason ?? cause, config, redis.node);
     throw new ConnectionError(
-      `Cannot connect to Redis at ${addressOf(config)}: ${why}`,
+      `Cannot connect to Redis at ${redis.address}: ${why}`,
       { cause },
     );
   }
@@ -256,7 +286,7 @@ export async function connectRedis(
     redis.disconnect();
     if (error instanceof ConfigError || error instanceof ConnectionError) throw error;
     throw new ConnectionError(
-      `Cannot use Redis at ${addressOf(config)}: ${explainRedis(error)}`,
+      `Cannot use Redis at ${redis.address}: ${explainRedis(error)}`,
       { cause: error },
     );
   }

@@ -51,6 +51,9 @@ export interface DurableOutcome {
   unconfirmed: string | null;
 }
 
+/** A client that tells whether a call would be sent. */
+type SendingRedis = Redis & { readonly sends: boolean };
+
 /** The most calls that share one WAIT. */
 const GROUP_LIMIT = 256;
 
@@ -59,13 +62,13 @@ const GROUP_LIMIT = 256;
  * WAIT go out together behind it and share the next one.
  */
 export class DurableLane {
-  #redis: Redis;
+  #redis: SendingRedis;
   #config: Config;
   #waiting: Call[] = [];
   #running = false;
   #loaded = new Set<string>();
 
-  constructor(redis: Redis, config: Config) {
+  constructor(redis: SendingRedis, config: Config) {
     this.#redis = redis;
     // The address may lead to another server now, with other scripts.
     redis.on("close", () => this.#loaded.clear());
@@ -74,7 +77,7 @@ export class DurableLane {
 
   /** Runs a script and waits for what `wait` asks for. Never rejects. */
   run(script: Script, keys: string[], args: string[], wait: Wait): Promise<DurableOutcome> {
-    if (this.#redis.status !== "ready") {
+    if (!this.#redis.sends) {
       const error = new ConnectionError("Not connected to Redis: nothing was sent");
       return Promise.resolve({ error, reply: null, unconfirmed: null });
     }

@@ -3,9 +3,18 @@
 import type { Config } from "../config/load.ts";
 import { answerTo, CertificateError, serversObjection, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { type Node, SentinelError } from "./sentinels.ts";
 
-/** The server's address, without secrets. */
-export const addressOf = (config: Config) => `${config.redis.host}:${config.redis.port}`;
+/**
+ * The server's address, without secrets.
+ * @param node where that is known: the one that sentinels have named
+ */
+export function addressOf({ redis }: Config, node: Node | null = null): string {
+  const { host, port, sentinels, sentinel_name } = redis;
+  if (sentinels === null) return `${host}:${port}`;
+  if (node !== null) return `${node.host}:${node.port} (${sentinel_name})`;
+  return `${sentinel_name} of the sentinels ${sentinels.map((at) => `${at.host}:${at.port}`)}`;
+}
 
 /** Says what a connection error means, and what to do about it. */
 export function explainRedis(error: unknown): string {
@@ -29,7 +38,7 @@ const REFUSALS = new Map([
   ["LOADING", "it is still loading its data"],
   [
     "READONLY",
-    "it is a replica, which takes no writes; set redis.host and redis.port to its primary",
+    "it is a replica, which takes no writes; set redis.host and redis.port to its primary, or use redis.sentinels",
   ],
   ["NOREPLICAS", "too few replicas are connected"],
   ["BUSY", "a script keeps it busy"],
@@ -90,10 +99,21 @@ export function withAddress(error: Error, address: string): Error {
 const OWN = { certificate: "redis.tls_cert_file", key: "redis.tls_key_file" };
 
 /** Says why no connection was made; where the error does not tell, it asks the server whether it speaks TLS. */
-export async function explainConnecting(error: unknown, config: Config): Promise<string> {
-  const { host, port, tls } = config.redis;
+export async function explainConnecting(
+  error: unknown,
+  config: Config,
+  node: Node | null,
+): Promise<string> {
+  const { tls, sentinels } = config.redis;
   const reason = reasonOf(error);
-  if (error instanceof CertificateError) return reason;
+  // Of the sentinels, and of certificates: they say what to do.
+  if (error instanceof CertificateError || error instanceof SentinelError) return reason;
+  if (node === null) return reason;
+  if (sentinels !== null && /ECONNREFUSED|refused/.test(reason)) {
+    return "connection refused: the sentinels name it as the primary, and nothing listens there; a failover may be " +
+      "under way, try again";
+  }
+  const { host, port } = node;
   const objection = serversObjection(reason, config.redis.tls_cert_file !== null, OWN);
   if (objection !== null) return objection;
   const explained = explainRedis(error);

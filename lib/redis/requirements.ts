@@ -8,7 +8,7 @@ import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
-import { addressOf, CLUSTER, explainRedis } from "./explain.ts";
+import { CLUSTER, explainRedis } from "./explain.ts";
 import { allPartitions } from "./keys.ts";
 import { checkShape } from "./shape.ts";
 
@@ -138,12 +138,13 @@ async function checkCommands(
 }
 
 export async function checkRedis(
-  redis: Redis,
+  redis: Redis & { readonly address: string },
   config: Config,
   rights: Rights = "all",
 ): Promise<void> {
+  const { address } = redis;
   const fail = (reason: string) => {
-    throw new ConnectionError(`Cannot use Redis at ${addressOf(config)}: ${reason}`);
+    throw new ConnectionError(`Cannot use Redis at ${address}: ${reason}`);
   };
   // If the server has no such database, ioredis silently goes on with database 0.
   if (config.redis.db !== 0) {
@@ -158,6 +159,11 @@ export async function checkRedis(
   if (info.get("cluster_enabled") === "1") {
     fail(CLUSTER);
   }
+  if (info.get("redis_mode") === "sentinel") {
+    fail(
+      "it is a sentinel, which has no data; name it in redis.sentinels, with redis.sentinel_name",
+    );
+  }
   await checkCommands(redis, config, rights, fail);
   for (const { name } of config.entities) await checkShape(redis, config, name);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
@@ -169,13 +175,13 @@ export async function checkRedis(
   if (durability.replicas > slaves) {
     throw new ConfigError(
       `zero_data_loss.replicas: expected at most ${slaves}, the replicas that ` +
-        `${addressOf(config)} has, got ${durability.replicas}; ` +
+        `${address} has, got ${durability.replicas}; ` +
         (slaves > 0 ? `use replicas: ${slaves}` : "use wait_for_replicas: false, or add a replica"),
     );
   }
   if (durability.fsync && info.get("aof_enabled") !== "1") {
     throw new ConfigError(
-      `zero_data_loss.wait_for_aof_rewrite: expected false, since ${addressOf(config)} has ` +
+      `zero_data_loss.wait_for_aof_rewrite: expected false, since ${address} has ` +
         "its append-only file off; use wait_for_aof_rewrite: false, or set appendonly yes",
     );
   }

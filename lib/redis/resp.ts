@@ -10,11 +10,12 @@
 
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
-import { connect } from "node:tls";
 import type { Config } from "../config/load.ts";
 import { redisTrust } from "../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { connectGuarded } from "./client.ts";
 import { addressOf, explainConnecting } from "./explain.ts";
+import type { Node } from "./nodes.ts";
 
 /** A reply: texts are views of bytes. */
 export type Reply = Buffer | number | null | Reply[] | ReplyError;
@@ -64,15 +65,17 @@ export class RespConnection {
 
   /**
    * Connects, authenticates and selects the database.
+   * @param node the server that the configuration means now
    * @throws {ConnectionError} with the address and the reason
    * @throws {ConfigError} where `redis.tls_ca_file`, `tls_cert_file` or `tls_key_file` is none
    */
-  static async open(config: Config): Promise<RespConnection> {
-    const { host: hostname, port, tls, username, password, db, command_timeout_ms } = config.redis;
+  static async open(config: Config, node: Node): Promise<RespConnection> {
+    const { host: hostname, port } = node;
+    const { tls, username, password, db, command_timeout_ms } = config.redis;
     const connecting: Promise<Bytes> = hostname.startsWith("/")
       ? Deno.connect({ transport: "unix", path: hostname })
       : tls
-      ? connectByTls(config)
+      ? connectByTls(config, node)
       : Deno.connect({ hostname, port });
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
@@ -100,9 +103,9 @@ export class RespConnection {
       return self;
     } catch (cause) {
       if (cause instanceof ConfigError) throw cause;
-      const why = await explainConnecting(cause, config);
+      const why = await explainConnecting(cause, config, node);
       throw new ConnectionError(
-        `Cannot connect to Redis at ${addressOf(config)}: connection failed: ${why}`,
+        `Cannot connect to Redis at ${addressOf(config, node)}: connection failed: ${why}`,
         { cause },
       );
     }
@@ -380,11 +383,8 @@ export class RespConnection {
 }
 
 /** Connects by TLS to a server that is trusted. Deno's own TLS can trust no certificate but an authority's. */
-async function connectByTls({ redis }: Config): Promise<Bytes> {
-  const { host, port } = redis;
-  const trust = redisTrust(redis);
-  const socket = connect({ host, port, ...trust.options });
-  trust.guard(socket);
+async function connectByTls({ redis }: Config, node: Node): Promise<Bytes> {
+  const socket = connectGuarded(node, redisTrust(redis, node.host));
   socket.setNoDelay(true);
   // An alert of the server is told here, and does not end the stream by itself.
   let failure: Error | undefined;

@@ -52,7 +52,7 @@ export class StreamReader {
     const control = await openReader(this.#config);
     let bulk: RespConnection | undefined;
     try {
-      bulk = await RespConnection.open(this.#config);
+      bulk = await RespConnection.open(this.#config, control.node!);
       // No reading without trimming: both connections end together.
       control.once(
         "end",

@@ -37,7 +37,7 @@ Deno.test("no password is among the arguments of a client", () => {
     redis: { username: "app", password: "redis-secret", tls: true, tls_ca_file: "ca.pem" },
     postgresql: { password: "pg-secret" },
   });
-  const redis = redisClient(config, "redis-cli");
+  const redis = redisClient(config, config.redis, "redis-cli");
   assert.equal(
     redis.args.join(" "),
     "-h localhost -p 6379 --user app --tls --cacert ca.pem",

@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
-import { ConfigError, configWith, describeServers, parseConfig } from "writebehind";
+import {
+  ConfigError,
+  configWith,
+  describeServers,
+  parseConfig,
+  serverOverrides,
+} from "writebehind";
 import {
   databaseUrlOf,
   parseDatabaseUrl,
@@ -76,6 +82,60 @@ Deno.test("addresses of Redis, with each parameter", () => {
   }
 });
 
+Deno.test("addresses of sentinels, read, written and shown", () => {
+  const plain = {
+    ...{ host: "localhost", port: 6379, db: 0, username: null, password: null, tls: false },
+    ...{ sentinels: [{ host: "a", port: 26379 }], sentinel_name: "m" },
+    ...{ sentinel_username: null, sentinel_password: null, sentinel_tls: false },
+  };
+  const cases: Record<string, Partial<ReturnType<typeof redis>>> = {
+    "redis-sentinel://a?sentinelMasterId=m": {},
+    "redis-sentinel://me:s3cret%40x@a,[::1]:7,b:8/3?sentinelMasterId=m": {
+      ...{ username: "me", password: "s3cret@x", db: 3 },
+      sentinels: [{ host: "a", port: 26379 }, { host: "::1", port: 7 }, { host: "b", port: 8 }],
+    },
+    "rediss-sentinel://a?sentinelMasterId=m&ssl_ca_certs=x.pem": {
+      tls: true,
+      tls_ca_file: "x.pem",
+    },
+    "redis-sentinel://a?sentinelMasterId=m&sentinelTls=true&ssl_ca_certs=x.pem": {
+      sentinel_tls: true,
+      tls_ca_file: "x.pem",
+    },
+    "redis-sentinel://a?sentinelMasterId=a%20%26&sentinelUsername=u&sentinelPassword=s3cret": {
+      ...{ sentinel_name: "a &", sentinel_username: "u", sentinel_password: "s3cret" },
+    },
+  };
+  for (const [url, different] of Object.entries(cases)) {
+    const address = redis(url);
+    assert.deepEqual(address, { ...plain, ...different }, url);
+    assert.deepEqual(redis(redisUrlOf(address)), address, url);
+    assert(!shown(redisUrlOf(address)).includes("s3cret"));
+  }
+  assert.equal(
+    shown("redis-sentinel://me:s3cret@a:1,b:2/0?sentinelMasterId=m&sentinelPassword=s3cret"),
+    "redis-sentinel://me:***@a:1,b:2/0?sentinelMasterId=m",
+  );
+});
+
+Deno.test("a Redis that the environment names wins over sentinels of the file, and its sentinels over those", () => {
+  const file = parseConfig(
+    "redis: { sentinels: [{ host: a }], sentinel_name: m, sentinel_password: x }",
+    "f",
+  );
+  const given = (redisUrl: string) => {
+    const source = { redis: "environment", database: "config" } as const;
+    const servers = { redisUrl, databaseUrl: "postgresql://h/db", source };
+    return configWith(file, serverOverrides(servers)).redis;
+  };
+  const server = given("redis://h:1");
+  assert.deepEqual([server.host, server.sentinels, server.sentinel_name], ["h", null, null]);
+  const others = given("redis-sentinel://b:1?sentinelMasterId=n");
+  assert.deepEqual(others.sentinels, [{ host: "b", port: 1 }]);
+  assert.deepEqual([others.sentinel_name, others.sentinel_password], ["n", null]);
+  assert.deepEqual(given(redisUrlOf(file.redis)).sentinels, file.redis.sentinels);
+});
+
 Deno.test("an address with a mistake is refused by the variable's name, and never shown", () => {
   const cases: [read: (text: string) => unknown, text: string, names: RegExp][] = [
     [database, "postgresql:me:s3cret@h/db", /DATABASE_URL holds no address/],
@@ -112,6 +172,14 @@ Deno.test("an address with a mistake is refused by the variable's name, and neve
     [redis, "redis://:s3cret%00@h", /%00/],
     [redis, "redis://:s3cret@h1,h2", /expected one host/],
     [redis, "redis://:s3cret@h:1e3", /port from 1 to 65535/],
+    [redis, "redis-sentinel://:s3cret@h", /expected sentinelMasterId/],
+    [redis, "redis-sentinel://:s3cret@h,?sentinelMasterId=m", /expected one host/],
+    [redis, "redis-sentinel://:s3cret@%2Fa?sentinelMasterId=m", /expected one host/],
+    [redis, "redis-sentinel://:s3cret@h:x?sentinelMasterId=m", /port from 1 to 65535/],
+    [redis, "redis-sentinel://:s3cret@h?sentinelMasterId=m&host=h", /parameter host/],
+    [redis, "redis-sentinel://:12/s3cret@h?sentinelMasterId=m", /has an @ behind the host/],
+    [redis, "redis-sentinel://h?sentinelMasterId=m&ssl_ca_certs=a", /only with rediss:/],
+    [redis, "redis://h?sentinelMasterId=m", /parameter sentinelMasterId/],
     [redis, "redis://h?password=12&s3cret=3", /: the parameter is not known here/],
     [redis, "unix://:s3cret@host/tmp/redis.sock", /a socket has a path, and neither host/],
     [redis, "unix://:s3cret@", /expected one host/],

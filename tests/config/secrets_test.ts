@@ -34,6 +34,10 @@ Deno.test("config: a password shows in no message", () => {
   }
   for (const value of ["12345", "true", "0x12345", "1e5"]) {
     assert.match(
+      problems(`redis:\n  sentinel_password: ${value}`).join("\n"),
+      /^f:2: redis\.sentinel_password: expected text or null, got a (number|boolean); quote it$/,
+    );
+    assert.match(
       problems(`redis:\n  password: ${value}`).join("\n"),
       /^f:2: redis\.password: expected text or null, got a (number|boolean); quote it$/,
     );
@@ -42,10 +46,11 @@ Deno.test("config: a password shows in no message", () => {
 
 Deno.test("config: a password shows in no display", () => {
   const config = parseConfig(
-    "redis: { password: hunter2 }\npostgresql: { password: hunter2 }",
+    "redis: { password: hunter2, sentinel_password: hunter2 }\npostgresql: { password: hunter2 }",
     "f",
   );
   assert.equal(config.redis.password, "hunter2");
+  assert.equal(config.redis.sentinel_password, "hunter2");
   assert.equal(config.postgresql.password, "hunter2");
   for (const value of [config, config.redis, config.postgresql, [config.redis], { config }]) {
     for (
@@ -62,6 +67,7 @@ Deno.test("config: a password shows in no display", () => {
     assert(!Deno.inspect(copy, { depth: 9, showHidden: true }).includes("hunter2"));
   }
   assert.match(Deno.inspect(config.redis), /password: "\[redacted\]"/);
+  assert.match(Deno.inspect(config.redis), /sentinel_password: "\[redacted\]"/);
   assert.equal(JSON.parse(JSON.stringify(config)).redis.password, "[redacted]");
   assert.match(Deno.inspect(parseConfig("", "f").redis), /password: null/);
 });

@@ -293,6 +293,8 @@ postgresql: { host: "::1", user: me, password: "s:ecret", database: d b, ssl: tr
   assert.deepEqual(configured.source, { redis: "config", database: "config" });
   assert.deepEqual(serverOverrides(configured), {
     redis: {
+      sentinels: null,
+      sentinel_name: null,
       host: "cache.example",
       port: 6379,
       db: 0,

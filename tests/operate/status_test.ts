@@ -24,6 +24,7 @@ Deno.test("status", (t) =>
       assert.deepEqual(await statusOf(pipeline), {
         entity: "session",
         stream: "stream:session",
+        node: pipeline.redis.address,
         target: "postgresql",
         offset: "0-0",
         applied: 0,

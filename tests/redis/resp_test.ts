@@ -14,7 +14,7 @@ Deno.test("a Redis that takes the connection and never answers: one clear error,
     redis: { host: "127.0.0.1", port: listener.addr.port, command_timeout_ms: 100 },
   });
   // Several, so that timers of the same time fall into one turn of the event loop.
-  const opening = Array.from({ length: 20 }, () => RespConnection.open(config));
+  const opening = Array.from({ length: 20 }, () => RespConnection.open(config, config.redis));
   for (const { status, reason } of await Promise.allSettled(opening) as PromiseRejectedResult[]) {
     assert.equal(status, "rejected");
     assert.match(reason.message, /Cannot connect to Redis at .* no reply in time/);
@@ -28,7 +28,7 @@ Deno.test("an error that Redis answers fails its own call only", async () => {
   await using own = await emptyRedis();
   const { redis, config } = own;
   await redis.set("text", "x");
-  const connection = await RespConnection.open(config);
+  const connection = await RespConnection.open(config, config.redis);
   try {
     const refused = (error: unknown) =>
       error instanceof ReplyError && /^WRONGTYPE/.test(error.message);

@@ -87,7 +87,7 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
     ...words: string[]
   ) => {
     await fails(connectRedis(of(more)).then(() => ({})), kind, ...words);
-    await fails(RespConnection.open(of(more)).then(() => ({})), kind, ...words);
+    await fails(RespConnection.open(of(more), of(more).redis).then(() => ({})), kind, ...words);
   };
 
   for (const [name, trusted] of ACCEPTED) {
@@ -95,7 +95,7 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
     const config = of({ tls_ca_file: CERTIFICATES[trusted] });
     await using client = await connectRedis(config);
     assert.equal(await client.set("a", "1"), "OK");
-    const reader = await RespConnection.open(config);
+    const reader = await RespConnection.open(config, config.redis);
     assert.equal(String(await reader.call(["GET", "a"])), "1");
     const large = "x".repeat(3_000_000);
     await reader.call(["SET", "b", large]);
@@ -137,7 +137,7 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
   const shown = of(showing(CERTIFICATES.client, CERTIFICATES.client));
   await using client = await connectRedis(shown);
   assert.equal(await client.set("a", "2"), "OK");
-  const reader = await RespConnection.open(shown);
+  const reader = await RespConnection.open(shown, shown.redis);
   assert.equal(String(await reader.call(["GET", "a"])), "2");
   reader.close();
   await refused(

@@ -1,0 +1,42 @@
+/**
+ * The keys of the section `redis` that name sentinels, and the rules between them.
+ * @module
+ */
+
+import { z } from "zod";
+import { isHost } from "./addresses.ts";
+import type { Config, DeepPartial } from "./config.ts";
+import { secret, textOrNull } from "./secrets.ts";
+
+const HOST = "expected a name or an address, without a port";
+const PORT = "expected a whole number from 1 to 65535";
+const NAME = "expected the name of a primary, without spaces, or null";
+
+const sentinel = z.strictObject({
+  host: z.string({ error: HOST })
+    .refine((host) => isHost(host) && !host.startsWith("/"), { error: HOST }),
+  port: z.int({ error: PORT }).min(1, { error: PORT }).max(65535, { error: PORT }).default(26379),
+}, { error: "expected a host and a port" });
+
+export const sentinelKeys = {
+  sentinels: z.array(sentinel, { error: "expected a list of sentinels, or null" })
+    .min(1, { error: "expected at least one sentinel, or null" }).nullable().default(null),
+  sentinel_name: z.string({ error: NAME }).regex(/^[^\s\p{Cc}]+$/u, { error: NAME })
+    .nullable().default(null),
+  sentinel_username: textOrNull.default(null),
+  sentinel_password: secret("password").default(null),
+  sentinel_tls: z.boolean({ error: "expected true or false" }).default(false),
+};
+
+/** A name without sentinels, or sentinels without a name. */
+export function* sentinelProblems(
+  { sentinels, sentinel_name }: DeepPartial<Config["redis"]>,
+): Generator<{ path: string[]; message: string }> {
+  if (Array.isArray(sentinels) && sentinel_name === null) {
+    const message = "expected what the sentinels call the primary, such as mymaster";
+    yield { path: ["redis", "sentinel_name"], message };
+  } else if (sentinels === null && typeof sentinel_name === "string") {
+    const message = "expected a list of sentinels, since there is a sentinel_name";
+    yield { path: ["redis", "sentinels"], message };
+  }
+}

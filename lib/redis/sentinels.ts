@@ -1,0 +1,215 @@
+/**
+ * Sentinels: which server is the primary, by their word, and when that changes.
+ * @module
+ */
+
+import type { Config, SentinelAddress } from "../config/load.ts";
+import { redisTrust } from "../config/tls.ts";
+import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { Redis, tlsOptions } from "./client.ts";
+import { pairsOf } from "./streams.ts";
+
+/** Where a server listens. */
+export interface Node {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The sentinels lead to no primary; the message says what to do. */
+export class SentinelError extends ConnectionError {}
+
+/** How long all sentinels together may take to answer, in ms. */
+const PATIENCE_MS = 2000;
+/** How long the rest may take once most have answered, in ms: the one that has led a failover knows of it first. */
+const REST_MS = 200;
+
+/**
+ * Asks all sentinels at once which server is the primary. Those that a failover has not reached yet name the one
+ * before: the highest epoch counts.
+ * @param signal ends the asking
+ * @throws {SentinelError} with what each of them said
+ */
+export async function primaryOf(config: Config, signal?: AbortSignal): Promise<Node> {
+  const { sentinels, sentinel_name, command_timeout_ms } = config.redis;
+  const asked = sentinels ?? [];
+  const patience = Math.min(command_timeout_ms, PATIENCE_MS);
+  const told: Told[] = [];
+  const silent = new Map(asked.map((one) => [one, `no answer within ${patience} ms`]));
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  signal?.addEventListener("abort", end, { once: true });
+  const timers = [setTimeout(end, patience)];
+  const asking = asked.map(async (one) => {
+    try {
+      told.push(await ask(config, one, ended.signal));
+      silent.delete(one);
+    } catch (error) {
+      if (!ended.signal.aborted) silent.set(one, explainSentinel(error));
+    }
+    if (told.length > asked.length / 2 && !ended.signal.aborted) {
+      timers.push(setTimeout(end, REST_MS));
+    }
+  });
+  const enough = new Promise((resolve) => ended.signal.addEventListener("abort", resolve));
+  await Promise.race([Promise.all(asking), enough]);
+  for (const timer of timers) clearTimeout(timer);
+  end();
+  signal?.removeEventListener("abort", end);
+  const [first] = told.toSorted((a, b) => b.epoch - a.epoch);
+  if (first !== undefined) return first.node;
+  const reasons = [...silent].map(([{ host, port }, reason]) => `${host}:${port}: ${reason}`);
+  throw new SentinelError(
+    `no sentinel names a primary ${sentinel_name}: ${
+      reasons.join("; ")
+    }; check redis.sentinels and ` +
+      "redis.sentinel_name",
+  );
+}
+
+/** What a sentinel has told. */
+interface Told {
+  node: Node;
+  /** how many failovers there were, by its knowledge */
+  epoch: number;
+}
+
+async function ask(config: Config, sentinel: SentinelAddress, signal: AbortSignal): Promise<Told> {
+  const { sentinel_name } = config.redis;
+  const client = sentinelClient(config, sentinel, () => null);
+  const end = () => client.disconnect();
+  let reason: unknown;
+  client.on("error", (error) => reason ??= error);
+  signal.addEventListener("abort", end, { once: true });
+  try {
+    await client.connect();
+    const facts = pairsOf(await client.call("SENTINEL", "MASTER", sentinel_name!));
+    // During a failover this is the new one already, and the facts have the one before.
+    const place = await client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel_name!);
+    const [host, port] = place as [string, string];
+    return { node: { host, port: Number(port) }, epoch: Number(facts.get("config-epoch")) };
+  } catch (error) {
+    if (!/No such master/i.test(reasonOf(error))) throw reason ?? error;
+    const known = await client.call("SENTINEL", "MASTERS") as unknown[];
+    const names = known.map((one) => String(pairsOf(one).get("name"))).sort();
+    const others = names.length > 0 ? names.join(", ") : "no primary at all";
+    throw new SentinelError(`it does not know ${sentinel_name}; it knows ${others}`);
+  } finally {
+    signal.removeEventListener("abort", end);
+    end();
+  }
+}
+
+function sentinelClient(
+  { redis }: Config,
+  { host, port }: SentinelAddress,
+  retryStrategy: (times: number) => number | null,
+): Redis {
+  const { sentinel_username: username, sentinel_password: password, sentinel_tls } = redis;
+  const patience = Math.min(redis.command_timeout_ms, PATIENCE_MS);
+  return new Redis({
+    host,
+    port,
+    ...(username === null ? {} : { username }),
+    ...(password === null ? {} : { password }),
+    ...(sentinel_tls ? tlsOptions(redisTrust(redis, host)) : {}),
+    // Replies in the shapes of RESP2 are the same for all versions of sentinels.
+    protocol: 2,
+    lazyConnect: true,
+    enableReadyCheck: false,
+    autoResubscribe: false,
+    connectTimeout: patience,
+    disconnectTimeout: 100,
+    maxRetriesPerRequest: 0,
+    retryStrategy,
+    connectionName: "writebehind",
+  });
+}
+
+/** Says what a sentinel's error means, and what to do about it. */
+function explainSentinel(error: unknown): string {
+  const reason = reasonOf(error);
+  if (error instanceof SentinelError) return reason;
+  if (/ECONNREFUSED|refused/.test(reason)) return "connection refused: nothing listens there";
+  if (/unknown command/i.test(reason)) {
+    return "it is a Redis, no sentinel; those listen on 26379 mostly";
+  }
+  if (/WRONGPASS|NOAUTH|AUTH/.test(reason)) {
+    return "authentication failed: check redis.sentinel_username and redis.sentinel_password";
+  }
+  if (/^NOPERM/.test(reason)) return `the user may not: ${reason}`;
+  return reason;
+}
+
+/** By a configuration: its connections share a watch. */
+const watches = new WeakMap<Config, SentinelWatch>();
+
+/**
+ * Listens to the sentinels, for all connections of a configuration: a server that is not the primary any more may answer
+ * on, and nothing else would tell.
+ */
+export class SentinelWatch {
+  #config: Config;
+  #listeners = new Set<(primary: Node) => void>();
+  #clients: Redis[] = [];
+  #ended = new AbortController();
+  #looking: Promise<void> | undefined;
+  #again = false;
+
+  private constructor(config: Config) {
+    this.#config = config;
+  }
+
+  /**
+   * Listens while anybody does.
+   * @param listener gets the primary, each time that something may have changed
+   * @returns `look` asks now, since what was told before may not have been heard, or was not heeded; `end` ends it
+   */
+  static join(
+    config: Config,
+    listener: (primary: Node) => void,
+  ): { look: () => void; end: () => void } {
+    let watch = watches.get(config);
+    if (!watch) watches.set(config, watch = new SentinelWatch(config));
+    watch.#listeners.add(listener);
+    if (watch.#listeners.size === 1) watch.#start();
+    return { look: () => watch.#look(), end: () => watch.#leave(listener) };
+  }
+
+  #start(): void {
+    this.#ended = new AbortController();
+    this.#clients = this.#config.redis.sentinels!.map((sentinel) => {
+      const client = sentinelClient(this.#config, sentinel, (times) => Math.min(100 * times, 2000));
+      // A sentinel that is away tells nothing; another one does, or none can.
+      client.on("error", () => {});
+      client.on("message", () => this.#look());
+      client.on("ready", () => {
+        // What it said meanwhile was not heard.
+        client.subscribe("+switch-master", "+promoted-slave").then(() => this.#look(), () => {});
+      });
+      client.connect().catch(() => {}); // it tries again by itself
+      return client;
+    });
+  }
+
+  #leave(listener: (primary: Node) => void): void {
+    if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return;
+    this.#ended.abort();
+    for (const client of this.#clients) client.disconnect();
+    this.#clients = [];
+  }
+
+  /** Asks who is the primary now; once more where something was heard meanwhile. */
+  #look(): void {
+    this.#again = true;
+    this.#looking ??= this.#ask().finally(() => this.#looking = undefined);
+  }
+
+  async #ask(): Promise<void> {
+    while (this.#again && this.#listeners.size > 0) {
+      this.#again = false;
+      // Where none answers, nobody knows better than before.
+      const primary = await primaryOf(this.#config, this.#ended.signal).catch(() => null);
+      if (primary !== null) { for (const listener of this.#listeners) listener(primary); }
+    }
+  }
+}
