@@ -7,6 +7,7 @@ import { delay } from "writebehind/core/delay.ts";
 import { startMariadb } from "writebehind/dev/servers/mariadb.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
+import { kafkaIsInstalled, testKafka } from "../support/kafka.ts";
 import { isInstalled } from "../support/programs.ts";
 import { testFolder } from "../support/servers.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
@@ -26,7 +27,13 @@ export async function fanOutRows(bench: Workbench): Promise<Row[]> {
   const server = isInstalled("mariadbd")
     ? await startMariadb({ dir: testFolder("mariadb"), password: "secret" })
     : null;
-  const names = ["PostgreSQL", "SQLite", ...server ? ["MariaDB"] : []];
+  await using broker = kafkaIsInstalled() ? await testKafka() : null;
+  const names = [
+    "PostgreSQL",
+    "SQLite",
+    ...server ? ["MariaDB"] : [],
+    ...broker ? ["Kafka"] : [],
+  ];
   const together = `${names.join(", ")} at once`;
   const login = server &&
     { host: server.host, port: server.port, user: server.user, password: "secret" };
@@ -51,6 +58,14 @@ export async function fanOutRows(bench: Workbench): Promise<Row[]> {
         ? [
           { name: "local", kind: "sqlite" as const, path },
           ...login ? [{ name: "maria", kind: "mysql" as const, ...login, database }] : [],
+          ...broker
+            ? [{
+              name: "kafka",
+              kind: "kafka" as const,
+              brokers: [broker.broker],
+              prefix: `${database}-`,
+            }]
+            : [],
         ]
         : [],
     ];
@@ -108,7 +123,7 @@ export async function fanOutRows(bench: Workbench): Promise<Row[]> {
     return [
       row(
         "18a",
-        `PostgreSQL's drain beside ${names.slice(1).join(" and ")} / alone`,
+        `PostgreSQL's drain beside ${names.slice(1).join(", ")} / alone`,
         ratios(beside, alone),
         null,
         `${perSecond(beside)} / ${perSecond(alone)}; cores of sink, PostgreSQL and Redis: ${

@@ -52,21 +52,6 @@ export function pack<T>(
   return { bytes, lengths };
 }
 
-/** The ids of rows, by their keys: a view of each would take longer to make than to copy. */
-function packIds(rows: readonly { key: string }[]): Packed {
-  const lengths = new Int32Array(rows.length);
-  let size = 0;
-  for (let index = 0; index < rows.length; index++) {
-    size += lengths[index] = rows[index]!.key.length;
-  }
-  const bytes = new Uint8Array(size);
-  let at = 0;
-  for (const { key } of rows) {
-    for (let index = 0; index < key.length; index++) bytes[at++] = key.charCodeAt(index);
-  }
-  return { bytes, lengths };
-}
-
 /** The byte strings again, as views. */
 export function* unpack({ bytes, lengths }: Packed): Generator<Uint8Array | null> {
   let at = 0;
@@ -99,12 +84,12 @@ export function packRows({ upserts, removals }: BatchRows): PackedRows {
     updated[index] = upsert.updated;
   }
   return {
-    ids: packIds(upserts),
+    ids: pack(upserts, ({ id }) => id),
     payloads: pack(upserts, ({ payload }) => payload),
     versions: versionsOf(upserts),
     created,
     updated,
-    removedIds: packIds(removals),
+    removedIds: pack(removals, ({ id }) => id),
     removedVersions: versionsOf(removals),
   };
 }

@@ -19,11 +19,11 @@ const LOOK_AGAIN_MS = 2;
 
 /**
  * A commit must be durable, since the stream is trimmed behind it. A checkpoint after every batch would cost more
- * than the batch; 16 MiB of the log are kept before one.
+ * than the batch; 32 MiB of the log are kept before one.
  */
 const SETTINGS = [
   "PRAGMA synchronous = FULL",
-  "PRAGMA wal_autocheckpoint = 4096",
+  "PRAGMA wal_autocheckpoint = 8192",
   "PRAGMA cache_size = -16384",
 ];
 
