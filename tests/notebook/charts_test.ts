@@ -23,6 +23,7 @@ import {
   duration,
   elapsed,
   logTicks,
+  spanFor,
 } from "writebehind/notebook/charts/scales.ts";
 import { standaloneSvg } from "../docs/standalone_svg.ts";
 
@@ -233,7 +234,9 @@ Deno.test("charts over time: an axis does not move from second to second, nor sh
     // As the sampler thins out: the peak is flattened.
     if (second === 10) samples[3]!.writtenPerSecond = 50;
   }
-  assert.equal(tops.size, 1, [...tops].join("\n"));
+  // Only the time's axis grows, by steps: 5 s, 10 s, 20 s, 30 s.
+  assert.equal(tops.size, 4, [...tops].join("\n"));
+  assert.ok([...tops].every((top) => top.includes("10k")), [...tops].join("\n"));
 });
 
 Deno.test("charts over time: they say that they have stopped, by themselves or at once", () => {
@@ -352,6 +355,13 @@ Deno.test("scales: numbers as people read them", () => {
     "1:30",
     "1:01:40",
   ]);
+});
+
+Deno.test("scales: an axis of time is little longer than what it shows", () => {
+  assert.deepEqual([0, 4, 5.1, 12, 29, 31].map(spanFor), [5, 5, 10, 20, 30, 60]);
+  fc.assert(fc.property(fc.double({ min: 2, max: 1e6, noNaN: true }), (seconds) => {
+    assert.ok(spanFor(seconds) >= seconds && spanFor(seconds) <= 2.5 * seconds);
+  }));
 });
 
 Deno.test("scales: ticks stand around all values, few and in order", () => {
