@@ -398,3 +398,18 @@ Deno.test("a trim by an offset of before a mending removes nothing", async () =>
   assert.deepEqual(reply, [-1, "", ""]);
   assert.equal(await lengthOf(both), 3);
 });
+
+Deno.test("a trim looks once for each entry that must still be there", async () => {
+  await using both = await fanOut();
+  const { pipeline: { redis }, config } = both;
+  const { stream, lastId, settings } = partitionKeys(config, "session", 0);
+  await write(both, 0, 3);
+  const [first, second] = (await redis.xrange(stream, "-", "+")).map(([id]) => id);
+  const looks = async () =>
+    Number(/^cmdstat_xrange:calls=(\d+)/m.exec(await redis.info("commandstats"))?.[1] ?? 0);
+  const before = await looks();
+  const args = ["postgresql", second!, second!, "writebehind", "2", first!, "postgresql", "stop"];
+  const reply = await runScript(redis, trimScript, [stream, lastId, settings], args);
+  assert.deepEqual(reply, [1, "active", second]);
+  assert.equal(await looks() - before, 2);
+});

@@ -9,9 +9,11 @@
 -- removed is -1 where the target's own witness is missing: nothing is changed then.
 
 local stream, settings, name, offset = KEYS[1], KEYS[3], ARGV[1], ARGV[2]
-for _, witness in ipairs({ARGV[3], ARGV[6]}) do
-  if witness ~= '0-0' and #redis.call('XRANGE', stream, witness, witness) == 0 then return {-1, '', ''} end
+
+local function is_gone(witness)
+  return witness ~= '0-0' and #redis.call('XRANGE', stream, witness, witness) == 0
 end
+if is_gone(ARGV[3]) or is_gone(ARGV[6]) then return {-1, '', ''} end
 
 -- Those that the trimming waits for. One that is configured, and that nobody has registered, may lack all. One that was
 -- removed, or has lost its place, holds nobody up.
@@ -44,12 +46,9 @@ local function before(a, b)
   return tonumber(seq) < tonumber(other_seq)
 end
 
--- Whether a target's offset is not of this stream, as it is now: it stands before a rewind.
-local function is_foreign(at)
-  if at.witness ~= '0-0' then
-    if #redis.call('XRANGE', stream, at.witness, at.witness) == 0 then return true end
-    if at.witness == at.offset then return false end
-  end
+-- Whether a target's offset, whose witness is there, is past the end of the stream.
+local function is_beyond(at)
+  if at.witness ~= '0-0' and at.witness == at.offset then return false end
   local info = redis.pcall('XINFO', 'STREAM', stream)
   for index = 1, info.err and 0 or #info, 2 do
     if info[index] == 'last-generated-id' then return before(info[index + 1], at.offset) end
@@ -57,8 +56,13 @@ local function is_foreign(at)
   return at.offset ~= '0-0'
 end
 
--- Nor is its own, where the stream was mended or has gone back since it was claimed: what came since would be lost.
-if is_foreign(own) then return {-1, '', ''} end
+-- So is its own, where the stream was mended or has gone back since it was claimed: what came since would be lost.
+if is_beyond(own) then return {-1, '', ''} end
+
+-- Whether a target's offset is not of this stream, as it is now: it stands before a rewind.
+local function is_foreign(at)
+  return is_gone(at.witness) or is_beyond(at)
+end
 
 -- Who holds up the trimming, and the offset up to which it may go.
 local function lowest()
