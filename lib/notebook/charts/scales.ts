@@ -81,7 +81,9 @@ export function timeStep(seconds: number, most: number): number {
   return STEPS.find((step) => seconds / step <= most) ?? seconds;
 }
 
-const SPANS = [5, 10, 20, 30, 60, 120, 300, 600, 900, 1800].concat([1, 2, 3, 6, 12, 24].map((n) => n * HOUR));
+const SPANS = [5, 10, 20, 30, 60, 120, 300, 600, 900, 1800].concat(
+  [1, 2, 3, 6, 12, 24].map((n) => n * HOUR),
+);
 
 /** The time that an axis shows, in seconds: it grows by steps, so that what is drawn stays where it is in between. */
 export function spanFor(seconds: number): number {
