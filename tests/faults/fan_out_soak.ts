@@ -30,6 +30,7 @@ import { configFile, environmentOf, type RunningCommand, startTask } from "../su
 import { testFolder, testMariadb } from "../support/servers.ts";
 import { databaseOn } from "../targets/mysql/place.ts";
 import { Author } from "./author.ts";
+import { KAFKA, type KafkaSubject, kafkaSubject } from "./kafka_subject.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
 import { killSink } from "./sinks.ts";
 
@@ -74,6 +75,8 @@ interface Subject {
   faultedAt: number;
   /** whether it was removed and added anew, so that it has not counted all events */
   addedAnew: boolean;
+  /** where each event stands by itself: how many do, and how many more than once, or out of their order */
+  read?: KafkaSubject["read"];
 }
 
 /** Servers that were started again. */
@@ -82,11 +85,15 @@ interface Servers {
   maria?: { kill(): Promise<void> };
 }
 
-/** Runs it on servers of its own: PostgreSQL, MariaDB and a SQLite file. */
+/**
+ * Runs it on servers of its own: PostgreSQL, MariaDB and a SQLite file.
+ * @param withKafka whether a Kafka is the fourth, which takes some seconds to start, also where it was killed
+ */
 export async function fanOutSoak(
-  { seconds, seed, signal, onProgress }: {
+  { seconds, seed, withKafka = false, signal, onProgress }: {
     seconds: number;
     seed: number;
+    withKafka?: boolean;
     signal?: AbortSignal;
     onProgress?: (seconds: number, line: string) => void;
   },
@@ -105,17 +112,19 @@ export async function fanOutSoak(
   const toPostgres = stack.use(await TcpProxy.start(pipeline.servers.postgres));
   const toMaria = stack.use(await TcpProxy.start(maria));
   const path = `${testFolder("soak")}/rows.db`;
-  const targets = (mariaPort: number) => [
+  const kafka = withKafka ? stack.use(await kafkaSubject()) : undefined;
+  const targets = (by: "proxy" | "broker") => [
     { name: "postgresql", kind: "postgresql" as const },
-    { ...database.target, name: "maria", port: mariaPort },
+    { ...database.target, name: "maria", port: (by === "proxy" ? toMaria : maria).port },
     { name: "local", kind: "sqlite" as const, path },
+    ...(kafka ? [kafka.target(by)] : []),
   ];
-  const config = pipeline.with({ targets: targets(maria.port) });
+  const config = pipeline.with({ targets: targets("broker") });
   const subjects = await subjectsOf(stack, config, pipeline, {
-    ...{ toPostgres, toMaria, path, maria, servers },
+    ...{ toPostgres, toMaria, path, maria, servers, kafka },
   });
   const file = await configFile({
-    targets: targets(toMaria.port),
+    targets: targets("proxy"),
     write_behind: {
       lease_seconds: LEASE_SECONDS,
       batch_size: 500,
@@ -189,8 +198,9 @@ async function subjectsOf(
   stack: AsyncDisposableStack,
   config: Config,
   pipeline: Pipeline,
-  { toPostgres, toMaria, path, maria, servers }: {
+  { toPostgres, toMaria, path, maria, servers, kafka }: {
     servers: Servers;
+    kafka: KafkaSubject | undefined;
     toPostgres: TcpProxy;
     toMaria: TcpProxy;
     path: string;
@@ -228,6 +238,7 @@ async function subjectsOf(
         db.exec("ROLLBACK");
       },
     },
+    ...(kafka ? { [KAFKA]: { ...network(kafka.proxy), ...kafka.faults } } : {}),
   };
   const subjects: Subject[] = [];
   for (const { name } of config.targets) {
@@ -235,6 +246,7 @@ async function subjectsOf(
     await target.migrate("session");
     subjects.push({
       ...{ name, target, faults: faults[name]!, faultedAt: 0, addedAnew: false },
+      ...(kafka && name === KAFKA ? { read: kafka.read } : {}),
       report: { lost: 0, twice: 0, longestStall: 0, faults: {} },
     });
   }
@@ -341,7 +353,7 @@ async function registered(
 async function judge(
   pipeline: Pipeline,
   config: Config,
-  { target, report, addedAnew }: Subject,
+  { target, report, addedAnew, read }: Subject,
   author: Author,
 ): Promise<void> {
   const { redis } = pipeline;
@@ -351,10 +363,13 @@ async function judge(
   const wanted = author.documents();
   report.lost = counts.mismatches + counts.behind + counts.parked;
   for (const [id, document] of wanted) if (documents.get(id) !== document) report.lost++;
+  const found = await read?.();
+  report.twice = found?.twice ?? 0;
   if (addedAnew) return;
+  if (found) report.lost += Math.abs(author.events - found.events);
   const { events } = await target.offsets.standing(partitionKeys(config, "session", 0));
   report.lost += Math.max(0, author.events - events);
-  report.twice = Math.max(0, events - author.events);
+  report.twice += Math.max(0, events - author.events);
 }
 
 /** Sink processes for all targets; one that has ended is started again. */

@@ -3,7 +3,7 @@
  *
  *     deno task soak --minutes 10 [--seed 7]
  *
- * With `--targets`, into PostgreSQL, MariaDB and SQLite at once: see `fan_out_soak.ts`.
+ * With `--targets`, into PostgreSQL, MariaDB, SQLite and, where it is installed, Kafka at once: see `fan_out_soak.ts`.
  */
 
 import { Command, InvalidArgumentError } from "commander";
@@ -421,7 +421,7 @@ async function run(): Promise<number> {
     )
     .requiredOption("--minutes <n>", "how long", positive)
     .option("--seed <n>", "of the random generator", Number)
-    .option("--targets", "into PostgreSQL, MariaDB and SQLite at once, each broken alone")
+    .option("--targets", "into PostgreSQL, MariaDB, SQLite and Kafka at once, each broken alone")
     .parse(Deno.args, { from: "user" })
     .opts<{ minutes: number; seed?: number; targets?: true }>();
   await ensureSetup({ onProgress: console.log });
@@ -444,7 +444,10 @@ async function run(): Promise<number> {
   const options = { seconds: 60 * minutes, seed, signal: stop.signal };
   if (targets) {
     const { fanOutSoak, fanOutTable } = await import("./fan_out_soak.ts");
-    const report = await fanOutSoak({ ...options, onProgress: tell });
+    const { kafkaIsInstalled } = await import("../support/kafka.ts");
+    const withKafka = kafkaIsInstalled();
+    if (!withKafka) console.log("without Kafka: java and mvn are not installed");
+    const report = await fanOutSoak({ ...options, withKafka, onProgress: tell });
     console.log(`${live ? "\n" : ""}${fanOutTable(report)}`);
     return Object.values(report.targets).some(({ lost, twice }) => lost + twice > 0) ? 1 : 0;
   }

@@ -66,13 +66,16 @@ export interface KafkaOptions {
   /** what its command begins with at its first start only, such as a program that limits it */
   first?: string[];
   version?: typeof KAFKA_VERSION | typeof OLD_KAFKA_VERSION;
+  /** a second listener, which tells another port than it has: that of a proxy before it */
+  second?: { port: number; advertised: number };
 }
 
 /** Starts a broker for this test file; stopped and removed at the end of the scope. */
 export async function testKafka(
   settings: Record<string, string> = {},
-  { flags = FLAGS, first = [], version = KAFKA_VERSION }: KafkaOptions = {},
+  options: KafkaOptions = {},
 ): Promise<KafkaBroker> {
+  const { flags = FLAGS, first = [], version = KAFKA_VERSION } = options;
   const classes = join(await jarsWithTheirs(`kafka-${version}`, jarsOf(version)), "*");
   const dir = testFolder("kafka");
   await Deno.mkdir(dir, { recursive: true });
@@ -92,7 +95,7 @@ export async function testKafka(
       log: join(dir, "log"),
       cwd: dir,
       command: (port) => {
-        Deno.writeTextFileSync(properties, propertiesOf(dir, port, controller, version, settings));
+        Deno.writeTextFileSync(properties, propertiesOf(dir, port, controller, options, settings));
         if (!isFormatted(dir)) format(java, properties, version);
         return [...limits, ...java, "kafka.Kafka", properties];
       },
@@ -127,7 +130,7 @@ function propertiesOf(
   dir: string,
   port: number,
   controller: number,
-  version: KafkaOptions["version"],
+  { version, second }: KafkaOptions,
   settings: Record<string, string>,
 ): string {
   const quorum: Record<string, string> = version === OLD_KAFKA_VERSION
@@ -138,6 +141,15 @@ function propertiesOf(
     "listeners": `PLAINTEXT://${HOST}:${port},CONTROLLER://${HOST}:${controller}`,
     "advertised.listeners": `PLAINTEXT://${HOST}:${port}`,
     ...quorum,
+    ...(second
+      ? {
+        "listeners":
+          `PLAINTEXT://${HOST}:${port},SECOND://${HOST}:${second.port},CONTROLLER://${HOST}:${controller}`,
+        "advertised.listeners": `PLAINTEXT://${HOST}:${port},SECOND://${HOST}:${second.advertised}`,
+        "listener.security.protocol.map":
+          "PLAINTEXT:PLAINTEXT,SECOND:PLAINTEXT,CONTROLLER:PLAINTEXT",
+      }
+      : {}),
     "log.dirs": join(dir, "data"),
     ...settings,
   };
