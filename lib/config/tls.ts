@@ -26,6 +26,9 @@ export type DatabaseTls = Pick<
   "host" | "ssl" | "sslrootcert" | "sslcert" | "sslkey"
 >;
 
+/** How messages name a key of the part of the configuration that has it: `host` is `postgresql.host`. */
+export type NamedKey = (key: keyof Config["postgresql"]) => string;
+
 /** The mode that a database's `ssl` means. */
 export function sslModeOf({ ssl, sslrootcert }: Pick<DatabaseTls, "ssl" | "sslrootcert">) {
   if (ssl === false || ssl === "disable") return "disable";
@@ -101,21 +104,18 @@ export function redisTrust(
   return trustOf({ host, mode: "verify-full", file, key: "redis.tls_ca_file", misnamed, own });
 }
 
-/**
- * The trust of a database; `null` without TLS.
- * @param part of the configuration that names it, such as `postgresql`
- */
-export function databaseTrust(part: string, given: DatabaseTls): Trust | null {
+/** The trust of a database; `null` without TLS. */
+export function databaseTrust(named: NamedKey, given: DatabaseTls): Trust | null {
   const { host, sslrootcert, sslcert, sslkey } = given;
   const file = sslrootcert === SYSTEM ? null : sslrootcert;
   const mode = sslModeOf(given);
   if (mode === "disable") return null;
-  const misnamed = `set ${part}.host to one of them, or ${part}.ssl to verify-ca`;
+  const misnamed = `set ${named("host")} to one of them, or ${named("ssl")} to verify-ca`;
   const own = clientCertificate(
-    { file: sslcert, named: `${part}.sslcert` },
-    { file: sslkey, named: `${part}.sslkey` },
+    { file: sslcert, named: named("sslcert") },
+    { file: sslkey, named: named("sslkey") },
   );
-  return trustOf({ host, mode, file, key: `${part}.sslrootcert`, misnamed, own });
+  return trustOf({ host, mode, file, key: named("sslrootcert"), misnamed, own });
 }
 
 /** The server's certificate is not trusted; the message says what to do. */

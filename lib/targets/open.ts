@@ -58,7 +58,8 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
       const { kind: _, name: __, on_full: ___, ...given } = target;
       const { password } = target; // not enumerable
       const own = configWith(config, { postgresql: { ...given, password } });
-      const pool = await connectPostgres(own);
+      const { connectPostgres, keysOf } = await import("./postgres/connect.ts");
+      const pool = await connectPostgres(own, keysOf(target, config.postgresql));
       return new PostgresTarget(pool, own, { name: target.name, ownsPool: true });
     }
   }

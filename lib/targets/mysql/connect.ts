@@ -10,7 +10,7 @@ import mysql, {
   type ResultSetHeader,
 } from "mysql2/promise";
 import type { Config, TargetConfig } from "../../config/config.ts";
-import { databaseTrust, serversObjection } from "../../config/tls.ts";
+import { databaseTrust, type NamedKey, serversObjection } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
 import { guarded } from "./tls.ts";
@@ -60,7 +60,7 @@ export async function connectMysql(
   { entities, streams }: Config,
 ): Promise<{ pool: Pool; flavor: Flavor }> {
   const { host, port, database, user, password } = target;
-  const trust = host.startsWith("/") ? null : databaseTrust(partOf(target), target);
+  const trust = host.startsWith("/") ? null : databaseTrust(keysOf(target), target);
   const pool = mysql.createPool({
     ...(host.startsWith("/") ? { socketPath: host } : { host, port }),
     database,
@@ -145,18 +145,19 @@ const ACCESS_DENIED = 1045;
 /** MySQL's own; MariaDB says the one above. */
 const TLS_DEMANDED = 3159;
 
-/** The part of the configuration that names a target, for messages. */
-const partOf = ({ name }: MysqlAddress) => `targets.${name}`;
+const keysOf = ({ name }: MysqlAddress): NamedKey => (key) => `targets.${name}.${key}`;
 
 function explained(error: unknown, target: MysqlAddress): string {
   const reason = reasonOf(error);
-  const part = partOf(target);
+  const named = keysOf(target);
   const shown = target.sslcert !== null;
-  const own = { certificate: `${part}.sslcert`, key: `${part}.sslkey` };
+  const own = { certificate: named("sslcert"), key: named("sslkey") };
   const objection = serversObjection(reason, shown, own);
   if (objection !== null) return objection;
   if ((error as { code?: string }).code === "HANDSHAKE_NO_SSL_SUPPORT") {
-    return `the server speaks no TLS: give it a certificate (ssl_cert, ssl_key), or set ${part}.ssl to disable`;
+    return `the server speaks no TLS: give it a certificate (ssl_cert, ssl_key), or set ${
+      named("ssl")
+    } to disable`;
   }
   if (!isMysqlError(error)) return reason;
   const { errno } = error;
@@ -169,7 +170,7 @@ function explained(error: unknown, target: MysqlAddress): string {
   const remedy = errno === ACCESS_DENIED
     ? `check user and password of this target, and ${denied}`
     : errno === TLS_DEMANDED
-    ? `set ${part}.ssl to verify-full`
+    ? `set ${named("ssl")} to verify-full`
     : REMEDIES[errno];
   return remedy === undefined ? reason : `${reason}; ${remedy}`;
 }

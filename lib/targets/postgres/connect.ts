@@ -6,8 +6,15 @@
 import type { TLSSocket } from "node:tls";
 import type { EventEmitter } from "node:events";
 import pg from "pg";
+import type { PostgresTargetConfig } from "../../config/config.ts";
 import type { Config } from "../../config/load.ts";
-import { answerTo, databaseTrust, serversObjection, type Trust } from "../../config/tls.ts";
+import {
+  answerTo,
+  databaseTrust,
+  type NamedKey,
+  serversObjection,
+  type Trust,
+} from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
 import { SETTINGS } from "./sessions.ts";
@@ -49,16 +56,33 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
   }
 }
 
+const OF_SECTION: NamedKey = (key) => `postgresql.${key}`;
+
+/** The files that `postgresql` may name for all targets. */
+const FILES = ["sslrootcert", "sslcert", "sslkey"] as const;
+
+/** How messages name the keys of a target: where they are written, or where one helps that target alone. */
+export function keysOf(target: PostgresTargetConfig, section: Config["postgresql"]): NamedKey {
+  const files = FILES.filter((key) => section[key] !== null);
+  return (key) => {
+    const isOwn = key in target || target.host !== undefined && !files.some((file) => file === key);
+    return isOwn ? `targets.${target.name}.${key}` : OF_SECTION(key);
+  };
+}
+
 /**
  * Connects to PostgreSQL: a pool, whose first connection has been made and checked.
  * @throws {ConnectionError} with the address and the reason: refused, authentication, no such database,
  * older than 16
  * @throws {ConfigError} where `postgresql.sslrootcert`, `sslcert` or `sslkey` is none
  */
-export async function connectPostgres(config: Config): Promise<PostgresPool> {
+export async function connectPostgres(
+  config: Config,
+  named: NamedKey = OF_SECTION,
+): Promise<PostgresPool> {
   const { host, port, database, user, password, options, application_name, schema } =
     config.postgresql;
-  const trust = host.startsWith("/") ? null : databaseTrust("postgresql", config.postgresql);
+  const trust = host.startsWith("/") ? null : databaseTrust(named, config.postgresql);
   const tables = ["writebehind_offset", ...config.entities.map(({ table }) => table)];
   const pool = new DisposablePool({
     host,
@@ -109,51 +133,62 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
     return pool;
   } catch (cause) {
     await pool.end();
-    const why = await explainPostgres(cause, config);
+    const why = await explainPostgres(cause, config, named);
     throw new ConnectionError(`Cannot use PostgreSQL at ${host}:${port}: ${why}`, { cause });
   }
 }
 
-async function explainPostgres(error: unknown, config: Config): Promise<string> {
+async function explainPostgres(
+  error: unknown,
+  config: Config,
+  named: NamedKey,
+): Promise<string> {
   const { host, port, database, user } = config.postgresql;
   const { code, routine } = error as { code?: string; routine?: string };
   const reason = reasonOf(error);
   const { sslcert } = config.postgresql;
-  const objection = serversObjection(reason, sslcert !== null, OWN);
+  const objection = serversObjection(reason, sslcert !== null, {
+    certificate: named("sslcert"),
+    key: named("sslkey"),
+  });
   if (objection !== null) return objection;
   if (code === "ECONNREFUSED") {
-    return "connection refused: nothing listens there; start PostgreSQL, or set postgresql.host and " +
-      "postgresql.port";
+    return `connection refused: nothing listens there; start PostgreSQL, or set ${
+      named("host")
+    } and ${named("port")}`;
   }
   // Poolers and hosted servers have words of their own for it.
   if (routine === PG_HBA || /\b(ssl|tls)|insecure/i.test(reason)) {
     if (reason === "The server does not support SSL connections") {
-      return "the server speaks no TLS: turn its ssl on, or set postgresql.ssl to false";
+      return `the server speaks no TLS: turn its ssl on, or set ${named("ssl")} to disable`;
     }
     if (
-      databaseTrust("postgresql", config.postgresql) === null &&
+      databaseTrust(named, config.postgresql) === null &&
       await answerTo(host, port, SSL_REQUEST) === "S"
     ) {
-      return `${reason}: the server speaks TLS, set postgresql.ssl to true, or sslmode=verify-full in DATABASE_URL`;
+      const or = named("ssl") === OF_SECTION("ssl")
+        ? ", or sslmode=verify-full in DATABASE_URL"
+        : "";
+      return `${reason}: the server speaks TLS, set ${named("ssl")} to verify-full${or}`;
     }
     return reason;
   }
   if (code === "28P01" || code === "28000") {
     const certificate = sslcert === null
       ? ""
-      : `, and that the certificate of postgresql.sslcert is of ${user}`;
-    return `authentication failed for user ${user}: check postgresql.user and postgresql.password${certificate}`;
+      : `, and that the certificate of ${named("sslcert")} is of ${user}`;
+    return `authentication failed for user ${user}: check ${named("user")} and ${
+      named("password")
+    }${certificate}`;
   }
   if (code === "3D000") {
-    return `there is no database ${database}: create it, or set postgresql.database`;
+    return `there is no database ${database}: create it, or set ${named("database")}`;
   }
   if (/must be a string/.test(reason)) {
-    return `the server wants a password for user ${user}: set postgresql.password`;
+    return `the server wants a password for user ${user}: set ${named("password")}`;
   }
   return reason;
 }
-
-const OWN = { certificate: "postgresql.sslcert", key: "postgresql.sslkey" };
 
 /** Where the server decides by its pg_hba.conf, whatever the language of its messages. */
 const PG_HBA = "ClientAuthentication";

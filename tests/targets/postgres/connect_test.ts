@@ -1,16 +1,24 @@
 import assert from "node:assert/strict";
 import {
   type Config,
+  ConfigError,
   configWith,
   ConnectionError,
   connectPostgres,
   type DeepPartial,
+  openTarget,
   parseConfig,
+  type PostgresTargetConfig,
 } from "writebehind";
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { fails, SECRET } from "../../support/connecting.ts";
 import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
-import { type TestDatabase, testDatabase, testPostgres } from "../../support/servers.ts";
+import {
+  type TestDatabase,
+  testDatabase,
+  testFolder,
+  testPostgres,
+} from "../../support/servers.ts";
 
 /** Gives configurations of a database, with what differs in the section. */
 const configOf =
@@ -48,6 +56,47 @@ Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
   );
   await fails(connect({ user: "nobody_here" }), ConnectionError, "nobody_here");
   await fails(connect({ database: "nothing_here" }), ConnectionError, "no database nothing_here");
+});
+
+Deno.test("PostgreSQL: messages about a target with keys of its own name them where they are written", async () => {
+  await using postgres = await testPostgres();
+  await using database = await testDatabase(postgres);
+  const nowhere = testFolder("certificate");
+  const { host, port, user, password } = postgres;
+  const refused = async (
+    own: Partial<PostgresTargetConfig>,
+    section: DeepPartial<Config["postgresql"]>,
+    ...words: string[]
+  ) => {
+    const config = configWith(configOf(postgres, database)({}), {
+      postgresql: section,
+      targets: [{ name: "second", kind: "postgresql", ...own }],
+    });
+    const kind = words.join().includes("cannot read") ? ConfigError : ConnectionError;
+    await fails(openTarget(config, "second").then(() => ({})), kind, ...words);
+  };
+  const free = freePort();
+  const own = { host, port, user, password, database: database.name };
+  const wrong = { ...own, password: SECRET };
+  await refused({ ...own, port: free }, {}, "set targets.second.host and targets.second.port");
+  await refused({ port: free }, {}, "set postgresql.host and targets.second.port");
+  await refused(wrong, {}, "check targets.second.user and targets.second.password");
+  await refused({ host }, { password: SECRET }, "check targets.second.user and");
+  await refused(
+    { database: "nothing_here", password: SECRET },
+    {},
+    "check postgresql.user and targets.second.password",
+  );
+  await refused({ database: "nothing_here" }, {}, "or set targets.second.database");
+  await refused({ ...own, ssl: "require" }, {}, "or set targets.second.ssl to disable");
+  await refused({ ...own }, { ssl: true }, "or set targets.second.ssl to disable");
+  await refused({ ssl: "require" }, {}, "or set targets.second.ssl to disable");
+  // A file that is named for all targets is named where that was written.
+  const file = { ssl: "verify-full", sslrootcert: nowhere } as const;
+  await refused({ ...own, ...file }, {}, "targets.second.sslrootcert: cannot read /");
+  await refused({ ...own }, file, "postgresql.sslrootcert: cannot read /");
+  const shown = { ssl: "require", sslcert: nowhere, sslkey: nowhere } as const;
+  await refused({ ...own, ...shown }, {}, "targets.second.sslcert: cannot read /");
 });
 
 Deno.test("PostgreSQL: tables are found outside the search path, and in the schema that is configured", async () => {
