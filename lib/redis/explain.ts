@@ -13,7 +13,8 @@ export function addressOf({ redis }: Config, node: Node | null = null): string {
   const { host, port, sentinels, sentinel_name } = redis;
   if (sentinels === null) return `${host}:${port}`;
   if (node !== null) return `${node.host}:${node.port} (${sentinel_name})`;
-  return `${sentinel_name} of the sentinels ${sentinels.map((at) => `${at.host}:${at.port}`)}`;
+  const list = sentinels.map((at) => `${at.host}:${at.port}`).join(", ");
+  return `${sentinel_name} of the sentinels ${list}`;
 }
 
 /** Says what a connection error means, and what to do about it. */
@@ -119,6 +120,9 @@ export async function explainConnecting(
   const explained = explainRedis(error);
   if (explained !== reason || host.startsWith("/")) return explained;
   if (tls && /^[+-]/.test(await answerTo(host, port, "PING\r\n"))) {
+    if (sentinels !== null) {
+      return "the server speaks no TLS there: set redis.tls to false, or have the sentinels watch its tls-port";
+    }
     return "the server speaks no TLS there: set redis.port to its tls-port; or redis.tls to false, and redis:// " +
       "in REDIS_URL";
   }

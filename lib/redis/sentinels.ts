@@ -4,7 +4,7 @@
  */
 
 import type { Config, SentinelAddress } from "../config/load.ts";
-import { redisTrust } from "../config/tls.ts";
+import { answerTo, CertificateError, redisTrust, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 import { Redis, tlsOptions } from "./client.ts";
 import { pairsOf } from "./streams.ts";
@@ -17,6 +17,9 @@ export interface Node {
 
 /** The sentinels lead to no primary; the message says what to do. */
 export class SentinelError extends ConnectionError {}
+
+/** A sentinel that has not answered in time. */
+class SilenceError extends Error {}
 
 /** How long all sentinels together may take to answer, in ms. */
 const PATIENCE_MS = 2000;
@@ -34,7 +37,9 @@ export async function primaryOf(config: Config, signal?: AbortSignal): Promise<N
   const asked = sentinels ?? [];
   const patience = Math.min(command_timeout_ms, PATIENCE_MS);
   const told: Told[] = [];
-  const silent = new Map(asked.map((one) => [one, `no answer within ${patience} ms`]));
+  const failed = new Map<SentinelAddress, unknown>(
+    asked.map((one) => [one, new SilenceError(`no answer within ${patience} ms`)]),
+  );
   const ended = new AbortController();
   const end = () => ended.abort();
   signal?.addEventListener("abort", end, { once: true });
@@ -42,9 +47,9 @@ export async function primaryOf(config: Config, signal?: AbortSignal): Promise<N
   const asking = asked.map(async (one) => {
     try {
       told.push(await ask(config, one, ended.signal));
-      silent.delete(one);
+      failed.delete(one);
     } catch (error) {
-      if (!ended.signal.aborted) silent.set(one, explainSentinel(error));
+      if (!ended.signal.aborted) failed.set(one, error);
     }
     if (told.length > asked.length / 2 && !ended.signal.aborted) {
       timers.push(setTimeout(end, REST_MS));
@@ -57,7 +62,12 @@ export async function primaryOf(config: Config, signal?: AbortSignal): Promise<N
   signal?.removeEventListener("abort", end);
   const [first] = told.toSorted((a, b) => b.epoch - a.epoch);
   if (first !== undefined) return first.node;
-  const reasons = [...silent].map(([{ host, port }, reason]) => `${host}:${port}: ${reason}`);
+  if (signal?.aborted) throw new SentinelError("nobody waits for the sentinels any more");
+  const reasons = await Promise.all(
+    [...failed].map(async ([one, error]) =>
+      `${one.host}:${one.port}: ${await explainSentinel(error, config, one)}`
+    ),
+  );
   throw new SentinelError(
     `no sentinel names a primary ${sentinel_name}: ${
       reasons.join("; ")
@@ -126,9 +136,13 @@ function sentinelClient(
 }
 
 /** Says what a sentinel's error means, and what to do about it. */
-function explainSentinel(error: unknown): string {
+async function explainSentinel(
+  error: unknown,
+  { redis }: Config,
+  { host, port }: SentinelAddress,
+): Promise<string> {
   const reason = reasonOf(error);
-  if (error instanceof SentinelError) return reason;
+  if (error instanceof SentinelError || error instanceof CertificateError) return reason;
   if (/ECONNREFUSED|refused/.test(reason)) return "connection refused: nothing listens there";
   if (/unknown command/i.test(reason)) {
     return "it is a Redis, no sentinel; those listen on 26379 mostly";
@@ -136,7 +150,14 @@ function explainSentinel(error: unknown): string {
   if (/WRONGPASS|NOAUTH|AUTH/.test(reason)) {
     return "authentication failed: check redis.sentinel_username and redis.sentinel_password";
   }
-  if (/^NOPERM/.test(reason)) return `the user may not: ${reason}`;
+  // A server without TLS waits for the rest of what it takes for a command.
+  if (redis.sentinel_tls && /^[+-]/.test(await answerTo(host, port, "PING\r\n"))) {
+    return "it speaks no TLS there: set redis.sentinel_tls to false, or name its tls-port";
+  }
+  // One with TLS closes the connection, or answers by an alert.
+  if (!redis.sentinel_tls && !(error instanceof SilenceError) && await speaksTls(host, port)) {
+    return "it speaks TLS: set redis.sentinel_tls to true";
+  }
   return reason;
 }
 

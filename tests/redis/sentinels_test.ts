@@ -15,6 +15,8 @@ import {
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { nodeOf } from "writebehind/redis/nodes.ts";
+import { RespConnection } from "writebehind/redis/resp.ts";
+import { CERTIFICATES } from "../support/certificates.ts";
 import { fails, SECRET } from "../support/connecting.ts";
 import { ask, NAME, testSentinel } from "../support/sentinels.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
@@ -65,7 +67,7 @@ Deno.test("no sentinel can be reached: each says why", async () => {
   await fails(
     connectRedis(by([one, { host: "127.0.0.1", port: proxy.port }])),
     ConnectionError,
-    `Cannot connect to Redis at ${NAME} of the sentinels 127.0.0.1:${one.port},127.0.0.1:${proxy.port}: `,
+    `Cannot connect to Redis at ${NAME} of the sentinels 127.0.0.1:${one.port}, 127.0.0.1:${proxy.port}: `,
     `no sentinel names a primary ${NAME}`,
     `127.0.0.1:${one.port}: connection refused`,
     `127.0.0.1:${proxy.port}: no answer within 1000 ms`,
@@ -113,6 +115,58 @@ Deno.test("sentinels that want a password", async () => {
   assert(!Deno.inspect(config).includes(SECRET));
 });
 
+Deno.test("sentinels and servers that speak TLS are trusted by the same files", async () => {
+  const shown = [
+    ...["tls-cert-file", CERTIFICATES.server, "tls-key-file", CERTIFICATES.server],
+    ...["tls-ca-cert-file", CERTIFICATES.authority, "tls-auth-clients", "no"],
+  ];
+  const tlsPort = freePort();
+  const args = shown.map((word, at) => at % 2 === 0 ? `--${word}` : word);
+  await using primary = await testRedis({ extraArgs: ["--tls-port", String(tlsPort), ...args] });
+  const more = ["tls-replication", "yes", ...shown].join(" ").replace(/ (?=tls-)/g, "\n");
+  await using guarded = await testSentinel({ ...primary, port: tlsPort }, { tls: true, more });
+  const tls = { tls: true, sentinel_tls: true, tls_ca_file: CERTIFICATES.authority };
+  const config = by([at(guarded)], tls);
+  await using redis = await connectRedis(config);
+  assert.equal(redis.address, `127.0.0.1:${tlsPort} (${NAME})`);
+  const reader = await RespConnection.open(config, redis.node!);
+  assert.equal(String(await reader.call(["PING"])), "PONG");
+  reader.close();
+  const unknown = "signed by the authority CN=authority, which is not trusted";
+  await fails(
+    connectRedis(by([at(guarded)], { ...tls, tls_ca_file: null })),
+    ConnectionError,
+    unknown,
+  );
+  await fails(
+    connectRedis(by([at(guarded)], { ...tls, tls: false })),
+    ConnectionError,
+    "speaks TLS",
+  );
+  await fails(
+    connectRedis(by([at(guarded)], { ...tls, sentinel_tls: false })),
+    ConnectionError,
+    `127.0.0.1:${guarded.port}: it speaks TLS`,
+    "redis.sentinel_tls",
+  );
+  await fails(
+    connectRedis(by([at(sentinel)], { tls: true })),
+    ConnectionError,
+    "speaks no TLS",
+    "watch",
+  );
+  await fails(
+    connectRedis(by([at(sentinel)], { sentinel_tls: true })),
+    ConnectionError,
+    `127.0.0.1:${sentinel.port}: it speaks no TLS there`,
+  );
+  await fails(
+    connectRedis(by([at(guarded)], { ...tls, tls_ca_file: "/none.pem" })),
+    ConfigError,
+    "redis.tls_ca_file",
+  );
+});
+
 Deno.test("sentinels name a server that is gone, and one that is a replica", async () => {
   const primary = await testRedis();
   // A quorum that one sentinel cannot reach: it goes on to name it.
@@ -129,12 +183,13 @@ Deno.test("sentinels name a server that is gone, and one that is a replica", asy
       "it is a replica",
     );
     // One that is connected finds out by its next write, and leaves.
-    const left = new Promise((resolve) => connection.once("reconnecting", resolve));
+    let left = false;
+    connection.once("reconnecting", () => left = true);
     await assert.rejects(
       insertDocument(connection, config, "session", { n: 1 }, "b"),
       { name: "RedisRefusedError", code: "READONLY" },
     );
-    await left;
+    await waitFor(() => left, { what: "the connection to leave" });
     await ask(primary, "REPLICAOF", "NO", "ONE");
     await waitFor(() => connection.sends, { what: "the connection to come back" });
   }

@@ -18,7 +18,7 @@ type Sentinel = Pick<Server, "host" | "port" | "stop">;
 /** Starts a sentinel that watches over a primary. */
 export async function testSentinel(
   primary: { host: string; port: number },
-  { quorum = 2, more = "" }: { quorum?: number; more?: string } = {},
+  { quorum = 2, tls = false, more = "" }: { quorum?: number; tls?: boolean; more?: string } = {},
 ): Promise<Sentinel & AsyncDisposable> {
   const binaries = await findRedis();
   const dir = testFolder("sentinel");
@@ -40,7 +40,10 @@ ${more}
     log: join(dir, "sentinel.log"),
     cwd: dir,
     env: libraryPath(binaries),
-    command: (port) => [binaries.server, file, "--port", String(port), "--sentinel"],
+    command: (port) => [
+      ...[binaries.server, file, ...tls ? ["--port", "0", "--tls-port"] : ["--port"], String(port)],
+      "--sentinel",
+    ],
     lacks: async (_, port) => await answers(HOST, port) ? undefined : "does not answer",
     portTaken: "Address already in use",
     giveUp: "SIGKILL",
