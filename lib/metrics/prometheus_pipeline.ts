@@ -10,6 +10,7 @@ import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { valueOf } from "../redis/streams.ts";
 import { readStandings, type StandingAndLag } from "../targets/standings.ts";
 import type { Standing, Target } from "../targets/target.ts";
@@ -27,6 +28,11 @@ export interface Watched {
 
 /** A server that has not answered by then counts as away, in ms: Prometheus waits for 10 s by default. */
 const DEADLINE_MS = 2000;
+
+// The types tell when one is missing.
+const TARGET_STATES = Object.keys(
+  { active: 0, paused: 0, filling: 0, detached: 0, removed: 0 } satisfies Record<TargetState, 0>,
+);
 
 /** Takes why a server said nothing to a scrape, or null where it did. */
 export type ReportSilence = (server: "redis" | "target", error: Error | null) => void;
@@ -65,6 +71,11 @@ export function pipelineMetrics(
     "Time until the owner's lease ends unless it is renewed; none for a lease that ends with its process.",
     ofTarget,
   );
+  const targetState = gauge(
+    "target_state",
+    "1 for what the target may do with the stream, 0 for the others.",
+    [...ofTarget, "state"],
+  );
   const streamEvents = gauge("stream_events", "Entries of the stream.", ofStream);
   const streamBytes = gauge("stream_bytes", "Memory of the stream in Redis.", ofStream);
   const limitEvents = gauge(
@@ -99,9 +110,10 @@ export function pipelineMetrics(
 
   /** What only Redis knows. */
   const readRedis = async () => {
-    const [streams, counters] = await Promise.all([
+    const [streams, counters, registrations] = await Promise.all([
       readStreams(watched.redis, config, partitions),
       loadMetrics(watched.redis),
+      Promise.all(partitions.map((keys) => readRegistration(watched.redis, keys, name))),
     ]);
     return () => {
       partitions.forEach((keys, index) => {
@@ -113,6 +125,10 @@ export function pipelineMetrics(
         limitBytes.set(labels, stream.maxBytes);
         const full = stream.events >= stream.maxEvents || stream.bytes >= stream.maxBytes;
         backpressure.set(labels, full ? 1 : 0);
+        const is = registrations[index]?.state ?? "active"; // as its sink will register it
+        for (const state of TARGET_STATES) {
+          targetState.set({ ...labels, target: name, state }, state === is ? 1 : 0);
+        }
       });
       for (const [key, value] of Object.entries(counters)) {
         const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
@@ -138,7 +154,7 @@ export function pipelineMetrics(
   };
 
   const all = [
-    ...[written, applied, lagEvents, lagSeconds, parked, wentBack, owned, lease],
+    ...[written, applied, lagEvents, lagSeconds, parked, wentBack, owned, lease, targetState],
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
   ];
   return async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Config } from "writebehind";
-import { connectPostgres, insertDocument, RedisWriteBehind } from "writebehind";
+import { connectPostgres, insertDocument, pauseTarget, RedisWriteBehind } from "writebehind";
 import { type MetricsServer, serveMetrics } from "writebehind/metrics/prometheus.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { targetOf } from "writebehind/targets/open.ts";
@@ -91,6 +91,12 @@ Deno.test("a scrape tells what the streams and the target say, and what the sink
   assert.match(after, /^writebehind_build_info\{version="[\d.]+",deno="[\d.]+"\} 1$/m);
   await sink.stop();
   await expect({ owned: 0, sink_events_total: 3 });
+  const registered = async () =>
+    Object.entries(seriesOf(await scrape(server), "writebehind_target_state"))
+      .flatMap(([labels, value]) => value === 1 ? labels : []);
+  assert.deepEqual(await registered(), [`${OF_TARGET},state="active"`]);
+  await pauseTarget(redis, config, "session", "postgresql");
+  assert.deepEqual(await registered(), [`${OF_TARGET},state="paused"`]);
   assert.equal(await (await fetch(new URL("/healthz", server.url))).text(), "ok\n");
 });
 

@@ -19,6 +19,9 @@ const ofTarget = `{entity="session",partition="0",target="postgresql"}`;
 const ofProcess = (process: string) =>
   `{entity="session",partition="0",target="postgresql",process="${process}"}`;
 
+const ofState = (state: string) =>
+  `writebehind_target_state{entity="session",partition="0",target="postgresql",state="${state}"}`;
+
 /** What all series are where all is well, a value each 15 s for 20 minutes. Two sinks: one of them owns the partition. */
 const WELL: Record<string, string> = {
   'up{job="writebehind",instance="a"}': "1x80",
@@ -37,6 +40,9 @@ const WELL: Record<string, string> = {
   'writebehind_backpressure{entity="session",partition="0"}': "0x80",
   [`writebehind_sink_trims_failed_total${ofProcess("1-a")}`]: "1x80",
   [`writebehind_owned${ofTarget}`]: "1x80",
+  [ofState("active")]: "1x80",
+  [ofState("paused")]: "0x80",
+  [ofState("filling")]: "0x80",
   'writebehind_server_up{server="redis"}': "1x80",
   'writebehind_server_up{server="target"}': "1x80",
 };
@@ -103,6 +109,17 @@ const CASES: Record<
     series: { [`writebehind_owned${ofTarget}`]: "0x80" },
     raises: { WritebehindNoOwner: OF_TARGET },
   },
+  ...Object.fromEntries(["paused", "filling"].map((state) => [`the target is ${state}`, {
+    series: {
+      [ofState("active")]: "0x80",
+      [ofState(state)]: "1x80",
+      [`writebehind_owned${ofTarget}`]: "0x80",
+      [`writebehind_applied_events_total${ofTarget}`]: "1000x80",
+      [`writebehind_lag_events${ofTarget}`]: "0+100x80",
+      [`writebehind_lag_seconds${ofTarget}`]: "0+2x80",
+    },
+    raises: {},
+  }])),
   "the target is away": {
     series: { 'writebehind_server_up{server="target"}': "0x80" },
     raises: { WritebehindServerAway: { server: "target" } },
