@@ -76,6 +76,11 @@ export function pipelineMetrics(
     "1 for what the target may do with the stream, 0 for the others.",
     [...ofTarget, "state"],
   );
+  const columnsDiffer = gauge(
+    "columns_differ",
+    "1 where the table's typed columns are not as configured, else 0.",
+    ["entity", "target"],
+  );
   const streamEvents = gauge("stream_events", "Entries of the stream.", ofStream);
   const streamBytes = gauge("stream_bytes", "Memory of the stream in Redis.", ofStream);
   const limitEvents = gauge(
@@ -154,7 +159,18 @@ export function pipelineMetrics(
   };
 
   const all = [
-    ...[written, applied, lagEvents, lagSeconds, parked, wentBack, owned, lease, targetState],
+    ...[
+      written,
+      applied,
+      lagEvents,
+      lagSeconds,
+      parked,
+      wentBack,
+      owned,
+      lease,
+      targetState,
+      columnsDiffer,
+    ],
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
   ];
   return async () => {
@@ -172,10 +188,11 @@ export function pipelineMetrics(
       // Asked again where the stream was trimmed meanwhile.
       return first ?? target.offsets.standing(keys, options);
     };
-    const [ofTheTarget, ofRedis, ofBoth] = await Promise.all([
+    const [ofTheTarget, ofRedis, ofBoth, differences] = await Promise.all([
       inTime(Promise.all(standings.values())),
       inTime(readRedis()),
       inTime(readStandings(watched.redis, { standing }, partitions, { waits: false })),
+      inTime(Promise.resolve(target.columns?.differences(entity))),
     ]);
     ended.abort();
     report("target", failureOf(ofTheTarget));
@@ -191,6 +208,9 @@ export function pipelineMetrics(
       partitions.forEach((keys, index) => showFigures(keys, ofBoth[index]!));
     } else if (!(ofTheTarget instanceof Error)) {
       partitions.forEach((keys, index) => showStanding(keys, ofTheTarget[index]!));
+    }
+    if (Array.isArray(differences)) {
+      columnsDiffer.set({ entity, target: name }, differences.length > 0 ? 1 : 0);
     }
     up.set({ server: "target" }, ofTheTarget instanceof Error ? 0 : 1);
     up.set({ server: "redis" }, ofRedis instanceof Error ? 0 : 1);

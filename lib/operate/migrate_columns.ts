@@ -57,3 +57,13 @@ export async function migrateColumns(
   if (changed) await columns.migrate(entity);
   return { differences, sql, blocked, changed };
 }
+
+/** How an entity's typed columns in a target differ from the configuration, with what to do; `null` where they do not. */
+export async function columnsProblem({ columns }: Target, entity: string): Promise<string | null> {
+  const differences = await columns?.differences(entity) ?? [];
+  return differences.length === 0
+    ? null
+    : `the table's typed columns are not as configured: ${
+      differences.join("; ")
+    }; run deno task target migrate`;
+}

@@ -18,6 +18,7 @@ import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings } from "../targets/standings.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
+import { columnsProblem } from "./migrate_columns.ts";
 
 /** One partition. What is unknown because a server is down is `null`. */
 export interface PartitionStatus {
@@ -94,8 +95,13 @@ export async function readStatus(
   const partitions = await Promise.all(
     allPartitions(config, entity).map((keys) => partitionStatus(redis, opened, config, keys)),
   );
-  // The index is of the whole entity: told once.
-  if (redis) partitions[0]!.warnings.push(...await lookAtIndex(redis, config, entity));
+  // The index and the table are of the whole entity: told once.
+  if (redis) {
+    const { warnings } = partitions[0]!;
+    warnings.push(...await lookAtIndex(redis, config, entity));
+    const columns = opened && await columnsProblem(opened, entity);
+    if (columns !== null) warnings.push(columns);
+  }
   return partitions;
 }
 

@@ -23,7 +23,7 @@ import {
   testPipeline,
   withPipeline,
 } from "../support/pipeline.ts";
-import { environmentOf, startTask } from "../support/processes.ts";
+import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { testDatabase, testRedis, waitFor } from "../support/servers.ts";
 
 type Servers = Pick<Pipeline, "redis" | "pool" | "config">;
@@ -294,8 +294,9 @@ Deno.test("what belongs together goes on, what does not is refused and adopted o
 
 Deno.test("deno task adopt prints the plan, and does it with --yes", async () => {
   await using pipeline = await testPipeline();
+  const file = await configFile({}); // its table has no columns
   const run = async (...args: string[]) => {
-    await using task = startTask(args, environmentOf(pipeline.config));
+    await using task = startTask([...args, "--config", file], environmentOf(pipeline.config));
     const { code } = await task.status;
     return { code, output: task.output() };
   };

@@ -10,13 +10,20 @@ import {
   insertDocument,
   listDeadLetters,
   migrateColumns,
+  openTarget,
+  readStatus,
   RedisWriteBehind,
   replayDeadLetters,
+  type Target,
   verify,
 } from "writebehind";
+import { Stage } from "writebehind/dev/stage/stage.ts";
+import { serveMetrics } from "writebehind/metrics/prometheus.ts";
+import { targetOf } from "writebehind/targets/open.ts";
 import { drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
 import { configFile, environmentOf, startTask } from "../support/processes.ts";
-import { asOwner, queryAt, testDatabase } from "../support/servers.ts";
+import { seriesOf } from "../support/prometheus.ts";
+import { asOwner, queryAt, testDatabase, testFolder, waitFor } from "../support/servers.ts";
 
 const COLUMNS = [
   { name: "user_id", type: "text", index: true },
@@ -63,11 +70,54 @@ Deno.test("columns of a table that is there", async (t) => {
         "the column user_id is missing; the column login_time is missing; the column n is missing",
       ]);
       assert.deepEqual((await verify(redis, pool, config, "session")).counts.mismatches, 0);
+      assert.deepEqual((await readStatus(redis, pool, config, "session"))[0]!.warnings, [
+        `the table's typed columns are not as configured: ${told[0]}; run deno task target migrate`,
+      ]);
       await migrateColumns(pool, config, "session");
+      assert.deepEqual((await readStatus(redis, pool, config, "session"))[0]!.warnings, []);
       await using next = new RedisWriteBehind(redis, pool, config, "session");
       next.events.on("columnsDiffer", ({ differences }) => told.push(differences));
       await next.drain();
       assert.equal(told.length, 1);
+    },
+
+    "status, metrics and the stage tell that they differ, and what to run": async (pipeline) => {
+      const { redis, pool } = pipeline;
+      const config = pipeline.with({
+        entities: withColumns(pipeline).entities,
+        streams: { partitions: 2 },
+        targets: [
+          { name: "postgresql", kind: "postgresql" },
+          { name: "file", kind: "sqlite", path: `${testFolder("columns")}/rows.db` },
+        ],
+      });
+      await using file = await openTarget(config, "file");
+      await createTable(file, config, "session"); // as configured
+      const targets = { postgresql: targetOf(pool, config), file };
+      await using server = serveMetrics({ port: 0 });
+      for (const target of Object.values(targets)) {
+        const sink = new RedisWriteBehind(redis, target, config, "session");
+        server.watch({ redis, target, config, entity: "session" }, sink);
+      }
+      const differ = async () => {
+        const text = await (await fetch(server.url)).text();
+        return seriesOf(text, "writebehind_columns_differ");
+      };
+      const labels = (target: string) => `entity="session",target="${target}"`;
+      const warnings = async (target: Target) =>
+        (await readStatus(redis, target, config, "session")).map(({ warnings }) => warnings.length);
+      assert.deepEqual(await differ(), { [labels("postgresql")]: 1, [labels("file")]: 0 });
+      assert.deepEqual(await warnings(targets.postgresql), [1, 0]);
+      assert.deepEqual(await warnings(file), [0, 0]);
+      await using stage = await Stage.start({ given: { config, configPath: undefined } });
+      const said = () => stage.happened.entries.map(({ text }) => text);
+      await waitFor(() => said().length > 0, { what: "the stage to look" });
+      assert.match(
+        said().join("\n"),
+        /^postgresql: .*column user_id is missing; .*target migrate$/,
+      );
+      await migrateColumns(pool, config, "session");
+      assert.deepEqual(await differ(), { [labels("postgresql")]: 0, [labels("file")]: 0 });
     },
 
     "looking changes nothing; rows block it by their ids": async (pipeline) => {
@@ -219,6 +269,12 @@ Deno.test("deno task target migrate prints the SQL, and runs it with --yes", asy
       };
       await write(pipeline, "bad", { n: "x" });
       await drain(pipeline);
+      await using status = startTask(["status", "--config", file], environmentOf(config));
+      await status.status;
+      assert.match(
+        status.output(),
+        /WARNING: .*user_id is missing; .*run deno task target migrate/,
+      );
       const shown = await run();
       assert.equal(shown.code, 1, shown.output);
       assert.match(

@@ -7,6 +7,7 @@ import type { Config } from "../../config/load.ts";
 import { addressesOf } from "../../config/servers.ts";
 import { reasonOf } from "../../core/errors.ts";
 import type { Figures } from "../../metrics/figures.ts";
+import { columnsProblem } from "../../operate/migrate_columns.ts";
 import { connectRedis, type RedisConnection } from "../../redis/connection.ts";
 import { createTable, openTarget } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
@@ -77,6 +78,7 @@ export class Stage implements AsyncDisposable, Scene {
     reset: () => this.#reset(),
   };
   #traffic: StageTraffic | undefined;
+  #looking: Promise<void> | undefined;
   #sinks: Sinks | undefined;
   #reachable: Reachable = { redis: true, target: true };
 
@@ -135,6 +137,22 @@ export class Stage implements AsyncDisposable, Scene {
     this.#startSinks();
     if (this.#needs.has("control")) await this.#startTraffic(rate);
     this.#watch.start();
+    if (!this.servers) this.#looking = this.#lookAtColumns();
+  }
+
+  /** Once: who changes the columns of given servers while the page is open knows it. */
+  async #lookAtColumns(): Promise<void> {
+    const first = this.target.describe().name;
+    for (const { name } of this.config.targets) {
+      if (this.signal.aborted) return;
+      try {
+        await using opened = name === first ? null : await openTarget(this.config, name);
+        const problem = await columnsProblem(opened ?? this.target, this.entity);
+        if (problem !== null) this.happened.add("wrong", `${name}: ${problem}`);
+      } catch (error) {
+        this.happened.add("wrong", `${name}: ${reasonOf(error)}`);
+      }
+    }
   }
 
   /** What a page begins with. */
@@ -300,6 +318,7 @@ export class Stage implements AsyncDisposable, Scene {
     clearInterval(this.#beat);
     this.#send({ kind: "bye" });
     await Promise.all(this.#busy.values());
+    await this.#looking;
     await this.#watch[Symbol.asyncDispose]();
     await this.#traffic?.[Symbol.asyncDispose]();
     await this.#sinks?.[Symbol.asyncDispose]();
