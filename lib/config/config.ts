@@ -171,6 +171,11 @@ export interface Config {
     readonly batch_size: number | null;
     /** bytes of events that a sink holds at once, a ceiling, shared by its partitions and targets. @default 32 MiB */
     readonly batch_bytes: number;
+    /**
+     * connections to PostgreSQL that a sink process holds for batches, shared by its partitions; other targets have
+     * their own number. @default {4}
+     */
+    readonly connections: number;
     /** failures in a row after which a partition is called stuck; retrying goes on. @default {3} */
     readonly max_retry_attempts: number;
     /** pause between two drains, in seconds; 0 is continuous. @default {0} */

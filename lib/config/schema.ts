@@ -313,6 +313,7 @@ const sections = mapping({
   write_behind: section({
     batch_size: optionalWhole(1, 100_000),
     batch_bytes: whole(32 * 2 ** 20, 1),
+    connections: whole(4, 1, 256),
     max_retry_attempts: whole(3, 1),
     interval_seconds: number(0, 0, LONGEST_SECONDS),
     retry_base_ms: whole(50, 1, LONGEST_MS),

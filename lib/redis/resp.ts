@@ -26,6 +26,9 @@ export class ReplyError extends Error {
 }
 
 const CHUNK_BYTES = 1 << 20;
+/** Chunks that are free again, of all connections. */
+const FREE: Buffer[] = [];
+const FREE_CHUNKS = 64;
 /** Free bytes below which the next read goes to a new chunk. */
 const LOW_BYTES = 1 << 14;
 const CR = 0x0d;
@@ -52,8 +55,10 @@ export class RespConnection {
   #end = 0;
   /** bytes that the value at the start is known to need */
   #wanted = 0;
-  /** chunks with replies since the last `recycle`, those before it, and those that are free again */
-  #chunks: { young: Buffer[]; old: Buffer[]; free: Buffer[] } | null = null;
+  /** chunks with replies since the last part began, and those before it */
+  #chunks: { young: Buffer[]; old: Buffer[] } | null = null;
+  /** bytes that have come since then */
+  #come = 0;
   #closed: Error | null = null;
   /** the call before, whose reply comes first */
   #before: Promise<unknown> = Promise.resolve();
@@ -140,9 +145,13 @@ export class RespConnection {
    */
   recycle(): void {
     this.#before = this.#before.then(() => {
-      const { young, old, free } = this.#chunks ?? { young: [], old: [], free: [] };
+      // A few bytes are not worth a chunk: of many connections that are idle, each would hold some.
+      if (this.#chunks !== null && this.#come < LOW_BYTES) return;
+      const { young, old } = this.#chunks ?? { young: [], old: [] };
       const again = old.filter(({ length }) => length === CHUNK_BYTES);
-      this.#chunks = { young: [], old: young, free: [...free, ...again] };
+      FREE.push(...again.slice(0, FREE_CHUNKS - FREE.length));
+      this.#chunks = { young: [], old: young };
+      this.#come = 0;
       this.#nextChunk();
     });
   }
@@ -367,12 +376,13 @@ export class RespConnection {
     const count = await this.#connection.read(this.#chunk.subarray(this.#end));
     if (count === null) throw new Error("connection closed by Redis");
     this.#end += count;
+    this.#come += count;
   }
 
   /** Moves on to another chunk with what is not parsed yet: the old one may have views. */
   #nextChunk(): void {
     const size = Math.max(CHUNK_BYTES, this.#wanted + LOW_BYTES);
-    const free = size === CHUNK_BYTES ? this.#chunks?.free.pop() : undefined;
+    const free = size === CHUNK_BYTES ? FREE.pop() : undefined;
     const chunk = free ?? Buffer.allocUnsafeSlow(size);
     this.#chunk.copy(chunk, 0, this.#start, this.#end);
     this.#end -= this.#start;

@@ -1,9 +1,10 @@
 /**
- * How much one partition reads at once for a target. What a sink holds is shared by its partitions and by its targets,
- * so that its memory does not grow with their number.
+ * How much a sink holds at once. It is shared by the partitions that have their turn and by the targets, so that neither
+ * does memory grow with their number, nor do batches become small by it.
  * @module
  */
 
+import { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
 
 /** Events in the batches of all partitions and targets together, where `write_behind.batch_size` names no number. */
@@ -17,9 +18,26 @@ export interface BatchLimits {
 }
 
 /** The limits of one of an entity's partitions, for each target; a `batch_size` in the file is that of each. */
-export function batchLimits({ streams, targets, write_behind }: Config): BatchLimits {
-  const { batch_size, batch_bytes } = write_behind;
+export function batchLimits(config: Config): BatchLimits {
+  const { targets, write_behind: { batch_size, batch_bytes } } = config;
   const share = (all: number) =>
-    Math.max(1, Math.floor(all / (streams.partitions * targets.length)));
+    Math.max(1, Math.floor(all / (partitionsAtWork(config) * targets.length)));
   return { events: batch_size ?? share(MAX_EVENTS), bytes: share(batch_bytes) };
 }
+
+/**
+ * Room for the batches of an entity's partitions in memory, which they get in the order in which they ask: for each that
+ * has its turn, the batch that is applied and the one that is read meanwhile.
+ */
+export const batchRoom = (config: Config): Semaphore => new Semaphore(2 * partitionsAtWork(config));
+
+/** More at a time would only wait for a connection. */
+function partitionsAtWork({ streams, write_behind }: Config): number {
+  return Math.min(streams.partitions, write_behind.connections);
+}
+
+/** So many ms lie between two looks of all partitions together. */
+const LOOK_MS = 100;
+
+/** How often each idle partition looks around at most, in ms: what it costs does not grow with their number. */
+export const lookEachMs = ({ streams }: Config): number => LOOK_MS * streams.partitions;

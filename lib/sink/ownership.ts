@@ -22,6 +22,7 @@ import {
   type Target,
 } from "../targets/target.ts";
 import { identify } from "./belonging.ts";
+import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
@@ -63,6 +64,8 @@ export class PartitionOwnership {
   /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
   #lease: Claim | null = null;
   #renewedAt = 0;
+  /** when the table was looked at, in ms since 1970 */
+  #lookedAt = 0;
   /** whether an operator has paused the target, as was seen last */
   #paused = false;
   /** why the table is not the claim's any more */
@@ -252,6 +255,8 @@ export class PartitionOwnership {
       await this.#target.ownership.renew(claim, lease_seconds);
       this.#renewedAt = Date.now();
       this.#report.over("leaseNotRenewed");
+      if (Date.now() - this.#lookedAt < lookEachMs(this.#config)) return;
+      this.#lookedAt = Date.now();
       const problem = await this.#target.identities.look(claim);
       if (problem !== null && this.#claim === claim) this.#problem = new ConfigError(problem);
     } catch (error) {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
 import { type ErrorKind, passes } from "../core/error_kinds.ts";
@@ -34,6 +35,8 @@ interface Work {
   batch: Batch;
   /** whether there were more to read */
   more: boolean;
+  /** gives back the room that it takes in memory; safe to call again */
+  done(): void;
 }
 
 /** So many events in a batch mean that they come more slowly than batches are applied. */
@@ -46,6 +49,8 @@ export class PartitionSink {
   #config: Config;
   #target: Target;
   #reader: StreamReader;
+  /** for batches, shared with the other partitions */
+  #room: Semaphore;
   #ownership: PartitionOwnership;
   #poison: Poison;
   /** events in a batch, at most */
@@ -57,9 +62,16 @@ export class PartitionSink {
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
-  constructor(config: Config, target: Target, keys: PartitionKeys, report: PartitionReport) {
+  constructor(
+    config: Config,
+    target: Target,
+    keys: PartitionKeys,
+    report: PartitionReport,
+    room: Semaphore,
+  ) {
     this.keys = keys;
     this.report = report;
+    this.#room = room;
     this.#config = config;
     this.#target = target;
     this.#reader = new StreamReader(config, keys);
@@ -92,7 +104,7 @@ export class PartitionSink {
           }
           const kind = this.#failed(asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
-          await this.#next.catch(() => {}); // its error is the one that ended the loop, or follows from it
+          await this.#dropNext();
           if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           const attempt = this.report.failuresInARow;
@@ -107,7 +119,7 @@ export class PartitionSink {
   /** Gives the partition back and closes the connections. Never rejects. */
   async close(): Promise<void> {
     await this.#ownership.release();
-    await this.#next.catch(() => {}); // its connection was closed
+    await this.#dropNext();
   }
 
   async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
@@ -132,7 +144,7 @@ export class PartitionSink {
       const prefetch = (work.more || slow) && !claim.hasParked;
       if (prefetch) this.#readOn(work.batch.lastId, !work.more);
       const began = performance.now();
-      const { applied, short } = await this.#apply(claim, work);
+      const { applied, short } = await this.#apply(claim, work).finally(work.done);
       const durationMs = performance.now() - began;
       this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
       this.report.applied(applied, durationMs);
@@ -140,7 +152,7 @@ export class PartitionSink {
       trimmer.applied(applied.events, work.more);
       const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
       if (fits) continue;
-      if (prefetch) await this.#next.catch(() => {}); // not used; its error, if it lasts, is the next one's
+      if (prefetch) await this.#dropNext();
       this.#readOn(claim.offset, follow);
     }
   }
@@ -150,15 +162,35 @@ export class PartitionSink {
     this.#next = awaitedLater(this.#read(position, wait));
   }
 
+  /** Lets go what was prefetched; an error of it is the one that ended the loop, or follows from it, or comes again. */
+  async #dropNext(): Promise<void> {
+    const next = await this.#next.catch(() => null); // see above
+    next?.done();
+  }
+
   async #read(position: string, wait: boolean): Promise<Work | null> {
     await failpoint?.("reading");
-    const { items, more } = await this.#reader.read(position, this.#batchSize, wait);
-    await failpoint?.("read");
-    if (items.length === 0) return null;
-    const batch = await this.#coalesce(items);
-    this.#target.batches.prepare(this.keys, batch);
-    await failpoint?.("coalesced");
-    return { items, batch, more };
+    let done = () => {};
+    try {
+      const { items, more } = await this.#reader.read(position, this.#batchSize, {
+        wait,
+        room: async () => {
+          [, done] = await this.#room.acquire();
+        },
+      });
+      await failpoint?.("read");
+      if (items.length === 0) {
+        done();
+        return null;
+      }
+      const batch = await this.#coalesce(items);
+      this.#target.batches.prepare(this.keys, batch);
+      await failpoint?.("coalesced");
+      return { items, batch, more, done };
+    } catch (error) {
+      done();
+      throw error;
+    }
   }
 
   #coalesce(items: Item[]): Promise<Batch> {

@@ -10,9 +10,9 @@ import { readDocuments } from "../redis/documents.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Reply, RespConnection } from "../redis/resp.ts";
 import { decode, type Item } from "./decode.ts";
-import { batchLimits } from "./limits.ts";
+import { batchLimits, lookEachMs } from "./limits.ts";
 
-/** How long a read waits for events before it returns empty, in ms. */
+/** How long a read waits for events before it returns empty, in ms: then its partition looks around. */
 const BLOCK_MS = 1000;
 
 /** Entries that were read and decoded, and whether there may be more. */
@@ -26,12 +26,14 @@ export class StreamReader {
   #config: Config;
   #keys: PartitionKeys;
   #maxBytes: number;
+  #blockMs: number;
   #open: Promise<{ control: RedisConnection; bulk: RespConnection }> | undefined;
 
   constructor(config: Config, keys: PartitionKeys) {
     this.#config = config;
     this.#keys = keys;
     this.#maxBytes = batchLimits(config).bytes;
+    this.#blockMs = Math.max(BLOCK_MS, lookEachMs(config));
   }
 
   /** The connection for everything but reading; both are opened when first needed. */
@@ -75,9 +77,14 @@ export class StreamReader {
    * `batch_bytes`, plus one.
    * The result lies in memory that the read after the next one overwrites.
    * @param position a stream id
-   * @param wait whether to wait, about a second, for events if there are none; then it may return fewer
+   * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer
+   * @param room called once it is known that there is something to read, or where that is likely
    */
-  async read(position: string, size: number, wait: boolean): Promise<Part> {
+  async read(
+    position: string,
+    size: number,
+    { wait, room }: { wait: boolean; room: () => Promise<void> },
+  ): Promise<Part> {
     const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
@@ -110,12 +117,15 @@ export class StreamReader {
       // If there are none, Redis answers with what the next write appends. The count is so small that any entries
       // fit, since asking for the longest payload would cost a round trip.
       const count = Math.min(size, sureToFit);
-      const read = ["XREAD", "COUNT", String(count), "BLOCK", String(BLOCK_MS)];
-      const part = await bulk.entries([...read, "STREAMS", stream, position], take, BLOCK_MS);
+      const read = ["XREAD", "COUNT", String(count), "BLOCK", String(this.#blockMs)];
+      const part = await bulk.entries([...read, "STREAMS", stream, position], take, this.#blockMs);
       for (const item of part) items.push(item);
       // A full answer is the begin of a burst, which is one batch: its rest would wait for a second commit.
       more = part.length === count;
       if (more) after = part.at(-1)!.streamId;
+      if (part.length > 0) await room();
+    } else {
+      await room();
     }
     while (more && items.length < size && bytes < this.#maxBytes) {
       const count = await fitting();

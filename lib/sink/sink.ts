@@ -12,6 +12,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, gaugesOf } from "../redis/keys.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
+import { batchRoom } from "./limits.ts";
 import { PartitionSink } from "./partition.ts";
 import { PartitionReport, type PartitionState } from "./report.ts";
 
@@ -84,11 +85,12 @@ export class RedisWriteBehind {
     this.process = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     const { name } = this.#target.describe();
     logEvents("sink", this.events, config.targets.length > 1 ? name : undefined);
+    const room = batchRoom(config);
     this.#partitions = allPartitions(config, entity).map((keys) => {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target: name, process: this.process };
       const report = new PartitionReport(place, this.events, redis.counters, gaugesOf(keys, name));
-      return new PartitionSink(config, this.#target, keys, report);
+      return new PartitionSink(config, this.#target, keys, report, room);
     });
   }
 

@@ -136,13 +136,16 @@ export class Trimmer {
     if (this.#stopped) return;
     const { keys, witness } = this.#claim;
     const redis = await this.#reader.connection();
-    if (!await hasWitness(redis, keys, witness)) this.witnessMissing = true;
-    const registration = await readRegistration(redis, keys, this.#report.place.target);
+    const [found, registration, last] = await Promise.all([
+      hasWitness(redis, keys, witness),
+      readRegistration(redis, keys, this.#report.place.target),
+      // An entry with an id that is too high may have come and gone since.
+      noteLastId(redis, keys),
+    ]);
+    if (!found) this.witnessMissing = true;
     this.state = registration?.state ?? "active";
     // The settings were removed: the next trim tells them anew.
     if (registration === null) this.#heldUp = true;
-    // An entry with an id that is too high may have come and gone since.
-    const last = await noteLastId(redis, keys);
     // Mended under a claim that expects no witness: what comes below its offset would never be read.
     if (compareStreamIds(last, this.#claim.offset) < 0) this.witnessMissing = true;
   }

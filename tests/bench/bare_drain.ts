@@ -65,7 +65,10 @@ async function readBatch(
   position: string,
   size: number,
 ): Promise<{ batch: Batch; values: BatchValues } | null> {
-  const { items } = await reader.read(position, size, false);
+  const { items } = await reader.read(position, size, {
+    wait: false,
+    room: () => Promise.resolve(),
+  });
   if (items.length === 0) return null;
   const batch = await coalesce(items, (docIds) => reader.documents(docIds));
   return { batch, values: batchValues(batch, false) };

@@ -20,6 +20,7 @@ import { benchProgress } from "./progress.ts";
 import { spanRows } from "./spans.ts";
 import { kafkaRows } from "./kafka.ts";
 import { mysqlRows } from "./mysql.ts";
+import { partitionRows } from "./partitions.ts";
 import { sqliteRows } from "./sqlite.ts";
 import { startRows } from "./start.ts";
 import { json, machine, table } from "./table.ts";
@@ -48,6 +49,7 @@ const GROUPS: readonly Group[] = [
   { name: "MariaDB", rows: [17], seconds: 50, measure: mysqlRows },
   { name: "several targets", rows: [18], seconds: 60, measure: fanOutRows },
   { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
+  { name: "partitions", rows: [20], seconds: 60, measure: partitionRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);

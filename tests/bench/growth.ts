@@ -44,14 +44,18 @@ export async function measureGrowth(bench: Workbench): Promise<void> {
     for (const point of points) {
       const { partitions, sinks } = point;
       bench.step(`round ${round} of ${rounds}: partitions ${partitions}, sinks ${sinks}`);
-      await measure(bench, backlogs.get(partitions)!, point);
+      await measureDeployment(bench, backlogs.get(partitions)!, point);
     }
   }
   bench.findings.growth = points;
 }
 
 /** The sinks own their partitions before the backlog appears, so that no start is measured. */
-async function measure(bench: Workbench, backlog: Backlog, point: GrowthPoint): Promise<void> {
+export async function measureDeployment(
+  bench: Workbench,
+  backlog: Backlog,
+  point: GrowthPoint,
+): Promise<void> {
   const { redis, pool } = bench;
   const streams = allPartitions(backlog.config, ENTITY).map(({ stream }) => stream);
   // Out of the sinks' sight, and back in one step: copying it takes Redis a while.

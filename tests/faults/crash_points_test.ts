@@ -26,7 +26,6 @@ Deno.test.afterAll(async () => await pipeline[Symbol.asyncDispose]());
 
 /** Everything that a drain passes, in its order; `name:2` is the second time. */
 const PLACES = [
-  "sent self",
   "claiming",
   "sent first offset",
   "sent raise epoch",

@@ -16,7 +16,9 @@ Deno.test("limits: what a sink reads at once is shared by its partitions and tar
     [`${TARGETS}\nstreams: { partitions: 4 }`, 1250, 4 * MIB],
     [`${TARGETS}\nwrite_behind: { batch_size: 700 }`, 700, 16 * MIB],
     ["write_behind: { batch_size: }", 10_000, 32 * MIB],
-    ["streams: { partitions: 256 }\nwrite_behind: { batch_bytes: 9 }", 39, 1],
+    // More than there are connections do not work at a time.
+    ["streams: { partitions: 64 }", 2500, 8 * MIB],
+    ["streams: { partitions: 256 }\nwrite_behind: { connections: 256, batch_bytes: 9 }", 39, 1],
   ];
   for (const [yaml, events, bytes] of cases) {
     assert.deepEqual(batchLimits(parseConfig(yaml, "f")), { events, bytes }, yaml);

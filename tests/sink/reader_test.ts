@@ -12,6 +12,9 @@ const SIZES = [0, 1, 350, MIB - 300, MIB - 1, MIB, MIB + 1, 3 * MIB, 17, 5000];
 const payloadsOf = (items: Item[]) =>
   items.map((item) => isEvent(item) ? item.payload!.toString("latin1") : "no event");
 
+/** There is always room. */
+const room = () => Promise.resolve();
+
 Deno.test("the reader gives every byte of entries of all sizes, and keeps a part until the read after the next", async () => {
   await using pipeline = await testPipeline();
   const { redis, config } = pipeline;
@@ -30,7 +33,7 @@ Deno.test("the reader gives every byte of entries of all sizes, and keeps a part
     const parts: Item[][] = [];
     let position = "0-0";
     for (;;) {
-      const { items, more } = await reader.read(position, 7, false);
+      const { items, more } = await reader.read(position, 7, { wait: false, room });
       const before = parts.at(-1);
       // The part before is still as it was, though the next one has been read.
       const from = 7 * (parts.length - 1);
@@ -57,13 +60,13 @@ Deno.test("a read that waits gives what is there at once, and what comes later w
   try {
     const first = await add("a");
     await add("b");
-    const there = await reader.read("0-0", 10, true);
+    const there = await reader.read("0-0", 10, { wait: true, room });
     assert.deepEqual(there.items.map((item) => (item as Event).docId.toString()), ["a", "b"]);
     assert.equal(there.more, false);
-    assert.equal((await reader.read("0-0", 1, true)).more, true);
+    assert.equal((await reader.read("0-0", 1, { wait: true, room })).more, true);
     assert.equal(there.items[0]!.streamId, first);
 
-    const waiting = reader.read(there.items[1]!.streamId, 10, true);
+    const waiting = reader.read(there.items[1]!.streamId, 10, { wait: true, room });
     const blocked = async () => /blocked_clients:[1-9]/.test(await redis.info("clients"));
     while (!await blocked());
     await add("c");
@@ -100,7 +103,7 @@ Deno.test("large entries of another program, which notes no sizes, fit the memor
   try {
     let read = 0;
     for (let position = "0-0";;) {
-      const { items, more } = await reader.read(position, 10_000, false);
+      const { items, more } = await reader.read(position, 10_000, { wait: false, room });
       assert(items.length <= most / MIB + 1, `${items.length} MB at once`);
       read += items.length;
       if (!more) break;

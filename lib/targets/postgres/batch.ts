@@ -47,9 +47,9 @@ export class PostgresBatches implements Batches {
   /** for how many more batches no row is expected to be new */
   #batchesWithoutNew = 0;
   /** parameters that were prepared while another batch was under way */
-  #prepared = new WeakMap<Batch, BatchValues>();
-  /** memory for them: two for each partition, as one batch is under way while the next one is prepared */
-  #arenas = new Map<string, [Arena, Arena]>();
+  #prepared = new WeakMap<Batch, { values: BatchValues; arena: Arena }>();
+  /** memory for them that is free again: partitions share it */
+  #arenas: Arena[] = [];
 
   constructor(sessions: Sessions, config: Config) {
     this.#sessions = sessions;
@@ -60,11 +60,11 @@ export class PostgresBatches implements Batches {
     return entityConfig(this.#config, entity).table;
   }
 
-  prepare({ stream }: PartitionKeys, batch: Batch): void {
-    const [arena, other] = this.#arenas.get(stream) ?? [new Arena(), new Arena()];
-    this.#arenas.set(stream, [other, arena]);
+  prepare(_keys: PartitionKeys, batch: Batch): void {
+    const arena = this.#arenas.pop() ?? new Arena();
     arena.clear();
-    this.#prepared.set(batch, batchValues(batch, this.#batchesWithoutNew > 0, arena));
+    const values = batchValues(batch, this.#batchesWithoutNew > 0, arena);
+    this.#prepared.set(batch, { values, arena });
   }
 
   async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
@@ -92,13 +92,17 @@ export class PostgresBatches implements Batches {
     };
     const noneNew = this.#batchesWithoutNew > 0;
     if (noneNew) this.#batchesWithoutNew--;
-    const done = await run(this.#prepared.get(batch) ?? batchValues(batch, noneNew))
+    const prepared = this.#prepared.get(batch);
+    this.#prepared.delete(batch);
+    const done = await run(prepared?.values ?? batchValues(batch, noneNew))
       .catch((error) => {
         if (error.code !== UNIQUE_VIOLATION) throw error;
         // A row that should be new exists already. Nothing was done; more such batches may follow.
         this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
         return run(batchValues(batch, true));
       });
+    // Of one that failed, pg may still hold a view.
+    if (prepared) this.#arenas.push(prepared.arena);
     if (done.moved === 0) await this.#explainStanding(claim, batch);
     claim.offset = claim.witness = batch.lastId;
     if (parking) claim.hasParked = true;

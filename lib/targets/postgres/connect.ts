@@ -92,8 +92,8 @@ export async function connectPostgres(
     ...(password === null ? {} : { password }),
     ...(trust === null ? { ssl: false } : { ssl: trust.options, Client: guardedClient(trust) }),
     ...(options === null ? {} : { options }),
-    // The sink of an entity keeps one connection a partition and one for its leases, beside those for queries.
-    max: 10 + config.entities.length * (config.streams.partitions + 1),
+    // A sink keeps a few connections for its batches and one for its leases, beside those for queries.
+    max: 10 + config.entities.length * (config.write_behind.connections + 1),
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,

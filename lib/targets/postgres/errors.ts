@@ -44,6 +44,11 @@ export function isOfTheServer({ code }: Pick<PostgresError, "code">): boolean {
   return SERVER.test(code) || postgresErrorKind({ code }) === "transient";
 }
 
+/** Whether an error is the last that its session says. */
+export function endsSession({ code }: Pick<PostgresError, "code">): boolean {
+  return /^(08...|57P0.|25P0[34])$/.test(code);
+}
+
 /** What an error of PostgreSQL, or of the way to it, means for the sink. */
 export function postgresErrorKind(error: unknown): ErrorKind {
   // This is our explanation of an error: its cause has the code.

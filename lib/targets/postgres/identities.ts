@@ -6,6 +6,7 @@
  * @module
  */
 
+import { Mutex } from "async-mutex";
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { versionOf } from "../../core/stream_ids.ts";
@@ -47,6 +48,7 @@ interface Found {
 
 /** Identities in the table `writebehind_offset`. */
 export class PostgresIdentities implements Identities {
+  #looking = new Mutex();
   #pool: Pool;
   #config: Config;
   /** offsets that the table was seen to hold whole, by their streams */
@@ -168,7 +170,12 @@ export class PostgresIdentities implements Identities {
     );
   }
 
-  async look({ keys, offset }: Claim): Promise<string | null> {
+  /** One after the other: many partitions that look at the same time would each take a connection. */
+  look(claim: Claim): Promise<string | null> {
+    return this.#looking.runExclusive(() => this.#look(claim));
+  }
+
+  async #look({ keys, offset }: Claim): Promise<string | null> {
     const table = this.#table(keys);
     const { rows: [row] } = await patiently<{ same: boolean; whole: boolean; fresh: boolean }>(
       this.#pool,

@@ -71,6 +71,30 @@ SELECT pg_terminate_backend(a.pid)
   JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = current_user
  WHERE o.stream = $1 AND a.query LIKE '%' || $2 || '%'`;
 
+/** How often a lease is renewed while it lasts. */
+const HEARTBEATS = 3;
+
+/** Renews leases for `$1` seconds; `$2` is the lock of their owners' session. */
+const RENEW = `
+UPDATE writebehind_lease AS l
+   SET lease_until = clock_timestamp() + make_interval(secs => $1),
+       session_key = $2, granted_seconds = $1, session_epoch = l.epoch,
+       backend_pid = coalesce(r.pid, l.backend_pid),
+       backend_started = coalesce(r.started, l.backend_started)
+  FROM (SELECT r.*
+          FROM unnest($3::text[], $4::text[], $5::bigint[], $6::int[], $7::timestamptz[])
+               AS r (stream, owner, epoch, pid, started)
+          JOIN writebehind_lease AS l USING (stream)
+         WHERE l.owner = r.owner AND l.epoch = r.epoch
+           FOR UPDATE OF l `;
+const RENEWED = `) AS r
+ WHERE l.stream = r.stream AND l.owner = r.owner AND l.epoch = r.epoch
+RETURNING l.stream, l.owner, EXISTS (
+  SELECT FROM pg_stat_activity
+   WHERE pid = l.backend_pid AND backend_start = l.backend_started
+     AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $1))
+) AS working`;
+
 /** Leases in the table `writebehind_lease`, epochs in `writebehind_offset`. */
 export class PostgresOwnership implements Ownership {
   #sessions: Sessions;
@@ -78,6 +102,8 @@ export class PostgresOwnership implements Ownership {
   #session: OwnerSession;
   /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
   #held = new Map<string, Claim | null>();
+  /** ms since 1970 */
+  #renewedAt = new WeakMap<Claim, number>();
   /** those who wait, by stream and owner */
   #waiting = new Map<string, Waiting>();
 
@@ -117,16 +143,7 @@ export class PostgresOwnership implements Ownership {
     // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
     const found = await this.#look(keys, name, owner, seconds, waits);
     if (found === "held") return null;
-    const [key, { rows: [self] }] = await Promise.all([
-      this.#session.key(),
-      sessions.query<{ pid: number; started: string }>(keys, {
-        name: "self",
-        text: `SELECT pid, backend_start::text AS started FROM pg_stat_activity
-                WHERE pid = pg_backend_pid()`,
-        values: [],
-        seconds,
-      }),
-    ]);
+    const [key, self] = await Promise.all([this.#session.key(), sessions.backend()]);
     const { rows: [lease] } = await patiently<{ epoch: string }>(
       sessions.pool,
       `INSERT INTO writebehind_lease AS l
@@ -142,7 +159,7 @@ export class PostgresOwnership implements Ownership {
         -- As it was found: another may have been faster, or its owner may have renewed it.
         WHERE l.owner = $2 OR l.epoch = $7 AND l.lease_until = $8
        RETURNING epoch`,
-      [stream, owner, leaseSeconds, self!.pid, self!.started, key, found?.epoch, found?.until],
+      [stream, owner, leaseSeconds, self.pid, self.started, key, found?.epoch, found?.until],
       seconds,
     );
     if (lease === undefined) return null;
@@ -218,39 +235,64 @@ export class PostgresOwnership implements Ownership {
   }
 
   async renew(claim: Claim, leaseSeconds: number): Promise<void> {
-    const { keys, owner, epoch } = claim;
+    const name = nameOf(claim.keys.stream, claim.owner);
+    if (this.#held.get(name) === claim) {
+      // The heartbeat of another partition may just have done it.
+      const since = Date.now() - (this.#renewedAt.get(claim) ?? 0);
+      if (since < leaseSeconds * 1000 / HEARTBEATS / 2) return;
+      // A row that somebody has locked must not hold up the others.
+      const held = [...this.#held.values()].filter((held) => held !== null);
+      if ((await this.#renew(held, leaseSeconds, "SKIP LOCKED")).has(claim)) return;
+    }
+    if ((await this.#renew([claim], leaseSeconds)).has(claim)) return;
+    this.#forget(name, claim);
+    throw ownershipLost(claim.keys);
+  }
+
+  /** Renews claims, and returns those that still hold. */
+  async #renew(claims: Claim[], leaseSeconds: number, locked = ""): Promise<Set<Claim>> {
     const key = await this.#session.key();
+    // What a lease names is the process at which the partition's batch is under way, or was last.
+    const backends = claims.map(({ keys }) => this.#sessions.underWay(keys)?.backend);
     const renew = (connection: Pick<Pool, "query">, key: string | null, seconds: number) =>
-      patiently<{ working: boolean }>(
+      patiently<{ stream: string; owner: string; working: boolean }>(
         connection,
-        `UPDATE writebehind_lease
-            SET lease_until = clock_timestamp() + make_interval(secs => $4),
-                session_key = $5, granted_seconds = $4, session_epoch = epoch
-          WHERE stream = $1 AND owner = $2 AND epoch = $3
-         RETURNING EXISTS (
-           SELECT FROM pg_stat_activity
-            WHERE pid = backend_pid AND backend_start = backend_started
-              AND (state <> 'idle' OR clock_timestamp() - state_change < make_interval(secs => $4))
-         ) AS working`,
-        [keys.stream, owner, epoch, leaseSeconds, key],
+        RENEW + locked + RENEWED,
+        [
+          leaseSeconds,
+          key,
+          claims.map(({ keys }) => keys.stream),
+          claims.map(({ owner }) => owner),
+          claims.map(({ epoch }) => epoch),
+          backends.map((backend) => backend?.pid ?? null),
+          backends.map((backend) => backend?.started ?? null),
+        ],
         seconds,
       );
     const { connection } = this.#session;
-    const { rows: [row] } = connection === undefined
+    const { rows } = connection === undefined
       ? await renew(this.#sessions.pool, null, leaseSeconds)
       // By the session itself, so that one which has silently died is noticed, and given up.
-      : await renew(connection, key, leaseSeconds / 3).catch((error) => {
+      : await renew(connection, key, leaseSeconds / HEARTBEATS).catch((error) => {
         if (isPostgresError(error)) throw error;
         if (this.#session.connection === connection) this.#session.close();
         return renew(this.#sessions.pool, null, leaseSeconds);
       });
-    if (row === undefined) {
-      this.#forget(nameOf(claim.keys.stream, claim.owner), claim);
-      throw ownershipLost(keys);
+    const working = new Map(
+      rows.map(({ stream, owner, working }) => [nameOf(stream, owner), working]),
+    );
+    const kept = new Set<Claim>();
+    for (const claim of claims) {
+      const works = working.get(nameOf(claim.keys.stream, claim.owner));
+      if (works === undefined) continue;
+      kept.add(claim);
+      this.#renewedAt.set(claim, Date.now());
+      const waitingMs = this.#sessions.underWay(claim.keys)?.ms ?? 0;
+      if (!works && waitingMs > leaseSeconds * 1000) {
+        this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
+      }
     }
-    if (!row.working && this.#sessions.waitingMs(keys) > leaseSeconds * 1000) {
-      this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
-    }
+    return kept;
   }
 
   /** A session was lost, and its owner lives: leases are told of another, or that none tells of them. */
@@ -272,13 +314,18 @@ export class PostgresOwnership implements Ownership {
   /** Forgets a claim, unless its owner has claimed anew; the session ends with the last one. */
   #forget(name: string, claim: Claim | null): void {
     if (this.#held.get(name)?.epoch === claim?.epoch) this.#held.delete(name);
-    if (this.#held.size === 0) this.#session.close();
+    if (this.#held.size === 0) this.#closeSessions();
   }
 
-  /** Ends the session that tells that this process lives. */
+  /** Ends the sessions for batches, and the one that tells that this process lives. */
   close(): void {
     this.#held.clear();
+    this.#closeSessions();
+  }
+
+  #closeSessions(): void {
     this.#session.close();
+    this.#sessions.close();
   }
 
   abandon({ keys }: Claim, reason: Error): void {
@@ -286,7 +333,6 @@ export class PostgresOwnership implements Ownership {
   }
 
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
-    this.#sessions.disconnect(stream);
     if (claim === null) return;
     try {
       await patiently(

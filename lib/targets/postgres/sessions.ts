@@ -1,19 +1,24 @@
 /**
- * The connections of the PostgreSQL target: one for each partition's batches, and others from the pool for what
- * must not wait behind a batch.
+ * The connections of the PostgreSQL target: a few for batches, which all partitions share, and others from the pool for
+ * what must not wait behind a batch.
  * @module
  */
 
+import { Mutex, Semaphore } from "async-mutex";
 import type { Pool, PoolClient, QueryConfig, QueryResult, QueryResultRow } from "pg";
+import { ConfigError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { isPostgresError, postgresErrorKind } from "./errors.ts";
+import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
 
 /**
  * A query with a time limit in ms, after which pg gives up on it (pg's types lack the option). Without it, a
  * query on a connection that has silently died would wait until the system gives up.
  */
 type TimedQuery = QueryConfig & { query_timeout?: number };
+
+/** Connections that a sink needs besides those for batches: for its leases, and for queries. */
+const OTHERS = 2;
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
 const PATIENCE_MS = 5000;
@@ -60,9 +65,10 @@ SELECT set_config('synchronous_commit', 'on', false)
 SET enable_seqscan = off;
 SET row_security = off;
 SET idle_session_timeout = 0;
-SET standard_conforming_strings = on`;
+SET standard_conforming_strings = on;
+SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
 
-/** How a partition's own query is sent. */
+/** How a partition's query is sent. */
 export interface PartitionQuery {
   /** shows in logs and in pg_stat_statements; PostgreSQL keeps the statement prepared under it; "" for neither */
   name: string;
@@ -74,61 +80,109 @@ export interface PartitionQuery {
   variant?: string;
 }
 
-/** Gives each partition a connection of its own, and notices when one is lost. */
+/** A session's process at the server; behind a pooler, one that it had. */
+export interface Backend {
+  pid: number;
+  /** when it began, which tells it from a later process of that number */
+  started: string;
+}
+
+interface Session extends Backend {
+  connection: PoolClient;
+  ended: boolean;
+  /** Closes its connection; safe to call again. */
+  end(): void;
+}
+
+/** A query that waits for the server. */
+interface UnderWay {
+  backend: Backend;
+  /** ms since 1970 */
+  since: number;
+  /** stops the waiting */
+  fail: (reason: Error) => void;
+}
+
+/** Sessions for batches: a batch goes by whichever is free, so that many partitions need few of them. */
 export class Sessions {
   readonly pool: Pool;
-  #connections = new Map<string, Promise<PoolClient>>();
-  /** queries that wait for the server: since when (ms), and how to stop waiting */
-  #underWay = new Map<string, { since: number; fail: (reason: Error) => void }>();
+  #most: number;
+  /** one for each that may be open */
+  #places: Semaphore;
+  #open = new Set<Promise<Session>>();
+  /** the one that was used last is taken first, so that no more are open than are needed */
+  #free: Session[] = [];
+  /** how often all were closed */
+  #closed = 0;
+  /** by partition: its queries go one after the other */
+  #turns = new Map<string, Mutex>();
+  #underWay = new Map<string, UnderWay>();
 
-  constructor(pool: Pool) {
+  /** @param most how many may be open */
+  constructor(pool: Pool, most: number) {
     this.pool = pool;
+    this.#most = most;
+    this.#places = new Semaphore(most);
   }
 
-  /** A query on the partition's own connection. */
-  async query<Row extends QueryResultRow>(
+  /** The server's process of one of the sessions. */
+  async backend(): Promise<Backend> {
+    return await this.#onAny(({ pid, started }) => Promise.resolve({ pid, started }));
+  }
+
+  /** A partition's query, on any of the sessions. */
+  query<Row extends QueryResultRow>(
     { stream }: PartitionKeys,
+    query: PartitionQuery,
+  ): Promise<QueryResult<Row>> {
+    return this.#inTurn(stream, (session) => this.#query<Row>(session, stream, query));
+  }
+
+  /** Runs a query with all constraints checked at once, and rolls it back. */
+  rolledBack({ stream }: PartitionKeys, query: PartitionQuery): Promise<void> {
+    return this.#inTurn(stream, async (session) => {
+      const plain = (text: string) => this.#query(session, stream, { name: "", text, values: [] });
+      await plain("BEGIN");
+      try {
+        await plain("SET CONSTRAINTS ALL IMMEDIATE");
+        await this.#query(session, stream, query);
+      } finally {
+        // What failed without an answer has ended the session, and its transaction with it.
+        if (!session.ended) await plain("ROLLBACK");
+      }
+    });
+  }
+
+  async #query<Row extends QueryResultRow>(
+    session: Session,
+    stream: string,
     { name, text, values, seconds, variant }: PartitionQuery,
   ): Promise<QueryResult<Row>> {
-    const connection = await this.#connection(stream);
-    const abandoned = Promise.withResolvers<never>();
-    this.#underWay.set(stream, { since: Date.now(), fail: abandoned.reject });
+    const { promise: abandoned, reject: fail } = Promise.withResolvers<never>();
+    this.#underWay.set(stream, { backend: session, since: Date.now(), fail });
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
       const query: TimedQuery = { ...(name === "" ? {} : { name: prepared }), text, values };
       if (seconds !== undefined) query.query_timeout = seconds * 1000;
-      const reply = connection.query<Row>(query);
+      const reply = session.connection.query<Row>(query);
       await failpoint?.(`sent ${name}`);
-      return await Promise.race([reply, abandoned.promise]);
+      return await Promise.race([reply, abandoned]);
     } catch (error) {
-      // A connection is not used again if it failed without an answer, or if its session may be to blame: after a
-      // primary was demoted, or a role's settings changed, only a new connection helps.
-      if (!isPostgresError(error) || postgresErrorKind(error) === "configuration") {
-        this.disconnect(stream);
-      }
+      // A session is not used again if it failed without an answer, or with one that was its last, or if it may be to
+      // blame itself: after a primary was demoted, or a role's settings changed, only a new one helps.
+      const lasts = isPostgresError(error) && !endsSession(error) &&
+        postgresErrorKind(error) !== "configuration";
+      if (!lasts) session.end();
       throw error;
     } finally {
       this.#underWay.delete(stream);
     }
   }
 
-  /** Runs a query with all constraints checked at once, and rolls it back. */
-  async rolledBack(keys: PartitionKeys, query: PartitionQuery): Promise<void> {
-    const plain = (text: string) => this.query(keys, { name: "", text, values: [] });
-    await plain("BEGIN");
-    try {
-      await plain("SET CONSTRAINTS ALL IMMEDIATE");
-      await this.query(keys, query);
-    } finally {
-      // If the connection was lost meanwhile, this is a new one, in no transaction.
-      await plain("ROLLBACK");
-    }
-  }
-
-  /** For how long the partition's query has been under way, in ms; 0 where there is none. */
-  waitingMs({ stream }: PartitionKeys): number {
+  /** The server's process that a partition's query is under way at, and for how long, in ms; `null` where none is. */
+  underWay({ stream }: PartitionKeys): { backend: Backend; ms: number } | null {
     const query = this.#underWay.get(stream);
-    return query === undefined ? 0 : Date.now() - query.since;
+    return query === undefined ? null : { backend: query.backend, ms: Date.now() - query.since };
   }
 
   /** Makes the partition's query fail with `reason`; the server may still finish it. */
@@ -136,42 +190,77 @@ export class Sessions {
     this.#underWay.get(stream)?.fail(reason);
   }
 
-  #connection(stream: string): Promise<PoolClient> {
-    const known = this.#connections.get(stream);
-    if (known) return known;
-    const opening = this.#connect(() => {
-      if (this.#connections.get(stream) === opening) this.disconnect(stream);
+  #inTurn<T>(stream: string, work: (session: Session) => Promise<T>): Promise<T> {
+    const turn = this.#turns.get(stream) ?? new Mutex();
+    this.#turns.set(stream, turn);
+    return turn.runExclusive(() => this.#onAny(work));
+  }
+
+  #onAny<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    const closed = this.#closed;
+    return this.#places.runExclusive(async () => {
+      if (closed !== this.#closed) throw new Error("Connection terminated: all were closed");
+      const session = this.#free.pop() ?? await this.#connect();
+      try {
+        return await work(session);
+      } finally {
+        if (!session.ended) this.#free.push(session);
+      }
     });
-    this.#connections.set(stream, opening);
-    opening.catch(() => { // whoever asked for it has the error
-      if (this.#connections.get(stream) === opening) this.#connections.delete(stream);
-    });
+  }
+
+  #connect(): Promise<Session> {
+    const gone = () => {
+      this.#open.delete(opening);
+      this.#free = this.#free.filter(({ ended }) => !ended);
+    };
+    const opening = this.#begin(gone);
+    this.#open.add(opening);
+    opening.catch(gone); // whoever asked for it has the error
     return opening;
   }
 
-  async #connect(lost: () => void): Promise<PoolClient> {
+  async #begin(gone: () => void): Promise<Session> {
+    const { max } = this.pool.options;
+    const needed = this.#most + OTHERS;
+    if (max < needed) {
+      throw new ConfigError(
+        `the pool may have ${max} connections, and a sink needs ${needed}: ${this.#most} for batches, one for its ` +
+          "leases, one for queries; give the pool a larger max, or lower write_behind.connections",
+      );
+    }
     const connection = await this.pool.connect();
+    const session: Session = {
+      connection,
+      pid: 0,
+      started: "",
+      ended: false,
+      end: () => {
+        if (session.ended) return;
+        session.ended = true;
+        connection.release(true);
+        gone();
+      },
+    };
     // Registered at once, since the error may come with the first answer.
-    connection.on("error", lost);
+    connection.on("error", () => session.end());
     try {
       const query: TimedQuery = { text: BATCH_SETTINGS, query_timeout: PATIENCE_MS };
-      await connection.query(query);
-      return connection;
+      const replies = await connection.query(query) as unknown as QueryResult<Backend>[];
+      return Object.assign(session, replies.at(-1)!.rows[0]);
     } catch (error) {
-      connection.release(true);
+      session.end();
       throw error;
     }
   }
 
-  /** Closes the partition's connection, also one that is only being opened: nobody else would give it back. */
-  disconnect(stream: string): void {
-    const opening = this.#connections.get(stream);
-    this.#connections.delete(stream);
-    opening?.then((connection) => connection.release(true), () => {}); // one that was not opened: the asker has the error
-  }
-
-  /** Closes all connections of partitions; the pool stays. */
+  /** Closes all, also those that are only being opened: nobody else would give their connections back. */
   close(): void {
-    for (const stream of [...this.#connections.keys()]) this.disconnect(stream);
+    this.#closed++;
+    for (const opening of this.#open) {
+      opening.then((session) => session.end(), () => {}); // one that was not opened: the asker has the error
+    }
+    this.#open.clear();
+    this.#free = [];
   }
 }

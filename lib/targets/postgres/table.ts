@@ -80,11 +80,19 @@ export async function checkRights(pool: Pool, table: string): Promise<void> {
  * offset says that it had rows, it is not made anew without a word.
  * @throws {ConfigError} with the table, and what to do
  */
-export async function checkTable(pool: Pool, table: string, keys: PartitionKeys): Promise<void> {
+export async function checkTable(
+  pool: Pool,
+  table: string,
+  partitions: PartitionKeys[],
+): Promise<void> {
   const { rows: [row] } = await patiently<TableRow>(pool, ASK, [`"${table}"`]);
   if (row === undefined) {
-    if (await new PostgresOffsets(pool).offset(keys) === "0-0") return;
-    throw new ConfigError(tableProblems.gone(table, keys));
+    const offsets = new PostgresOffsets(pool);
+    for (const keys of partitions) {
+      if (await offsets.offset(keys) === "0-0") continue;
+      throw new ConfigError(tableProblems.gone(table, keys));
+    }
+    return;
   }
   const problem = problemOf(row);
   if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);

@@ -6,6 +6,7 @@
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
+import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { PostgresBatches } from "./batch.ts";
 import { PostgresColumns } from "./columns.ts";
@@ -34,9 +35,11 @@ export class PostgresTarget implements Target {
   #sessions: Sessions;
   #name: string;
   #ownsPool: boolean;
+  /** what is under way, by entity */
+  #preparing = new Map<string, Promise<string[]>>();
 
   /**
-   * @param pool one connection a partition is taken from it while the partition is owned
+   * @param pool while partitions are owned, `write_behind.connections` are taken from it, and one more
    * @param options.name its name in the configuration
    * @param options.ownsPool whether `close` ends the pool as well. @default {false}
    */
@@ -49,20 +52,38 @@ export class PostgresTarget implements Target {
     this.#name = name;
     this.#config = config;
     this.#ownsPool = ownsPool;
-    this.#sessions = new Sessions(pool);
-    this.ownership = new PostgresOwnership(this.#sessions, async (keys) => {
-      const { table } = entityConfig(config, keys.entity);
-      const check = () => checkTable(pool, table, keys);
-      const made = await createTable(pool, config, keys.entity, undefined, check);
-      await checkRights(pool, table);
-      return made;
-    });
+    const { entities, streams, write_behind } = config;
+    const partitions = entities.length * streams.partitions;
+    this.#sessions = new Sessions(pool, Math.min(write_behind.connections, partitions));
+    this.ownership = new PostgresOwnership(this.#sessions, (keys) => this.#prepare(keys));
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);
     this.identities = new PostgresIdentities(pool, config);
     this.rows = new PostgresRows(pool, config);
     this.deadLetters = new PostgresDeadLetters(pool, config);
     this.columns = new PostgresColumns(pool, config);
+  }
+
+  /** Partitions that are claimed at the same time share it: the first of them is told which tables were gone. */
+  async #prepare({ entity }: PartitionKeys): Promise<string[]> {
+    const known = this.#preparing.get(entity);
+    if (known) return await known.then(() => []);
+    const preparing = this.#prepareOnce(entity);
+    this.#preparing.set(entity, preparing);
+    try {
+      return await preparing;
+    } finally {
+      this.#preparing.delete(entity);
+    }
+  }
+
+  async #prepareOnce(entity: string): Promise<string[]> {
+    const [pool, config] = [this.#pool, this.#config];
+    const { table } = entityConfig(config, entity);
+    const check = () => checkTable(pool, table, allPartitions(config, entity));
+    const made = await createTable(pool, config, entity, undefined, check);
+    await checkRights(pool, table);
+    return made;
   }
 
   describe(): TargetDescription {
@@ -88,7 +109,6 @@ export class PostgresTarget implements Target {
 
   async close(): Promise<void> {
     this.ownership.close();
-    this.#sessions.close();
     if (this.#ownsPool && !this.#pool.ending) await this.#pool.end();
   }
 

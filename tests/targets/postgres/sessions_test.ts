@@ -1,8 +1,18 @@
 import assert from "node:assert/strict";
-import { configWith, connectPostgres, parseConfig } from "writebehind";
-import { allPartitions } from "writebehind/redis/keys.ts";
+import pg from "pg";
+import {
+  configWith,
+  connectPostgres,
+  insertDocument,
+  openTarget,
+  parseConfig,
+  RedisWriteBehind,
+} from "writebehind";
+import { allPartitions, type PartitionKeys } from "writebehind/redis/keys.ts";
 import { OwnerSession } from "writebehind/targets/postgres/owner_session.ts";
 import { Sessions } from "writebehind/targets/postgres/sessions.ts";
+import { type Claim, OwnershipLostError } from "writebehind/targets/target.ts";
+import { assertEqual, testPipeline } from "../../support/pipeline.ts";
 import { testDatabase, testPostgres, waitFor } from "../../support/servers.ts";
 
 Deno.test("PostgreSQL: a session that is closed while it is opened gives its connection back", async () => {
@@ -22,13 +32,134 @@ Deno.test("PostgreSQL: a session that is closed while it is opened gives its con
   assert.notEqual(await owner.key(), null, "it can be opened again");
   owner.close();
 
-  const sessions = new Sessions(pool);
+  const sessions = new Sessions(pool, 1);
   const query = sessions.query(keys!, { name: "one", text: "SELECT 1", values: [] });
-  sessions.disconnect(keys!.stream);
+  await waitFor(() => pool.totalCount > pool.idleCount, { what: "a connection that is opened" });
+  sessions.close();
   await query.catch(() => {}); // it may come before the end of its connection
 
   // A connection that nobody gives back would keep the pool from ever ending.
   let ended = false;
   void pool.end().then(() => ended = true);
   await waitFor(() => ended, { what: "the end of the pool", deadlineMs: 10_000 });
+});
+
+Deno.test("PostgreSQL: many partitions share a few connections, each in its own order", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 40 } });
+  const { pool, config } = pipeline;
+  const sessions = new Sessions(pool, 3);
+  const partitions = allPartitions(config, "session");
+  const ask = (keys: PartitionKeys, n: number) =>
+    sessions.query<{ pid: number; n: number }>(keys, {
+      name: "",
+      text: "SELECT pg_backend_pid() AS pid, $1::int AS n FROM pg_sleep(0.005 * (1 - $1 % 2))",
+      values: [n],
+    });
+  const answers: number[][] = partitions.map(() => []);
+  const pids = new Set<number>();
+  await Promise.all(partitions.flatMap((keys, index) =>
+    [1, 2, 3, 4].map(async (n) => {
+      const { rows: [row] } = await ask(keys, n);
+      answers[index]!.push(row!.n);
+      pids.add(row!.pid);
+    })
+  ));
+  assert.deepEqual(answers, partitions.map(() => [1, 2, 3, 4]));
+  assert.equal(pids.size, 3);
+
+  // Those that are lost are replaced, also where others wait for one.
+  const ended = partitions.map((keys) =>
+    sessions.query(keys, {
+      name: "",
+      text: "SELECT pg_terminate_backend(pg_backend_pid())",
+      values: [],
+    })
+      .then(() => null, (error) => error)
+  );
+  for (const error of await Promise.all(ended)) assert(error instanceof Error);
+  assert.equal((await ask(partitions[0]!, 1)).rows[0]!.n, 1);
+  sessions.close();
+});
+
+Deno.test("PostgreSQL: one statement renews the leases of all, and waits for none that is locked", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 3 } });
+  const { pool, config } = pipeline;
+  await using target = await openTarget(config);
+  const claims: Claim[] = [];
+  for (const keys of allPartitions(config, "session")) {
+    claims.push((await target.ownership.claim(keys, "one", 8))!);
+  }
+  const [first, second, third] = claims as [Claim, Claim, Claim];
+  await pool.query("UPDATE writebehind_lease SET lease_until = now() + interval '1 second'");
+  const left = async () => {
+    const { rows } = await pool.query<{ left: number }>(
+      "SELECT extract(epoch FROM lease_until - now())::float8 AS left FROM writebehind_lease ORDER BY stream",
+    );
+    return rows.map(({ left }) => left > 2);
+  };
+  const connection = await pool.connect();
+  try {
+    await connection.query("BEGIN");
+    await connection.query("SELECT FROM writebehind_lease WHERE stream = $1 FOR UPDATE", [
+      second.keys.stream,
+    ]);
+    await target.ownership.renew(first, 8);
+    assert.deepEqual(await left(), [true, false, true]);
+    await target.ownership.renew(third, 8);
+    // Its own heartbeat waits for it.
+    const renewed = target.ownership.renew(second, 8);
+    await connection.query("COMMIT");
+    await renewed;
+    assert.deepEqual(await left(), [true, true, true]);
+  } finally {
+    connection.release();
+  }
+  // Of one that was taken by another, only its own heartbeat tells.
+  await pool.query(
+    "UPDATE writebehind_lease SET epoch = epoch + 1, owner = 'two' WHERE stream = $1",
+    [
+      second.keys.stream,
+    ],
+  );
+  await assert.rejects(target.ownership.renew({ ...second }, 8), OwnershipLostError);
+  await target.ownership.renew({ ...first }, 8);
+});
+
+Deno.test("PostgreSQL: a sink of many partitions holds a few connections, and none once it is stopped", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 32 } });
+  const { redis, config } = pipeline;
+  await using pool = await connectPostgres(config);
+  const sink = new RedisWriteBehind(redis, pool, config, "session");
+  sink.start();
+  const written = Array.from(
+    { length: 900 },
+    (_, n) => insertDocument(redis, config, "session", { n }, `${n}`),
+  );
+  await Promise.all(written);
+  await waitFor(() => sink.status.events === 900, { what: "all events", deadlineMs: 60_000 });
+  // Besides those for batches, the one that holds the leases, and a query.
+  const held = () => pool.totalCount - pool.idleCount;
+  assert(held() <= config.write_behind.connections + 2, `${held()} connections`);
+  await sink.stop();
+  assert.equal(held(), 0);
+  await assertEqual(pipeline);
+});
+
+Deno.test("PostgreSQL: a pool that is too small for a sink is refused, not waited for", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 4 } });
+  const { redis, config } = pipeline;
+  const { host, port, user, password, database } = config.postgresql;
+  const login = { host, port, user, database, ...(password === null ? {} : { password }) };
+  const pool = new pg.Pool({ ...login, max: 5 });
+  try {
+    const sink = new RedisWriteBehind(redis, pool, config, "session");
+    await assert.rejects(
+      sink.drain(),
+      /the pool may have 5 connections, and a sink needs 6: .*write_behind\.connections/,
+    );
+    const narrower = pipeline.with({ write_behind: { connections: 3 } });
+    await new RedisWriteBehind(redis, pool, narrower, "session").drain();
+  } finally {
+    await pool.end();
+  }
 });
