@@ -159,6 +159,7 @@ export type {
   Rows,
   RowsAt,
   ScannedRow,
+  Shares,
   Standing,
   Target,
   TargetDescription,

@@ -6,7 +6,8 @@
 import type { Redis } from "../redis/client.ts";
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { WriteBehindError } from "../core/errors.ts";
+import { passes } from "../core/error_kinds.ts";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { allPartitions } from "../redis/keys.ts";
 import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
@@ -16,7 +17,7 @@ import type { Target } from "../targets/target.ts";
 const LOOK_AGAIN_MS = 20;
 
 /**
- * Waits until the target holds every event that is in the streams now.
+ * Waits until the target holds every event that is in the streams now. A connection that is lost meanwhile is waited for.
  * @param options.deadlineMs how long to wait, in ms. @default {60000}
  * @param options.signal ends the waiting with its reason
  * @throws {WriteBehindError} after the deadline, with how far it got
@@ -42,20 +43,28 @@ export async function caughtUp(
   } = {},
 ): Promise<void> {
   const deadline = Date.now() + deadlineMs;
-  const { offsets } = targetOf(target, config);
+  const one = targetOf(target, config);
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
-    const goal = await lastEntryId(redis, stream);
+    let goal: string | undefined;
     for (;;) {
       signal.throwIfAborted();
-      const offset = await offsets.offset(keys);
-      // An offset past the last id means that the stream has gone back: a sink has to rewind it first.
-      const reached = compareStreamIds(offset, goal) >= 0;
-      if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
+      let behind: string;
+      try {
+        goal ??= await lastEntryId(redis, stream);
+        const offset = await one.offsets.offset(keys);
+        // An offset past the last id means that the stream has gone back: a sink has to rewind it first.
+        const reached = compareStreamIds(offset, goal) >= 0;
+        if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
+        behind = `${stream} is at ${offset}, not at ${goal}`;
+      } catch (error) {
+        // A connection that was lost comes back by itself.
+        if (!passes(one.kindOf(error))) throw error;
+        behind = reasonOf(error);
+      }
       if (Date.now() >= deadline) {
         throw new WriteBehindError(
-          `the target is behind after ${deadlineMs} ms: ${stream} is at ${offset}, not at ${goal}; ` +
-            "see whether a sink runs, and its last error",
+          `the target is behind after ${deadlineMs} ms: ${behind}; see whether a sink runs, and its last error`,
         );
       }
       await delay(LOOK_AGAIN_MS, signal);

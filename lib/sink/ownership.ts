@@ -26,6 +26,7 @@ import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
+import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";
 
@@ -46,6 +47,9 @@ export class WentBackError extends WriteBehindError {}
 /** An operator has paused the target. */
 export class PausedError extends WriteBehindError {}
 
+/** Another process is to have the partition: its share is smaller. */
+export class GivenError extends WriteBehindError {}
+
 /** A partition that was claimed, and the trimming of its stream. */
 export interface Owned {
   claim: Claim;
@@ -59,6 +63,8 @@ export class PartitionOwnership {
   #keys: PartitionKeys;
   #reader: StreamReader;
   #report: PartitionReport;
+  /** with whom the partitions are shared; `null` where whoever is first has them */
+  #sharing: Sharing | null = null;
   /** the claim that is in use */
   #claim: Claim | null = null;
   /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
@@ -88,8 +94,13 @@ export class PartitionOwnership {
     this.#report = report;
   }
 
+  /** From now on, the partition is one of those that are shared. */
+  share(sharing: Sharing): void {
+    this.#sharing = sharing;
+  }
+
   /**
-   * Takes the partition; waits while another sink owns it.
+   * Takes the partition; waits while another sink owns it, or is to have it.
    * @param follow whether to wait for ever; else until the owner has drained what was there
    * @returns `null` where the owner has drained it, or where the signal was aborted
    */
@@ -104,11 +115,19 @@ export class PartitionOwnership {
         await delay(STANDBY_MS, signal);
         continue;
       }
+      if (this.#sharing && !await this.#sharing.allows(this.#keys.stream)) {
+        if (this.#lease !== null && await this.#giveBack()) this.#report.released();
+        this.#report.standby();
+        await this.#lookForNamesake();
+        await delay(STANDBY_MS, signal);
+        continue;
+      }
       const { lease_seconds } = this.#config.write_behind;
       const { process } = this.#report.place;
       const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
       this.#lease = claim;
       if (claim !== null) {
+        this.#sharing?.note(this.#keys.stream, { isMine: true });
         await failpoint?.("claimed");
         try {
           return await this.#begin(claim);
@@ -264,6 +283,7 @@ export class PartitionOwnership {
       const lost = error instanceof OwnershipLostError;
       if (lost) {
         this.#claim = this.#lease = null;
+        this.#sharing?.note(this.#keys.stream, { isMine: false });
         // From now on, entries may be missing because the next owner has trimmed them.
         void this.#trimmer?.stop();
       } else this.#report.trouble("leaseNotRenewed", error);
@@ -280,10 +300,12 @@ export class PartitionOwnership {
    * @throws {WentBackError} it does, and its stream has gone back
    * @throws {ConfigError} it does, and its table is another one, or was emptied, or the target was removed
    * @throws {PausedError} it does, and an operator has paused the target
+   * @throws {GivenError} it does, and another process is to have the partition
    */
   check({ claim, trimmer }: Owned): void {
     const { stream } = this.#keys;
     if (this.#claim !== claim) throw new OwnershipLostError(`${stream} was taken`);
+    if (this.#sharing?.keeps(stream) === false) throw new GivenError(`${stream} is given away`);
     if (this.#problem !== null) throw this.#problem;
     this.#checkState(trimmer.state);
     if (trimmer.witnessMissing) {
@@ -311,12 +333,13 @@ export class PartitionOwnership {
     if (await this.#release(lease) && lease !== null) this.#report.released();
   }
 
-  /** Gives back what was just claimed, since nothing can be done with it here. */
-  async #giveBack(): Promise<void> {
+  /** Gives back what was claimed, since nothing can be done with it here, or another is to have it. */
+  #giveBack(): Promise<boolean> {
     clearInterval(this.#heartbeat);
     const lease = this.#lease;
     this.#claim = this.#lease = null;
-    await this.#release(lease);
+    this.#sharing?.note(this.#keys.stream, { isMine: false });
+    return this.#release(lease);
   }
 
   async #release(lease: Claim | null): Promise<boolean> {

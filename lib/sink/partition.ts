@@ -24,10 +24,17 @@ import type { Batch, BatchRows } from "../targets/batch.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { batchLimits } from "./limits.ts";
-import { type Owned, PartitionOwnership, PausedError, WentBackError } from "./ownership.ts";
+import {
+  GivenError,
+  type Owned,
+  PartitionOwnership,
+  PausedError,
+  WentBackError,
+} from "./ownership.ts";
 import { BEHIND, Poison } from "./poison.ts";
 import { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
+import type { Sharing } from "./sharing.ts";
 
 /** Events that were read, and the batch made of them. */
 interface Work {
@@ -59,6 +66,8 @@ export class PartitionSink {
   #batchSize: number;
   /** the last error of the target for a batch */
   #refused: unknown;
+  /** whether a read was ended, since another process is to have the partition */
+  #giving = false;
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
@@ -102,7 +111,9 @@ export class PartitionSink {
             if (error === this.#refused) this.#failed(asError(error));
             return;
           }
-          const kind = this.#failed(asError(error));
+          const given = this.#giving && error !== this.#refused;
+          this.#giving = false;
+          const kind = this.#failed(given ? new GivenError("given away") : asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
           await this.#dropNext();
           if (!follow && !passes(kind)) throw error;
@@ -114,6 +125,17 @@ export class PartitionSink {
     } finally {
       signal.removeEventListener("abort", unblock);
     }
+  }
+
+  /** From now on, the partition is one of those that are shared. */
+  share(sharing: Sharing): void {
+    this.#ownership.share(sharing);
+  }
+
+  /** Gives the partition to another process once the batch under way is done: a read that waits is ended. */
+  give(): void {
+    this.#giving = true;
+    this.#reader.close();
   }
 
   /** Gives the partition back and closes the connections. Never rejects. */
@@ -299,7 +321,8 @@ const SWALLOWED =
 
 /** Not a failure: claiming again is all that is needed. */
 const isTurn = (error: unknown): boolean =>
-  error instanceof OwnershipLostError || error instanceof ParkedChangedError;
+  error instanceof OwnershipLostError || error instanceof ParkedChangedError ||
+  error instanceof GivenError;
 
 /** A batch that can neither be stored nor parked. */
 class StuckError extends WriteBehindError {

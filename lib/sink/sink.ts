@@ -16,6 +16,8 @@ import { batchRoom } from "./limits.ts";
 import { PartitionSink } from "./partition.ts";
 import { PartitionReport, type PartitionState } from "./report.ts";
 
+import { Sharing } from "./sharing.ts";
+
 export type { PartitionState };
 
 /** What a sink has done so far, and its state. */
@@ -65,6 +67,7 @@ export class RedisWriteBehind {
   #redis: RedisConnection;
   #target: Target;
   #partitions: PartitionSink[];
+  #sharing: Sharing | null = null;
   #stop = new AbortController();
   #running: Promise<void> | undefined;
   /** Its name in events and in leases: the process id and a random part. */
@@ -156,9 +159,26 @@ export class RedisWriteBehind {
 
   async #follow(): Promise<void> {
     const { signal } = this.#stop;
-    await Promise.all(
-      this.#partitions.map((partition) => partition.run({ follow: true, signal })),
-    );
+    const sharing = this.#sharing = this.#share();
+    for (const partition of this.#partitions) if (sharing) partition.share(sharing);
+    await Promise.all([
+      sharing?.run(signal),
+      ...this.#partitions.map((partition) => partition.run({ follow: true, signal })),
+    ]);
+  }
+
+  /** Others may come, with whom the partitions are shared, where the target can tell of them. */
+  #share(): Sharing | null {
+    const { ownership } = this.#target;
+    if (!ownership.share) return null;
+    const keys = this.#partitions.map(({ keys }) => keys);
+    const { max_retry_attempts } = this.#config.write_behind;
+    return new Sharing(ownership, this.#config, keys, {
+      process: this.process,
+      isWell: () =>
+        this.#partitions.every(({ report }) => report.failuresInARow < max_retry_attempts),
+      onGive: (stream) => this.#partitions.find(({ keys }) => keys.stream === stream)?.give(),
+    });
   }
 
   async #tick(): Promise<void> {
@@ -179,6 +199,7 @@ export class RedisWriteBehind {
 
   async #release(): Promise<void> {
     await Promise.all(this.#partitions.map((partition) => partition.close()));
+    await this.#sharing?.leave();
     await this.#redis.counters.flush();
   }
 

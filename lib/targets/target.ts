@@ -42,6 +42,14 @@ export class OwnershipLostError extends WriteBehindError {}
 /** What is parked has changed under this claim: claim again and read it again. */
 export class ParkedChangedError extends WriteBehindError {}
 
+/** The processes that share an entity's partitions, and who has them. */
+export interface Shares {
+  /** the names of those that live */
+  members: readonly string[];
+  /** by the partition's stream; those that nobody has now are missing */
+  owners: ReadonlyMap<string, string>;
+}
+
 /** Who may write a partition. */
 export interface Ownership {
   /** Takes a partition that nobody owns; `null` while another sink holds it. */
@@ -62,6 +70,16 @@ export interface Ownership {
   release(keys: PartitionKeys, claim: Claim | null): Promise<void>;
   /** Notes that the stream went back and its documents were resent: no witness is expected any more. */
   wentBack(claim: Claim): Promise<void>;
+  /**
+   * Tells that a process shares these partitions, or shares them no more, and who else does. It decides nothing: a claim
+   * does. Without it, whoever is first has them all.
+   * @param options.leaseSeconds how long it counts as there without telling it again, unless its end is noticed before
+   */
+  share?(
+    partitions: PartitionKeys[],
+    process: string,
+    options: { leaseSeconds: number; isMember: boolean },
+  ): Promise<Shares>;
   /**
    * Moves a partition's offset, whoever owns it, and expects no witness: the running claim looks anew. Only for a
    * stream that was mended, where the offset stood at an id that no version can hold.

@@ -56,7 +56,7 @@ export async function measureDeployment(
   backlog: Backlog,
   point: GrowthPoint,
 ): Promise<void> {
-  const { redis, pool } = bench;
+  const { redis } = bench;
   const streams = allPartitions(backlog.config, ENTITY).map(({ stream }) => stream);
   // Out of the sinks' sight, and back in one step: copying it takes Redis a while.
   await bench.restore(backlog);
@@ -64,22 +64,10 @@ export async function measureDeployment(
   for (const [stream, away] of aside) await redis.rename(stream, away);
   await using running = new AsyncDisposableStack();
   const sinks: SinkProcess[] = [];
-  // Every sink takes all partitions that are free: a sink sees only its share of them as free.
-  await pool.query(
-    `INSERT INTO writebehind_lease (stream, owner, epoch, lease_until, backend_pid, backend_started)
-     SELECT unnest($1::text[]), 'bench', 0, 'infinity', 0, now()`,
-    [streams],
-  );
-  const share = streams.length / point.sinks;
-  for (let at = 0; at < streams.length; at += share) {
-    const mine = streams.slice(at, at + share);
-    // The ones before stand still meanwhile, far shorter than a lease lasts.
-    for (const sink of sinks) sink.signal("SIGSTOP");
-    const sink = running.use(await SinkProcess.start(bench, backlog.config));
-    await given(bench, mine, sink.pid);
-    for (const before of sinks) before.signal("SIGCONT");
-    sinks.push(sink);
+  for (let n = 0; n < point.sinks; n++) {
+    sinks.push(running.use(await SinkProcess.start(bench, backlog.config)));
   }
+  await shared(bench, streams, point.sinks);
   const pids = sinks.map(({ pid }) => pid);
   const before = cpuTimes(bench, pids);
   const since = performance.now();
@@ -113,21 +101,17 @@ export function growthTable(points: readonly GrowthPoint[]): string {
     .join("\n");
 }
 
-/**
- * Gives partitions to one sink, and waits until it has them. It takes its leases by itself; one that
- * another sink was asking for at the moment when it was stopped is freed again.
- */
-async function given({ pool }: Workbench, streams: string[], pid: number): Promise<void> {
+/** Waits until the sinks have shared the partitions among them. */
+async function shared({ pool }: Workbench, streams: string[], sinks: number): Promise<void> {
   const deadline = Date.now() + OWNED_WITHIN_MS;
-  // An owner's name begins with its process.
-  const others = "stream = ANY ($1) AND owner NOT LIKE $2 || '-%'";
   for (;;) {
-    const { rowCount } = await pool.query(
-      `UPDATE writebehind_lease SET lease_until = '-infinity' WHERE ${others}`,
-      [streams, String(pid)],
+    const { rows } = await pool.query<{ held: number }>(
+      `SELECT count(*)::int AS held FROM writebehind_lease
+        WHERE stream = ANY ($1) AND lease_until > clock_timestamp() GROUP BY owner`,
+      [streams],
     );
-    if (rowCount === 0) return;
-    if (Date.now() > deadline) throw new Error(`no sink took ${streams.join(", ")} in time`);
+    if (rows.length === sinks && rows.every(({ held }) => held === streams.length / sinks)) return;
+    if (Date.now() > deadline) throw new Error(`the sinks have not shared ${streams.join(", ")}`);
     await delay(LOOK_EVERY_MS);
   }
 }

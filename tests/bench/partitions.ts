@@ -5,13 +5,16 @@ import { cpuBetween, cpuTimes } from "./cpu.ts";
 import { measureDeployment } from "./growth.ts";
 import { interleave, perSecond, ratios, type Row, row } from "./measure.ts";
 import { SinkProcess } from "./sink_process.ts";
-import type { Workbench } from "./workbench.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { ENTITY, type Workbench } from "./workbench.ts";
 import { uniqueInserts } from "./workload.ts";
 
 const MANY = 64;
 const FEW = 2;
 const OWNED_WITHIN_MS = 30_000;
 const LOOK_MS = 50;
+/** How long after its start it counts as idle, in ms: it has looked around everywhere. */
+const SETTLED_MS = 8000;
 /** How long an idle sink is watched, in ms: several renewals of its leases. */
 const IDLE_MS = 15_000;
 
@@ -59,7 +62,8 @@ async function idleSink(bench: Workbench) {
   const deadline = Date.now() + OWNED_WITHIN_MS;
   for (;;) {
     const { rows: [leases] } = await bench.pool.query<{ held: number }>(
-      "SELECT count(*)::int AS held FROM writebehind_lease WHERE lease_until > now()",
+      "SELECT count(*)::int AS held FROM writebehind_lease WHERE lease_until > now() AND stream = ANY ($1)",
+      [allPartitions(config, ENTITY).map(({ stream }) => stream)],
     );
     if (leases!.held === MANY) break;
     if (Date.now() > deadline) {
@@ -67,6 +71,7 @@ async function idleSink(bench: Workbench) {
     }
     await delay(LOOK_MS);
   }
+  await delay(SETTLED_MS);
   const before = cpuTimes(bench, [sink.pid]);
   await delay(IDLE_MS);
   const used = before && cpuBetween(before, cpuTimes(bench, [sink.pid])!, IDLE_MS / 1000 / 100);

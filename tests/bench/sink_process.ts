@@ -60,11 +60,6 @@ export class SinkProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
-  /** Stops it where it stands, or lets it go on. */
-  signal(signal: "SIGSTOP" | "SIGCONT"): void {
-    this.#child.kill(signal);
-  }
-
   /** Ends it as a power cut would. */
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");
@@ -122,8 +117,6 @@ export class SinkProcess implements AsyncDisposable {
   async stop(): Promise<string> {
     try {
       this.#child.kill("SIGTERM");
-      // One that stands still hears it only when it goes on.
-      this.#child.kill("SIGCONT");
     } catch {
       // It has ended already.
     }

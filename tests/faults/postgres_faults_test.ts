@@ -153,7 +153,8 @@ Deno.test("a table locked for 30 s, thirty leases: its live owner keeps the part
     what: "the other sink to stand by",
   });
   const epoch = async () =>
-    (await pipeline.pool.query("SELECT epoch FROM writebehind_lease")).rows[0].epoch;
+    (await pipeline.pool.query("SELECT epoch FROM writebehind_lease WHERE stream LIKE 'stream:%'"))
+      .rows[0].epoch;
   const before = await epoch();
   {
     await using _lock = await outside("BEGIN; LOCK TABLE sessions IN EXCLUSIVE MODE");

@@ -12,6 +12,7 @@ import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
 
 const LEASE_SECONDS = 1;
+const STREAM = "stream:session";
 
 /** Counts how often a version of a document was applied. */
 async function countApplications({ pool }: Pipeline) {
@@ -35,7 +36,8 @@ async function startSink(pipeline: Pipeline) {
 
 async function owner({ pool }: Pipeline): Promise<{ owner: string; epoch: string } | undefined> {
   const { rows: [row] } = await pool.query<{ owner: string; epoch: string }>(
-    "SELECT owner, epoch FROM writebehind_lease WHERE lease_until > clock_timestamp()",
+    "SELECT owner, epoch FROM writebehind_lease WHERE lease_until > clock_timestamp() AND stream = $1",
+    [STREAM],
   );
   return row;
 }
@@ -160,8 +162,10 @@ Deno.test("a successor of a killed sink waits for no lease, one of a sink that l
   await waitFor(() => second.status.partitions[0]!.state === "standby", { what: "the standby" });
   const before = (await owner(pipeline))!;
   const key = async () =>
-    (await pool.query<{ key: string }>("SELECT session_key AS key FROM writebehind_lease")).rows[0]!
-      .key;
+    (await pool.query<{ key: string }>(
+      "SELECT session_key AS key FROM writebehind_lease WHERE stream = $1",
+      [STREAM],
+    )).rows[0]!.key;
   const cut = await key();
   await pool.query(
     `SELECT pg_terminate_backend(pid) FROM pg_locks
@@ -248,7 +252,8 @@ Deno.test("status says at once that a killed sink owns nothing, long before its 
   await sink.status;
   const left = async () =>
     (await pool.query<{ left: number }>(
-      "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 AS left FROM writebehind_lease",
+      "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 AS left FROM writebehind_lease WHERE stream = $1",
+      [STREAM],
     )).rows[0]!.left;
   await waitFor(async () => (await status()).owner === null, {
     what: "status to say so",

@@ -8,9 +8,10 @@ import type { Pool } from "pg";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
-import type { Claim, Ownership } from "../target.ts";
+import type { Claim, Ownership, Shares } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
-import { OwnerSession, SESSION_LIVES } from "./owner_session.ts";
+import { leave, shares, stay } from "./members.ts";
+import { CLOCK_SECONDS, OwnerSession, SESSION_LIVES } from "./owner_session.ts";
 import { patiently, type Sessions } from "./sessions.ts";
 import { BATCH_BEGINS } from "./statements.ts";
 
@@ -19,9 +20,6 @@ import { BATCH_BEGINS } from "./statements.ts";
  * notices it at once, and has another session by then.
  */
 const GRACE_MS = 500;
-
-/** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
-export const CLOCK_SECONDS = 1;
 
 /** A lease, as somebody finds it who wants the partition. */
 interface Found {
@@ -102,7 +100,9 @@ export class PostgresOwnership implements Ownership {
   #session: OwnerSession;
   /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
   #held = new Map<string, Claim | null>();
-  /** ms since 1970 */
+  /** when members told last that they are there, in ms since 1970 */
+  #told = new Map<string, number>();
+  /** the same of renewals */
   #renewedAt = new WeakMap<Claim, number>();
   /** those who wait, by stream and owner */
   #waiting = new Map<string, Waiting>();
@@ -297,6 +297,7 @@ export class PostgresOwnership implements Ownership {
 
   /** A session was lost, and its owner lives: leases are told of another, or that none tells of them. */
   async #noteSession(): Promise<void> {
+    this.#told.clear(); // told anew at the next look
     const claims = [...this.#held.values()].filter((claim) => claim !== null);
     if (claims.length === 0) return;
     const key = await this.#session.key();
@@ -315,6 +316,29 @@ export class PostgresOwnership implements Ownership {
   #forget(name: string, claim: Claim | null): void {
     if (this.#held.get(name)?.epoch === claim?.epoch) this.#held.delete(name);
     if (this.#held.size === 0) this.#closeSessions();
+  }
+
+  async share(
+    partitions: PartitionKeys[],
+    process: string,
+    { leaseSeconds, isMember }: { leaseSeconds: number; isMember: boolean },
+  ): Promise<Shares> {
+    const { pool } = this.#sessions;
+    const [{ stream }] = partitions as [PartitionKeys];
+    const member = nameOf(`member of ${stream}`, process);
+    const told = this.#told.get(member) ?? 0;
+    const isKnown = this.#held.has(member);
+    if (isMember && Date.now() - told > leaseSeconds * 1000 / HEARTBEATS) {
+      // From now on, so that nobody else's end closes the session.
+      this.#held.set(member, null);
+      await stay(pool, partitions, process, await this.#session.key(), leaseSeconds);
+      this.#told.set(member, Date.now());
+    } else if (!isMember && isKnown) {
+      this.#told.delete(member);
+      this.#forget(member, null);
+      await leave(pool, partitions, process);
+    }
+    return await shares(pool, partitions, leaseSeconds);
   }
 
   /** Ends the sessions for batches, and the one that tells that this process lives. */
