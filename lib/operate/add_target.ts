@@ -114,7 +114,7 @@ class Filling {
   #keys: PartitionKeys;
   #partitions: PartitionKeys[];
   #report: AddReport;
-  /** an entry that must still be in the stream */
+  /** the newest entry that was seen: it must still be in the stream, and it is behind all that was read before */
   #newest = "0-0";
 
   constructor(
@@ -163,7 +163,8 @@ class Filling {
       const identity = await this.#redis.hget(keys.settings, "identity");
       if (identity !== null) await target.identities.note(claim, identity);
       await target.ownership.renew(claim, LEASE_SECONDS);
-      await target.ownership.moveOffset(keys, place);
+      // Its place is no entry, and a sink must find that the stream went back before it has applied one.
+      await target.ownership.moveOffset(keys, place, this.#newest);
       const expected = { state: "filling" as const, offset: place };
       if (await this.#register("active", place, expected) === null) throw await this.#lost();
       this.#report.streams.push(keys.stream);
@@ -216,7 +217,8 @@ class Filling {
   ) {
     const { name } = this.#target.describe();
     const { on_full: onFull } = targetConfig(this.#config, name);
-    const registration = { name, state, offset, witness: "0-0", onFull };
+    const witness = state === "active" ? this.#newest : "0-0";
+    const registration = { name, state, offset, witness, onFull };
     return register(this.#redis, this.#keys, registration, { expected });
   }
 

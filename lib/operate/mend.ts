@@ -147,7 +147,7 @@ async function moveBack(
 ): Promise<void> {
   const offset = await offsets.offset(keys);
   const before = isFar(offset) ? begin : offset;
-  await ownership.moveOffset(keys, before);
+  await ownership.moveOffset(keys, before, "0-0");
   await forward(redis, keys, before);
 }
 

@@ -248,7 +248,7 @@ export class PartitionOwnership {
       `the offset of ${keys.stream} was moved back from ${offset}, which no version can hold`;
     await this.#target.identities.doubt(claim, reason, { keepWitness: false });
     this.#report.doubted(reason);
-    await this.#target.ownership.moveOffset(keys, "0-0");
+    await this.#target.ownership.moveOffset(keys, "0-0", "0-0");
     throw new ParkedChangedError(reason);
   }
 

@@ -81,10 +81,11 @@ export interface Ownership {
     options: { leaseSeconds: number; isMember: boolean },
   ): Promise<Shares>;
   /**
-   * Moves a partition's offset, whoever owns it, and expects no witness: the running claim looks anew. Only for a
-   * stream that was mended, where the offset stood at an id that no version can hold.
+   * Moves a partition's offset, whoever owns it: the running claim looks anew. For a target that was filled up to there,
+   * and for a stream that was mended, where the offset stood at an id that no version can hold.
+   * @param witness the entry that must still be in the stream from now on; `0-0` for none
    */
-  moveOffset(keys: PartitionKeys, offset: string): Promise<void>;
+  moveOffset(keys: PartitionKeys, offset: string, witness: string): Promise<void>;
 }
 
 /** Writing batches, each in one transaction with the offset. */

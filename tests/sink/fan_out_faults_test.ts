@@ -202,6 +202,56 @@ Deno.test("fan-out faults", (t) =>
       await equal(redis, config, b, 6);
     });
 
+    await step(
+      "a stream that goes back before a new target's first event is rewound by it",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        const { stream } = partitionKeys(config, "session", 0);
+        await write(redis, config, 0, 1);
+        await drain(redis, config, a);
+        await write(redis, config, 1, 2);
+        const older = await redis.dumpBuffer(stream);
+        await updateDocument(redis, config, "session", "d1", { n: -1 });
+        await addTarget(redis, b, config, "session");
+        // A replica that lacked the update was promoted, and is written to.
+        await redis.restore(stream, 0, older, "REPLACE");
+        await redis.call("JSON.SET", "session:d1", "$", JSON.stringify({ n: 1 }));
+        await write(redis, config, 3, 1);
+        const [listed] = (await listTargets(redis, config, "session")).slice(1);
+        assert.deepEqual([listed!.name, listed!.goneBack], ["b", true]);
+        assert.match(
+          (await readStatus(redis, b, config, "session"))[0]!.stuck[0]!,
+          /has gone back/,
+        );
+        await using sink = new RedisWriteBehind(redis, b, config, "session");
+        const resent: number[] = [];
+        sink.events.on("rewound", ({ documents }) => resent.push(documents));
+        await sink.drain();
+        assert.deepEqual(resent, [3]);
+        await equal(redis, config, b, 4);
+        await drain(redis, config, a);
+        await equal(redis, config, a, 4);
+      },
+    );
+
+    await step("the place of a new target is no entry's id", async (two) => {
+      const { redis, config, a, b } = two;
+      const keys = partitionKeys(config, "session", 0);
+      await write(redis, config, 0, 1);
+      await drain(redis, config, a);
+      // Written with the id that the place would have: the clock of Redis does not reach it.
+      const event = ["ts", "1", "doc_id", "d0", "event_type", "delete", "payload", ""];
+      const id = `${Date.now() + 60_000}-0`;
+      await redis.xadd(keys.stream, id, ...event);
+      await redis.del("session:d0");
+      await addTarget(redis, b, config, "session");
+      const { offset, witness } = (await readRegistrations(redis, keys))[1]!;
+      assert.deepEqual([offset, witness], [id.replace(/0$/, "1"), id]);
+      await drain(redis, config, a);
+      await drain(redis, config, b);
+      await equal(redis, config, b, 0);
+    });
+
     await step("a sink that waits takes no partition that is not filled yet", async (two) => {
       const { redis, config, a, b } = two;
       await write(redis, config, 0, 40);

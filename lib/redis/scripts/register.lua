@@ -1,6 +1,6 @@
 -- Registers a target: from now on nothing past its offset is trimmed.
 -- KEYS: 1 stream  2 settings of the stream, with a field for each target
--- ARGV: 1 the target's name  2 its offset (a stream id), "" for the end of the stream, or "=" for all but the state as
+-- ARGV: 1 the target's name  2 its offset (a stream id), "" for an id of its own behind the end of the stream, or "=" for all but the state as
 --   it is noted
 --   3 the entry that must still be there, "0-0" for none  4 on_full: "stop" or "detach"  5 the state
 --   6 states, between commas, under which all stays as it is  7 the only state and offset under which it does not, or ""
@@ -19,6 +19,12 @@ if offset == '' then
   local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
   for index = 1, info.err and 0 or #info, 2 do
     if info[index] == 'last-generated-id' then offset = info[index + 1] end
+  end
+  -- An id of its own: an offset that is an entry's says that the target has applied that one.
+  local ms, seq = string.match(offset, '^(%d+)%-(%d+)$')
+  if #redis.call('XRANGE', KEYS[1], offset, offset) > 0 and tonumber(seq) < 2 ^ 53 then
+    offset = ms .. '-' .. string.format('%d', tonumber(seq) + 1)
+    redis.call('XSETID', KEYS[1], offset)
   end
 end
 if offset == '=' then now.is = state

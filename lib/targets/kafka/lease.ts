@@ -145,14 +145,14 @@ export class KafkaOwnership implements Ownership {
     );
   }
 
-  async moveOffset(keys: PartitionKeys, offset: string): Promise<void> {
+  async moveOffset(keys: PartitionKeys, offset: string, witness: string): Promise<void> {
     await changing(this.#shared, keys, (session) =>
       session.write((state) =>
         Promise.resolve({
           state: {
             ...state,
             last_id: offset,
-            witness: "0-0",
+            witness,
             parked_version: String(BigInt(state.parked_version) + 1n),
           },
           messages: [],

@@ -219,14 +219,14 @@ export class MysqlOwnership implements Ownership {
     });
   }
 
-  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
+  async moveOffset({ stream }: PartitionKeys, offset: string, witness: string): Promise<void> {
     await patiently(this.#sessions.pool, (connection) =>
       changedBy(
         connection,
         `UPDATE writebehind_offset
-            SET last_id = ?, witness = '0-0', parked_version = parked_version + 1
+            SET last_id = ?, witness = ?, parked_version = parked_version + 1
           WHERE stream = ?`,
-        [offset, stream],
+        [offset, witness, stream],
       ));
   }
 

@@ -370,13 +370,13 @@ export class PostgresOwnership implements Ownership {
     }
   }
 
-  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
+  async moveOffset({ stream }: PartitionKeys, offset: string, witness: string): Promise<void> {
     await patiently(
       this.#sessions.pool,
       `UPDATE writebehind_offset
-          SET last_id = $2, witness = '0-0', parked_version = parked_version + 1
+          SET last_id = $2, witness = $3, parked_version = parked_version + 1
         WHERE stream = $1`,
-      [stream, offset],
+      [stream, offset, witness],
     );
   }
 

@@ -83,8 +83,8 @@ export class SqliteOwnership implements Ownership {
     await this.#connections.writer.call("wentBack", [keys.stream, epoch]);
   }
 
-  async moveOffset({ stream }: PartitionKeys, offset: string): Promise<void> {
-    await this.#connections.writer.call("moveOffset", [stream, offset]);
+  async moveOffset({ stream }: PartitionKeys, offset: string, witness: string): Promise<void> {
+    await this.#connections.writer.call("moveOffset", [stream, offset, witness]);
   }
 
   /** Gives all locks back. */

@@ -188,13 +188,14 @@ export const ownership: Cases = {
     await using one = await claimed(place);
     await one.target.batches.apply(one.claim, batch(5, { upserts: [insert("a", "1", 5)] }));
     await using other = await openWhole(place);
-    await other.ownership.moveOffset(one.keys, streamId(3));
+    await other.ownership.moveOffset(one.keys, streamId(3), streamId(4));
     const next = batch(6, { upserts: [insert("b", "2", 6)] });
     await assert.rejects(one.target.batches.apply(one.claim, next), ParkedChangedError);
     assert.deepEqual(await textsOf(one.target, place, ["b"]), [null]);
     const again = await one.target.ownership.claim(one.keys, "a", LEASE_SECONDS);
     assert.equal(again!.offset, streamId(3));
-    assert.equal(again!.witness, "0-0");
+    assert.equal(again!.witness, streamId(4));
+    assert.equal((await one.target.offsets.standing(one.keys)).witness, streamId(4));
     await one.target.batches.apply(again!, next);
     assert.equal(await one.target.offsets.offset(one.keys), streamId(6));
   },

@@ -55,13 +55,14 @@ export function wentBack(db: Database, stream: string, epoch: string): void {
 }
 
 /** Moves an offset, whoever owns the partition: the running claim looks anew. */
-export function moveOffset(db: Database, stream: string, offset: string): void {
+export function moveOffset(db: Database, stream: string, offset: string, witness: string): void {
   db.transaction(() =>
     db.run(
       `UPDATE writebehind_offset
-          SET last_id = ?, witness = '0-0', parked_version = parked_version + 1
+          SET last_id = ?, witness = ?, parked_version = parked_version + 1
         WHERE stream = ?`,
       offset,
+      witness,
       stream,
     )
   );
