@@ -11,8 +11,9 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, ownershipLost } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
 import type { Batch, BatchRows, Refusal, Tried, Upsert } from "../batch.ts";
-import { type Connection, type Flavor, patiently, rowsOf } from "./connect.ts";
+import type { Flavor } from "./connect.ts";
 import { isMysqlError, isOfTheServer, mysqlErrorKind, RefusedDocumentError } from "./errors.ts";
+import { type Connection, patiently, rowsOf } from "./pool.ts";
 import type { Sessions } from "./sessions.ts";
 import {
   anyRow,

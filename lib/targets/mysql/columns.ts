@@ -21,8 +21,9 @@ import {
   rowsCame,
   TIMES,
 } from "../columns.ts";
-import { type Connection, type Flavor, patiently, type Pool, rowsOf } from "./connect.ts";
+import type { Flavor } from "./connect.ts";
 import { CHECK_FAILED, DENIED, isMysqlError, LOCK_WAIT } from "./errors.ts";
+import { type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 
 /** How long a change of the columns may take, in ms: it writes the table anew. */
 const PATIENCE_MS = 24 * 60 * 60 * 1000;

@@ -3,19 +3,13 @@
  * @module
  */
 
-import mysql, {
-  type Connection,
-  type Pool,
-  type PoolConnection,
-  type ResultSetHeader,
-} from "mysql2/promise";
+import mysql from "mysql2/promise";
 import type { Config, TargetConfig } from "../../config/config.ts";
 import { databaseTrust, type NamedKey, serversObjection } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
+import { type Connection, PATIENCE_MS, patiently, Pool, rowsOf } from "./pool.ts";
 import { guarded } from "./tls.ts";
-
-export type { Connection, Pool, PoolConnection, ResultSetHeader };
 
 /** Where the server is. */
 export type MysqlAddress = Extract<TargetConfig, { kind: "mysql" }>;
@@ -32,18 +26,16 @@ export interface Flavor {
 /** The oldest versions that have JSON_TABLE, window functions and the collation. */
 const OLDEST = { mariadb: [10, 6, 0], mysql: [8, 0, 17] } as const;
 
-/** How long a query may take that writes no rows and waits for nobody, in ms. */
-const PATIENCE_MS = 5000;
+/** How long a connection may take until the server has taken the login, in ms. */
+const CONNECT_MS = 10_000;
 
 /** What all our queries rely on, whatever the server's and the user's settings say. */
-const settings = (mariadb: boolean): string[] => [
+const settings = (mariadb: boolean): string =>
   "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', " +
   "time_zone = '+00:00', autocommit = 1, foreign_key_checks = 1, unique_checks = 1, " +
   `sql_safe_updates = 0, sql_select_limit = DEFAULT, lock_wait_timeout = 5${
     mariadb ? ", max_statement_time = 0" : ""
-  }`,
-  "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
-];
+  }; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE`;
 
 /** The address for people, without secrets. */
 export function addressOf({ host, port, database }: MysqlAddress): string {
@@ -61,7 +53,7 @@ export async function connectMysql(
 ): Promise<{ pool: Pool; flavor: Flavor }> {
   const { host, port, database, user, password } = target;
   const trust = host.startsWith("/") ? null : databaseTrust(keysOf(target), target);
-  const pool = mysql.createPool({
+  const pool = new Pool(mysql.createPool({
     ...(host.startsWith("/") ? { socketPath: host } : { host, port }),
     database,
     user,
@@ -74,29 +66,19 @@ export async function connectMysql(
     bigNumberStrings: true,
     jsonStrings: true,
     dateStrings: true,
-    connectTimeout: 10_000,
+    connectTimeout: CONNECT_MS,
     // The sink of an entity keeps one connection a partition, beside those for queries.
     connectionLimit: 10 + entities.length * streams.partitions,
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
-  });
+  }));
   try {
-    const flavor = await flavorOf(pool);
-    // Each later connection has them before anything else is sent on it.
-    pool.on("connection", (connection: unknown) => {
-      const { query, destroy } = connection as {
-        query(sql: string, done: (error: unknown) => void): void;
-        destroy(): void;
-      };
-      for (const sql of settings(flavor.mariadb)) {
-        query.call(connection, sql, (error) => {
-          if (error) destroy.call(connection);
-        });
-      }
-    });
+    // The driver's own time ends first, and its error says more.
+    const flavor = await patiently(pool, flavorOf, CONNECT_MS + PATIENCE_MS);
+    pool.settings = settings(flavor.mariadb);
     return { pool, flavor };
   } catch (error) {
-    await pool.end().catch(() => {}); // the error is told
+    await pool.end();
     if (error instanceof ConfigError) throw error;
     throw new ConnectionError(
       `Cannot connect to ${addressOf(target)}: ${explained(error, target)}`,
@@ -107,33 +89,28 @@ export async function connectMysql(
   }
 }
 
-async function flavorOf(pool: Pool): Promise<Flavor> {
-  const connection = await pool.getConnection();
-  try {
-    const { version, packet } = (await rowsOf<{ version: string; packet: string }>(
-      connection,
-      "SELECT VERSION() AS version, @@max_allowed_packet AS packet",
-    ))[0]!;
-    const mariadb = /mariadb/i.test(version);
-    const numbers = /^(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number) ?? [];
-    const oldest = OLDEST[mariadb ? "mariadb" : "mysql"];
-    const differs = oldest.findIndex((number, at) => number !== numbers[at]);
-    if (differs !== -1 && !(numbers[differs]! > oldest[differs]!)) {
-      throw new ConfigError(
-        `the server is ${
-          mariadb ? "MariaDB" : "MySQL"
-        } ${version}, and MySQL 8.0.17 or MariaDB 10.6 is needed, or newer`,
-      );
-    }
-    for (const sql of settings(mariadb)) await connection.query(sql);
-    return {
-      mariadb,
-      collation: mariadb ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin",
-      maxPacket: Number(packet),
-    };
-  } finally {
-    connection.release();
+async function flavorOf(connection: Connection): Promise<Flavor> {
+  const { version, packet } = (await rowsOf<{ version: string; packet: string }>(
+    connection,
+    "SELECT VERSION() AS version, @@max_allowed_packet AS packet",
+  ))[0]!;
+  const mariadb = /mariadb/i.test(version);
+  const numbers = /^(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number) ?? [];
+  const oldest = OLDEST[mariadb ? "mariadb" : "mysql"];
+  const differs = oldest.findIndex((number, at) => number !== numbers[at]);
+  if (differs !== -1 && !(numbers[differs]! > oldest[differs]!)) {
+    throw new ConfigError(
+      `the server is ${
+        mariadb ? "MariaDB" : "MySQL"
+      } ${version}, and MySQL 8.0.17 or MariaDB 10.6 is needed, or newer`,
+    );
   }
+  await connection.query(settings(mariadb));
+  return {
+    mariadb,
+    collation: mariadb ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin",
+    maxPacket: Number(packet),
+  };
 }
 
 const REMEDIES: Record<number, string> = {
@@ -173,61 +150,4 @@ function explained(error: unknown, target: MysqlAddress): string {
     ? `set ${named("ssl")} to verify-full`
     : REMEDIES[errno];
   return remedy === undefined ? reason : `${reason}; ${remedy}`;
-}
-
-/** The rows of a query on a connection. */
-export async function rowsOf<Row>(
-  connection: Pick<Connection, "query">,
-  sql: string,
-  values: unknown[] = [],
-): Promise<Row[]> {
-  const [rows] = await connection.query(sql, values);
-  return rows as Row[];
-}
-
-/** How many rows a statement has found to change. */
-export async function changedBy(
-  connection: Pick<Connection, "query">,
-  sql: string,
-  values: unknown[] = [],
-): Promise<number> {
-  const [result] = await connection.query(sql, values);
-  return (result as ResultSetHeader).affectedRows;
-}
-
-/**
- * Works on any connection of the pool, abandoned after a while: nobody may hang on a dead connection.
- * @param patienceMs how long it may take, in ms
- */
-export async function patiently<T>(
-  pool: Pool,
-  work: (connection: PoolConnection) => Promise<T>,
-  patienceMs: number = PATIENCE_MS,
-): Promise<T> {
-  const connection = await pool.getConnection();
-  const late = setTimeout(() => connection.destroy(), patienceMs);
-  let broken = true;
-  try {
-    const result = await work(connection);
-    broken = false;
-    return result;
-  } catch (error) {
-    broken = !isMysqlError(error) || !await rolledBack(connection);
-    throw error;
-  } finally {
-    clearTimeout(late);
-    if (broken) connection.destroy();
-    else connection.release();
-  }
-}
-
-/** Ends a transaction that may be open. */
-export async function rolledBack(connection: Connection): Promise<boolean> {
-  try {
-    await connection.query("ROLLBACK");
-    return true;
-  } catch {
-    // The server rolls back what a lost connection has left.
-    return false;
-  }
 }

@@ -21,20 +21,15 @@ import type {
   Settled,
 } from "../dead_letters.ts";
 import { triedOf } from "./batch.ts";
-import {
-  changedBy,
-  type Connection,
-  type Flavor,
-  patiently,
-  type Pool,
-  type PoolConnection,
-  rowsOf,
-} from "./connect.ts";
+import type { Flavor } from "./connect.ts";
 import { dateOf } from "./offsets.ts";
+import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { anyRow, missed, NOW, prepareRows, rowStatements, run, writeMany } from "./statements.ts";
 
 /** How many rows are fetched at a time. */
 const PAGE = 500;
+/** How long a query may take that waits for a batch, or sorts all that is there, in ms. */
+const LONG_MS = 60_000;
 
 /** Orders stream ids as Redis does: as text, 10 would come before 9. */
 const NEWEST_FIRST = `CAST(SUBSTRING_INDEX(d.stream_id, '-', 1) AS DECIMAL(20)) DESC,
@@ -169,12 +164,12 @@ export class MysqlDeadLetters implements DeadLetters {
 
   /** The rows of a query, some at a time, as they come: memory holds few. */
   async *#pages<Row>(sql: string, values: unknown[]): AsyncGenerator<Row[]> {
-    const connection = await this.#pool.getConnection();
+    const connection = await this.#pool.take();
+    connection.patienceMs = LONG_MS;
     let broken = true;
     try {
-      const stream = streamed(connection, sql, values);
       let rows: Row[] = [];
-      for await (const row of stream) {
+      for await (const row of connection.stream(sql, values, PAGE)) {
         rows.push(row as Row);
         if (rows.length < PAGE) continue;
         yield rows;
@@ -183,7 +178,7 @@ export class MysqlDeadLetters implements DeadLetters {
       if (rows.length > 0) yield rows;
       broken = false;
     } finally {
-      if (broken) connection.destroy();
+      if (broken) connection.end();
       else connection.release();
     }
   }
@@ -193,7 +188,8 @@ export class MysqlDeadLetters implements DeadLetters {
     { stream }: PartitionKeys,
     work: (connection: Connection) => Promise<boolean>,
   ): Promise<void> {
-    const connection = await this.#pool.getConnection();
+    const connection = await this.#pool.take();
+    connection.patienceMs = LONG_MS;
     let broken = true;
     try {
       // If this process is stopped in the middle, it must not hold up the sink for ever.
@@ -220,7 +216,7 @@ export class MysqlDeadLetters implements DeadLetters {
       throw error;
     } finally {
       // Closing the connection in mid-transaction rolls everything back.
-      if (broken) connection.destroy();
+      if (broken) connection.end();
       else connection.release();
     }
   }
@@ -230,22 +226,6 @@ export class MysqlDeadLetters implements DeadLetters {
 function isLost(error: unknown): boolean {
   const { code = "" } = error as { code?: string };
   return /^(PROTOCOL_CONNECTION_LOST|ECONNRESET|EPIPE|ER_CLIENT_INTERACTION_TIMEOUT)$/.test(code);
-}
-
-/** The rows of a query as they come; mysql2's interface of promises has none for that. */
-function streamed(
-  connection: PoolConnection,
-  sql: string,
-  values: unknown[],
-): AsyncIterable<unknown> {
-  const { connection: plain } = connection as unknown as {
-    connection: {
-      query(sql: string, values: unknown[]): {
-        stream(options: { highWaterMark: number }): AsyncIterable<unknown>;
-      };
-    };
-  };
-  return plain.query(sql, values).stream({ highWaterMark: PAGE });
 }
 
 /** The dead letter of one partition, inside the transaction that holds it. */

@@ -8,7 +8,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { belongingByMark, type MarkedOffset, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
-import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./connect.ts";
+import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { DENIED, isMysqlError } from "./errors.ts";
 import { underLock } from "./migrate.ts";
 import { dateOf, rowsIfThere } from "./offsets.ts";
@@ -110,26 +110,19 @@ export class MysqlIdentities implements Identities {
 
   async adopt({ stream }: PartitionKeys, adoption: Adoption): Promise<void> {
     const { source, offset, witness, others, doubt } = adoption;
-    await patiently(this.#pool, async (connection) => {
-      await connection.query("START TRANSACTION");
-      if (others.length > 0) {
-        await changedBy(
-          connection,
-          "UPDATE writebehind_offset SET mark = NULL WHERE stream IN (?)",
-          [others],
-        );
-      }
-      await changedBy(
-        connection,
-        `INSERT INTO writebehind_offset (stream, last_id, witness, source, doubt, doubt_at)
+    // One message, so that no transaction is left open that holds up the sink.
+    await patiently(this.#pool, (connection) =>
+      connection.query(
+        `START TRANSACTION;
+         UPDATE writebehind_offset SET mark = NULL WHERE stream IN (?);
+         INSERT INTO writebehind_offset (stream, last_id, witness, source, doubt, doubt_at)
          VALUES (?, ?, ?, ?, ?, ${NOW})
          ON DUPLICATE KEY UPDATE
             last_id = VALUES(last_id), witness = VALUES(witness), source = VALUES(source), doubt = VALUES(doubt),
-            doubt_at = VALUES(doubt_at), refused = 0, mark = NULL, parked_version = parked_version + 1`,
-        [stream, offset, witness, source, doubt],
-      );
-      await connection.query("COMMIT");
-    });
+            doubt_at = VALUES(doubt_at), refused = 0, mark = NULL, parked_version = parked_version + 1;
+         COMMIT`,
+        [others.length > 0 ? others : [null], stream, offset, witness, source, doubt],
+      ));
   }
 }
 

@@ -9,8 +9,8 @@ import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
-import { changedBy, type Connection, patiently, rowsOf } from "./connect.ts";
-import { isMysqlError, UNKNOWN_THREAD } from "./errors.ts";
+import { isMysqlError } from "./errors.ts";
+import { changedBy, type Connection, kill, patiently, rowsOf } from "./pool.ts";
 import { nameOf, type Sessions } from "./sessions.ts";
 import { NOW } from "./statements.ts";
 
@@ -113,7 +113,7 @@ export class MysqlOwnership implements Ownership {
         hasParked: parked.length > 0,
         parkedVersion: String(parked_version),
       };
-    });
+    }, 1000 * Math.max(leaseSeconds, KILL_SECONDS + 1)); // nobody renews yet, who would watch it
     if (claimed !== null) return { keys, owner, ...claimed, madeAnew };
     await this.#sessions.disconnect(keys, owner);
     return null;
@@ -178,14 +178,20 @@ export class MysqlOwnership implements Ownership {
 
   async renew(claim: Claim, leaseSeconds: number): Promise<void> {
     const { keys, owner, epoch } = claim;
-    const renewed = await patiently(this.#sessions.pool, (connection) =>
-      changedBy(
-        connection,
-        `UPDATE writebehind_lease
-            SET lease_until = TIMESTAMPADD(MICROSECOND, ?, ${NOW}), granted_seconds = ?
-          WHERE stream = ? AND owner = ? AND epoch = ?`,
-        [micro(leaseSeconds), leaseSeconds, keys.stream, owner, epoch],
-      ), leaseSeconds * 1000);
+    const renew = (seconds: number) =>
+      patiently(this.#sessions.pool, (connection) =>
+        changedBy(
+          connection,
+          `UPDATE writebehind_lease
+              SET lease_until = TIMESTAMPADD(MICROSECOND, ?, ${NOW}), granted_seconds = ?
+            WHERE stream = ? AND owner = ? AND epoch = ?`,
+          [micro(leaseSeconds), leaseSeconds, keys.stream, owner, epoch],
+        ), seconds * 1000);
+    // A connection that is silent must not cost the lease: there is time for another one.
+    const renewed = await renew(leaseSeconds / 3).catch((error) => {
+      if (isMysqlError(error)) throw error;
+      return renew(leaseSeconds);
+    });
     if (renewed === 0) throw ownershipLost(keys);
     if (await this.#sessions.waitingMs(keys, owner) <= leaseSeconds * 1000) return;
     const works = await patiently(this.#sessions.pool, async (connection) => {
@@ -242,12 +248,3 @@ export class MysqlOwnership implements Ownership {
 }
 
 const micro = (seconds: number) => Math.round(seconds * 1e6);
-
-/** Ends another session of the same user; one that has ended already is no error. */
-async function kill(connection: Connection, id: string): Promise<void> {
-  try {
-    await connection.query(`KILL CONNECTION ${BigInt(id)}`);
-  } catch (error) {
-    if (!isMysqlError(error) || error.errno !== UNKNOWN_THREAD) throw error;
-  }
-}

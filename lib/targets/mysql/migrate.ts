@@ -8,43 +8,56 @@ import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf, type Schema } from "../migrations.ts";
 import { freshColumns } from "./columns.ts";
-import {
-  changedBy,
-  type Connection,
-  type Flavor,
-  patiently,
-  type Pool,
-  rowsOf,
-} from "./connect.ts";
+import type { Flavor } from "./connect.ts";
 import { DENIED, isMysqlError } from "./errors.ts";
 import { MIGRATIONS, RECORD } from "./migrations/mod.ts";
+import { changedBy, type Connection, kill, patiently, type Pool, rowsOf } from "./pool.ts";
 import { checkTable, commentOf, goneTables, readSchema } from "./schema.ts";
 
-/** How long changes of the tables may take, and wait for those of others, in seconds. */
+/** How long it is waited for changes of the tables by others, in seconds. */
 const DDL_SECONDS = 60;
+/** How long each of our own may take, in ms. */
+const DDL_MS = 120_000;
+/** After so many seconds, a session that holds the lock and is told nothing is taken for one that was left behind. */
+const LEFT_SECONDS = 5;
 
-/** Works while no other process of ours changes tables of this database. */
+/**
+ * Works while no other process of ours changes tables of this database.
+ * @param patienceMs how long each query may take, in ms
+ */
 export async function underLock<T>(
   pool: Pool,
   work: (connection: Connection) => Promise<T>,
+  patienceMs?: number,
 ): Promise<T> {
   return await patiently(pool, async (connection) => {
     const lock = "CONCAT('writebehind:ddl:', MD5(DATABASE()))";
-    const [row] = await rowsOf<{ got: unknown }>(
-      connection,
-      `SELECT GET_LOCK(${lock}, ${DDL_SECONDS}) AS got`,
-    );
-    if (Number(row!.got) !== 1) {
-      throw new ConnectionError(
-        `another process has been changing the tables for ${DDL_SECONDS} s; end it, or try again`,
-      );
-    }
+    await takeLock(connection, lock);
+    if (patienceMs !== undefined) connection.patienceMs = patienceMs;
     try {
       return await work(connection);
     } finally {
       await rowsOf(connection, `SELECT RELEASE_LOCK(${lock})`).catch(() => {}); // it ends with its session
     }
-  }, 2 * DDL_SECONDS * 1000);
+  });
+}
+
+/** Takes a lock, in short looks: a long one would hang on a connection that has fallen silent. */
+async function takeLock(connection: Connection, lock: string): Promise<void> {
+  for (let waited = 0; waited < DDL_SECONDS; waited++) {
+    const [row] = await rowsOf<{ got: unknown }>(connection, `SELECT GET_LOCK(${lock}, 1) AS got`);
+    if (Number(row!.got) === 1) return;
+    // Its holder works all the time, so one that does not has lost its client, which the server was not told.
+    const left = await rowsOf<{ id: string }>(
+      connection,
+      `SELECT id AS id FROM information_schema.processlist
+        WHERE id = IS_USED_LOCK(${lock}) AND command = 'Sleep' AND time >= ${LEFT_SECONDS}`,
+    );
+    for (const { id } of left) await kill(connection, id);
+  }
+  throw new ConnectionError(
+    `another process has been changing the tables for ${DDL_SECONDS} s; end it, or try again`,
+  );
 }
 
 /**
@@ -110,7 +123,7 @@ export async function createTables(
         );
       }
     }
-  });
+  }, DDL_MS);
   return gone;
 }
 

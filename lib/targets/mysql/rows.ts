@@ -15,7 +15,7 @@ import {
 } from "../target.ts";
 import { isSurelyEqual } from "../common.ts";
 import { parkedAmong } from "./batch.ts";
-import { type Connection, patiently, type Pool, rowsOf } from "./connect.ts";
+import { type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { isMysqlError, NO_SUCH_TABLE } from "./errors.ts";
 import { rowsIfThere } from "./offsets.ts";
 

@@ -7,7 +7,7 @@ import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { tableProblems } from "../common.ts";
 import { type RanMigration, type Schema, schemaOf } from "../migrations.ts";
-import { type Connection, rowsOf } from "./connect.ts";
+import { type Connection, rowsOf } from "./pool.ts";
 import { MIGRATIONS } from "./migrations/mod.ts";
 import { rowsIfThere } from "./offsets.ts";
 

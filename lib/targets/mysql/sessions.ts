@@ -4,18 +4,15 @@
  */
 
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { type Connection, type Pool, type PoolConnection, rolledBack } from "./connect.ts";
 import { isMysqlError } from "./errors.ts";
+import { type Connection, type Pool, rolledBack } from "./pool.ts";
 
 interface Session {
-  connection: PoolConnection;
+  connection: Connection;
   /** what is under way, in its order */
   turn: Promise<unknown>;
-  /** lets what is under way fail */
-  abandon: (reason: Error) => void;
-  abandoned: Promise<never>;
-  /** since when something is under way, in ms since 1970; 0 where nothing is */
-  since: number;
+  /** since when something is under way, by `performance.now()`; `null` where nothing is */
+  since: number | null;
 }
 
 /** How long a session may take to give its locks back, in ms; they end with it anyway. */
@@ -30,25 +27,33 @@ export class Sessions {
     this.pool = pool;
   }
 
-  /** Works on the connection of a partition's owner, one after the other. */
+  /**
+   * Works on the connection of a partition's owner, one after the other.
+   * @param patienceMs how long each query may take, in ms; without it, whoever renews the lease sees that the server
+   * works on it, and abandons it
+   */
   async run<T>(
     { stream }: Pick<PartitionKeys, "stream">,
     owner: string,
     work: (connection: Connection) => Promise<T>,
+    patienceMs: number | null = null,
   ): Promise<T> {
     const name = nameOf(stream, owner);
     const opening = this.#open.get(name) ?? this.#begin(name);
     const session = await opening;
     const result = session.turn.then(async () => {
-      session.since = Date.now();
+      const { connection } = session;
+      session.since = performance.now();
+      connection.patienceMs = patienceMs;
       try {
-        return await Promise.race([work(session.connection), session.abandoned]);
+        return await work(connection);
       } catch (error) {
-        const sound = isMysqlError(error) && await rolledBack(session.connection);
-        if (!sound) this.#close(name, opening, session);
+        const sound = isMysqlError(error) && await rolledBack(connection);
+        // It is not given back: what it holds ends with it.
+        if (!sound) this.#end(name, opening, connection, error as Error);
         throw error;
       } finally {
-        session.since = 0;
+        session.since = null;
       }
     });
     session.turn = result.catch(() => {}); // whoever asked for it has the error
@@ -65,22 +70,18 @@ export class Sessions {
   }
 
   async #connect(): Promise<Session> {
-    const connection = await this.pool.getConnection();
-    const { promise: abandoned, reject: abandon } = Promise.withResolvers<never>();
-    abandoned.catch(() => {}); // where nothing is under way, nobody waits for it
-    return { connection, turn: Promise.resolve(), abandon, abandoned, since: 0 };
+    return { connection: await this.pool.take(), turn: Promise.resolve(), since: null };
   }
 
-  /** The connection is not given back: what it holds ends with it. */
-  #close(name: string, opening: Promise<Session>, { connection }: Session): void {
+  #end(name: string, opening: Promise<Session>, connection: Connection, reason: Error): void {
     if (this.#open.get(name) === opening) this.#open.delete(name);
-    connection.destroy();
+    connection.end(reason);
   }
 
   /** How long something has been under way, in ms; 0 where nothing is. */
   async waitingMs({ stream }: PartitionKeys, owner: string): Promise<number> {
     const session = await this.#open.get(nameOf(stream, owner));
-    return session === undefined || session.since === 0 ? 0 : Date.now() - session.since;
+    return session === undefined || session.since === null ? 0 : performance.now() - session.since;
   }
 
   /** Lets what is under way fail with `reason`, and closes the connection. */
@@ -89,8 +90,7 @@ export class Sessions {
     const opening = this.#open.get(name);
     this.#open.delete(name);
     const session = await opening?.catch(() => undefined); // it has nothing under way
-    session?.abandon(reason);
-    session?.connection.destroy();
+    session?.connection.end(reason, { silent: true });
   }
 
   /** Gives the partition's lock back, and closes the connection. */
@@ -101,16 +101,17 @@ export class Sessions {
     this.#open.delete(name);
     const session = await opening.catch(() => undefined); // there is none then
     if (session === undefined) return;
-    await session.turn;
+    const { connection, turn } = session;
+    await turn;
     // The server notices the end of a connection a little later.
-    await session.connection.query({ sql: "SELECT RELEASE_ALL_LOCKS()", timeout: RELEASE_MS })
-      .catch(() => {}); // it has ended already, or soon will have
-    session.connection.destroy();
+    connection.patienceMs = RELEASE_MS;
+    await connection.query("SELECT RELEASE_ALL_LOCKS()").catch(() => {}); // it has ended, or soon will have
+    connection.end();
   }
 
   close(): void {
     for (const opening of this.#open.values()) {
-      opening.then(({ connection }) => connection.destroy(), () => {}); // there is none then
+      opening.then(({ connection }) => connection.end(), () => {}); // there is none then
     }
     this.#open.clear();
   }

@@ -6,8 +6,8 @@
 import { isUtf8 } from "node:buffer";
 import { hexOf, notJson, storable, utcOf } from "../common.ts";
 import type { BatchRows, Parked, Removal, Upsert } from "../batch.ts";
-import type { Connection, Flavor } from "./connect.ts";
-import { rowsOf } from "./connect.ts";
+import type { Flavor } from "./connect.ts";
+import { type Connection, rowsOf } from "./pool.ts";
 import { RefusedDocumentError } from "./errors.ts";
 
 /**

@@ -11,14 +11,7 @@ import { refusalOf } from "../migrations.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { MysqlBatches } from "./batch.ts";
 import { MysqlColumns } from "./columns.ts";
-import {
-  addressOf,
-  connectMysql,
-  type Flavor,
-  type MysqlAddress,
-  patiently,
-  type Pool,
-} from "./connect.ts";
+import { addressOf, connectMysql, type Flavor, type MysqlAddress } from "./connect.ts";
 import { MysqlDeadLetters } from "./dead_letters.ts";
 import { mysqlErrorKind } from "./errors.ts";
 import { MysqlIdentities } from "./identities.ts";
@@ -26,6 +19,7 @@ import { MysqlOwnership } from "./lease.ts";
 import { createTables } from "./migrate.ts";
 import { MysqlOffsets } from "./offsets.ts";
 import { MysqlRows } from "./rows.ts";
+import { patiently, type Pool } from "./pool.ts";
 import { readSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
 
@@ -52,7 +46,6 @@ export class MysqlTarget implements Target {
   #config: Config;
   #address: MysqlAddress;
   #sessions: Sessions;
-  #closed: Promise<void> | undefined;
 
   constructor(pool: Pool, flavor: Flavor, config: Config, address: MysqlAddress) {
     this.#pool = pool;
@@ -106,7 +99,7 @@ export class MysqlTarget implements Target {
 
   async close(): Promise<void> {
     this.#sessions.close();
-    await (this.#closed ??= this.#pool.end());
+    await this.#pool.end();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
