@@ -116,7 +116,7 @@ export class PartitionOwnership {
         continue;
       }
       if (this.#sharing && !await this.#sharing.allows(this.#keys.stream)) {
-        if (this.#lease !== null && await this.#giveBack()) this.#report.released();
+        if (this.#lease !== null && await this.#giveBack()) this.#report.given();
         this.#report.standby();
         await this.#lookForNamesake();
         await delay(STANDBY_MS, signal);

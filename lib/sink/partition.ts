@@ -103,6 +103,7 @@ export class PartitionSink {
         try {
           const owned = await this.#ownership.take(follow, signal);
           if (owned === null) return;
+          this.#giving = false;
           await this.#pump(owned, follow, signal);
           if (!follow) return;
         } catch (error) {

@@ -125,6 +125,13 @@ export class PartitionReport {
     this.#owns = null;
   }
 
+  /** Another process is to have the partition: what has failed here is over, and does not count if it comes back. */
+  given(): void {
+    this.failuresInARow = 0;
+    this.lastError = null;
+    this.released();
+  }
+
   released(): void {
     this.#emitter.emit("released", this.place);
   }

@@ -12,6 +12,8 @@ import type { Ownership, Shares } from "../targets/target.ts";
 /** How often a process looks that has partitions, in ms; and one that waits for some. */
 const LOOK_MS = 1000;
 const WAITING_MS = 250;
+/** How long a process is no member, in ms, once all of its partitions have failed again and again: then it tries anew. */
+const UNWELL_MS = 60_000;
 
 /** What one process does about its partitions, by their streams. */
 export interface Plan {
@@ -68,23 +70,25 @@ export class Sharing {
   #partitions: PartitionKeys[];
   #process: string;
   #leaseSeconds: number;
-  #isWell: () => boolean;
+  #fails: (stream: string) => boolean;
   #onGive: (stream: string) => void;
+  /** until when it is no member, in ms since 1970 */
+  #unwellUntil = 0;
   #mine = new Set<string>();
   #plan: Plan | null = null;
   #looked = Promise.withResolvers<void>();
 
   /**
-   * @param options.isWell whether the process does its work, so that the others may count on it
+   * @param options.fails whether a partition has failed again and again: where all do, others may do better
    * @param options.onGive called when a partition is to be given back, once its batch is done
    */
   constructor(
     ownership: Ownership,
     config: Config,
     partitions: PartitionKeys[],
-    { process, isWell, onGive }: {
+    { process, fails, onGive }: {
       process: string;
-      isWell: () => boolean;
+      fails: (stream: string) => boolean;
       onGive: (stream: string) => void;
     },
   ) {
@@ -92,7 +96,7 @@ export class Sharing {
     this.#partitions = partitions;
     this.#process = process;
     this.#leaseSeconds = config.write_behind.lease_seconds;
-    this.#isWell = isWell;
+    this.#fails = fails;
     this.#onGive = onGive;
   }
 
@@ -117,20 +121,35 @@ export class Sharing {
 
   /** Looks until the signal is aborted. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    let before: readonly string[] = [];
+    let surplus: readonly string[] = [];
     while (!signal.aborted) {
-      const shares = await this.#share(this.#isWell());
-      const streams = this.#partitions.map(({ stream }) => stream);
-      const plan = shares && planOf(this.#process, this.#withMine(shares), streams);
-      // Looked at twice: who comes and goes at once moves nothing.
-      const give = plan?.give.filter((stream) => before.includes(stream)) ?? [];
-      before = plan?.give ?? [];
-      this.#plan = plan && { ...plan, give };
+      const isWell = this.#isWell();
+      const shares = await this.#share(isWell);
+      const isAlone = shares?.members.every((member) => member === this.#process);
+      if (shares === null) this.#plan = null;
+      else if (!isWell && !isAlone) this.#plan = { take: [], keep: [], give: [...this.#mine] };
+      else {
+        const streams = this.#partitions.map(({ stream }) => stream);
+        const plan = planOf(this.#process, this.#withMine(shares), streams);
+        // Looked at twice: who comes and goes at once moves nothing.
+        const give = plan.give.filter((stream) => surplus.includes(stream));
+        surplus = plan.give;
+        this.#plan = { ...plan, give };
+      }
       this.#looked.resolve();
+      const { give = [], take = [] } = this.#plan ?? {};
       for (const stream of give) if (this.#mine.has(stream)) this.#onGive(stream);
-      await delay(this.#mine.size > 0 && plan?.take.length === 0 ? LOOK_MS : WAITING_MS, signal);
+      await delay(this.#mine.size > 0 && take.length === 0 ? LOOK_MS : WAITING_MS, signal);
     }
     this.#looked.resolve();
+  }
+
+  /** Whether the others may count on it. */
+  #isWell(): boolean {
+    const mine = [...this.#mine];
+    const failing = mine.filter(this.#fails).length;
+    if (mine.length > 0) this.#unwellUntil = failing === mine.length ? Date.now() + UNWELL_MS : 0;
+    return Date.now() >= this.#unwellUntil;
   }
 
   /** What it has taken meanwhile is known better here; what it takes just now, there. */

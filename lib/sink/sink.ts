@@ -172,12 +172,13 @@ export class RedisWriteBehind {
     const { ownership } = this.#target;
     if (!ownership.share) return null;
     const keys = this.#partitions.map(({ keys }) => keys);
+    const partitionOf = (stream: string) =>
+      this.#partitions.find(({ keys }) => keys.stream === stream)!;
     const { max_retry_attempts } = this.#config.write_behind;
     return new Sharing(ownership, this.#config, keys, {
       process: this.process,
-      isWell: () =>
-        this.#partitions.every(({ report }) => report.failuresInARow < max_retry_attempts),
-      onGive: (stream) => this.#partitions.find(({ keys }) => keys.stream === stream)?.give(),
+      fails: (stream) => partitionOf(stream).report.failuresInARow >= max_retry_attempts,
+      onGive: (stream) => partitionOf(stream).give(),
     });
   }
 

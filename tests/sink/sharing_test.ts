@@ -1,6 +1,14 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
-import { caughtUp, insertDocument, openTarget } from "writebehind";
+import {
+  caughtUp,
+  connectPostgres,
+  connectRedis,
+  consumePeriodically,
+  insertDocument,
+  openTarget,
+} from "writebehind";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { planOf } from "writebehind/sink/sharing.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
@@ -195,4 +203,39 @@ Deno.test("sharing: sinks come, are killed and are stopped, and share what there
   await caughtUp(redis, target, config, "session");
   await assertEqual(pipeline);
   assert.equal(first.output().includes("failed"), false, first.output());
+});
+
+Deno.test("sharing: a process that has lost its Redis gives all to the others, and comes back", async () => {
+  await using pipeline = await testPipeline({
+    streams: { partitions: 4 },
+    write_behind: { lease_seconds: 30 },
+  });
+  const { redis, pool, config, servers } = pipeline;
+  await using proxy = await TcpProxy.start(servers.redis);
+  const behind = pipeline.with({ redis: { host: "127.0.0.1", port: proxy.port } });
+  await using distant = await connectRedis(behind);
+  await using first = consumePeriodically(redis, pool, config, "session");
+  await using otherPool = await connectPostgres(config);
+  await using second = consumePeriodically(distant, otherPool, behind, "session");
+  const shared = (counts: number[]) =>
+    waitFor(async () => String(countsOf(await leases(pipeline))) === String(counts), {
+      what: `${counts} partitions`,
+      deadlineMs: 15_000,
+    });
+  await shared([2, 2]);
+  await proxy.refuse();
+  proxy.resetAll();
+  await shared([4]);
+  const written = Array.from(
+    { length: 40 },
+    (_, n) => insertDocument(redis, config, "session", { n }),
+  );
+  await Promise.all(written);
+  await caughtUp(redis, pool, config, "session", { deadlineMs: 10_000 });
+  assert.equal(first.lastError, null);
+  // It is not to blame any more, and takes over where the first one ends.
+  await proxy.heal();
+  await first.stop();
+  await shared([4]);
+  assert.equal(second.lastError, null);
 });
