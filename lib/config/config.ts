@@ -172,7 +172,7 @@ export interface Config {
     /** bytes of events that a sink holds at once, a ceiling, shared by its partitions and targets. @default 32 MiB */
     readonly batch_bytes: number;
     /**
-     * connections to PostgreSQL that a sink process holds for batches, shared by its partitions; other targets have
+     * connections to PostgreSQL that a sink process holds for an entity's batches, shared by its partitions; other targets have
      * their own number. @default {4}
      */
     readonly connections: number;

@@ -116,8 +116,9 @@ export class PartitionOwnership {
         continue;
       }
       if (this.#sharing && !await this.#sharing.allows(this.#keys.stream)) {
-        if (this.#lease !== null && await this.#giveBack()) this.#report.given();
-        this.#report.standby();
+        this.#sharing.note(this.#keys.stream, { isMine: false });
+        if (this.#lease !== null && await this.#giveBack()) this.#report.released();
+        this.#report.awaits();
         await this.#lookForNamesake();
         await delay(STANDBY_MS, signal);
         continue;
@@ -126,8 +127,8 @@ export class PartitionOwnership {
       const { process } = this.#report.place;
       const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
       this.#lease = claim;
+      this.#sharing?.note(this.#keys.stream, { isMine: claim !== null });
       if (claim !== null) {
-        this.#sharing?.note(this.#keys.stream, { isMine: true });
         await failpoint?.("claimed");
         try {
           return await this.#begin(claim);

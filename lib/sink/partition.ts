@@ -125,6 +125,7 @@ export class PartitionSink {
       }
     } finally {
       signal.removeEventListener("abort", unblock);
+      void this.#dropNext(); // others may wait for its room
     }
   }
 

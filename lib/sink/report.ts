@@ -126,10 +126,10 @@ export class PartitionReport {
   }
 
   /** Another process is to have the partition: what has failed here is over, and does not count if it comes back. */
-  given(): void {
+  awaits(): void {
     this.failuresInARow = 0;
     this.lastError = null;
-    this.released();
+    this.standby();
   }
 
   released(): void {

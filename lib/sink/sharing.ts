@@ -12,8 +12,10 @@ import type { Ownership, Shares } from "../targets/target.ts";
 /** How often a process looks that has partitions, in ms; and one that waits for some. */
 const LOOK_MS = 1000;
 const WAITING_MS = 250;
-/** How long a process is no member, in ms, once all of its partitions have failed again and again: then it tries anew. */
+/** How long a process is no member, in ms, once all that it tries has failed again and again: then it tries anew. */
 const UNWELL_MS = 60_000;
+/** How long it keeps what it has meanwhile, in ms: where all others fail as well, nobody would do better. */
+const PATIENCE_MS = 5000;
 
 /** What one process does about its partitions, by their streams. */
 export interface Plan {
@@ -72,8 +74,10 @@ export class Sharing {
   #leaseSeconds: number;
   #fails: (stream: string) => boolean;
   #onGive: (stream: string) => void;
-  /** until when it is no member, in ms since 1970 */
-  #unwellUntil = 0;
+  /** since when it is no member, and until when, by `performance.now()` */
+  #unwell = { since: Infinity, until: -Infinity };
+  /** since when nobody has had a partition, by `performance.now()` */
+  #freeSince = new Map<string, number>();
   #mine = new Set<string>();
   #plan: Plan | null = null;
   #looked = Promise.withResolvers<void>();
@@ -105,12 +109,19 @@ export class Sharing {
     await this.#looked.promise;
     if (this.#plan === null) return true; // it cannot be known: whoever is first has it
     const { take, keep } = this.#plan;
-    return take.includes(stream) || keep.includes(stream) || this.keeps(stream);
+    return take.includes(stream) || keep.includes(stream) || this.keeps(stream) ||
+      this.#isLeft(stream);
   }
 
   /** Whether the process has a partition, and need not give it back. */
   keeps(stream: string): boolean {
     return this.#plan === null || this.#mine.has(stream) && !this.#plan.give.includes(stream);
+  }
+
+  /** Whether nobody has had a partition for longer than a lease: whatever the plan says, it is anybody's then. */
+  #isLeft(stream: string): boolean {
+    const since = this.#freeSince.get(stream) ?? Infinity;
+    return performance.now() - since > 1000 * this.#leaseSeconds;
   }
 
   /** A partition was taken, or was lost or given back. */
@@ -127,10 +138,15 @@ export class Sharing {
       const shares = await this.#share(isWell);
       const isAlone = shares?.members.every((member) => member === this.#process);
       if (shares === null) this.#plan = null;
-      else if (!isWell && !isAlone) this.#plan = { take: [], keep: [], give: [...this.#mine] };
-      else {
+      else if (!isWell && !isAlone) {
+        const mine = [...this.#mine];
+        const gives = performance.now() - this.#unwell.since > PATIENCE_MS;
+        this.#plan = { take: [], keep: gives ? [] : mine, give: gives ? mine : [] };
+      } else {
         const streams = this.#partitions.map(({ stream }) => stream);
-        const plan = planOf(this.#process, this.#withMine(shares), streams);
+        const known = this.#withMine(shares);
+        this.#noteFree(streams, known);
+        const plan = planOf(this.#process, known, streams);
         // Looked at twice: who comes and goes at once moves nothing.
         const give = plan.give.filter((stream) => surplus.includes(stream));
         surplus = plan.give;
@@ -144,12 +160,25 @@ export class Sharing {
     this.#looked.resolve();
   }
 
-  /** Whether the others may count on it. */
+  /** Whether the others may count on it: not where all fails that it has, or would take. */
   #isWell(): boolean {
-    const mine = [...this.#mine];
-    const failing = mine.filter(this.#fails).length;
-    if (mine.length > 0) this.#unwellUntil = failing === mine.length ? Date.now() + UNWELL_MS : 0;
-    return Date.now() >= this.#unwellUntil;
+    const tried = [...this.#mine, ...this.#plan?.take ?? []];
+    const now = performance.now();
+    if (tried.length > 0) {
+      this.#unwell = tried.every(this.#fails)
+        ? { since: Math.min(this.#unwell.since, now), until: now + UNWELL_MS }
+        : { since: Infinity, until: -Infinity };
+    }
+    const isWell = now >= this.#unwell.until;
+    if (isWell) this.#unwell.since = Infinity;
+    return isWell;
+  }
+
+  #noteFree(streams: readonly string[], { owners }: Shares): void {
+    for (const stream of streams) {
+      if (owners.has(stream)) this.#freeSince.delete(stream);
+      else if (!this.#freeSince.has(stream)) this.#freeSince.set(stream, performance.now());
+    }
   }
 
   /** What it has taken meanwhile is known better here; what it takes just now, there. */

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
+import pg from "pg";
 import {
   caughtUp,
   connectPostgres,
@@ -238,4 +239,60 @@ Deno.test("sharing: a process that has lost its Redis gives all to the others, a
   await first.stop();
   await shared([4]);
   assert.equal(second.lastError, null);
+});
+
+Deno.test("sharing: a process that was frozen for longer than its lease comes back to its share", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 8 } });
+  const { redis, config } = pipeline;
+  const keys = { lease_seconds: 2 };
+  const shared = (counts: number[]) =>
+    waitFor(async () => String(countsOf(await leases(pipeline))) === String(counts), {
+      what: `${counts} partitions`,
+      deadlineMs: 20_000,
+    });
+  await using first = await startSink(config, keys);
+  await shared([8]);
+  await using second = await startSink(config, keys);
+  await shared([4, 4]);
+  first.kill("SIGSTOP");
+  await shared([8]);
+  first.kill("SIGCONT");
+  await shared([4, 4]);
+  await Promise.all(
+    Array.from({ length: 80 }, (_, n) => insertDocument(redis, config, "session", { n })),
+  );
+  await using target = await openTarget(config);
+  await caughtUp(redis, target, config, "session", { deadlineMs: 10_000 });
+  await assertEqual(pipeline);
+  assert.equal(second.errors().includes("failed"), false, second.errors());
+});
+
+Deno.test("sharing: a process that can claim nothing is not left with a share", async () => {
+  await using pipeline = await testPipeline({
+    streams: { partitions: 4 },
+    write_behind: { lease_seconds: 60 },
+  });
+  const { redis, pool, config } = pipeline;
+  await using first = consumePeriodically(redis, pool, config, "session");
+  const all = () =>
+    waitFor(async () => String(countsOf(await leases(pipeline))) === "4", {
+      what: "all partitions",
+      deadlineMs: 20_000,
+    });
+  await all();
+  const { host, port, user, password, database } = config.postgresql;
+  const login = { host, port, user, database, ...(password === null ? {} : { password }) };
+  const narrow = new pg.Pool({ ...login, max: 3 });
+  try {
+    await using second = consumePeriodically(redis, narrow, config, "session");
+    await waitFor(() => second.lastError !== null, { what: "its refusal", deadlineMs: 20_000 });
+    await all();
+    await Promise.all(
+      Array.from({ length: 40 }, (_, n) => insertDocument(redis, config, "session", { n })),
+    );
+    await caughtUp(redis, pool, config, "session", { deadlineMs: 15_000 });
+    assert.equal(first.lastError, null);
+  } finally {
+    await narrow.end();
+  }
 });

@@ -83,10 +83,11 @@ UPDATE writebehind_lease AS l
           FROM unnest($3::text[], $4::text[], $5::bigint[], $6::int[], $7::timestamptz[])
                AS r (stream, owner, epoch, pid, started)
           JOIN writebehind_lease AS l USING (stream)
-         WHERE l.owner = r.owner AND l.epoch = r.epoch
+         -- One that was given back stays so.
+         WHERE l.owner = r.owner AND l.epoch = r.epoch AND l.lease_until > '-infinity'
            FOR UPDATE OF l `;
 const RENEWED = `) AS r
- WHERE l.stream = r.stream AND l.owner = r.owner AND l.epoch = r.epoch
+ WHERE l.stream = r.stream AND l.owner = r.owner AND l.epoch = r.epoch AND l.lease_until > '-infinity'
 RETURNING l.stream, l.owner, EXISTS (
   SELECT FROM pg_stat_activity
    WHERE pid = l.backend_pid AND backend_start = l.backend_started
@@ -100,10 +101,12 @@ export class PostgresOwnership implements Ownership {
   #session: OwnerSession;
   /** the newest claims of those who own a partition, by stream and owner; `null` while one is begun */
   #held = new Map<string, Claim | null>();
-  /** when members told last that they are there, in ms since 1970 */
+  /** when members told last that they are there, by `performance.now()` */
   #told = new Map<string, number>();
   /** the same of renewals */
   #renewedAt = new WeakMap<Claim, number>();
+  /** the same of heartbeats: a claim that has none any more is renewed by no other */
+  #askedAt = new WeakMap<Claim, number>();
   /** those who wait, by stream and owner */
   #waiting = new Map<string, Waiting>();
 
@@ -124,7 +127,10 @@ export class PostgresOwnership implements Ownership {
     if (!this.#held.has(name)) this.#held.set(name, null);
     try {
       claim = await this.#claim(keys, owner, leaseSeconds);
-      if (claim !== null) this.#held.set(name, claim);
+      if (claim !== null) {
+        this.#held.set(name, claim);
+        this.#askedAt.set(claim, performance.now());
+      }
       return claim;
     } finally {
       if (claim === null) this.#forget(name, null);
@@ -143,7 +149,7 @@ export class PostgresOwnership implements Ownership {
     // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
     const found = await this.#look(keys, name, owner, seconds, waits);
     if (found === "held") return null;
-    const [key, self] = await Promise.all([this.#session.key(), sessions.backend()]);
+    const [key, self] = await Promise.all([this.#session.key(), sessions.backend(keys)]);
     const { rows: [lease] } = await patiently<{ epoch: string }>(
       sessions.pool,
       `INSERT INTO writebehind_lease AS l
@@ -238,10 +244,14 @@ export class PostgresOwnership implements Ownership {
     const name = nameOf(claim.keys.stream, claim.owner);
     if (this.#held.get(name) === claim) {
       // The heartbeat of another partition may just have done it.
-      const since = Date.now() - (this.#renewedAt.get(claim) ?? 0);
+      const now = performance.now();
+      this.#askedAt.set(claim, now);
+      const since = now - (this.#renewedAt.get(claim) ?? -Infinity);
       if (since < leaseSeconds * 1000 / HEARTBEATS / 2) return;
       // A row that somebody has locked must not hold up the others.
-      const held = [...this.#held.values()].filter((held) => held !== null);
+      const inUse = (claim: Claim) =>
+        now - (this.#askedAt.get(claim) ?? -Infinity) < 1000 * leaseSeconds;
+      const held = [...this.#held.values()].filter((held) => held !== null).filter(inUse);
       if ((await this.#renew(held, leaseSeconds, "SKIP LOCKED")).has(claim)) return;
     }
     if ((await this.#renew([claim], leaseSeconds)).has(claim)) return;
@@ -286,7 +296,7 @@ export class PostgresOwnership implements Ownership {
       const works = working.get(nameOf(claim.keys.stream, claim.owner));
       if (works === undefined) continue;
       kept.add(claim);
-      this.#renewedAt.set(claim, Date.now());
+      this.#renewedAt.set(claim, performance.now());
       const waitingMs = this.#sessions.underWay(claim.keys)?.ms ?? 0;
       if (!works && waitingMs > leaseSeconds * 1000) {
         this.abandon(claim, new Error("Connection lost: the server does not work on the batch"));
@@ -326,13 +336,14 @@ export class PostgresOwnership implements Ownership {
     const { pool } = this.#sessions;
     const [{ stream }] = partitions as [PartitionKeys];
     const member = nameOf(`member of ${stream}`, process);
-    const told = this.#told.get(member) ?? 0;
+    const told = this.#told.get(member) ?? -Infinity;
     const isKnown = this.#held.has(member);
-    if (isMember && Date.now() - told > leaseSeconds * 1000 / HEARTBEATS) {
+    if (isMember && performance.now() - told > leaseSeconds * 1000 / HEARTBEATS) {
       // From now on, so that nobody else's end closes the session.
       this.#held.set(member, null);
-      await stay(pool, partitions, process, await this.#session.key(), leaseSeconds);
-      this.#told.set(member, Date.now());
+      const key = await this.#session.key();
+      const isThere = await stay(pool, partitions, process, key, leaseSeconds);
+      if (isThere) this.#told.set(member, performance.now());
     } else if (!isMember && isKnown) {
       this.#told.delete(member);
       this.#forget(member, null);
@@ -358,6 +369,10 @@ export class PostgresOwnership implements Ownership {
 
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
     if (claim === null) return;
+    const name = nameOf(stream, claim.owner);
+    // No renewal of others renews it any more.
+    const isNewest = this.#held.get(name)?.epoch === claim.epoch;
+    if (isNewest) this.#held.set(name, null);
     try {
       await patiently(
         this.#sessions.pool,
@@ -366,7 +381,7 @@ export class PostgresOwnership implements Ownership {
         [stream, claim.owner, claim.epoch],
       );
     } finally {
-      this.#forget(nameOf(claim.keys.stream, claim.owner), claim);
+      if (isNewest) this.#forget(name, null);
     }
   }
 

@@ -28,15 +28,19 @@ SELECT stream, owner
 const ENTER = `
 INSERT INTO writebehind_lease AS l
        (stream, owner, epoch, lease_until, backend_pid, backend_started, session_key, granted_seconds, session_epoch)
-SELECT $2 || n, $3, 1, clock_timestamp() + make_interval(secs => $4), pg_backend_pid(), clock_timestamp(), $5, $4, 1
+SELECT $2 || n, $3, 1 + coalesce(former.epoch, 0), clock_timestamp() + make_interval(secs => $4),
+       pg_backend_pid(), clock_timestamp(), $5, $4, 1 + coalesce(former.epoch, 0)
   FROM generate_series(1, 1 + (SELECT count(*) FROM writebehind_lease WHERE starts_with(stream, $2))) AS n
+  LEFT JOIN writebehind_lease AS former ON former.stream = $2 || n
  WHERE $2 || n NOT IN (SELECT stream FROM (${live("$4")}) AS live)
  ORDER BY n LIMIT 1
     ON CONFLICT (stream) DO UPDATE
-   SET owner = excluded.owner, epoch = l.epoch + 1, session_epoch = l.epoch + 1,
+   SET owner = excluded.owner, epoch = excluded.epoch, session_epoch = excluded.epoch,
        lease_until = excluded.lease_until, session_key = excluded.session_key,
        granted_seconds = excluded.granted_seconds, backend_pid = excluded.backend_pid,
-       backend_started = excluded.backend_started`;
+       backend_started = excluded.backend_started
+ -- As it was found: another may have been faster.
+ WHERE l.epoch = excluded.epoch - 1`;
 
 const STAY = `
 UPDATE writebehind_lease
@@ -49,18 +53,19 @@ const LEAVE =
 /** What the places of the members are named with, before their numbers. */
 const placesOf = (partitions: PartitionKeys[]) => `member of ${partitions[0]!.stream} `;
 
-/** Tells that a process is there, and keeps telling it. */
+/** Tells that a process is there, and keeps telling it; not where another has taken the same place just now. */
 export async function stay(
   pool: Pool,
   partitions: PartitionKeys[],
   process: string,
   key: string | null,
   leaseSeconds: number,
-): Promise<void> {
+): Promise<boolean> {
   const places = placesOf(partitions);
-  const { rowCount } = await patiently(pool, STAY, [places, process, leaseSeconds, key]);
-  if (rowCount !== 0) return;
-  await patiently(pool, ENTER, [[], places, process, leaseSeconds, key]);
+  const stayed = await patiently(pool, STAY, [places, process, leaseSeconds, key]);
+  if (stayed.rowCount !== 0) return true;
+  const entered = await patiently(pool, ENTER, [[], places, process, leaseSeconds, key]);
+  return entered.rowCount !== 0;
 }
 
 /** Tells that a process is there no more. */

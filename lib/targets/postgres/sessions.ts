@@ -97,7 +97,7 @@ interface Session extends Backend {
 /** A query that waits for the server. */
 interface UnderWay {
   backend: Backend;
-  /** ms since 1970 */
+  /** by `performance.now()` */
   since: number;
   /** stops the waiting */
   fail: (reason: Error) => void;
@@ -107,8 +107,8 @@ interface UnderWay {
 export class Sessions {
   readonly pool: Pool;
   #most: number;
-  /** one for each that may be open */
-  #places: Semaphore;
+  /** those that may be open of each entity, so that one whose table is locked holds up no other */
+  #places: Map<string, Semaphore>;
   #open = new Set<Promise<Session>>();
   /** the one that was used last is taken first, so that no more are open than are needed */
   #free: Session[] = [];
@@ -118,29 +118,30 @@ export class Sessions {
   #turns = new Map<string, Mutex>();
   #underWay = new Map<string, UnderWay>();
 
-  /** @param most how many may be open */
-  constructor(pool: Pool, most: number) {
+  /** @param most how many may be open for each entity */
+  constructor(pool: Pool, most: number, entities: readonly string[]) {
     this.pool = pool;
-    this.#most = most;
-    this.#places = new Semaphore(most);
+    this.#most = most * entities.length;
+    this.#places = new Map(entities.map((entity) => [entity, new Semaphore(most)]));
   }
 
   /** The server's process of one of the sessions. */
-  async backend(): Promise<Backend> {
-    return await this.#onAny(({ pid, started }) => Promise.resolve({ pid, started }));
+  async backend({ entity }: PartitionKeys): Promise<Backend> {
+    return await this.#onAny(entity, ({ pid, started }) => Promise.resolve({ pid, started }));
   }
 
   /** A partition's query, on any of the sessions. */
   query<Row extends QueryResultRow>(
-    { stream }: PartitionKeys,
+    keys: PartitionKeys,
     query: PartitionQuery,
   ): Promise<QueryResult<Row>> {
-    return this.#inTurn(stream, (session) => this.#query<Row>(session, stream, query));
+    return this.#inTurn(keys, (session) => this.#query<Row>(session, keys.stream, query));
   }
 
   /** Runs a query with all constraints checked at once, and rolls it back. */
-  rolledBack({ stream }: PartitionKeys, query: PartitionQuery): Promise<void> {
-    return this.#inTurn(stream, async (session) => {
+  rolledBack(keys: PartitionKeys, query: PartitionQuery): Promise<void> {
+    const { stream } = keys;
+    return this.#inTurn(keys, async (session) => {
       const plain = (text: string) => this.#query(session, stream, { name: "", text, values: [] });
       await plain("BEGIN");
       try {
@@ -159,7 +160,7 @@ export class Sessions {
     { name, text, values, seconds, variant }: PartitionQuery,
   ): Promise<QueryResult<Row>> {
     const { promise: abandoned, reject: fail } = Promise.withResolvers<never>();
-    this.#underWay.set(stream, { backend: session, since: Date.now(), fail });
+    this.#underWay.set(stream, { backend: session, since: performance.now(), fail });
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
       const query: TimedQuery = { ...(name === "" ? {} : { name: prepared }), text, values };
@@ -182,7 +183,9 @@ export class Sessions {
   /** The server's process that a partition's query is under way at, and for how long, in ms; `null` where none is. */
   underWay({ stream }: PartitionKeys): { backend: Backend; ms: number } | null {
     const query = this.#underWay.get(stream);
-    return query === undefined ? null : { backend: query.backend, ms: Date.now() - query.since };
+    return query === undefined
+      ? null
+      : { backend: query.backend, ms: performance.now() - query.since };
   }
 
   /** Makes the partition's query fail with `reason`; the server may still finish it. */
@@ -190,15 +193,18 @@ export class Sessions {
     this.#underWay.get(stream)?.fail(reason);
   }
 
-  #inTurn<T>(stream: string, work: (session: Session) => Promise<T>): Promise<T> {
+  #inTurn<T>(
+    { stream, entity }: PartitionKeys,
+    work: (session: Session) => Promise<T>,
+  ): Promise<T> {
     const turn = this.#turns.get(stream) ?? new Mutex();
     this.#turns.set(stream, turn);
-    return turn.runExclusive(() => this.#onAny(work));
+    return turn.runExclusive(() => this.#onAny(entity, work));
   }
 
-  #onAny<T>(work: (session: Session) => Promise<T>): Promise<T> {
+  #onAny<T>(entity: string, work: (session: Session) => Promise<T>): Promise<T> {
     const closed = this.#closed;
-    return this.#places.runExclusive(async () => {
+    return this.#places.get(entity)!.runExclusive(async () => {
       if (closed !== this.#closed) throw new Error("Connection terminated: all were closed");
       const session = this.#free.pop() ?? await this.#connect();
       try {

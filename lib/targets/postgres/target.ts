@@ -53,8 +53,11 @@ export class PostgresTarget implements Target {
     this.#config = config;
     this.#ownsPool = ownsPool;
     const { entities, streams, write_behind } = config;
-    const partitions = entities.length * streams.partitions;
-    this.#sessions = new Sessions(pool, Math.min(write_behind.connections, partitions));
+    this.#sessions = new Sessions(
+      pool,
+      Math.min(write_behind.connections, streams.partitions),
+      entities.map(({ name }) => name),
+    );
     this.ownership = new PostgresOwnership(this.#sessions, (keys) => this.#prepare(keys));
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);

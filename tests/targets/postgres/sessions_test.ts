@@ -32,7 +32,7 @@ Deno.test("PostgreSQL: a session that is closed while it is opened gives its con
   assert.notEqual(await owner.key(), null, "it can be opened again");
   owner.close();
 
-  const sessions = new Sessions(pool, 1);
+  const sessions = new Sessions(pool, 1, ["session"]);
   const query = sessions.query(keys!, { name: "one", text: "SELECT 1", values: [] });
   await waitFor(() => pool.totalCount > pool.idleCount, { what: "a connection that is opened" });
   sessions.close();
@@ -47,7 +47,7 @@ Deno.test("PostgreSQL: a session that is closed while it is opened gives its con
 Deno.test("PostgreSQL: many partitions share a few connections, each in its own order", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 40 } });
   const { pool, config } = pipeline;
-  const sessions = new Sessions(pool, 3);
+  const sessions = new Sessions(pool, 3, ["session"]);
   const partitions = allPartitions(config, "session");
   const ask = (keys: PartitionKeys, n: number) =>
     sessions.query<{ pid: number; n: number }>(keys, {
