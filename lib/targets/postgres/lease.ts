@@ -137,6 +137,11 @@ export class PostgresOwnership implements Ownership {
     }
   }
 
+  /** The lock of the owner's session; `null` also where nobody owns anything any more, who would close it. */
+  async #key(): Promise<string | null> {
+    return this.#held.size === 0 ? null : await this.#session.key();
+  }
+
   async #claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     const sessions = this.#sessions;
@@ -149,7 +154,7 @@ export class PostgresOwnership implements Ownership {
     // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
     const found = await this.#look(keys, name, owner, seconds, waits);
     if (found === "held") return null;
-    const [key, self] = await Promise.all([this.#session.key(), sessions.backend(keys)]);
+    const [key, self] = await Promise.all([this.#key(), sessions.backend(keys)]);
     const { rows: [lease] } = await patiently<{ epoch: string }>(
       sessions.pool,
       `INSERT INTO writebehind_lease AS l
@@ -261,7 +266,7 @@ export class PostgresOwnership implements Ownership {
 
   /** Renews claims, and returns those that still hold. */
   async #renew(claims: Claim[], leaseSeconds: number, locked = ""): Promise<Set<Claim>> {
-    const key = await this.#session.key();
+    const key = await this.#key();
     // What a lease names is the process at which the partition's batch is under way, or was last.
     const backends = claims.map(({ keys }) => this.#sessions.underWay(keys)?.backend);
     const renew = (connection: Pick<Pool, "query">, key: string | null, seconds: number) =>
@@ -310,7 +315,7 @@ export class PostgresOwnership implements Ownership {
     this.#told.clear(); // told anew at the next look
     const claims = [...this.#held.values()].filter((claim) => claim !== null);
     if (claims.length === 0) return;
-    const key = await this.#session.key();
+    const key = await this.#key();
     const note = ({ keys, owner, epoch }: Claim) =>
       patiently(
         this.#sessions.pool,
@@ -341,7 +346,7 @@ export class PostgresOwnership implements Ownership {
     if (isMember && performance.now() - told > leaseSeconds * 1000 / HEARTBEATS) {
       // From now on, so that nobody else's end closes the session.
       this.#held.set(member, null);
-      const key = await this.#session.key();
+      const key = await this.#key();
       const isThere = await stay(pool, partitions, process, key, leaseSeconds);
       if (isThere) this.#told.set(member, performance.now());
     } else if (!isMember && isKnown) {

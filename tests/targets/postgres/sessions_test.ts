@@ -11,6 +11,7 @@ import {
 import { allPartitions, type PartitionKeys } from "writebehind/redis/keys.ts";
 import { OwnerSession } from "writebehind/targets/postgres/owner_session.ts";
 import { Sessions } from "writebehind/targets/postgres/sessions.ts";
+import { PostgresTarget } from "writebehind/targets/postgres/target.ts";
 import { type Claim, OwnershipLostError } from "writebehind/targets/target.ts";
 import { assertEqual, testPipeline } from "../../support/pipeline.ts";
 import { testDatabase, testPostgres, waitFor } from "../../support/servers.ts";
@@ -143,6 +144,20 @@ Deno.test("PostgreSQL: a sink of many partitions holds a few connections, and no
   await sink.stop();
   assert.equal(held(), 0);
   await assertEqual(pipeline);
+});
+
+Deno.test("PostgreSQL: a renewal that comes behind the release opens no session", async () => {
+  await using pipeline = await testPipeline();
+  const { pool, config } = pipeline;
+  await using target = new PostgresTarget(pool, config, { name: "postgresql" });
+  const [keys] = allPartitions(config, "session");
+  const claim = (await target.ownership.claim(keys!, "one", 8))!;
+  await target.ownership.release(keys!, claim);
+  await assert.rejects(target.ownership.renew(claim, 8), OwnershipLostError);
+  // The release has not arrived, or was overtaken.
+  await pool.query("UPDATE writebehind_lease SET lease_until = now() + interval '1 minute'");
+  await target.ownership.renew(claim, 8);
+  assert.equal(pool.totalCount - pool.idleCount, 0);
 });
 
 Deno.test("PostgreSQL: a pool that is too small for a sink is refused, not waited for", async () => {
