@@ -14,6 +14,8 @@ const LOOK_MS = 1000;
 const WAITING_MS = 250;
 /** How long a process is no member, in ms, once all that it tries has failed again and again: then it tries anew. */
 const UNWELL_MS = 60_000;
+/** How long it keeps, in ms, what it has taken though another should have. */
+const RESCUED_MS = 60_000;
 /** How long it keeps what it has meanwhile, in ms: where all others fail as well, nobody would do better. */
 const PATIENCE_MS = 5000;
 
@@ -78,6 +80,8 @@ export class Sharing {
   #unwell = { since: Infinity, until: -Infinity };
   /** since when nobody has had a partition, by `performance.now()` */
   #freeSince = new Map<string, number>();
+  /** until when partitions are kept that another should have taken, and had not for long */
+  #rescued = new Map<string, number>();
   #mine = new Set<string>();
   #plan: Plan | null = null;
   #looked = Promise.withResolvers<void>();
@@ -126,8 +130,13 @@ export class Sharing {
 
   /** A partition was taken, or was lost or given back. */
   note(stream: string, { isMine }: { isMine: boolean }): void {
-    if (isMine) this.#mine.add(stream);
-    else this.#mine.delete(stream);
+    if (!isMine) {
+      this.#mine.delete(stream);
+      return;
+    }
+    this.#mine.add(stream);
+    if (this.#isLeft(stream)) this.#rescued.set(stream, performance.now() + RESCUED_MS);
+    this.#freeSince.delete(stream);
   }
 
   /** Looks until the signal is aborted. Never rejects. */
@@ -142,13 +151,16 @@ export class Sharing {
         const mine = [...this.#mine];
         const gives = performance.now() - this.#unwell.since > PATIENCE_MS;
         this.#plan = { take: [], keep: gives ? [] : mine, give: gives ? mine : [] };
+        this.#freeSince.clear();
       } else {
         const streams = this.#partitions.map(({ stream }) => stream);
         const known = this.#withMine(shares);
         this.#noteFree(streams, known);
         const plan = planOf(this.#process, known, streams);
         // Looked at twice: who comes and goes at once moves nothing.
-        const give = plan.give.filter((stream) => surplus.includes(stream));
+        const isRescued = (stream: string) =>
+          performance.now() < (this.#rescued.get(stream) ?? -Infinity);
+        const give = plan.give.filter((stream) => surplus.includes(stream) && !isRescued(stream));
         surplus = plan.give;
         this.#plan = { ...plan, give };
       }

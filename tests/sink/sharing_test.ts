@@ -296,3 +296,25 @@ Deno.test("sharing: a process that can claim nothing is not left with a share", 
     await narrow.end();
   }
 });
+
+Deno.test("sharing: what a member leaves lying is taken by another, and kept", async () => {
+  await using pipeline = await testPipeline({
+    streams: { partitions: 4 },
+    write_behind: { lease_seconds: 1 },
+  });
+  const { redis, pool, config } = pipeline;
+  await pool.query(
+    `INSERT INTO writebehind_lease (stream, owner, epoch, lease_until, backend_pid, backend_started,
+                                    granted_seconds, session_epoch)
+     VALUES ('member of ' || $1 || ' 1', 'idler', 1, now() + interval '1 hour', 1, now(), 3600, 1)`,
+    [allPartitions(config, "session")[0]!.stream],
+  );
+  await using _ = consumePeriodically(redis, pool, config, "session");
+  const counts = async () => String(countsOf(await leases(pipeline)));
+  await waitFor(async () => await counts() === "2", { what: "its share" });
+  await waitFor(async () => await counts() === "4", { what: "what is left" });
+  const before = [...await leases(pipeline)];
+  const since = Date.now();
+  await waitFor(() => Date.now() - since > 3500, { what: "three more looks" });
+  assert.deepEqual([...await leases(pipeline)].sort(), before.sort());
+});
