@@ -68,12 +68,12 @@ Deno.test("mod: the names of the original's README are exported, in camelCase", 
 });
 
 Deno.test("mod: an import loads ioredis, and no driver of a target", async () => {
-  deepEqual(await packagesOf("lib/mod.ts"), ["ioredis", "yaml", "zod"]);
+  deepEqual(await packagesOf("lib/mod.ts"), ["async-mutex", "ioredis", "yaml", "zod"]);
 });
 
 Deno.test("mod: the configuration and the port load no driver of any server", async () => {
   deepEqual(await packagesOf("lib/config/mod.ts"), ["yaml", "zod"]);
-  deepEqual(await packagesOf("lib/targets/mod.ts"), ["yaml", "zod"]);
+  deepEqual(await packagesOf("lib/targets/mod.ts"), ["async-mutex", "yaml", "zod"]);
 });
 
 Deno.test("mod: what deno.json exports is documented, and is what tests and notebooks import", async () => {

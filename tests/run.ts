@@ -14,8 +14,8 @@ import { ensureSetup } from "writebehind/dev/setup.ts";
 import { showTests } from "./support/test_progress.ts";
 import { coverageByRoom, LEAST } from "./coverage.ts";
 
-/** The folder whose tests run beside the others where all are run: a fourth of the time. */
-const BESIDE = "tests/targets";
+/** The folders whose tests run beside the others where all are run: a third of the time. */
+const BESIDE = ["tests/targets", "tests/sink", "tests/redis", "tests/search"];
 
 /** A test that hangs must not hang the whole run: after so long, in ms, it is stopped, and Deno names what is pending. */
 const DEADLINE_MS = 45 * 60_000;
@@ -59,7 +59,7 @@ async function run(): Promise<number> {
     return { child, report };
   };
   // Most tests wait for servers and processes, so that two runs side by side take little longer than one.
-  const beside = all && !bar ? start("beside", [BESIDE], true) : undefined;
+  const beside = all && !bar ? start("beside", BESIDE, true) : undefined;
   const besideSaid = beside?.child.output();
   const tests = start("tests", beside ? [...paths, `--ignore=${BESIDE}`] : paths, bar);
   // Ctrl-C reaches the tests as well, which clean up; this process only waits for them.

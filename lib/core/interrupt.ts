@@ -36,6 +36,9 @@ export async function interruptible<T>(
   try {
     return await task(controller.signal);
   } finally {
-    for (const name of signals) Deno.removeSignalListener(name, interrupt);
+    // Once it was told to stop, the same Ctrl-C may still come from `deno task`, and would kill it while it ends.
+    if (!controller.signal.aborted) {
+      for (const name of signals) Deno.removeSignalListener(name, interrupt);
+    }
   }
 }
