@@ -23,7 +23,7 @@ import { lastGeneratedId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, hasWitness } from "../sink/rewind.ts";
 import type { BatchRows } from "../targets/batch.ts";
-import { type Claim, READ_BYTES, type Target } from "../targets/target.ts";
+import { type Claim, HEARTBEATS, READ_BYTES, type Target } from "../targets/target.ts";
 
 /** What filling a target has done. */
 export interface AddReport {
@@ -178,7 +178,7 @@ class Filling {
     if (claim === null) return null;
     const heartbeat = setInterval(
       () => void ownership.renew(claim, LEASE_SECONDS).catch(() => {}), // the next batch tells
-      LEASE_SECONDS * 1000 / 3,
+      LEASE_SECONDS * 1000 / HEARTBEATS,
     );
     try {
       return await this.#isThere() ? null : await work(claim);

@@ -1,6 +1,7 @@
 /**
  * How much a sink holds at once. It is shared by the partitions that have their turn and by the targets, so that neither
- * does memory grow with their number, nor do batches become small by it.
+ * does memory grow with their number, nor do batches become small by it. And how often partitions look around that have
+ * nothing to do.
  * @module
  */
 

@@ -17,6 +17,7 @@ import { checkShape } from "../redis/shape.ts";
 import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import {
   type Claim,
+  HEARTBEATS,
   OwnershipLostError,
   ParkedChangedError,
   type Target,
@@ -72,6 +73,8 @@ export class PartitionOwnership {
   #renewedAt = 0;
   /** when the table was looked at, in ms since 1970 */
   #lookedAt = 0;
+  /** the same of the owner that is waited for */
+  #namesakeAt = 0;
   /** whether an operator has paused the target, as was seen last */
   #paused = false;
   /** why the table is not the claim's any more */
@@ -159,6 +162,9 @@ export class PartitionOwnership {
   /** @throws {ConfigError} where the owner that is waited for is the sink of another target */
   async #lookForNamesake(): Promise<void> {
     if (this.#config.targets.length === 1) return;
+    // To stand by is usual where partitions are shared, and there may be many.
+    if (Date.now() - this.#namesakeAt < lookEachMs(this.#config)) return;
+    this.#namesakeAt = Date.now();
     const redis = await this.#reader.connection();
     const standing = await this.#target.offsets.standing(this.#keys, { waits: false });
     const { target } = this.#report.place;
@@ -176,7 +182,7 @@ export class PartitionOwnership {
     this.#checkState(known?.state ?? "active");
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
-    this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / 3);
+    this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / HEARTBEATS);
     this.#claim = claim;
     this.#renewedAt = Date.now();
     this.#problem = null;

@@ -15,7 +15,6 @@ import type { Target } from "../targets/target.ts";
 import { batchRoom } from "./limits.ts";
 import { PartitionSink } from "./partition.ts";
 import { PartitionReport, type PartitionState } from "./report.ts";
-
 import { Sharing } from "./sharing.ts";
 
 export type { PartitionState };

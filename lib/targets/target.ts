@@ -42,6 +42,9 @@ export class OwnershipLostError extends WriteBehindError {}
 /** What is parked has changed under this claim: claim again and read it again. */
 export class ParkedChangedError extends WriteBehindError {}
 
+/** How often an owner renews a lease while it lasts. */
+export const HEARTBEATS = 3;
+
 /** The processes that share an entity's partitions, and who has them. */
 export interface Shares {
   /** the names of those that live */

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import {
+  caughtUp,
   consumePeriodically,
   insertDocument,
-  readStatus,
   RedisRefusedError,
   type RedisWriteBehind,
   repairTarget,
@@ -95,17 +95,9 @@ async function assertSound(pipeline: Pipeline, sink: RedisWriteBehind, writer: W
   assert.deepEqual(lost, [], "confirmed by a replica, and lost");
   const { mismatches } = await verify(redis, pool, config, "session");
   await repairTarget(redis, config, "session", mismatches);
-  await drained(pipeline);
+  await caughtUp(redis, pool, config, "session", { deadlineMs: 10_000 });
   await sink.stop();
   await assertEqual(pipeline);
-}
-
-/** Waits until the target has all events. */
-async function drained({ redis, pool, config }: Pipeline): Promise<void> {
-  await waitFor(async () => {
-    const [status] = await readStatus(redis, pool, config, "session");
-    return status!.lagEvents === 0;
-  }, { what: "the sink to catch up" });
 }
 
 /** Whether a server takes itself for a primary. */
@@ -151,60 +143,57 @@ Deno.test("a primary is killed under writers and a sink: what was confirmed is t
   await assertSound(pipeline, sink, writer);
 });
 
-Deno.test("a live primary is failed over: it is left at once, though it still answers as a primary", async () => {
+/** Writers and a sink, while `fail` makes another server the primary; then all is there, and goes by that one. */
+async function underFailover(
+  fail: (of: { before: RedisServer; writer: Writer }) => Promise<RedisServer>,
+  replicas?: number,
+): Promise<void> {
+  await using pipeline = await bySentinels(replicas);
+  const { redis, pool, config } = pipeline;
+  await using sink = consumePeriodically(redis, pool, config, "session");
+  const before = await set.primary();
+  const writer = new Writer(pipeline);
+  await writer.more("writes before");
+  const now = await fail({ before, writer });
+  await writer.stop();
+  assert.equal(redis.node?.port, now.port);
+  await assertSound(pipeline, sink, writer);
+}
+
+Deno.test("a live primary is failed over: it is left at once, though it still answers as a primary", () =>
   // One replica would not do: until the sentinels turn it to the new primary, it confirms what that one lacks.
-  await using pipeline = await bySentinels(2);
-  const { redis, pool, config } = pipeline;
-  await using sink = consumePeriodically(redis, pool, config, "session");
-  const before = await set.primary();
-  const writer = new Writer(pipeline);
-  await writer.more("writes before");
-  await set.order("FAILOVER", NAME);
-  const now = await set.other(before);
-  await waitFor(async () => !/name=writebehind/.test(String(await ask(before, "CLIENT", "LIST"))), {
-    what: "all connections to leave",
-  });
-  await writer.more("writes after", writer.written);
-  assert.equal(redis.node?.port, now.port);
-  assert(await isPrimary(before), "nobody but the sentinels says that it is none any more");
-  await writer.more("both replicas");
-  await writer.stop();
-  await assertSound(pipeline, sink, writer);
-});
+  underFailover(async ({ before, writer }) => {
+    await set.order("FAILOVER", NAME);
+    const now = await set.other(before);
+    await waitFor(
+      async () => !/name=writebehind/.test(String(await ask(before, "CLIENT", "LIST"))),
+      { what: "all connections to leave" },
+    );
+    await writer.more("writes after", writer.written);
+    assert(await isPrimary(before), "nobody but the sentinels says that it is none any more");
+    await writer.more("both replicas");
+    return now;
+  }, 2));
 
-Deno.test("a primary that a script keeps busy is failed over, and left", async () => {
-  await using pipeline = await bySentinels();
-  const { redis, pool, config } = pipeline;
-  await using sink = consumePeriodically(redis, pool, config, "session");
-  const before = await set.primary();
-  const writer = new Writer(pipeline);
-  await writer.more("writes before");
-  // It has written, so that nobody can kill it.
-  const script = "redis.call('SET', KEYS[1], 1) local began = os.clock() " +
-    "while os.clock() - began < 3 do end";
-  const busy = ask(before, "EVAL", script, 1, "x").catch(() => {});
-  const now = await set.other(before);
-  await writer.more("writes after");
-  await busy;
-  await writer.more("writes when the other is back");
-  await writer.stop();
-  assert.equal(redis.node?.port, now.port);
-  await assertSound(pipeline, sink, writer);
-});
+Deno.test("a primary that a script keeps busy is failed over, and left", () =>
+  underFailover(async ({ before, writer }) => {
+    // It has written, so that nobody can kill it.
+    const script = "redis.call('SET', KEYS[1], 1) local began = os.clock() " +
+      "while os.clock() - began < 3 do end";
+    const busy = ask(before, "EVAL", script, 1, "x").catch(() => {});
+    const now = await set.other(before);
+    await writer.more("writes after");
+    await busy;
+    await writer.more("writes when the other is back");
+    return now;
+  }));
 
-Deno.test("a primary is made a replica behind the sentinels' back: writes are refused, then go on elsewhere", async () => {
-  await using pipeline = await bySentinels();
-  const { redis, pool, config } = pipeline;
-  await using sink = consumePeriodically(redis, pool, config, "session");
-  const before = await set.primary();
-  const writer = new Writer(pipeline);
-  await writer.more("writes before");
-  const replica = set.servers.find(({ port }) => port !== before.port)!;
-  await ask(before, "REPLICAOF", replica.host, replica.port);
-  const now = await set.other(before);
-  await writer.more("writes after");
-  await writer.stop();
-  assert.equal(redis.node?.port, now.port);
-  assert(writer.errors.has(RedisRefusedError.name));
-  await assertSound(pipeline, sink, writer);
-});
+Deno.test("a primary is made a replica behind the sentinels' back: writes are refused, then go on elsewhere", () =>
+  underFailover(async ({ before, writer }) => {
+    const replica = set.servers.find(({ port }) => port !== before.port)!;
+    await ask(before, "REPLICAOF", replica.host, replica.port);
+    const now = await set.other(before);
+    await writer.more("writes after");
+    assert(writer.errors.has(RedisRefusedError.name));
+    return now;
+  }));

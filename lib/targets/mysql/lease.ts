@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
-import type { Claim, Ownership } from "../target.ts";
+import { type Claim, HEARTBEATS, type Ownership } from "../target.ts";
 import { isMysqlError } from "./errors.ts";
 import { changedBy, type Connection, kill, patiently, rowsOf } from "./pool.ts";
 import { nameOf, type Sessions } from "./sessions.ts";
@@ -188,7 +188,7 @@ export class MysqlOwnership implements Ownership {
           [micro(leaseSeconds), leaseSeconds, keys.stream, owner, epoch],
         ), seconds * 1000);
     // A connection that is silent must not cost the lease: there is time for another one.
-    const renewed = await renew(leaseSeconds / 3).catch((error) => {
+    const renewed = await renew(leaseSeconds / HEARTBEATS).catch((error) => {
       if (isMysqlError(error)) throw error;
       return renew(leaseSeconds);
     });

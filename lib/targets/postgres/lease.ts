@@ -8,7 +8,7 @@ import type { Pool } from "pg";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
-import type { Claim, Ownership, Shares } from "../target.ts";
+import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
 import { leave, shares, stay } from "./members.ts";
 import { CLOCK_SECONDS, OwnerSession, SESSION_LIVES } from "./owner_session.ts";
@@ -69,11 +69,8 @@ SELECT pg_terminate_backend(a.pid)
   JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = current_user
  WHERE o.stream = $1 AND a.query LIKE '%' || $2 || '%'`;
 
-/** How often a lease is renewed while it lasts. */
-const HEARTBEATS = 3;
-
 /** Renews leases for `$1` seconds; `$2` is the lock of their owners' session. */
-const RENEW = `
+const renewSql = (locked: "wait" | "skip") => `
 UPDATE writebehind_lease AS l
    SET lease_until = clock_timestamp() + make_interval(secs => $1),
        session_key = $2, granted_seconds = $1, session_epoch = l.epoch,
@@ -85,8 +82,7 @@ UPDATE writebehind_lease AS l
           JOIN writebehind_lease AS l USING (stream)
          -- One that was given back stays so.
          WHERE l.owner = r.owner AND l.epoch = r.epoch AND l.lease_until > '-infinity'
-           FOR UPDATE OF l `;
-const RENEWED = `) AS r
+           FOR UPDATE OF l ${locked === "skip" ? "SKIP LOCKED" : ""}) AS r
  WHERE l.stream = r.stream AND l.owner = r.owner AND l.epoch = r.epoch AND l.lease_until > '-infinity'
 RETURNING l.stream, l.owner, EXISTS (
   SELECT FROM pg_stat_activity
@@ -257,22 +253,26 @@ export class PostgresOwnership implements Ownership {
       const inUse = (claim: Claim) =>
         now - (this.#askedAt.get(claim) ?? -Infinity) < 1000 * leaseSeconds;
       const held = [...this.#held.values()].filter((held) => held !== null).filter(inUse);
-      if ((await this.#renew(held, leaseSeconds, "SKIP LOCKED")).has(claim)) return;
+      if ((await this.#renew(held, leaseSeconds, "skip")).has(claim)) return;
     }
-    if ((await this.#renew([claim], leaseSeconds)).has(claim)) return;
+    if ((await this.#renew([claim], leaseSeconds, "wait")).has(claim)) return;
     this.#forget(name, claim);
     throw ownershipLost(claim.keys);
   }
 
   /** Renews claims, and returns those that still hold. */
-  async #renew(claims: Claim[], leaseSeconds: number, locked = ""): Promise<Set<Claim>> {
+  async #renew(
+    claims: Claim[],
+    leaseSeconds: number,
+    locked: "wait" | "skip",
+  ): Promise<Set<Claim>> {
     const key = await this.#key();
     // What a lease names is the process at which the partition's batch is under way, or was last.
     const backends = claims.map(({ keys }) => this.#sessions.underWay(keys)?.backend);
     const renew = (connection: Pick<Pool, "query">, key: string | null, seconds: number) =>
       patiently<{ stream: string; owner: string; working: boolean }>(
         connection,
-        RENEW + locked + RENEWED,
+        renewSql(locked),
         [
           leaseSeconds,
           key,
