@@ -32,6 +32,7 @@ export {
   type KafkaTargetConfig,
   loadConfig,
   type MysqlTargetConfig,
+  type NodeAddress,
   parseConfig,
   type PostgresTargetConfig,
   type SearchFieldConfig,
@@ -49,7 +50,8 @@ export {
 } from "./config/servers.ts";
 
 // Connections
-export { type ConnectionOptions, connectRedis, RedisConnection } from "./redis/connection.ts";
+export { connectRedis } from "./redis/connect.ts";
+export { type ConnectionOptions, RedisConnection } from "./redis/connection.ts";
 export { connectPostgres, openTarget, type PostgresPool } from "./targets/open.ts";
 
 // Documents: writing and reading

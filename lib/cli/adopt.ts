@@ -2,7 +2,7 @@
 
 import { WriteBehindError } from "../core/errors.ts";
 import { adopt } from "../operate/adopt.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, sayFor } from "./common.ts";
 

@@ -3,7 +3,7 @@
 import { isUtf8 } from "node:buffer";
 import { WriteBehindError } from "../core/errors.ts";
 import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
 import { openTarget, readDeadLetter } from "../targets/open.ts";
 import type { DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";

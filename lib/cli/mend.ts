@@ -2,7 +2,7 @@
 
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { mendStreams } from "../operate/mend.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";

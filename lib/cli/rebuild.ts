@@ -1,7 +1,7 @@
 /** `deno task rebuild`: fills an empty Redis from the target. */
 
 import { rebuild } from "../operate/rebuild.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 import { progressOf } from "./progress.ts";

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { type Config, configWith, loadConfig } from "../config/load.ts";
 import { parseRedisUrl } from "../config/addresses.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 
 /** Empties them, or says what it would do: the exit status is 1 where that was not asked for by `--yes`. */
 async function runReset({ yes = false }: { yes?: boolean }): Promise<void> {
@@ -13,7 +13,10 @@ async function runReset({ yes = false }: { yes?: boolean }): Promise<void> {
   const { redis } = await runningServices();
   const users = redis
     ? await clientsOf(configWith(config, {
-      redis: { sentinels: null, sentinel_name: null, ...parseRedisUrl("", redis.url) },
+      redis: {
+        ...{ sentinels: null, sentinel_name: null, cluster: null },
+        ...parseRedisUrl("", redis.url),
+      },
     }))
     : [];
   if (users.length > 0) {

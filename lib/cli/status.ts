@@ -5,7 +5,7 @@ import { delay } from "../core/delay.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { type PartitionStatus, readStatus } from "../operate/status.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import { answered, configured, oneLine, sayFor } from "./common.ts";
 

@@ -10,7 +10,8 @@ import {
   removeTarget,
   resumeTarget,
 } from "../operate/targets.ts";
-import { connectRedis, type RedisConnection } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 import { progressOf } from "./progress.ts";

@@ -3,7 +3,7 @@
 import type { Command } from "commander";
 import { interruptible } from "../core/interrupt.ts";
 import type { TrafficOptions } from "../demo/traffic.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { CONFIG, configuredToWrite, ENTITY, number } from "./common.ts";
 import { configureLog, type LogOptions, logOptions } from "./log.ts";
 

@@ -3,7 +3,7 @@
 import { type FoundDoubt, settleDoubts } from "../operate/verify/doubts.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
 import { countsOf, MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
-import { connectRedis } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import { configured, oneLine, quoted, sayFor } from "./common.ts";
 import { progressOf } from "./progress.ts";

@@ -17,7 +17,12 @@ export type RedisAddress =
   & Partial<
     Pick<
       Config["redis"],
-      "sentinels" | "sentinel_name" | "sentinel_username" | "sentinel_password" | "sentinel_tls"
+      | "sentinels"
+      | "sentinel_name"
+      | "sentinel_username"
+      | "sentinel_password"
+      | "sentinel_tls"
+      | "cluster"
     >
   >;
 /** Where a database is: keys of the section `postgresql`; keys that the address does not name are absent. */
@@ -32,14 +37,18 @@ export type DatabaseAddress =
 
 /**
  * Reads an address of Redis: `redis://`, `rediss://` (TLS) or `unix://` (a socket's path), or Lettuce's
- * `redis-sentinel://host:port,host:port/db?sentinelMasterId=name`, with `rediss` for TLS.
+ * `redis-sentinel://host:port,host:port/db?sentinelMasterId=name`, or `redis-cluster://host:port,host:port` for nodes of
+ * a cluster, each with `rediss` for TLS.
  * @param name the variable that holds it, for messages; its value is never shown
  * @throws {ConfigError} where it is no address, or has a parameter that is not known
  */
 export function parseRedisUrl(name: string, text: string): RedisAddress {
-  const [, scheme, login = "", list = "", rest = ""] = SENTINELS.exec(text) ?? [];
+  const [, scheme, kind, login = "", list = "", rest = ""] = SEVERAL.exec(text) ?? [];
   if (scheme === undefined) return redisAddress(name, text, ["host", "port"]).address;
   const plain = `${scheme}://${login}localhost${rest}`;
+  if (kind === "cluster") {
+    return { ...redisAddress(name, plain, []).address, cluster: placesOf(name, list, 6379) };
+  }
   const { address, given } = redisAddress(name, plain, Object.values(SENTINEL_WORDS));
   const id = given.get(SENTINEL_WORDS.name);
   if (id === undefined) {
@@ -49,11 +58,7 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   }
   return {
     ...address,
-    sentinels: list.split(",").map((place) => {
-      const { host, port } = partsOf(name, `redis://${place}`, ["redis"]);
-      if (host === "" || host.startsWith("/")) throw notOneHost(name);
-      return { host, port: portOf(name, port, 26379) };
-    }),
+    sentinels: placesOf(name, list, 26379),
     sentinel_name: id,
     sentinel_username: given.get(SENTINEL_WORDS.username) ?? null,
     sentinel_password: given.get(SENTINEL_WORDS.password) ?? null,
@@ -61,8 +66,16 @@ export function parseRedisUrl(name: string, text: string): RedisAddress {
   };
 }
 
-/** An address of sentinels: their list stands where others have a host and a port. */
-const SENTINELS = /^(rediss?)-sentinel:\/\/([^/?]*@)?([^/?]*)(.*)$/s;
+/** An address of sentinels, or of a cluster: their list stands where others have a host and a port. */
+const SEVERAL = /^(rediss?)-(sentinel|cluster):\/\/([^/?]*@)?([^/?]*)(.*)$/s;
+
+function placesOf(name: string, list: string, usualPort: number) {
+  return list.split(",").map((place) => {
+    const { host, port } = partsOf(name, `redis://${place}`, ["redis"]);
+    if (host === "" || host.startsWith("/")) throw notOneHost(name);
+    return { host, port: portOf(name, port, usualPort) };
+  });
+}
 
 /** Lettuce's word for what sentinels call the primary, and our own for what else is theirs. */
 const SENTINEL_WORDS = {
@@ -253,12 +266,14 @@ function isMode(text: string): text is typeof MODES[number] {
 
 /** The address of a section `redis`, with its password. */
 export function redisUrlOf(address: RedisAddress): string {
-  const { host, port, db, username, password, tls, sentinels = null } = address;
-  if (sentinels === null && host.startsWith("/")) {
+  const { host, port, db, username, password, tls, sentinels = null, cluster = null } = address;
+  if (sentinels === null && cluster === null && host.startsWith("/")) {
     const given = { username, password, db: db === 0 ? null : String(db) };
     return `unix://${host.split("/").map(encodeURIComponent).join("/")}${parameters(given)}`;
   }
-  const servers = (sentinels ?? [{ host, port }]).map((at) => `${bracketed(at.host)}:${at.port}`);
+  const servers = (cluster ?? sentinels ?? [{ host, port }]).map((at) =>
+    `${bracketed(at.host)}:${at.port}`
+  );
   const { sentinel_name, sentinel_username, sentinel_password, sentinel_tls = false } = address;
   const ofSentinels: Record<string, string | null> = sentinels === null ? {} : {
     [SENTINEL_WORDS.name]: sentinel_name ?? null,
@@ -268,7 +283,8 @@ export function redisUrlOf(address: RedisAddress): string {
   };
   const encrypted = tls || sentinels !== null && sentinel_tls;
   const files = encrypted ? parametersFor(address, REDIS_FILES) : {};
-  const scheme = `${tls ? "rediss" : "redis"}${sentinels === null ? "" : "-sentinel"}`;
+  const kind = cluster !== null ? "-cluster" : sentinels !== null ? "-sentinel" : "";
+  const scheme = `${tls ? "rediss" : "redis"}${kind}`;
   const given = parameters({ ...ofSentinels, ...files });
   return `${scheme}://${loginOf(username, password)}${servers}${db === 0 ? "" : `/${db}`}${given}`;
 }

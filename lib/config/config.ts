@@ -79,6 +79,8 @@ export interface Config {
     readonly sentinel_password: string | null;
     /** whether the sentinels speak TLS, with the files of `tls`. @default {false} */
     readonly sentinel_tls: boolean;
+    /** some nodes of a Redis Cluster: they tell of the others; `host` and `port` do not count then. @default {null} */
+    readonly cluster: readonly NodeAddress[] | null;
   };
   /** the document types. @default one, `session`, in the table `sessions` */
   readonly entities: readonly EntityConfig[];
@@ -103,7 +105,7 @@ export interface Config {
   readonly streams: {
     /** what the names of event streams begin with. @default {"stream"} */
     readonly prefix: string;
-    /** streams that an entity is split into, fixed by the first write. @default {1} */
+    /** streams that an entity is split into, fixed by the first write. @default {1}, in a cluster 16 */
     readonly partitions: number;
     /** events in a stream past which writes are refused. @default {10000000} */
     readonly max_events: number;
@@ -207,6 +209,14 @@ export interface Config {
     /** counters are gathered in memory and sent this often, in ms. @default {1000} */
     readonly flush_interval_ms: number;
   };
+}
+
+/** Where a node of a cluster listens. */
+export interface NodeAddress {
+  /** a name or an address */
+  readonly host: string;
+  /** where it listens. @default {6379} */
+  readonly port: number;
 }
 
 /** Where a sentinel listens. */

@@ -20,6 +20,7 @@ export type {
   EntityConfig,
   KafkaTargetConfig,
   MysqlTargetConfig,
+  NodeAddress,
   PostgresTargetConfig,
   SearchFieldConfig,
   SentinelAddress,

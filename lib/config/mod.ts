@@ -13,6 +13,7 @@ export type {
   EntityConfig,
   KafkaTargetConfig,
   MysqlTargetConfig,
+  NodeAddress,
   PostgresTargetConfig,
   SearchFieldConfig,
   SentinelAddress,

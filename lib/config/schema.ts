@@ -11,7 +11,7 @@ import { columnKeys } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
 import { secret, textOrNull } from "./secrets.ts";
-import { sentinelKeys, sentinelProblems } from "./sentinels.ts";
+import { clusterKeys, clusterProblems, sentinelKeys, sentinelProblems } from "./sentinels.ts";
 
 /** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
 const LONGEST_MS = 2 ** 31 - 1;
@@ -267,6 +267,7 @@ const sections = mapping({
     max_in_flight: whole(1000, 1),
     command_timeout_ms: whole(5000, 1, LONGEST_MS),
     ...sentinelKeys,
+    ...clusterKeys,
   }),
   entities: z.array(entity, { error: "expected a list of entities" })
     .min(1, { error: "expected at least one entity" }).nullish(),
@@ -353,7 +354,7 @@ interface CrossProblem {
  * report holds everything; so any part of the value may be missing when they read it.
  */
 const file = z.preprocess(
-  (value) => value ?? {},
+  withClusterDefaults,
   sections.superRefine((value, context) => {
     for (const { path, message } of crossProblems(value as DeepPartial<Config>)) {
       context.addIssue({ code: "custom", path: [...path], message });
@@ -366,6 +367,18 @@ const file = z.preprocess(
   ],
   targets: value.targets ?? [POSTGRESQL],
 }));
+
+/** Partitions in a cluster, where the file says none: one would be on one node. */
+const CLUSTER_PARTITIONS = 16;
+
+function withClusterDefaults(value: unknown): unknown {
+  const given = value ?? {};
+  const { redis, streams = {} } = given as DeepPartial<Config>;
+  const known = typeof streams !== "object" || Array.isArray(streams) ||
+    streams?.partitions !== undefined;
+  if (known || !Array.isArray(Object(redis).cluster)) return given;
+  return { ...given, streams: { ...streams, partitions: CLUSTER_PARTITIONS } };
+}
 
 /** The whole file; parsing it gives a complete {@linkcode Config}. */
 export const configSchema: z.ZodType<Config> = file;
@@ -382,7 +395,10 @@ function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
       message: "RediSearch lives in database 0; set db to 0, or search_index.create_index to false",
     };
   }
-  if (redis) yield* sentinelProblems(redis);
+  if (redis) {
+    yield* sentinelProblems(redis);
+    yield* clusterProblems(redis);
+  }
   const shares = [traffic?.create_pct, traffic?.update_pct, traffic?.delete_pct];
   if (shares.every((share) => typeof share === "number" && share >= 0 && share <= 1)) {
     const sum = shares.reduce<number>((total, share) => total + (share ?? 0), 0);

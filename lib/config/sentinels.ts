@@ -1,5 +1,5 @@
 /**
- * The keys of the section `redis` that name sentinels, and the rules between them.
+ * The keys of the section `redis` that name sentinels, or the nodes of a cluster, and the rules between them.
  * @module
  */
 
@@ -12,14 +12,15 @@ const HOST = "expected a name or an address, without a port";
 const PORT = "expected a whole number from 1 to 65535";
 const NAME = "expected the name of a primary, without spaces, or null";
 
-const sentinel = z.strictObject({
-  host: z.string({ error: HOST })
-    .refine((host) => isHost(host) && !host.startsWith("/"), { error: HOST }),
-  port: z.int({ error: PORT }).min(1, { error: PORT }).max(65535, { error: PORT }).default(26379),
-}, { error: "expected a host and a port" });
+const place = (port: number) =>
+  z.strictObject({
+    host: z.string({ error: HOST })
+      .refine((host) => isHost(host) && !host.startsWith("/"), { error: HOST }),
+    port: z.int({ error: PORT }).min(1, { error: PORT }).max(65535, { error: PORT }).default(port),
+  }, { error: "expected a host and a port" });
 
 export const sentinelKeys = {
-  sentinels: z.array(sentinel, { error: "expected a list of sentinels, or null" })
+  sentinels: z.array(place(26379), { error: "expected a list of sentinels, or null" })
     .min(1, { error: "expected at least one sentinel, or null" }).nullable().default(null),
   sentinel_name: z.string({ error: NAME }).regex(/^[^\s\p{Cc}]+$/u, { error: NAME })
     .nullable().default(null),
@@ -27,6 +28,25 @@ export const sentinelKeys = {
   sentinel_password: secret("password").default(null),
   sentinel_tls: z.boolean({ error: "expected true or false" }).default(false),
 };
+
+export const clusterKeys = {
+  cluster: z.array(place(6379), { error: "expected a list of nodes, or null" })
+    .min(1, { error: "expected at least one node, or null" }).nullable().default(null),
+};
+
+/** What is not possible in a cluster. */
+export function* clusterProblems(
+  { cluster, sentinels, db }: DeepPartial<Config["redis"]>,
+): Generator<{ path: string[]; message: string }> {
+  if (!Array.isArray(cluster)) return;
+  if (Array.isArray(sentinels)) {
+    const message = "expected null, since there is a cluster, which fails over by itself";
+    yield { path: ["redis", "sentinels"], message };
+  }
+  if (Number.isInteger(db) && db !== 0) {
+    yield { path: ["redis", "db"], message: "a cluster has database 0 only; set db to 0" };
+  }
+}
 
 /** A name without sentinels, or sentinels without a name. */
 export function* sentinelProblems(

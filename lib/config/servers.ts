@@ -211,8 +211,11 @@ export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
   postgresql: DatabaseAddress;
 } {
   return {
-    // A server that is named wins over sentinels that only the file names.
-    redis: { sentinels: null, sentinel_name: null, ...parseRedisUrl("REDIS_URL", redisUrl) },
+    // A server that is named wins over sentinels, or a cluster, that only the file names.
+    redis: {
+      ...{ sentinels: null, sentinel_name: null, cluster: null },
+      ...parseRedisUrl("REDIS_URL", redisUrl),
+    },
     postgresql: parseDatabaseUrl("DATABASE_URL", databaseUrl),
   };
 }

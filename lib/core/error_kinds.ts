@@ -17,7 +17,7 @@ export type ErrorKind = "transient" | "chance" | "document" | "too_large" | "con
 const CONNECTION =
   /ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|connection.{0,200}(lost|closed|terminated|refused|reset|timeout|timed out)|terminated|timed out|timeout|Stream isn't writeable|Not connected|max retries/i;
 const REDIS_LATER =
-  /^(LOADING|BUSY|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|READONLY|OOM|MISCONF|NOREPLICAS|UNBLOCKED)\b/;
+  /^(LOADING|BUSY|MOVED|ASK|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|READONLY|OOM|MISCONF|NOREPLICAS|UNBLOCKED)\b/;
 
 /** Sorts an error of Redis or of the network; one that is neither is `configuration`. */
 export function connectionErrorKind(error: unknown): ErrorKind {

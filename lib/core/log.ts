@@ -32,6 +32,10 @@ export const LINES: {
     "warning",
     "{stream} was not given back, so a successor waits until the lease ends: {error}",
   ],
+  indexNotKept: [
+    "warning",
+    "{stream} has moved to another node of the cluster, where its search index was not made: {error}",
+  ],
   leaseNotRenewed: ["warning", "the lease of {stream} was not renewed: {error}"],
   applied: ["debug", "{events} events of {stream} applied, {rows} rows"],
   failed: [

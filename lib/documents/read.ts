@@ -6,7 +6,8 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { documentKey } from "../redis/keys.ts";
+import { readTexts } from "../redis/documents.ts";
+import { allPartitions, byPartition, documentKey } from "../redis/keys.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { checkId } from "./ids.ts";
@@ -53,16 +54,43 @@ export async function readByIds(
   entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
-  const keys = docIds.map((docId) => documentKey(config, entity, docId));
-  const replies: Promise<unknown>[] = [];
-  for (let at = 0; at < keys.length; at += KEYS_AT_A_TIME) {
-    replies.push(redis.call("JSON.MGET", [...keys.slice(at, at + KEYS_AT_A_TIME), "."]));
-  }
-  const texts = (await Promise.all(replies)).flat() as (string | null)[];
+  const texts = config.redis.cluster === null
+    ? await readTogether(redis, docIds.map((docId) => documentKey(config, entity, docId)))
+    : await readByPartition(redis, config, entity, docIds);
   if (through) {
     const missing = docIds.filter((_, index) => texts[index] === null);
     const found = await readThrough(redis, through, config, entity, missing);
     docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
   }
   return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
+}
+
+async function readTogether(redis: RedisConnection, keys: string[]): Promise<(string | null)[]> {
+  const replies: Promise<unknown>[] = [];
+  for (let at = 0; at < keys.length; at += KEYS_AT_A_TIME) {
+    replies.push(redis.call("JSON.MGET", [...keys.slice(at, at + KEYS_AT_A_TIME), "."]));
+  }
+  return (await Promise.all(replies)).flat() as (string | null)[];
+}
+
+/**
+ * JSON.MGET answers null for what is on another node, also within a slot that moves: so each that it does not find is
+ * asked for by itself, which leads to where it is.
+ */
+async function readByPartition(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docIds: string[],
+): Promise<(string | null)[]> {
+  const found = new Map<string, string>();
+  const groups = byPartition(allPartitions(config, entity), [...new Set(docIds)], (id) => id);
+  await Promise.all(groups.map(async ([keys, ids]) => {
+    const texts = await readTogether(redis, ids.map((id) => keys.documentPrefix + id));
+    await Promise.all(ids.map(async (id, index) => {
+      const text = texts[index] ?? (await readTexts(redis, keys, [id], 1))[0];
+      if (text) found.set(id, text);
+    }));
+  }));
+  return docIds.map((docId) => found.get(docId) ?? null);
 }

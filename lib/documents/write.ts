@@ -284,8 +284,7 @@ async function run(
   wait: Wait,
 ): Promise<{ reply: unknown; unconfirmed: string | null }> {
   if (wait.replicas > 0 || wait.fsync) {
-    const lane = await redis.durableLane();
-    const outcome = await lane.run(script, keys, args, wait);
+    const outcome = await redis.runDurably(script, keys, args, wait);
     if (outcome.error) throw outcome.error;
     return outcome;
   }

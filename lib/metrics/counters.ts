@@ -5,6 +5,7 @@
 
 import type { Redis } from "../redis/client.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
+import { valueOf } from "../redis/streams.ts";
 
 /** What {@linkcode loadMetrics} returns: the original's keys with their counts, in events. */
 export type Metrics = Record<`metrics:${CounterName}`, number>;
@@ -25,7 +26,9 @@ export type Metrics = Record<`metrics:${CounterName}`, number>;
  */
 export async function loadMetrics(redis: Redis): Promise<Metrics> {
   const keys = COUNTER_NAMES.map((name) => `metrics:${name}` as const);
-  const values = await redis.mget(keys);
+  const pipeline = redis.pipeline();
+  for (const key of keys) pipeline.get(key); // in a cluster, each may be on another node
+  const values = ((await pipeline.exec()) ?? []).map(valueOf);
   return Object.fromEntries(
     keys.map((key, index) => [key, Number(values[index] ?? 0)]),
   ) as Metrics;

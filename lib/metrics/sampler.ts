@@ -253,12 +253,14 @@ export class Sampler {
   /** What processes have reported: the counters, and how fresh the rows are. */
   async #reports() {
     const pipeline = this.#redis.pipeline();
-    pipeline.mget(COUNTER_NAMES.map((name) => `metrics:${name}`));
+    for (const name of COUNTER_NAMES) pipeline.get(`metrics:${name}`);
     for (const keys of this.#partitions) {
       pipeline.hmget(gaugesOf(keys, this.#target), "at", "freshness_p50_ms", "freshness_p99_ms");
     }
-    const [counts, ...gauges] = ((await pipeline.exec()) ?? []).map(valueOf) as (string | null)[][];
-    if (counts === undefined) throw new WriteBehindError("Redis gave no reply to a sample");
+    const replies = ((await pipeline.exec()) ?? []).map(valueOf);
+    if (replies.length === 0) throw new WriteBehindError("Redis gave no reply to a sample");
+    const counts = replies.splice(0, COUNTER_NAMES.length) as (string | null)[];
+    const gauges = replies as (string | null)[][];
     const freshness = gauges.flatMap(([at, p50, p99]): [number, number][] => {
       const age = Date.now() - Number(at ?? -Infinity);
       return age <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];

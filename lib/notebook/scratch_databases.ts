@@ -6,7 +6,8 @@
 import { parseDatabaseUrl } from "../config/addresses.ts";
 import { type Config, configWith } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { connectRedis, type RedisConnection } from "../redis/connection.ts";
+import { connectRedis } from "../redis/connect.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { connectPostgres, createTable, type Pool } from "../targets/open.ts";
 
 /** Redis's databases that may be taken: 0 is for everybody's documents, and a server has 16 by default. */

@@ -89,7 +89,7 @@ export async function addTarget(
     refused: [],
     refusedDocuments: 0,
   };
-  const total = await redis.dbsize();
+  const total = await redis.countKeys();
   const partitions = allPartitions(config, entity);
   // In all streams first: once rows are there, a sink that waits would take them for those of the others, too.
   const begun: Filling[] = [];
@@ -234,7 +234,7 @@ class Filling {
         `the last id of ${stream} is past the year 2248: run deno task mend, then this again`,
       );
     }
-    const [seconds, microseconds] = (await this.#redis.time()).map(Number);
+    const [seconds, microseconds] = (await this.#redis.at(stream).time()).map(Number);
     const now = `${seconds! * 1000 + Math.ceil(microseconds! / 1000)}-0`;
     const [ms, seq] = offset.split("-").map(Number);
     const behind = `${ms! + 1}-${seq!}`;

@@ -92,7 +92,7 @@ export async function mendStreams(
         }
       }
       if (dryRun) break;
-      const [seconds] = await redis.time();
+      const [seconds] = await redis.at(stream).time();
       const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
       // A stream that is empty begins anew at the present time, of which no event may be passed.
       const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;

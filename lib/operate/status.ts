@@ -11,7 +11,7 @@ import { readRegistrations, type Registration } from "../redis/registrations.ts"
 import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
-import { countUnindexed } from "../search/index.ts";
+import { mostUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
 import { sameDatabase } from "../sink/same_database.ts";
 import { hasWitness } from "../sink/rewind.ts";
@@ -171,7 +171,7 @@ async function partitionStatus(
   return {
     entity: keys.entity,
     stream: keys.stream,
-    node: redis && redis.address,
+    node: redis && redis.at(keys.stream).address,
     target: target && name,
     offset: standing && standing.offset,
     applied: standing && standing.events,
@@ -213,7 +213,7 @@ async function lookAtIds(
   warnings: string[],
 ): Promise<void> {
   const last = await lastGeneratedId(redis, stream);
-  const [seconds] = await redis.time();
+  const [seconds] = await redis.at(stream).time();
   const ahead = Number(last.split("-")[0]) - Number(seconds) * 1000;
   if (isFar(last)) {
     stuck.push(
@@ -236,11 +236,10 @@ async function lookAtIndex(
   entity: string,
 ): Promise<string[]> {
   if (!config.search_index.create_index) return [];
-  const { index_name } = entityConfig(config, entity);
-  const unindexed = await countUnindexed(redis, index_name);
-  return unindexed === null || unindexed === 0 ? [] : [
-    `${unindexed} documents could not be indexed by ${index_name}, and no search finds them; ` +
-    `FT.INFO ${index_name} has the last error`,
+  const most = await mostUnindexed(redis, config, entity);
+  return most === null ? [] : [
+    `${most.unindexed} documents could not be indexed by ${most.name}, and no search finds them; ` +
+    `FT.INFO ${most.name} has the last error`,
   ];
 }
 

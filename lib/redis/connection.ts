@@ -5,16 +5,15 @@
 
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
-import { ConfigError, ConnectionError } from "../core/errors.ts";
+import { ConnectionError } from "../core/errors.ts";
 import { Emitter, OncePerMinute, type RedisEvents } from "../core/events.ts";
-import { logEvents } from "../core/log.ts";
 import { Redis, type RedisOptions } from "./client.ts";
 import { Counters } from "./counters.ts";
-import { DurableLane } from "./durability.ts";
-import { addressOf, explainConnecting, explainRedis } from "./explain.ts";
+import { DurableLane, type DurableOutcome, type Wait } from "./durability.ts";
+import { addressOf, explainConnecting } from "./explain.ts";
 import { type Node, Route } from "./nodes.ts";
 import { ReplyTimeouts, WatchedCommand } from "./reply_timeouts.ts";
-import { checkRedis } from "./requirements.ts";
+import type { Script } from "./scripts/mod.ts";
 
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
 export interface ConnectionOptions extends Omit<RedisOptions, "replyMapping"> {
@@ -46,9 +45,10 @@ export class RedisConnection extends Redis {
   /**
    * Not connected yet: {@linkcode connectRedis} connects, and checks the server.
    * @param options more options of ioredis; they win over ours
+   * @param node of a cluster, to which it leads
    */
-  constructor(config: Config, options: ConnectionOptions = {}) {
-    const route = new Route(config);
+  constructor(config: Config, options: ConnectionOptions = {}, node?: Node) {
+    const route = new Route(config, node);
     super({ ...redisOptions(config), ...route.options, ...options });
     this.#route = route;
     this.#config = config;
@@ -67,6 +67,30 @@ export class RedisConnection extends Redis {
   /** The server's address, without secrets. */
   get address(): string {
     return addressOf(this.#config, this.#route.node);
+  }
+
+  /**
+   * The connection to the server that has a key; in a cluster, it may have it no longer than until its next answer.
+   * @internal
+   */
+  at(_key: string): RedisConnection {
+    return this;
+  }
+
+  /**
+   * The connections to all servers that have a part of the keys.
+   * @internal
+   */
+  get servers(): RedisConnection[] {
+    return [this];
+  }
+
+  /**
+   * How many keys there are, of all kinds.
+   * @internal
+   */
+  countKeys(): Promise<number> {
+    return this.dbsize();
   }
 
   /**
@@ -165,15 +189,26 @@ export class RedisConnection extends Redis {
   }
 
   /**
-   * The connection for writes that wait for durability, opened when first needed: WAIT holds up everything behind it.
+   * Runs a document call's script, and waits for its durability. Never rejects, once it has its connection.
    * @internal
    */
-  durableLane(): Promise<DurableLane> {
+  runDurably(
+    script: Script,
+    keys: string[],
+    args: string[],
+    wait: Wait,
+  ): Promise<DurableOutcome> {
+    return this.#durableLane().then((lane) => lane.run(script, keys, args, wait));
+  }
+
+  /** The connection for writes that wait for durability, opened when first needed: WAIT holds up everything behind it. */
+  #durableLane(): Promise<DurableLane> {
     const { wait_timeout_ms, aof_rewrite_timeout_secs } = this.#config.zero_data_loss;
     const timeout = this.#config.redis.command_timeout_ms + wait_timeout_ms +
       1000 * aof_rewrite_timeout_secs;
     const options = { commandTimeout: timeout, socketTimeout: timeout };
-    this.#lane ??= openRedis(this.#config, options).then(
+    const node = this.#config.redis.cluster === null ? undefined : this.node!;
+    this.#lane ??= openRedis(this.#config, options, node).then(
       (redis) => {
         redis.events.onAll((name, event) => this.events.emit(name, event as never));
         return new DurableLane(redis, this.#config);
@@ -220,9 +255,25 @@ function redisOptions(config: Config): ConnectionOptions {
   };
 }
 
-/** Connects and waits until Redis takes commands. */
-async function openRedis(config: Config, options: ConnectionOptions): Promise<RedisConnection> {
-  const redis = new RedisConnection(config, options);
+/**
+ * Connects and waits until Redis takes commands.
+ * @param node of a cluster
+ */
+export async function openRedis(
+  config: Config,
+  options: ConnectionOptions,
+  node?: Node,
+): Promise<RedisConnection> {
+  const redis = new RedisConnection(config, options, node);
+  await connected(redis, config);
+  return redis;
+}
+
+/**
+ * Connects and waits until Redis takes commands; where it does not, the connection is closed.
+ * @throws {ConnectionError} with the address and the reason
+ */
+export async function connected(redis: RedisConnection, config: Config): Promise<void> {
   let reason: unknown;
   const remember = (error: unknown) => reason = error;
   redis.on("error", remember);
@@ -238,56 +289,4 @@ async function openRedis(config: Config, options: ConnectionOptions): Promise<Re
     );
   }
   redis.off("error", remember);
-  return redis;
-}
-
-/**
- * A connection for a sink. Once lost it stays closed, so that its owner notices, and checks which server is
- * behind the address now.
- */
-export function openReader(config: Config): Promise<RedisConnection> {
-  return openRedis(config, { retryStrategy: () => null });
-}
-
-/**
- * Connects to Redis and checks that it can do what the configuration asks.
- * @param options more options of ioredis; they win over ours
- * @throws {ConnectionError} with the address and the reason: refused, authentication, older than 7.2,
- * no RedisJSON or RediSearch, commands that the user may not run, a `maxmemory-policy` that may evict a stream
- * @throws {ConfigError} for the option `keyPrefix`, or where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
- *
- * @example
- * ```ts
- * import { connectRedis, loadConfig } from "writebehind";
- *
- * const config = await loadConfig();
- * await using redis = await connectRedis(config);
- * console.log(await redis.xlen("stream:session"));
- * ```
- */
-export async function connectRedis(
-  config: Config,
-  { rights = "all", ...options }: ConnectionOptions = {},
-): Promise<RedisConnection> {
-  if (options.keyPrefix) {
-    throw new ConfigError(
-      `Cannot use the option keyPrefix ${
-        JSON.stringify(options.keyPrefix)
-      }: sinks and scripts would look for other ` +
-        "keys; name entities and streams.prefix in the configuration instead",
-    );
-  }
-  const redis = await openRedis(config, options);
-  try {
-    await checkRedis(redis, config, rights);
-    logEvents("redis", redis.events);
-    return redis;
-  } catch (error) {
-    redis.disconnect();
-    if (error instanceof ConfigError || error instanceof ConnectionError) throw error;
-    throw new ConnectionError(
-      `Cannot use Redis at ${redis.address}: ${explainRedis(error)}`,
-      { cause: error },
-    );
-  }
 }

@@ -131,14 +131,18 @@ export class Counters {
     }
   }
 
-  /** All of it is sent or nothing, so a repetition counts twice only where the reply was lost. */
+  /**
+   * All of it is sent or nothing, so a repetition counts twice only where the reply was lost. In a cluster the keys are on
+   * several nodes, and what one that is away should have counted is lost.
+   */
   #transaction(
     counts: Map<CounterName, number>,
     messages: Map<string, Message>,
     gauges: Map<string, Gauge>,
   ): ChainableCommander {
     const { log_streams, log_max_entries } = this.#config.streams;
-    const transaction = this.#send.multi();
+    const inCluster = this.#config.redis.cluster !== null;
+    const transaction = inCluster ? this.#send.pipeline() : this.#send.multi();
     for (const [name, events] of counts) transaction.incrby(`metrics:${name}`, events);
     const ts = Date.now();
     for (const { name, message, count } of messages.values()) {

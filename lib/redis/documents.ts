@@ -4,7 +4,10 @@
  */
 
 import type { Redis } from "./client.ts";
+import type { RedisConnection } from "./connection.ts";
 import { Buffer, isUtf8 } from "node:buffer";
+import { delay } from "../core/delay.ts";
+import { reasonOf } from "../core/errors.ts";
 import { MAX_ID_BYTES } from "../core/stream_ids.ts";
 import { type PartitionKeys, partitionOf } from "./keys.ts";
 import type { RespConnection } from "./resp.ts";
@@ -47,6 +50,8 @@ export interface DocumentIds {
   foreign: number;
 }
 
+/** How long a scan waits before it asks again whether a slot still moves, in ms. */
+const MOVING_MS = 100;
 /** Keys that Redis looks at in one step of a scan. */
 const SCANNED = 1000;
 
@@ -57,23 +62,46 @@ const SCANNED = 1000;
  * @param among those whose documents are wanted. @default {all}
  */
 export async function* documentIds(
-  redis: Redis,
+  redis: RedisConnection,
   partitions: PartitionKeys[],
   among: PartitionKeys[] = partitions,
 ): AsyncGenerator<DocumentIds> {
   for (const { documentPrefix, partition } of among) {
+    const settled = () => ownerOf(redis, documentPrefix);
     const canBe = (id: Buffer) =>
       id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
       partitionOf(id.toString(), partitions.length) === partition;
     const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
     const options = ["MATCH", match, "COUNT", String(SCANNED), "TYPE", "ReJSON-RL"];
-    let cursor = "0";
-    do {
-      const reply = await redis.callBuffer("SCAN", cursor, ...options);
-      const [next, names] = reply as [Buffer, Buffer[]];
-      cursor = next.toString();
-      const ids = names.map((name) => name.subarray(documentPrefix.length)).filter(canBe);
-      yield { ids, foreign: names.length - ids.length };
-    } while (cursor !== "0");
+    // Of a slot that has moved meanwhile, all is looked at again where it is now.
+    for (let node = await settled(), scanned; scanned !== node; node = await settled()) {
+      scanned = node;
+      let cursor = "0";
+      do {
+        const reply = await node.callBuffer("SCAN", cursor, ...options);
+        const [next, names] = reply as [Buffer, Buffer[]];
+        cursor = next.toString();
+        const ids = names.map((name) => name.subarray(documentPrefix.length)).filter(canBe);
+        yield { ids, foreign: names.length - ids.length };
+      } while (cursor !== "0");
+    }
+  }
+}
+
+/**
+ * The server that has all keys of a partition. In a cluster, the key that no document has is asked for: a node whose slot
+ * moves, or has moved, does not answer to it.
+ */
+async function ownerOf(redis: RedisConnection, documentPrefix: string): Promise<RedisConnection> {
+  const node = redis.at(documentPrefix);
+  if (node === redis) return redis;
+  try {
+    await node.exists(documentPrefix);
+    return node;
+  } catch (error) {
+    if (!/^-?(MOVED|ASK|TRYAGAIN) /.test(reasonOf(error))) throw error;
+    await delay(MOVING_MS);
+    await redis.exists(documentPrefix); // it finds out who has the slot
+    return await ownerOf(redis, documentPrefix);
   }
 }

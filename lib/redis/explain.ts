@@ -7,10 +7,14 @@ import { type Node, SentinelError } from "./sentinels.ts";
 
 /**
  * The server's address, without secrets.
- * @param node where that is known: the one that sentinels have named
+ * @param node where that is known: the one that sentinels have named, or the cluster's
  */
 export function addressOf({ redis }: Config, node: Node | null = null): string {
-  const { host, port, sentinels, sentinel_name } = redis;
+  const { host, port, sentinels, sentinel_name, cluster } = redis;
+  if (cluster !== null) {
+    const list = cluster.map((at) => `${at.host}:${at.port}`).join(", ");
+    return node === null ? `the cluster ${list}` : `${node.host}:${node.port}`;
+  }
   if (sentinels === null) return `${host}:${port}`;
   if (node !== null) return `${node.host}:${node.port} (${sentinel_name})`;
   const list = sentinels.map((at) => `${at.host}:${at.port}`).join(", ");
@@ -50,7 +54,7 @@ const REFUSALS = new Map([
 
 /** Of a Redis in cluster mode. */
 export const CLUSTER =
-  "it runs in cluster mode, which is not supported; use one without cluster-enabled";
+  "it runs in cluster mode; name some of its nodes in redis.cluster, or use one without cluster-enabled";
 
 /** Answers that Redis gives before it begins with a command; in the middle of a script they prove nothing. */
 const NOT_BEGUN: [answer: RegExp, why: string][] = [

@@ -4,7 +4,7 @@
  */
 
 import { keyFamilies } from "../config/key_names.ts";
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 
 const utf8 = new TextEncoder();
 
@@ -47,7 +47,7 @@ export function gaugesOf({ gauges }: PartitionKeys, target: string): string {
   return target === FIRST ? gauges : `${gauges}:${target}`;
 }
 
-/** The Redis keys of one partition of one entity. In a cluster they share a slot (with 2 partitions or more). */
+/** The Redis keys of one partition of one entity. In a cluster they share a slot. */
 export interface PartitionKeys {
   /** the entity's name */
   entity: string;
@@ -69,7 +69,8 @@ export interface PartitionKeys {
 
 /** The keys of one partition of an entity. */
 export function partitionKeys(config: Config, entity: string, partition: number): PartitionKeys {
-  const split = config.streams.partitions > 1;
+  // In a cluster, the keys of a partition share a slot by their tag.
+  const split = config.streams.partitions > 1 || config.redis.cluster !== null;
   const tag = split ? `{${entity}-${partition}}` : entity;
   const families = keyFamilies(config.streams);
   return {
@@ -82,6 +83,27 @@ export function partitionKeys(config: Config, entity: string, partition: number)
     documentPrefix: split ? `${entity}:${tag}:` : `${entity}:`,
     requestPrefix: `${families.requests}${tag}:`,
   };
+}
+
+/** An index of RediSearch, and what the keys of its documents begin with. */
+export interface IndexName {
+  name: string;
+  prefixes: string[];
+}
+
+/**
+ * The indexes of an entity: one; in a cluster one a partition, since an index has the documents of its own node only. Its
+ * name has the partition's slot, and so its node: `idx:sessions:{session-0}`.
+ */
+export function indexesOf(config: Config, entity: string): IndexName[] {
+  const { index_name: name } = entityConfig(config, entity);
+  const partitions = allPartitions(config, entity);
+  if (config.redis.cluster === null) {
+    return [{ name, prefixes: partitions.map(({ documentPrefix }) => documentPrefix) }];
+  }
+  return partitions.map(({ partition, documentPrefix }) => (
+    { name: `${name}:{${entity}-${partition}}`, prefixes: [documentPrefix] }
+  ));
 }
 
 /** All partitions of an entity, in order. */
@@ -103,7 +125,7 @@ export function byPartition<Thing>(
 }
 
 /**
- * The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions.
+ * The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions, or in a cluster.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * Where a connection goes: to the address of the configuration, or to the primary that sentinels name. The one place
- * that decides it.
+ * Where a connection goes: to the address of the configuration, to the primary that sentinels name, or to a given node of
+ * a cluster. The one place that decides it.
  * @module
  */
 
@@ -15,10 +15,10 @@ import { type Node, primaryOf, SentinelError, SentinelWatch } from "./sentinels.
 
 export type { Node } from "./sentinels.ts";
 
-/** The server that a configuration means now, for what does not stay connected. */
-export function nodeOf(config: Config): Promise<Node> {
-  const { sentinels, host, port } = config.redis;
-  return sentinels === null ? Promise.resolve({ host, port }) : primaryOf(config);
+/** The server that a configuration means now, for what does not stay connected: of a cluster, the first that is named. */
+export async function nodeOf(config: Config): Promise<Node> {
+  const { sentinels, cluster, host, port } = config.redis;
+  return cluster?.[0] ?? (sentinels === null ? { host, port } : await primaryOf(config));
 }
 
 /** Options of ioredis that say where to go. */
@@ -26,22 +26,25 @@ type NodeOptions = Omit<RedisOptions, "replyMapping">;
 
 /** The way of one connection: by sentinels it may lead to another server each time. */
 export class Route {
-  /** where it leads, or led last; `null` where no sentinel has told it yet */
+  /** where it leads, or led last; `null` where no sentinel has told it yet, and for a cluster as a whole */
   node: Node | null;
   #config: Config;
   #watch: ReturnType<typeof SentinelWatch.join> | undefined;
 
-  constructor(config: Config) {
+  /** @param node of a cluster */
+  constructor(config: Config, node?: Node) {
     this.#config = config;
-    const { sentinels, host, port } = config.redis;
-    this.node = sentinels === null ? { host, port } : null;
+    const { sentinels, cluster, host, port } = config.redis;
+    this.node = node ?? (sentinels === null && cluster === null ? { host, port } : null);
   }
 
   /** The options by which ioredis goes this way. */
   get options(): NodeOptions {
     const { redis } = this.#config;
-    const { host, port, tls, sentinels } = redis;
+    const { tls, sentinels } = redis;
     if (sentinels !== null) return this.#bySentinels();
+    if (this.node === null) return {}; // it connects by those of the nodes
+    const { host, port } = this.node;
     if (host.startsWith("/")) return { path: host };
     return { host, port, ...(tls ? tlsOptions(redisTrust(redis, host)) : {}) };
   }

@@ -9,8 +9,7 @@ import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
 import { CLUSTER, explainRedis } from "./explain.ts";
-import { allPartitions } from "./keys.ts";
-import { checkShape } from "./shape.ts";
+import { allPartitions, indexesOf } from "./keys.ts";
 
 /**
  * The commands that writers send, by the keys that they touch, with arguments of the right shape. `KEY` is replaced by
@@ -64,7 +63,7 @@ const OTHERS: Record<string, string[]> = {
   ],
   copy: ["SET KEY v", "GET KEY"],
   gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
-  counter: ["MGET KEY"],
+  counter: ["GET KEY"],
   none: ["TIME", "SCAN 0", "DBSIZE", "CLIENT SETNAME x"],
 };
 
@@ -87,13 +86,15 @@ const CHECKED_PARTITIONS = 16;
 /** The commands with the keys of a configuration. */
 function commandsOf(config: Config, rights: Rights): string[][] {
   const keys: [kind: string, key: string][] = [["none", ""]];
-  for (const { name, index_name } of config.entities) {
+  for (const { name } of config.entities) {
     for (const partition of allPartitions(config, name).slice(0, CHECKED_PARTITIONS)) {
       const { stream, settings, lastId, gauges, documentPrefix, requestPrefix } = partition;
       keys.push(["document", `${documentPrefix}x`], ["stream", stream], ["settings", settings]);
       keys.push(["copy", lastId], ["gauges", gauges], ["request", `${requestPrefix}x`]);
     }
-    keys.push(["index", index_name]);
+    for (const index of indexesOf(config, name).slice(0, CHECKED_PARTITIONS)) {
+      keys.push(["index", index.name]);
+    }
   }
   for (const name of COUNTER_NAMES) {
     if (rights === "writer" && !name.startsWith("redis_")) continue;
@@ -137,10 +138,14 @@ async function checkCommands(
   fail(`the user may not run ${some(names)}; grant them by ACL SETUSER`);
 }
 
-export async function checkRedis(
+/**
+ * Checks one server, and its user.
+ * @throws {ConnectionError | ConfigError} with what is missing
+ */
+export async function checkServer(
   redis: Redis & { readonly address: string },
   config: Config,
-  rights: Rights = "all",
+  rights: Rights,
 ): Promise<void> {
   const { address } = redis;
   const fail = (reason: string) => {
@@ -156,7 +161,7 @@ export async function checkRedis(
   if (major < 7 || major === 7 && minor < 2) {
     fail(`it is version ${version}, and 7.2 or newer is needed`);
   }
-  if (info.get("cluster_enabled") === "1") {
+  if (info.get("cluster_enabled") === "1" && config.redis.cluster === null) {
     fail(CLUSTER);
   }
   if (info.get("redis_mode") === "sentinel") {
@@ -165,7 +170,6 @@ export async function checkRedis(
     );
   }
   await checkCommands(redis, config, rights, fail);
-  for (const { name } of config.entities) await checkShape(redis, config, name);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   if (policy.startsWith("allkeys-")) {
     fail(`maxmemory-policy ${policy} may evict a stream with all its events; set it to noeviction`);

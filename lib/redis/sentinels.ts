@@ -6,7 +6,8 @@
 import type { Config, SentinelAddress } from "../config/load.ts";
 import { answerTo, CertificateError, redisTrust, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
-import { Redis, tlsOptions } from "./client.ts";
+import { askAll, askingClient, askOn, patienceOf, SilenceError } from "./asking.ts";
+import type { Redis } from "./client.ts";
 import { pairsOf } from "./streams.ts";
 
 /** Where a server listens. */
@@ -18,14 +19,6 @@ export interface Node {
 /** The sentinels lead to no primary; the message says what to do. */
 export class SentinelError extends ConnectionError {}
 
-/** A sentinel that has not answered in time. */
-class SilenceError extends Error {}
-
-/** How long all sentinels together may take to answer, in ms. */
-const PATIENCE_MS = 2000;
-/** How long the rest may take once most have answered, in ms: the one that has led a failover knows of it first. */
-const REST_MS = 200;
-
 /**
  * Asks all sentinels at once which server is the primary. Those that a failover has not reached yet name the one
  * before: the highest epoch counts.
@@ -33,33 +26,13 @@ const REST_MS = 200;
  * @throws {SentinelError} with what each of them said
  */
 export async function primaryOf(config: Config, signal?: AbortSignal): Promise<Node> {
-  const { sentinels, sentinel_name, command_timeout_ms } = config.redis;
-  const asked = sentinels ?? [];
-  const patience = Math.min(command_timeout_ms, PATIENCE_MS);
-  const told: Told[] = [];
-  const failed = new Map<SentinelAddress, unknown>(
-    asked.map((one) => [one, new SilenceError(`no answer within ${patience} ms`)]),
+  const { sentinels, sentinel_name } = config.redis;
+  const { told, failed } = await askAll(
+    sentinels ?? [],
+    (one, ended) => ask(config, one, ended),
+    patienceOf(config),
+    signal,
   );
-  const ended = new AbortController();
-  const end = () => ended.abort();
-  signal?.addEventListener("abort", end, { once: true });
-  const timers = [setTimeout(end, patience)];
-  const asking = asked.map(async (one) => {
-    try {
-      told.push(await ask(config, one, ended.signal));
-      failed.delete(one);
-    } catch (error) {
-      if (!ended.signal.aborted) failed.set(one, error);
-    }
-    if (told.length > asked.length / 2 && !ended.signal.aborted) {
-      timers.push(setTimeout(end, REST_MS));
-    }
-  });
-  const enough = new Promise((resolve) => ended.signal.addEventListener("abort", resolve));
-  await Promise.race([Promise.all(asking), enough]);
-  for (const timer of timers) clearTimeout(timer);
-  end();
-  signal?.removeEventListener("abort", end);
   const [first] = told.toSorted((a, b) => b.epoch - a.epoch);
   if (first !== undefined) return first.node;
   if (signal?.aborted) throw new SentinelError("nobody waits for the sentinels any more");
@@ -83,56 +56,34 @@ interface Told {
   epoch: number;
 }
 
-async function ask(config: Config, sentinel: SentinelAddress, signal: AbortSignal): Promise<Told> {
-  const { sentinel_name } = config.redis;
-  const client = sentinelClient(config, sentinel, () => null);
-  const end = () => client.disconnect();
-  let reason: unknown;
-  client.on("error", (error) => reason ??= error);
-  signal.addEventListener("abort", end, { once: true });
-  try {
-    await client.connect();
-    const facts = pairsOf(await client.call("SENTINEL", "MASTER", sentinel_name!));
-    // During a failover this is the new one already, and the facts have the one before.
-    const place = await client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel_name!);
-    const [host, port] = place as [string, string];
-    return { node: { host, port: Number(port) }, epoch: Number(facts.get("config-epoch")) };
-  } catch (error) {
-    if (!/No such master/i.test(reasonOf(error))) throw reason ?? error;
-    const known = await client.call("SENTINEL", "MASTERS") as unknown[];
-    const names = known.map((one) => String(pairsOf(one).get("name"))).sort();
-    const others = names.length > 0 ? names.join(", ") : "no primary at all";
-    throw new SentinelError(`it does not know ${sentinel_name}; it knows ${others}`);
-  } finally {
-    signal.removeEventListener("abort", end);
-    end();
-  }
+function ask(config: Config, sentinel: SentinelAddress, signal: AbortSignal): Promise<Told> {
+  const sentinel_name = config.redis.sentinel_name!;
+  return askOn(sentinelClient(config, sentinel, () => null), signal, async (client) => {
+    try {
+      const facts = pairsOf(await client.call("SENTINEL", "MASTER", sentinel_name));
+      // During a failover this is the new one already, and the facts have the one before.
+      const place = await client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel_name);
+      const [host, port] = place as [string, string];
+      return { node: { host, port: Number(port) }, epoch: Number(facts.get("config-epoch")) };
+    } catch (error) {
+      if (!/No such master/i.test(reasonOf(error))) throw error;
+      const known = await client.call("SENTINEL", "MASTERS") as unknown[];
+      const names = known.map((one) => String(pairsOf(one).get("name"))).sort();
+      const others = names.length > 0 ? names.join(", ") : "no primary at all";
+      throw new SentinelError(`it does not know ${sentinel_name}; it knows ${others}`);
+    }
+  });
 }
 
 function sentinelClient(
-  { redis }: Config,
+  config: Config,
   { host, port }: SentinelAddress,
   retryStrategy: (times: number) => number | null,
 ): Redis {
+  const { redis } = config;
   const { sentinel_username: username, sentinel_password: password, sentinel_tls } = redis;
-  const patience = Math.min(redis.command_timeout_ms, PATIENCE_MS);
-  return new Redis({
-    host,
-    port,
-    ...(username === null ? {} : { username }),
-    ...(password === null ? {} : { password }),
-    ...(sentinel_tls ? tlsOptions(redisTrust(redis, host)) : {}),
-    // Replies in the shapes of RESP2 are the same for all versions of sentinels.
-    protocol: 2,
-    lazyConnect: true,
-    enableReadyCheck: false,
-    autoResubscribe: false,
-    connectTimeout: patience,
-    disconnectTimeout: 100,
-    maxRetriesPerRequest: 0,
-    retryStrategy,
-    connectionName: "writebehind",
-  });
+  const trust = sentinel_tls ? redisTrust(redis, host) : null;
+  return askingClient({ host, port, username, password, trust }, patienceOf(config), retryStrategy);
 }
 
 /** Says what a sentinel's error means, and what to do about it. */

@@ -17,6 +17,8 @@ export type SearchErrorCode =
   | "invalid"
   /** the index was not complete by the deadline */
   | "indexing"
+  /** in a cluster: not all partitions can answer now, so documents would be missing */
+  | "incomplete"
   /** Redis refuses the command, such as for the syntax of a raw query */
   | "refused";
 

@@ -3,10 +3,10 @@
  * @module
  */
 
-import { type Config, entityConfig } from "../config/load.ts";
+import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { allPartitions, indexesOf, type IndexName, type PartitionKeys } from "../redis/keys.ts";
 import { pairsOf } from "../redis/streams.ts";
 import { ask, SearchError } from "./error.ts";
 
@@ -25,7 +25,8 @@ export interface SearchIndexResult {
 
 /**
  * Creates the entity's search index from `search_index`, once: an index that exists is compared, and
- * replaced only when `rebuild` is asked for. Returns when the documents that exist are indexed.
+ * replaced only when `rebuild` is asked for. Returns when the documents that exist are indexed. In a cluster it is one
+ * index a partition, and sinks make it anew where a partition has moved.
  * @param options.rebuild replace an index of another definition; searches miss documents meanwhile
  * @param options.deadlineMs how long indexing may take, in ms. @default {60000}
  * @throws {ConfigError} where the configuration has no such entity
@@ -48,23 +49,61 @@ export async function createSearchIndex(
   entity: string,
   { rebuild = false, deadlineMs = 60_000 }: { rebuild?: boolean; deadlineMs?: number } = {},
 ): Promise<SearchIndexResult> {
-  const { index_name: index } = entityConfig(config, entity);
+  const indexes = indexesOf(config, entity);
   if (!config.search_index.create_index) return { status: "off", differences: [], unindexed: 0 };
+  const results = await Promise.all(
+    indexes.map((index) => createOne(redis, config, index, { rebuild, deadlineMs })),
+  );
+  if (config.redis.cluster !== null) {
+    for (const { settings } of allPartitions(config, entity)) {
+      await redis.hset(settings, INDEXED, 1);
+    }
+  }
+  const statuses = new Set(results.map(({ status }) => status));
+  return {
+    status: (["differs", "rebuilt", "created"] as const).find((one) => statuses.has(one)) ??
+      "unchanged",
+    differences: [...new Set(results.flatMap(({ differences }) => differences))],
+    unindexed: results.reduce((sum, { unindexed }) => sum + unindexed, 0),
+  };
+}
+
+/** The field of a partition's settings that says that it has an index; it moves with the partition, as the index does not. */
+const INDEXED = "index";
+
+/** Sees that a partition whose slot has moved to another node keeps its index: makes it there. */
+export async function keepIndex(
+  redis: RedisConnection,
+  config: Config,
+  { entity, partition, settings }: PartitionKeys,
+): Promise<void> {
+  if (config.redis.cluster === null || !config.search_index.create_index) return;
+  if (await redis.hget(settings, INDEXED) === null) return;
+  await create(redis, config, indexesOf(config, entity)[partition]!);
+}
+
+async function createOne(
+  redis: RedisConnection,
+  config: Config,
+  index: IndexName,
+  { rebuild, deadlineMs }: { rebuild: boolean; deadlineMs: number },
+): Promise<SearchIndexResult> {
+  const { name } = index;
   let status: SearchIndexResult["status"] = "created";
   let differences: string[] = [];
-  if (!await create(redis, config, entity, index)) {
-    const info = await readInfo(redis, index);
-    differences = compare(info, config, entity);
+  if (!await create(redis, config, index)) {
+    const info = await readInfo(redis, name);
+    differences = compare(info, config, index);
     status = differences.length === 0 ? "unchanged" : "differs";
     if (status === "differs" && !rebuild) return { status, differences, unindexed: info.failures };
   }
   if (status === "differs") {
     // Without DD only the index goes and the documents stay. Another process may have dropped it just now.
-    await ask(redis, index, ["FT.DROPINDEX", index]).catch(ignoreMissing);
-    await create(redis, config, entity, index);
+    await ask(redis, name, ["FT.DROPINDEX", name]).catch(ignoreMissing);
+    await create(redis, config, index);
     status = "rebuilt";
   }
-  const { failures } = await indexed(redis, index, deadlineMs);
+  const { failures } = await indexed(redis, name, deadlineMs);
   return { status, differences, unindexed: failures };
 }
 
@@ -72,17 +111,12 @@ function ignoreMissing(error: unknown): void {
   if (!(error instanceof SearchError && error.code === "no_index")) throw error;
 }
 
-export const prefixesOf = (config: Config, entity: string) =>
-  allPartitions(config, entity).map(({ documentPrefix }) => documentPrefix);
-
 /** @returns false where an index of that name exists */
 async function create(
   redis: RedisConnection,
   config: Config,
-  entity: string,
-  index: string,
+  { name: index, prefixes }: IndexName,
 ): Promise<boolean> {
-  const prefixes = prefixesOf(config, entity);
   const schema = config.search_index.fields.flatMap(({ path, name, type, sortable }) => [
     ...[path, "AS", name, type],
     ...(sortable ? ["SORTABLE"] : []),
@@ -121,18 +155,37 @@ async function readInfo(redis: RedisConnection, index: string): Promise<IndexInf
   };
 }
 
-/** How many documents RediSearch could not index; `null` where there is no such index. */
-export async function countUnindexed(
+/** The index of an entity that has most documents which RediSearch could not index; `null` where there is none such. */
+export async function mostUnindexed(
   redis: RedisConnection,
-  index: string,
-): Promise<number | null> {
+  config: Config,
+  entity: string,
+): Promise<{ name: string; unindexed: number } | null> {
+  const counts = await Promise.all(
+    indexesOf(config, entity).map(async ({ name }) => (
+      { name, unindexed: await countUnindexed(redis, name) }
+    )),
+  );
+  const [most] = counts.toSorted((a, b) => b.unindexed - a.unindexed);
+  return most && most.unindexed > 0 ? most : null;
+}
+
+async function countUnindexed(redis: RedisConnection, index: string): Promise<number> {
   try {
     return (await readInfo(redis, index)).failures;
   } catch (error) {
     // Who may not ask has nothing told; everything else of status is worth more.
-    if (error instanceof SearchError) return null;
+    if (error instanceof SearchError) return 0;
     throw error;
   }
+}
+
+/**
+ * Whether the documents that exist are indexed.
+ * @throws {SearchError} `no_index`
+ */
+export async function isComplete(redis: RedisConnection, index: string): Promise<boolean> {
+  return !(await readInfo(redis, index)).indexing;
 }
 
 /** Waits until the documents that exist are indexed. */
@@ -159,7 +212,7 @@ async function indexed(
 /** Options of a field that change what is found; RediSearch adds UNF to SORTABLE by itself. */
 const FLAGS = ["SORTABLE", "NOSTEM", "NOINDEX", "CASESENSITIVE"];
 
-function compare(info: IndexInfo, config: Config, entity: string): string[] {
+function compare(info: IndexInfo, config: Config, { prefixes }: IndexName): string[] {
   const differences: string[] = [];
   const differ = (what: string, found: string, wanted: string) => {
     if (found !== wanted) differences.push(`${what}: the index has ${found}, wanted ${wanted}`);
@@ -169,7 +222,7 @@ function compare(info: IndexInfo, config: Config, entity: string): string[] {
   differ(
     "prefixes",
     list(info.definition.get("prefixes") as unknown[]),
-    list(prefixesOf(config, entity)),
+    list(prefixes),
   );
   differ("filter", String(info.definition.get("filter") ?? "none"), "none");
   differ("stop words", info.stopWords ? list(info.stopWords) : "RediSearch's own list", "none");

@@ -4,10 +4,12 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
+import { indexesOf, type IndexName } from "../redis/keys.ts";
 import { pairsOf } from "../redis/streams.ts";
 import { ask, SearchError } from "./error.ts";
-import { prefixesOf } from "./index.ts";
+import { isComplete } from "./index.ts";
 import { buildQuery, type SearchFilter } from "./query.ts";
 
 /** What a search returns of what it finds. */
@@ -47,7 +49,7 @@ export interface SearchResult {
  *
  * What an index cannot hold is simply not found: an empty text, or one of punctuation only.
  * @throws {ConfigError} where the configuration has no such entity
- * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`
+ * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`; in a cluster also `incomplete`
  * @throws {ConnectionError} without an answer from Redis
  *
  * @example
@@ -125,7 +127,6 @@ async function run(
   params: string[],
   { limit = 10, offset = 0, returns }: SearchOptions,
 ): Promise<SearchResult> {
-  const { index_name: index } = entityConfig(config, entity);
   const { fields } = config.search_index;
   const names = [...new Set(returns ?? fields.map(({ name }) => name))];
   // Always by path, which returns the document's own value, indexed or not.
@@ -134,21 +135,78 @@ async function run(
     const known = fields.find((field) => field.name === name);
     return [known?.path ?? path, "AS", `f${column}`];
   });
-  const reply = await ask(redis, index, [
-    ...["FT.SEARCH", index, query],
-    ...(params.length > 0 ? ["PARAMS", String(params.length), ...params] : []),
-    ...["RETURN", String(3 * columns.length), ...columns.flat()],
-    ...["LIMIT", String(offset), String(limit), "DIALECT", "2"],
-  ]);
-  const { total, found } = readReply(reply as unknown[], index, columns.length > 0);
-  const prefixes = prefixesOf(config, entity);
-  const documents = found.map(({ key, values }) => ({
-    id: key.slice(prefixes.find((prefix) => key.startsWith(prefix))?.length ?? 0),
-    fields: Object.fromEntries(
-      names.map((name, column) => [name, (values.get(`f${column}`) ?? null) as string | null]),
-    ),
-  }));
-  return { total, documents };
+  const indexes = indexesOf(config, entity);
+  const several = indexes.length > 1;
+  const searchOne = async ({ name, prefixes }: IndexName): Promise<SearchResult> => {
+    const reply = await askComplete(redis, name, [
+      ...["FT.SEARCH", name, query],
+      ...(params.length > 0 ? ["PARAMS", String(params.length), ...params] : []),
+      ...["RETURN", String(3 * columns.length), ...columns.flat()],
+      // Those to skip may be in any of several indexes.
+      ...["LIMIT", several ? "0" : String(offset), String(several ? offset + limit : limit)],
+      ...["DIALECT", "2"],
+    ]);
+    const { total, found } = readReply(reply as unknown[], name, columns.length > 0);
+    const documents = found.map(({ key, values }) => ({
+      id: key.slice(prefixes.find((prefix) => key.startsWith(prefix))?.length ?? 0),
+      fields: Object.fromEntries(
+        names.map((name, column) => [name, (values.get(`f${column}`) ?? null) as string | null]),
+      ),
+    }));
+    return { total, documents };
+  };
+  if (!several) return await searchOne(indexes[0]!);
+  const { index_name } = entityConfig(config, entity);
+  const results = await all(indexes.map(searchOne), index_name);
+  return {
+    total: results.reduce((sum, { total }) => sum + total, 0),
+    documents: results.flatMap(({ documents }) => documents).slice(offset, offset + limit),
+  };
+}
+
+/** The results of all indexes; where some have none, that is an error of its own. */
+async function all(searches: Promise<SearchResult>[], index: string): Promise<SearchResult[]> {
+  const settled = await Promise.allSettled(searches); // the first failure is thrown below
+  const failed = settled.filter((one) => one.status === "rejected");
+  // What is wrong with the query, or with all of them, is that of one.
+  const [first] = failed;
+  if (first === undefined) return settled.map((one) => (one as { value: SearchResult }).value);
+  if (failed.length === settled.length || first.reason.code === "unknown_field") throw first.reason;
+  throw new SearchError(
+    "incomplete",
+    `Cannot search all of ${index}: ${failed.length} of ${settled.length} partitions do not answer, since ` +
+      `their node is away or their slot moves; try again (${reasonOf(first.reason)})`,
+    { cause: first.reason },
+  );
+}
+
+/** The server on which an index was seen to be complete, by connection and name. */
+const seen = new WeakMap<RedisConnection, Map<string, string>>();
+
+/**
+ * Asks an index that is complete. In a cluster it is made anew where its slot has moved, and misses documents until then;
+ * elsewhere `createSearchIndex` has waited for it.
+ */
+async function askComplete(
+  redis: RedisConnection,
+  index: string,
+  command: string[],
+): Promise<unknown> {
+  if (redis.at(index) === redis) return await ask(redis, index, command);
+  const known = seen.get(redis) ?? new Map<string, string>();
+  seen.set(redis, known);
+  for (;;) {
+    const { address } = redis.at(index);
+    const complete = known.get(index) === address || await isComplete(redis, index);
+    if (!complete) {
+      throw new SearchError("incomplete", `Cannot search ${index}: it is being made; try again`);
+    }
+    const reply = await ask(redis, index, command);
+    // Another server has answered.
+    if (redis.at(index).address !== address) continue;
+    known.set(index, address);
+    return reply;
+  }
 }
 
 interface Reply {

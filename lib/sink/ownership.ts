@@ -14,6 +14,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
+import { keepIndex } from "../search/index.ts";
 import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import {
   type Claim,
@@ -59,6 +60,8 @@ export interface Owned {
 
 /** The ownership of one partition, one claim after the other. */
 export class PartitionOwnership {
+  /** for what is not the partition's alone: its own connection leads to one node of a cluster */
+  #redis: RedisConnection;
   #target: Target;
   #config: Config;
   #keys: PartitionKeys;
@@ -84,12 +87,14 @@ export class PartitionOwnership {
   #trimmer: Trimmer | null = null;
 
   constructor(
+    redis: RedisConnection,
     target: Target,
     config: Config,
     keys: PartitionKeys,
     reader: StreamReader,
     report: PartitionReport,
   ) {
+    this.#redis = redis;
     this.#target = target;
     this.#config = config;
     this.#keys = keys;
@@ -177,7 +182,7 @@ export class PartitionOwnership {
     // A new connection for each begin, so that what is checked here is the server that is read from.
     this.#reader.close();
     const redis = await this.#reader.connection();
-    await checkShape(redis, this.#config, this.#keys.entity, false);
+    await checkShape(this.#redis, this.#config, this.#keys.entity, false);
     const known = await readRegistration(redis, this.#keys, this.#report.place.target);
     this.#checkState(known?.state ?? "active");
     const { lease_seconds } = this.#config.write_behind;
@@ -196,6 +201,7 @@ export class PartitionOwnership {
     }
     await note();
     await this.#register(redis, claim);
+    await this.#keepIndex();
     const trimmer = this.#trimmer = await Trimmer.begin(
       this.#config,
       this.#reader,
@@ -210,6 +216,16 @@ export class PartitionOwnership {
     this.#report.columns(differences ?? []);
     await failpoint?.("begun");
     return { claim, trimmer };
+  }
+
+  /** The partition may be on another node than at its last claim. Events go on without an index. */
+  async #keepIndex(): Promise<void> {
+    try {
+      await keepIndex(this.#redis, this.#config, this.#keys);
+      this.#report.over("indexNotKept");
+    } catch (error) {
+      this.#report.trouble("indexNotKept", error);
+    }
   }
 
   /** Tells how far the target is, so that nothing that it lacks is trimmed. */

@@ -12,6 +12,7 @@ import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
 import { traced } from "../core/tracing.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { addressOf, withAddress } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import {
@@ -71,7 +72,9 @@ export class PartitionSink {
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
+  /** @param redis for what is not the partition's alone; the rest goes by connections of its own */
   constructor(
+    redis: RedisConnection,
     config: Config,
     target: Target,
     keys: PartitionKeys,
@@ -84,7 +87,7 @@ export class PartitionSink {
     this.#config = config;
     this.#target = target;
     this.#reader = new StreamReader(config, keys);
-    this.#ownership = new PartitionOwnership(target, config, keys, this.#reader, report);
+    this.#ownership = new PartitionOwnership(redis, target, config, keys, this.#reader, report);
     this.#poison = new Poison(target);
     this.#batchSize = this.#maxEvents = batchLimits(config).events;
   }

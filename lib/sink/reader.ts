@@ -5,7 +5,8 @@
 
 import type { Config } from "../config/load.ts";
 import { ConnectionError } from "../core/errors.ts";
-import { openReader, type RedisConnection } from "../redis/connection.ts";
+import { openReader } from "../redis/connect.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { type Reply, RespConnection } from "../redis/resp.ts";
@@ -51,7 +52,7 @@ export class StreamReader {
   }
 
   async #connect() {
-    const control = await openReader(this.#config);
+    const control = await openReader(this.#config, this.#keys);
     let bulk: RespConnection | undefined;
     try {
       bulk = await RespConnection.open(this.#config, control.node!);

@@ -24,7 +24,7 @@ const MOST_TOLD = 16_000;
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
 
 /** What may keep failing beside the batches. */
-export type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed";
+export type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed" | "indexNotKept";
 
 /** Ids that an event names, at most. */
 const NAMED_IDS = 5;
@@ -50,6 +50,7 @@ export class PartitionReport {
     trimFailed: 0,
     leaseNotRenewed: 0,
     releaseFailed: 0,
+    indexNotKept: 0,
   };
   readonly place: Place;
   /** whether the sink owns the partition, by its last event of ownership; `null` where there was none */

@@ -92,7 +92,7 @@ export class RedisWriteBehind {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target: name, process: this.process };
       const report = new PartitionReport(place, this.events, redis.counters, gaugesOf(keys, name));
-      return new PartitionSink(config, this.#target, keys, report, room);
+      return new PartitionSink(redis, config, this.#target, keys, report, room);
     });
   }
 

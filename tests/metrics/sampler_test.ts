@@ -336,7 +336,7 @@ Deno.test("the timer keeps no process alive", async () => {
   await using _own = await empty();
   const root = new URL("../../", import.meta.url);
   const script = `
-    import { connectRedis } from "./lib/redis/connection.ts";
+    import { connectRedis } from "./lib/redis/connect.ts";
     import { configWith, parseConfig } from "./lib/config/load.ts";
     import { Sampler } from "./lib/metrics/sampler.ts";
     import { openTarget } from "./lib/targets/open.ts";

@@ -264,8 +264,10 @@ Deno.test("a connection lost before the script's reply is an unknown outcome, af
   const insert = (id: string) =>
     insertDocument(redis, config, "session", {}, id, { durability: "replicas" });
   await insert("warm");
-  const lane = await redis.durableLane();
-  assert.equal(await redis.durableLane(), lane);
+  const clients = async () => String(await own.redis.call("CLIENT", "LIST")).split("\n").length;
+  const before = await clients();
+  await insert("by the same connection");
+  assert.equal(await clients(), before);
   {
     await using _paused = await pausedReplica();
     const waiting = insert("unconfirmed");

@@ -117,7 +117,8 @@ export async function documentsOf(
 ): Promise<Map<string, string>> {
   const documents = new Map<string, string>();
   for (const { documentPrefix } of allPartitions(config, entity)) {
-    const keys = await redis.keys(`${documentPrefix.replaceAll(/[{}]/g, "\\$&")}*`);
+    const pattern = `${documentPrefix.replaceAll(/[{}]/g, "\\$&")}*`;
+    const keys = await redis.at(documentPrefix).keys(pattern);
     for (const key of keys) {
       const text = await redis.call("JSON.GET", key) as string;
       documents.set(key.slice(documentPrefix.length), canonicalJson(text));

@@ -7,7 +7,8 @@ import { type Config, configWith, loadConfig } from "../../config/load.ts";
 import { serverOverrides } from "../../config/servers.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { dummyDataWorker, type TrafficOptions } from "../../demo/traffic.ts";
-import { connectRedis, type RedisConnection } from "../../redis/connection.ts";
+import { connectRedis } from "../../redis/connect.ts";
+import type { RedisConnection } from "../../redis/connection.ts";
 import type { TrafficNews, TrafficOrder, TrafficTarget } from "./traffic.ts";
 
 /** Longer than any presentation, in seconds. */

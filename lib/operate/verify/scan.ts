@@ -49,7 +49,7 @@ export class Scan {
   /** About how many documents and rows there are, for showing progress. */
   async size(): Promise<number> {
     const rows = await this.#rows.size(this.#entity);
-    return Math.max(await this.#redis.dbsize(), rows) + rows;
+    return Math.max(await this.#redis.countKeys(), rows) + rows;
   }
 
   /** All rows. Suspected are those that the target does not find equal to their documents. */
