@@ -38,8 +38,11 @@ export async function startMariadb(options: MariadbOptions): Promise<MariadbServ
   const dir = await privateFolder(options.dir);
   const data = join(dir, "data");
   const as = Deno.uid() === 0 ? ["--user=root"] : [];
+  // One that starts removes what looks like a temporary table in its folder, also that of another server.
+  const temporary = join(dir, "tmp");
+  await Deno.mkdir(temporary, { recursive: true });
   const begun = await Deno.stat(data).then(() => true, () => false); // it is made then, or told why not
-  if (!begun) await initialise(data, as);
+  if (!begun) await initialise([...as, `--datadir=${data}`, `--tmpdir=${temporary}`]);
   const users = join(dir, "users.sql");
   await writePrivateFile(
     users,
@@ -63,6 +66,7 @@ export async function startMariadb(options: MariadbOptions): Promise<MariadbServ
         "--no-defaults",
         ...as,
         `--datadir=${data}`,
+        `--tmpdir=${temporary}`,
         `--port=${port}`,
         `--bind-address=${HOST}`,
         "--socket=s", // in its data: a socket's path must be short, and a checkout's may be long
@@ -98,12 +102,11 @@ export function stopMariadb(server: ProcessIdentity): Promise<void> {
   return endProcess(server, "SIGTERM", STOP_MS);
 }
 
-async function initialise(data: string, as: readonly string[]): Promise<void> {
+async function initialise(as: readonly string[]): Promise<void> {
   const { success, stdout, stderr } = await new Deno.Command("mariadb-install-db", {
     args: [
       "--no-defaults",
       ...as,
-      `--datadir=${data}`,
       "--auth-root-authentication-method=socket",
       "--skip-test-db",
     ],
