@@ -5,6 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
+import { setImmediate as immediate } from "node:timers/promises";
 import {
   addPartitionsToTxnV3,
   endTxnV3,
@@ -12,6 +13,7 @@ import {
   NumericMap,
   produceV9,
 } from "@platformatic/kafka";
+import { awaitedLater } from "../../core/promises.ts";
 import { type Client, persist } from "./client.ts";
 import { FENCED, FencedError, isAnswer, RefusedDocumentError } from "./errors.ts";
 import { AROUND_BYTES, bytesOf, type Message, partitionFor } from "./messages.ts";
@@ -83,10 +85,18 @@ export class Producer {
   async send(messages: Message[], going: () => void): Promise<void> {
     const chunks = await this.#chunksOf(messages);
     await this.#join(chunks);
-    for (let at = 0; at < chunks.length; at += IN_FLIGHT) {
-      going();
-      const sent = chunks.slice(at, at + IN_FLIGHT).map((chunk) => this.#produce(chunk));
+    const sent: Promise<void>[] = [];
+    try {
+      for (const [at, chunk] of chunks.entries()) {
+        going();
+        await sent[at - IN_FLIGHT];
+        sent.push(awaitedLater(this.#produce(chunk)));
+        await immediate(); // it goes out, and the broker works on it while the next one is made
+      }
       await Promise.all(sent);
+    } finally {
+      // What is still under way could come behind the end of the transaction.
+      await Promise.allSettled(sent);
     }
   }
 

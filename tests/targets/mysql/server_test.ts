@@ -1,6 +1,7 @@
 /** What a MySQL server may do to a sink, or refuse it. */
 
 import assert from "node:assert/strict";
+import { dirname } from "node:path";
 import {
   caughtUp,
   type Config,
@@ -99,6 +100,15 @@ Deno.test({
       assert(!said.includes("\n") && !said.includes(server.password) && !said.includes("wr0ng"));
     });
   }
+});
+
+Deno.test({ name: "MariaDB: servers share no folder for temporary tables", ignore }, async () => {
+  await using database = await databaseOn(server);
+  const [row] = await database.run("SELECT @@tmpdir AS own, @@datadir AS data") as {
+    own: string;
+    data: string;
+  }[];
+  assert.equal(dirname(row!.own), dirname(row!.data.replace(/\/$/, "")));
 });
 
 Deno.test({ name: "MariaDB: a server that is too old is refused", ignore }, async () => {
@@ -236,6 +246,14 @@ Deno.test({
   const { rows, parked } = await own.drain();
   assert.deepEqual([rows, parked], [30, 1]);
   assert.equal((await own.to.offsets.standing(partitionKeys(own.config, "session", 0))).parked, 1);
+  // 1,024 of them are too long for one message, 256 are not.
+  for (const half of [0, 1]) {
+    await Promise.all(
+      Array.from({ length: 700 }, (_, n) => own.insert(`${half}-${n}`, { text: "x".repeat(1200) })),
+    );
+  }
+  assert.equal((await own.drain()).rows, 1400);
+  assert.equal((await own.verify()).equal, 1430);
   const [letter] = await Array.fromAsync(own.to.deadLetters!.list("session", "parked"));
   assert.match(letter!.reason, /takes \d+ bytes in a statement, and max_allowed_packet is 1048576/);
 });
