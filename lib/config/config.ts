@@ -111,6 +111,11 @@ export interface Config {
     readonly max_events: number;
     /** bytes of a stream past which writes are refused. @default 2 GiB */
     readonly max_bytes: number;
+    /**
+     * how long an event stays at least once all targets hold it, in seconds: a target that has lost its last commits is
+     * given them again. It takes half of the room at most, and none that writers need. @default {0}
+     */
+    readonly keep_seconds: number;
     /** the keys of the log streams, one a counter */
     readonly log_streams: {
       /** @default {"log:redis:success"} */

@@ -286,6 +286,7 @@ const sections = mapping({
     partitions: whole(1, 1, 256),
     max_events: whole(10_000_000, 1),
     max_bytes: whole(2 * 2 ** 30, 1),
+    keep_seconds: number(0, 0, LONGEST_SECONDS),
     log_streams: section({
       redis_success: keyPart("log:redis:success"),
       redis_fail: keyPart("log:redis:fail"),

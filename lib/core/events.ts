@@ -72,6 +72,16 @@ export interface SinkEvents {
   wentBack: Place & { witness: string };
   /** The rewind has ended. `documents`: how many were resent. */
   rewound: Place & { documents: number };
+  /**
+   * The target has lost what it had committed after `offset`, up to `told`: such as by the promotion of a standby that
+   * was behind. What the stream holds of it is applied again; what came in `missing` it does not hold.
+   */
+  offsetWentBack: Place & {
+    offset: string;
+    told: string;
+    missing: { after: string; upTo: string } | null;
+    reason: string;
+  };
   /** Rows may be missing or old, and status says so until a verify has looked. */
   doubted: Place & { reason: string };
   /**

@@ -53,6 +53,10 @@ export const LINES: {
     "warning",
     "{stream}: {documents} documents were resent; run verify for what else was lost",
   ],
+  offsetWentBack: [
+    "warning",
+    "{stream}: the target has lost what it had committed after {offset}, up to {told}: {reason}",
+  ],
   doubted: ["error", "{stream}: rows may be missing or old: {reason}; run verify"],
   swallowed: [
     "warning",

@@ -81,8 +81,12 @@ export function pipelineMetrics(
     "1 where the table's typed columns are not as configured, else 0.",
     ["entity", "target"],
   );
-  const streamEvents = gauge("stream_events", "Entries of the stream.", ofStream);
-  const streamBytes = gauge("stream_bytes", "Memory of the stream in Redis.", ofStream);
+  const streamEvents = gauge(
+    "stream_events",
+    "Entries of the stream, without those that are kept though all targets hold them.",
+    ofStream,
+  );
+  const streamBytes = gauge("stream_bytes", "Memory of these entries in Redis.", ofStream);
   const limitEvents = gauge(
     "stream_limit_events",
     "Entries from which on writers are told to stop.",
@@ -234,15 +238,22 @@ async function readStreams(
 ): Promise<Fill[]> {
   const pipeline = redis.pipeline();
   for (const { stream, settings } of partitions) {
-    pipeline.xlen(stream).memory("USAGE", stream).hmget(settings, "max_events", "max_bytes");
+    pipeline.xlen(stream).memory("USAGE", stream).hmget(
+      settings,
+      "max_events",
+      "max_bytes",
+      "kept",
+    );
   }
   const replies = ((await pipeline.exec()) ?? []).map(valueOf);
   const { max_events, max_bytes } = config.streams;
   return partitions.map((_, index) => {
-    const [events, bytes, limits] = replies.slice(index * 3) as [number, number | null, unknown[]];
+    const [length, memory, limits] = replies.slice(index * 3) as [number, number | null, unknown[]];
+    // As writers reckon.
+    const events = Math.max(0, length - Number(limits[2] ?? 0));
     return {
       events,
-      bytes: bytes ?? 0,
+      bytes: length === 0 ? memory ?? 0 : Math.floor((memory ?? 0) * events / length),
       maxEvents: Number(limits[0] ?? max_events),
       maxBytes: Number(limits[1] ?? max_bytes),
     };

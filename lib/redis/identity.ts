@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import type { Redis } from "./client.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { groupOf, type PartitionKeys } from "./keys.ts";
+import { offsetIn } from "./registrations.ts";
 import { identityScript, runScript } from "./scripts/mod.ts";
 import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 
@@ -14,7 +15,7 @@ import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 export interface Origin {
   /** the identity of the data; `null` where no sink has noted one, or all was emptied since */
   identity: string | null;
-  /** the highest offset that a sink has told; `0-0` for none */
+  /** the offset that a sink of the target has told last; `0-0` for none */
   told: string;
   /** a target with an offset below this may lack what was removed; `0-0` where nothing was */
   removedTo: string;
@@ -29,8 +30,9 @@ export async function readOrigin(
   { settings, stream }: PartitionKeys,
   target: string,
 ): Promise<Origin> {
-  const [identity, info, groups] = (await redis.pipeline()
+  const [identity, registration, info, groups] = (await redis.pipeline()
     .hget(settings, "identity")
+    .hget(settings, `target:${target}`)
     .call("XINFO", "STREAM", stream)
     .call("XINFO", "GROUPS", stream)
     .exec())!;
@@ -40,7 +42,8 @@ export async function readOrigin(
   const group = groupIn(valueOf(groups!), groupOf(target));
   return {
     identity: noted,
-    told: String(group?.get("last-delivered-id") ?? "0-0"),
+    told: offsetIn(valueOf(registration!) as string | null) ??
+      String(group?.get("last-delivered-id") ?? "0-0"),
     removedTo: removedTo(facts),
   };
 }

@@ -65,6 +65,17 @@ export async function readLag(redis: Redis, positions: readonly Position[]): Pro
   }));
 }
 
+/**
+ * How many entries a stream has ever got up to an offset, as its consumer group is told.
+ * @throws the error that Redis answers, also where there is no stream
+ */
+export async function readEntriesRead(redis: Redis, position: Position): Promise<number> {
+  const reply = await redis.xinfo("STREAM", position.stream);
+  const info = infoOf([null, reply]);
+  const { events } = await lagOf(redis, position, info);
+  return Number(pairsOf(reply).get("entries-added")) - events;
+}
+
 /** A stream at one moment; `null` where there is none, or nothing in it. */
 interface Info {
   length: number;
@@ -86,13 +97,13 @@ async function lagOf(
   info: Info | null,
   seconds = 0,
 ): Promise<Lag> {
-  const { stream, offset } = position;
+  const { offset } = position;
   if (info === null || compareStreamIds(info.last, offset) <= 0) return NONE;
   const { length, first } = info;
   if (compareStreamIds(first, offset) > 0) return { events: length, seconds, certain: false };
-  const passed = first === offset ? 1 : await countPassed(redis, stream, first, offset);
-  if (passed !== null) return { events: length - passed, seconds, certain: true };
-  // Trimmed while it was counted: that is soon over.
+  const events = first === offset ? length - 1 : await countBehind(redis, position, info);
+  if (events !== null) return { events, seconds, certain: true };
+  // The target has moved on while it was counted: that is soon over.
   const [lag] = await readLag(redis, [position]);
   return lag!;
 }
@@ -100,30 +111,52 @@ async function lagOf(
 /** Entries that were counted before, of each connection's streams: from the same first one on, they are the same. */
 const counted = new WeakMap<Redis, Map<string, { first: string; to: string; count: number }>>();
 
-/** How many entries of a stream are not behind an offset; `null` where it was trimmed meanwhile. */
-async function countPassed(
+/**
+ * How many entries of a stream are behind an offset; `null` where one of them was trimmed meanwhile. They are counted
+ * from both sides at once, what is behind it and what is not, until the shorter is done: either may be millions.
+ */
+async function countBehind(
   redis: Redis,
-  stream: string,
-  first: string,
-  offset: string,
+  { stream, offset }: Position,
+  { length, first, last }: Info,
 ): Promise<number | null> {
   const known = counted.get(redis) ?? new Map();
   counted.set(redis, known);
   const before = known.get(stream);
-  let { to, count } = before?.first === first && compareStreamIds(before.to, offset) <= 0
-    ? before
-    : { to: "", count: 0 };
-  for (let found = CHUNK; found === CHUNK && to !== offset;) {
-    const range = [to === "" ? "-" : `(${to}`, offset, String(CHUNK)];
-    const reply = await runScript(redis, countScript, [stream], range);
-    const [entries, last, firstNow] = reply as [number, string, string];
-    if (firstNow !== first) return null;
-    found = entries;
-    count += entries;
-    if (entries > 0) to = last;
+  const passed = before?.first === first && compareStreamIds(before.to, offset) <= 0
+    ? { ...before }
+    : { first, to: "", count: 0 };
+  const behind = { to: offset, count: 0 };
+  for (;;) {
+    const [left, right] = await Promise.all([
+      // Once its first entries were trimmed, what was counted of them is worth nothing.
+      passed.first === first ? countOn(redis, stream, passed, offset) : null,
+      countOn(redis, stream, behind, last),
+    ]);
+    if (right.first === "" || compareStreamIds(right.first, offset) > 0) return null;
+    if (right.done) return behind.count;
+    if (left === null) continue;
+    if (left.first !== first) passed.first = "";
+    else if (left.done) {
+      known.set(stream, passed);
+      return length - passed.count;
+    }
   }
-  known.set(stream, { first, to, count });
-  return count;
+}
+
+/** Counts the next chunk of entries up to an id, and says whether it was the last, and which the stream's first is. */
+async function countOn(
+  redis: Redis,
+  stream: string,
+  side: { to: string; count: number },
+  upTo: string,
+): Promise<{ done: boolean; first: string }> {
+  const range = [side.to === "" ? "-" : `(${side.to}`, upTo, String(CHUNK)];
+  const reply = await runScript(redis, countScript, [stream], range);
+  const [entries, last, first] = reply as [number, string, string];
+  side.count += entries;
+  if (entries > 0) side.to = last;
+  return { done: entries < CHUNK || side.to === upTo, first };
 }
 
 function timeOf([id]: Entry): number {

@@ -58,6 +58,11 @@ export async function readRegistration(
   return value === null ? null : registrationOf(name, value);
 }
 
+/** The offset in a target's field; `undefined` where there is none. */
+export function offsetIn(value: string | null): string | undefined {
+  return value === null ? undefined : VALUE.exec(value)?.[2];
+}
+
 /** As the scripts read it: one that cannot be read says nothing of how far its target is. */
 function registrationOf(name: string, value: string): Registration {
   const [, state, offset, witness, onFull] = VALUE.exec(value) ??

@@ -39,8 +39,18 @@ export interface Assessment {
   mismatches: Mismatch[];
   /** why rows may be missing or old, found now */
   doubts: string[];
-  /** whether the target has lost what it had committed last */
-  offsetWentBack: boolean;
+  /** what the target has lost of what it had committed last; `null` where it has lost nothing */
+  lostCommits: LostCommits | null;
+}
+
+/** A target's offset is lower than the one that its sinks have told last. */
+export interface LostCommits {
+  /** the offset now */
+  offset: string;
+  /** the offset that was told */
+  told: string;
+  /** what came after the one and up to the other may be missing: the stream does not hold it; `null` for nothing */
+  missing: { after: string; upTo: string } | null;
 }
 
 /** Looks whether a partition's data in Redis, its offset and its table belong together. Changes nothing. */
@@ -63,13 +73,16 @@ export async function assess(
     mismatches.push({ kind: others.length > 0 ? "streams" : "table", reason: problem });
   }
   if (doubt?.refused) mismatches.push({ kind: "emptied", reason: doubt.reason });
-  const removed = compareStreamIds(origin.removedTo, offset) > 0;
+  const { told, removedTo } = origin;
+  const removed = compareStreamIds(removedTo, offset) > 0;
+  const wentBack = offset !== "0-0" && compareStreamIds(told, offset) > 0;
+  const missing = removed ? { after: offset, upTo: removedTo } : null;
   const assessment = {
     origin,
     belonging,
     mismatches,
     doubts: doubtsOf(origin, belonging, removed),
-    offsetWentBack: removed && offset !== "0-0" && compareStreamIds(origin.told, offset) > 0,
+    lostCommits: wentBack ? { offset, told, missing } : null,
   };
   if (mismatches.length === 0 && belonging.gone.length === 0 && !belonging.parkedLast) {
     await lookForLastRow(redis, target, config, keys, assessment);
@@ -184,7 +197,7 @@ const newIdentity = () =>
 
 /**
  * Sees that a partition that was claimed can go on, and notes what its offset belongs to.
- * @returns what is in doubt, where it is said the first time; and whether the target has lost its last commits
+ * @returns what is in doubt, where it is said the first time; and what the target has lost of its last commits
  * @throws {ConfigError} where it cannot go on, with what to do
  */
 export async function identify(
@@ -192,21 +205,22 @@ export async function identify(
   target: Target,
   config: Config,
   claim: Claim,
-): Promise<{ doubts: string[]; offsetWentBack: boolean; note: () => Promise<void> }> {
+): Promise<{ doubts: string[]; lostCommits: LostCommits | null; note: () => Promise<void> }> {
   const { keys } = claim;
   const { identities } = target;
   const assessment = await assess(redis, target, config, keys);
   const { origin: { identity }, belonging: { source, noted, doubt }, mismatches } = assessment;
   refuse(mismatches);
-  const { offsetWentBack } = assessment;
+  const { lostCommits } = assessment;
+  const isMissing = lostCommits !== null && lostCommits.missing !== null;
   const doubts = assessment.doubts.filter((reason) => !doubt?.reason.includes(reason));
   if (claim.madeAnew.includes("writebehind_dead_letter")) {
     doubts.push("the dead letter was dropped, and with it the events that were parked");
   }
   for (const reason of doubts) {
-    await identities.doubt(claim, reason, { keepWitness: !offsetWentBack });
+    await identities.doubt(claim, reason, { keepWitness: !isMissing });
   }
-  if (offsetWentBack) claim.witness = "0-0";
+  if (isMissing) claim.witness = "0-0";
   const known = source !== null && claim.witness !== "0-0" &&
     await hasWitness(redis, keys, claim.witness);
   const note = async () => {
@@ -218,7 +232,7 @@ export async function identify(
     const minted = source === null ? newIdentity() : known ? source : successorOf(source);
     await identities.note(claim, await noteIdentity(redis, keys, minted));
   };
-  return { doubts, offsetWentBack, note };
+  return { doubts, lostCommits, note };
 }
 
 function refuse(mismatches: Mismatch[]): void {

@@ -193,7 +193,8 @@ export class PartitionOwnership {
     this.#problem = null;
     await this.#moveBack(redis, claim);
     if (claim.madeAnew.length > 0) this.#report.madeAnew(claim.madeAnew);
-    const { doubts, note } = await identify(redis, this.#target, this.#config, claim);
+    const { doubts, lostCommits, note } = await identify(redis, this.#target, this.#config, claim);
+    if (lostCommits) this.#report.offsetWentBack(lostCommits);
     for (const reason of doubts) this.#report.doubted(reason);
     // A trim may have missed a witness older than the one that the target names now.
     if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
@@ -282,7 +283,12 @@ export class PartitionOwnership {
       "last, is not in it any more";
     this.#report.goneBack(claim.witness, new WentBackError(what));
     await failpoint?.("resending");
-    const sent = await rewind(await this.#reader.connection(), this.#keys, claim.offset);
+    const redis = await this.#reader.connection();
+    const known = await readRegistration(redis, this.#keys, this.#report.place.target);
+    // What was kept, up to there, is of the time before: the note was made when all of it was in the target.
+    const goesOn = known !== null && await hasWitness(redis, this.#keys, known.witness);
+    const applied = goesOn ? known.witness : "0-0";
+    const sent = await rewind(redis, this.#keys, claim.offset, applied);
     await failpoint?.("resent");
     await this.#target.ownership.wentBack(claim);
     claim.witness = "0-0";
@@ -303,6 +309,10 @@ export class PartitionOwnership {
       if (problem !== null && this.#claim === claim) this.#problem = new ConfigError(problem);
     } catch (error) {
       if (this.#claim !== claim) return;
+      if (error instanceof ParkedChangedError) {
+        this.#problem = error;
+        return;
+      }
       const lost = error instanceof OwnershipLostError;
       if (lost) {
         this.#claim = this.#lease = null;

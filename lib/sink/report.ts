@@ -15,6 +15,7 @@ import { reasonOf } from "../core/errors.ts";
 import type { Counters } from "../redis/counters.ts";
 import { type Claim, OwnershipLostError } from "../targets/target.ts";
 import type { Batch } from "../targets/batch.ts";
+import type { LostCommits } from "./belonging.ts";
 import { Freshness } from "./freshness.ts";
 
 /** Characters of an error that people are told by way of Redis; the SQL for an administrator is one of the longest. */
@@ -206,6 +207,21 @@ export class PartitionReport {
     const { stream } = this.place;
     this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents resent`);
     this.#emitter.emit("rewound", { ...this.place, documents });
+  }
+
+  /** The target has lost what it had committed last. */
+  offsetWentBack(lost: LostCommits): void {
+    const { stream } = this.place;
+    const { offset, told, missing } = lost;
+    const reason = missing === null
+      ? "the stream still holds it, and it is applied again"
+      : `the stream does not hold what came after ${missing.after}, up to ${missing.upTo}; what it holds is applied again`;
+    this.#counters.count(
+      "postgres_fail",
+      0,
+      `${stream}: the offset went back from ${told} to ${offset}: ${reason}`,
+    );
+    this.#emitter.emit("offsetWentBack", { ...this.place, ...lost, reason });
   }
 
   /** Rows may be missing or old. */

@@ -42,17 +42,19 @@ export async function forward(
 /**
  * Rewinds a stream that has gone back. It only appends, so it may be stopped and run again.
  * @param offset the last stream id that the target holds
+ * @param applied an entry of this stream: it and those before it are in the target for sure; `0-0` for none
  * @returns how many documents were resent
  */
 export async function rewind(
   redis: RedisConnection,
   keys: PartitionKeys,
   offset: string,
+  applied = "0-0",
 ): Promise<number> {
   const { stream } = keys;
   await forward(redis, keys, offset);
   if (isFar(offset)) return 0; // what is resent would get such an id as well
-  let after = "-";
+  let after = applied === "0-0" ? "-" : `(${applied}`;
   let sent = 0;
   for (;;) {
     const entries = await redis.xrangeBuffer(stream, after, offset, "COUNT", CHUNK) as Entry[];

@@ -12,6 +12,7 @@ import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
 import { groupOf, type PartitionKeys } from "../redis/keys.ts";
+import { readEntriesRead } from "../redis/lag.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
 import { noteLastId, pairsOf } from "../redis/streams.ts";
@@ -22,6 +23,9 @@ import { hasWitness } from "./rewind.ts";
 
 /** How long a small batch may stay in the stream after its commit, in ms: trimming each costs as much as a batch. */
 const TRIM_MS = 100;
+
+/** How often what is kept for a time is trimmed where nothing new comes: in tenths of that time, in ms. */
+const KEPT_MS = { atLeast: 1000, atMost: 10_000 };
 
 /** Trims the stream of one claim. */
 export class Trimmer {
@@ -37,6 +41,8 @@ export class Trimmer {
   #trimmedTo = "0-0";
   /** whether another target has held up the last trim: it may have moved on, or may be gone */
   #heldUp = false;
+  /** whether entries stay that all targets hold, for `streams.keep_seconds` */
+  #keeps = false;
   #trimmedAt = 0;
   /** the entry that the next trim must still find */
   #witness: string;
@@ -70,9 +76,7 @@ export class Trimmer {
     const redis = await reader.connection();
     await showGroup(redis, keys, groupOf(report.place.target), offset, owner);
     await noteLastId(redis, keys);
-    const info = pairsOf(await redis.xinfo("STREAM", keys.stream));
-    const passed = (await redis.xrange(keys.stream, "-", offset, "COUNT", 2)).length;
-    const entriesRead = Number(info.get("entries-added")) - Number(info.get("length")) + passed;
+    const entriesRead = await readEntriesRead(redis, { stream: keys.stream, offset });
     return new Trimmer(config, reader, claim, report, entriesRead);
   }
 
@@ -86,9 +90,21 @@ export class Trimmer {
   async trim(): Promise<void> {
     while (this.#trimming) await this.#trimming;
     const { offset } = this.#claim;
-    if (offset === this.#trimmedTo && !this.#heldUp || this.#stopped) return;
+    const nothing = offset === this.#trimmedTo && !this.#heldUp && !this.#isDue;
+    if (nothing || this.#stopped) return;
     this.#trimming = this.#trimTo(offset).finally(() => this.#trimming = undefined);
     await this.#trimming;
+  }
+
+  /** Whether it is time to trim what is kept. */
+  get #isDue(): boolean {
+    const { atLeast, atMost } = KEPT_MS;
+    const step = Math.min(atMost, Math.max(atLeast, this.#keepMs / 10));
+    return this.#keeps && Date.now() - this.#trimmedAt >= step;
+  }
+
+  get #keepMs(): number {
+    return Math.round(1000 * this.#config.streams.keep_seconds);
   }
 
   async #trimTo(offset: string): Promise<void> {
@@ -108,13 +124,21 @@ export class Trimmer {
         groupOf(target),
         String(this.#entriesRead),
         this.#witness,
+        String(this.#keepMs),
         ...targets.flatMap(({ name, on_full }) => [name, on_full]),
       ]);
-      const [removed, state, to, ...detached] = reply as [number, TargetState, string, ...string[]];
+      const [removed, state, to, stays, ...detached] = reply as [
+        number,
+        TargetState,
+        string,
+        number,
+        ...string[],
+      ];
       if (removed === -1) this.witnessMissing = true;
       else {
         this.#trimmedTo = offset;
         this.#heldUp = to !== offset;
+        this.#keeps = stays > 0;
         this.#witness = witness;
         this.state = state;
       }

@@ -6,14 +6,26 @@
 import { Buffer, isUtf8 } from "node:buffer";
 import { equalJson } from "../core/json/equality.ts";
 import { isSurelyJson } from "../core/json/valid.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
-import { type Belonging, OwnershipLostError } from "./target.ts";
+import { type Belonging, OwnershipLostError, ParkedChangedError } from "./target.ts";
 import type { BatchRows, Tried } from "./batch.ts";
 import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters.ts";
 
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
   return new OwnershipLostError(`another sink owns ${stream} now`);
+}
+
+/**
+ * An offset only moves on under its claim, so one that is lower is that of another server, such as a standby that was behind.
+ * @param now as it was read later than `known`
+ * @param known what the claim has committed
+ * @throws {ParkedChangedError} where it is lower
+ */
+export function checkOffset(now: string, { stream }: PartitionKeys, known: string): void {
+  if (compareStreamIds(now, known) >= 0) return;
+  throw new ParkedChangedError(`the offset of ${stream} went back from ${known} to ${now}`);
 }
 
 /** How a refused partition goes on, for people. */

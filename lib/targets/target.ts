@@ -39,7 +39,7 @@ export interface Claim {
 /** Another sink has taken the partition, so this one may not write any more. */
 export class OwnershipLostError extends WriteBehindError {}
 
-/** What is parked has changed under this claim: claim again and read it again. */
+/** What is parked, or the offset, has changed under this claim: claim again and read it again. */
 export class ParkedChangedError extends WriteBehindError {}
 
 /** How often an owner renews a lease while it lasts. */
@@ -236,6 +236,7 @@ export interface Identities {
   /**
    * A quick look while a claim runs: whether the table is still the one that was noted. What it finds stays noted.
    * @returns why it is not, for people; `null` where it is
+   * @throws {ParkedChangedError} where the target has lost commits: its server may be another now
    */
   look(claim: Claim): Promise<string | null>;
   /** Notes a doubt, behind those that stand. Where the witness is missing since the target has lost it, none is left. */

@@ -390,12 +390,12 @@ Deno.test("a trim by an offset of before a mending removes nothing", async () =>
   const { pipeline: { redis }, config } = both;
   const { stream, lastId, settings } = partitionKeys(config, "session", 0);
   await write(both, 0, 3);
-  const args = ["postgresql", "9000000000000-0", "0-0", "writebehind", "4", "0-0"];
+  const args = ["postgresql", "9000000000000-0", "0-0", "writebehind", "4", "0-0", "0"];
   const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
     ...args,
     ...["postgresql", "stop"],
   ]);
-  assert.deepEqual(reply, [-1, "", ""]);
+  assert.deepEqual(reply, [-1, "", "", 0]);
   assert.equal(await lengthOf(both), 3);
 });
 
@@ -408,8 +408,11 @@ Deno.test("a trim looks once for each entry that must still be there", async () 
   const looks = async () =>
     Number(/^cmdstat_xrange:calls=(\d+)/m.exec(await redis.info("commandstats"))?.[1] ?? 0);
   const before = await looks();
-  const args = ["postgresql", second!, second!, "writebehind", "2", first!, "postgresql", "stop"];
-  const reply = await runScript(redis, trimScript, [stream, lastId, settings], args);
-  assert.deepEqual(reply, [1, "active", second]);
+  const args = ["postgresql", second!, second!, "writebehind", "2", first!, "0"];
+  const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
+    ...args,
+    ...["postgresql", "stop"],
+  ]);
+  assert.deepEqual(reply, [1, "active", second, 0]);
   assert.equal(await looks() - before, 2);
 });

@@ -42,7 +42,7 @@ if FORWARD then
   -- Behind an entry whose id is no version (the year 2248), none can be applied, and behind the last one none appended.
   -- XREAD looks at the last entry only; XRANGE would walk through all that lie in a node with it.
   if redis.call('XREAD', 'COUNT', 1, 'STREAMS', STREAM, '8796093022207-1048575') then return {'stream', STREAM} end
-  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far')
+  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far', 'kept')
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
@@ -51,13 +51,15 @@ if FORWARD then
   if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
   -- With several targets, the one that is the furthest behind is named.
-  if events >= max_events then
-    return {'max_events', tostring(events), redis.call('HGET', SETTINGS, 'slowest') or ''}
+  -- What all targets hold, and is kept for a while, does not count.
+  local waiting = events - tonumber(settings[6] or 0)
+  if waiting >= max_events then
+    return {'max_events', tostring(waiting), redis.call('HGET', SETTINGS, 'slowest') or ''}
   end
   -- A stream of few events is measured only if the largest of them could matter.
-  if events * LARGEST * 2 >= max_bytes then
-    local bytes = redis.call('MEMORY', 'USAGE', STREAM)
-    if bytes and bytes >= max_bytes then
+  if waiting * LARGEST * 2 >= max_bytes then
+    local bytes = math.floor((redis.call('MEMORY', 'USAGE', STREAM) or 0) * waiting / events)
+    if bytes >= max_bytes then
       return {'max_bytes', tostring(bytes), redis.call('HGET', SETTINGS, 'slowest') or ''}
     end
   end

@@ -6,7 +6,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { belongingByMark, type MarkedOffset, tableProblems } from "../common.ts";
+import { belongingByMark, checkOffset, type MarkedOffset, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { DENIED, isMysqlError } from "./errors.ts";
@@ -69,14 +69,15 @@ export class MysqlIdentities implements Identities {
     });
   }
 
-  async look({ keys }: Claim): Promise<string | null> {
+  async look({ keys, offset }: Claim): Promise<string | null> {
     const table = this.#table(keys);
     return await patiently(this.#pool, async (connection) => {
-      const [row] = await rowsOf<{ mark: string | null }>(
+      const [row] = await rowsOf<{ mark: string | null; last_id: string }>(
         connection,
-        "SELECT mark FROM writebehind_offset WHERE stream = ?",
+        "SELECT mark, last_id FROM writebehind_offset WHERE stream = ?",
         [keys.stream],
       );
+      if (row !== undefined) checkOffset(row.last_id, keys, offset);
       if (row?.mark == null || row.mark === markIn(await commentOf(connection, table))) return null;
       return tableProblems.another(table, keys);
     });

@@ -11,7 +11,7 @@ import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { versionOf } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { problemOf, tableProblems } from "../common.ts";
+import { checkOffset, problemOf, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import { isPostgresError, UNDEFINED_COLUMN, UNDEFINED_TABLE } from "./errors.ts";
 import { absentSql } from "./schema.ts";
@@ -177,9 +177,12 @@ export class PostgresIdentities implements Identities {
 
   async #look({ keys, offset }: Claim): Promise<string | null> {
     const table = this.#table(keys);
-    const { rows: [row] } = await patiently<{ same: boolean; whole: boolean; fresh: boolean }>(
+    const { rows: [row] } = await patiently<
+      { same: boolean; whole: boolean; fresh: boolean; last_id: string }
+    >(
       this.#pool,
-      `SELECT c.oid IS NOT DISTINCT FROM o.table_oid AS same,
+      `SELECT o.last_id,
+              c.oid IS NOT DISTINCT FROM o.table_oid AS same,
               pg_relation_filenode(c.oid) IS NOT DISTINCT FROM o.table_file AS whole,
               coalesce(c.reltuples < 0, false) AS fresh
          FROM writebehind_offset o LEFT JOIN pg_class c ON c.oid = to_regclass($2)
@@ -187,6 +190,7 @@ export class PostgresIdentities implements Identities {
       [keys.stream, `"${table}"`],
     );
     if (row === undefined) return null;
+    checkOffset(row.last_id, keys, offset);
     if (!row.same) return tableProblems.another(table, keys);
     const before = versionOf(this.#whole.get(keys.stream) ?? offset) ?? 0n;
     // A file of which nothing is known yet was made by TRUNCATE; VACUUM FULL and ALTER TABLE know how many rows it has.

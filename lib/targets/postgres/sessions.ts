@@ -6,7 +6,7 @@
 
 import { Mutex, Semaphore } from "async-mutex";
 import type { Pool, PoolClient, QueryConfig, QueryResult, QueryResultRow } from "pg";
-import { ConfigError } from "../../core/errors.ts";
+import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
@@ -89,6 +89,8 @@ export interface Backend {
 
 interface Session extends Backend {
   connection: PoolClient;
+  /** whether the wait for a synchronous standby was ended, by which a commit looks as if it were done */
+  unconfirmed: boolean;
   ended: boolean;
   /** Closes its connection; safe to call again. */
   end(): void;
@@ -101,6 +103,16 @@ interface UnderWay {
   since: number;
   /** stops the waiting */
   fail: (reason: Error) => void;
+}
+
+/** A commit that the standby may lack: after a failover it may be gone, so nothing may be trimmed by it. */
+class UnconfirmedError extends ConnectionError {
+  /** PostgreSQL's own for a transaction of which nobody knows whether it holds */
+  readonly code = "08007";
+
+  constructor() {
+    super("the wait for the synchronous standby was cancelled: committed, but not confirmed by it");
+  }
 }
 
 /** Sessions for batches: a batch goes by whichever is free, so that many partitions need few of them. */
@@ -167,7 +179,9 @@ export class Sessions {
       if (seconds !== undefined) query.query_timeout = seconds * 1000;
       const reply = session.connection.query<Row>(query);
       await failpoint?.(`sent ${name}`);
-      return await Promise.race([reply, abandoned]);
+      const done = await Promise.race([reply, abandoned]);
+      if (session.unconfirmed) throw new UnconfirmedError();
+      return done;
     } catch (error) {
       // A session is not used again if it failed without an answer, or with one that was its last, or if it may be to
       // blame itself: after a primary was demoted, or a role's settings changed, only a new one helps.
@@ -238,6 +252,7 @@ export class Sessions {
     const connection = await this.pool.connect();
     const session: Session = {
       connection,
+      unconfirmed: false,
       pid: 0,
       started: "",
       ended: false,
@@ -250,6 +265,9 @@ export class Sessions {
     };
     // Registered at once, since the error may come with the first answer.
     connection.on("error", () => session.end());
+    connection.on("notice", ({ routine }) => {
+      if (routine === "SyncRepWaitForLSN") session.unconfirmed = true;
+    });
     try {
       const query: TimedQuery = { text: BATCH_SETTINGS, query_timeout: PATIENCE_MS };
       const replies = await connection.query(query) as unknown as QueryResult<Backend>[];
