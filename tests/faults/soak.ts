@@ -1,5 +1,5 @@
 /**
- * Traffic, faults and two sinks together, for as long as wanted, and a table of what became of it.
+ * Traffic, faults and three sinks that share, join and die, together, for as long as wanted, and a table of what became of it.
  *
  *     deno task soak --minutes 10 [--seed 7]
  *
@@ -22,10 +22,10 @@ import { ending } from "writebehind/core/ending.ts";
 import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
-import type { RunningCommand } from "../support/processes.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { resetRole, ROLE_SETTINGS, setRole } from "./administrator.ts";
 import { Author } from "./author.ts";
@@ -33,11 +33,10 @@ import { keepLedger, noted, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
 import { chooseSeed } from "./seed.ts";
 import { Watch } from "./watch.ts";
-import { killSink, startSink } from "./sinks.ts";
+import { SharingSinks, SINKS } from "./sharing_sinks.ts";
 
-const STREAM = "stream:session";
-const SINKS = 2;
-const LEASE_SECONDS = 1;
+/** A multiple of the sinks, so that even shares are equal. */
+const PARTITIONS = 2 * SINKS;
 /** How long everything may take to be applied once nothing breaks any more, in ms. */
 const SETTLE_MS = 60_000;
 const SAMPLE_MS = 100;
@@ -52,8 +51,10 @@ export interface SoakReport extends Verdict {
   faults: Record<string, number>;
   /** documents whose events an administrator had removed from the stream, found by `verify` and sent again */
   repaired: number;
-  /** longest time in which events were waiting and none was applied, in seconds */
+  /** longest time in which events of a partition were waiting and none was applied, in seconds */
   longestStall: number;
+  /** partitions that each sink has at the end */
+  shares: number[];
   /** most that a sink's process has had in memory, in MB; 0 where the system does not say */
   peakMemory: number;
 }
@@ -79,7 +80,10 @@ export async function soak(
   const stopping: { servers?: Servers } = {};
   stack.defer(() => stopping.servers?.stop());
   const pipeline = stack.use(
-    await testPipeline({ redis: { command_timeout_ms: 1000 } }, {
+    await testPipeline({
+      redis: { command_timeout_ms: 1000 },
+      streams: { partitions: PARTITIONS },
+    }, {
       redis: { extraArgs: ["--appendfsync", "always"] },
     }),
   );
@@ -92,7 +96,7 @@ export async function soak(
   ]);
   for (const proxy of proxies) stack.use(proxy);
   const [forWriters, forSinks, toPostgres] = proxies as [TcpProxy, TcpProxy, TcpProxy];
-  const sinks = new Sinks(
+  const sinks = new SharingSinks(
     pipeline.with({ redis: { port: forSinks.port }, postgresql: { port: toPostgres.port } }),
   );
   stack.defer(() => sinks.stop());
@@ -112,7 +116,7 @@ export async function soak(
   signal?.addEventListener("abort", finish, { once: true });
   if (signal?.aborted) finish();
   const timer = setTimeout(finish, 1000 * seconds);
-  const watch = new Watch(pipeline, sinks, STREAM);
+  const watch = new Watch(pipeline, sinks);
   const faults: Record<string, number> = {};
   const breaking: Breaking = {
     ...{ random, servers, sinks, faults, pipeline, author, proxies },
@@ -153,6 +157,7 @@ export async function soak(
     repaired: breaking.repaired + await repair(pipeline),
     ...await verdict(pipeline, author),
     longestStall: watch.longestStallMs / 1000,
+    shares: await sinks.shares(pipeline, SETTLE_MS),
     peakMemory: watch.peakMemory,
   };
 }
@@ -225,60 +230,11 @@ class Servers {
   }
 }
 
-/** Sink processes; one that has ended, for whatever reason, is started again. */
-class Sinks {
-  #config: Pipeline["config"];
-  #running: (RunningCommand | undefined)[] = Array.from({ length: SINKS });
-  #stopped = new AbortController();
-  #keepers: Promise<void>[];
-
-  constructor(config: Pipeline["config"]) {
-    this.#config = config;
-    this.#keepers = this.#running.map((_, place) => this.#keep(place));
-  }
-
-  async #keep(place: number): Promise<void> {
-    while (!this.#stopped.signal.aborted) {
-      await using sink = await startSink(this.#config, {
-        lease_seconds: LEASE_SECONDS,
-        batch_size: 500,
-      });
-      this.#running[place] = sink;
-      if (this.#stopped.signal.aborted) return;
-      await sink.status;
-      await delay(200);
-    }
-  }
-
-  get pids(): number[] {
-    return this.#running.flatMap((sink) => sink?.pid ?? []);
-  }
-
-  async killOne(random: Random): Promise<void> {
-    const sink = this.#running[below(random, SINKS)];
-    if (sink) await killSink(sink);
-  }
-
-  /** Stops one for longer than its lease, and lets it go on. */
-  async freezeOne(random: Random): Promise<void> {
-    const sink = this.#running[below(random, SINKS)];
-    sink?.kill("SIGSTOP");
-    await delay(1000 * LEASE_SECONDS * (1 + random()));
-    sink?.kill("SIGCONT");
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped.abort();
-    for (const sink of this.#running) if (sink) await killSink(sink);
-    await Promise.all(this.#keepers);
-  }
-}
-
 interface Breaking {
   random: Random;
   proxies: TcpProxy[];
   servers: Servers;
-  sinks: Sinks;
+  sinks: SharingSinks;
   faults: Record<string, number>;
   pipeline: Pipeline;
   author: Author;
@@ -287,10 +243,18 @@ interface Breaking {
   signal: AbortSignal;
 }
 
+const streamsOf = ({ config }: Pipeline) =>
+  allPartitions(config, "session").map(({ stream }) => stream);
+
+/** One of them, by chance. */
+const anyStream = (pipeline: Pipeline, random: Random) =>
+  streamsOf(pipeline)[below(random, PARTITIONS)]!;
+
 /** What an administrator does, by its name. */
 const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = {
-  "DEL of the stream": ({ pipeline }) => pipeline.redis.del(STREAM),
-  "XTRIM MAXLEN 0": ({ pipeline }) => pipeline.redis.xtrim(STREAM, "MAXLEN", 0),
+  "DEL of a stream": ({ pipeline, random }) => pipeline.redis.del(anyStream(pipeline, random)),
+  "XTRIM MAXLEN 0": ({ pipeline, random }) =>
+    pipeline.redis.xtrim(anyStream(pipeline, random), "MAXLEN", 0),
   // Where nothing waits and nothing differs, FLUSHALL loses nothing: the target has it all.
   "FLUSHALL and rebuild": async (breaking) => {
     const { pipeline, author } = breaking;
@@ -345,14 +309,22 @@ async function breakThings(breaking: Breaking): Promise<void> {
   const { random, proxies, servers, sinks, faults, pipeline, signal } = breaking;
   const names = ["writers", "sinks", "PostgreSQL"];
   // A table that has no rows yet is made anew where it is missing.
-  while (await offsetOf(pipeline.pool, STREAM) === "0-0" && !signal.aborted) await delay(20);
+  for (const stream of streamsOf(pipeline)) {
+    while (await offsetOf(pipeline.pool, stream) === "0-0" && !signal.aborted) await delay(20);
+  }
   while (!signal.aborted) {
     await delay(100 * random());
     const choice = random();
     let kind: string;
-    if (choice < 0.27) {
+    if (choice < 0.18) {
       kind = "sink killed";
       await sinks.killOne(random);
+    } else if (choice < 0.23) {
+      kind = "sink stopped cleanly, started";
+      await sinks.stopOne(random);
+    } else if (choice < 0.27) {
+      kind = "one more sink joins, and leaves or dies";
+      await sinks.joinOne(random);
     } else if (choice < 0.32) {
       kind = "sink stopped (SIGSTOP) past its lease, goes on";
       await sinks.freezeOne(random);
@@ -392,7 +364,8 @@ export function tableOf(report: SoakReport): string {
     ["lost", lost],
     ["twice", twice],
     ["out of order", outOfOrder],
-    ["longest stall (s)", report.longestStall.toFixed(1)],
+    ["longest stall of a partition (s)", report.longestStall.toFixed(1)],
+    ["partitions of each sink at the end", report.shares.join(" ")],
     ["peak memory of a sink (MB)", report.peakMemory],
   ];
   const width = Math.max(...lines.map(([name]) => name.length));
@@ -417,7 +390,7 @@ if (import.meta.main) Deno.exit(await ending(run, console.error));
 async function run(): Promise<number> {
   const { minutes, seed = chooseSeed(), targets } = new Command("deno task soak")
     .description(
-      "traffic, faults and two sinks together; status 1 if anything is lost, twice or out of order",
+      "traffic, faults and three sinks that share; status 1 if anything is lost, twice or out of order",
     )
     .requiredOption("--minutes <n>", "how long", positive)
     .option("--seed <n>", "of the random generator", Number)

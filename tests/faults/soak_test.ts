@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { withSeed } from "./seed.ts";
 import { soak, tableOf } from "./soak.ts";
 
-Deno.test("twenty seconds of traffic, faults and two sinks: lost 0, twice 0, out of order 0", () =>
+Deno.test("twenty seconds of traffic, faults and three sinks that share: lost 0, twice 0, out of order 0", () =>
   withSeed(async (_random, seed) => {
     const report = await soak({ seconds: 20, seed });
     const table = tableOf(report);
@@ -10,5 +10,6 @@ Deno.test("twenty seconds of traffic, faults and two sinks: lost 0, twice 0, out
     assert.deepEqual({ lost, twice, outOfOrder }, { lost: 0, twice: 0, outOfOrder: 0 }, table);
     assert(report.events > 500, table);
     assert(Object.keys(report.faults).length >= 5, table);
+    assert.deepEqual(report.shares, [2, 2, 2], table);
     assert.match(table, /\| lost +\| +0 \|/);
   }));

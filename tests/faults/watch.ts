@@ -1,8 +1,9 @@
 /** Watches a soak: how far the target is, how long it stood still, and what memory sinks take. */
 
 import { setTimeout as delay } from "node:timers/promises";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
-import { offsetOf, type Pipeline } from "../support/pipeline.ts";
+import type { Pipeline } from "../support/pipeline.ts";
 
 /** How often it looks, in ms. */
 const SAMPLE_MS = 100;
@@ -20,30 +21,39 @@ export class Watch {
   #stopped = false;
   #watching: Promise<void>;
 
-  constructor({ redis, pool }: Pipeline, sinks: Watched, stream: string) {
+  constructor({ redis, pool, config }: Pipeline, sinks: Watched) {
+    const streams = allPartitions(config, "session").map(({ stream }) => stream);
     this.#watching = this.#watch(async () => {
-      const offset = await offsetOf(pool, stream);
-      const { rows: [row] } = await pool.query<{ events: string }>(
-        "SELECT events FROM writebehind_offset WHERE stream = $1",
-        [stream],
+      const { rows } = await pool.query<{ stream: string; last_id: string; events: string }>(
+        "SELECT stream, last_id, events FROM writebehind_offset",
       );
-      this.applied = Number(row?.events ?? 0);
-      return { offset, last: await lastGeneratedId(redis, stream) };
+      this.applied = rows.reduce((sum, { events }) => sum + Number(events), 0);
+      const offsets = new Map(rows.map(({ stream, last_id }) => [stream, last_id]));
+      return await Promise.all(streams.map(async (stream) => ({
+        stream,
+        offset: offsets.get(stream) ?? "0-0",
+        last: await lastGeneratedId(redis, stream),
+      })));
     }, sinks);
   }
 
   async #watch(
-    look: () => Promise<{ offset: string; last: string }>,
+    look: () => Promise<{ stream: string; offset: string; last: string }[]>,
     sinks: Watched,
   ): Promise<void> {
-    let [before, movedAt] = ["0-0", Date.now()];
+    const began = Date.now();
+    const before = new Map<string, { offset: string; movedAt: number }>();
     while (!this.#stopped) {
       // While a server is away nothing moves, and that counts.
-      const seen = await look().catch(() => null);
+      const seen = await look().catch(() => []);
       const now = Date.now();
-      this.longestStallMs = Math.max(this.longestStallMs, now - movedAt);
-      if (seen !== null && (seen.offset !== before || seen.offset === seen.last)) {
-        [before, movedAt] = [seen.offset, now];
+      for (const { movedAt } of before.values()) {
+        this.longestStallMs = Math.max(this.longestStallMs, now - movedAt);
+      }
+      for (const { stream, offset, last } of seen) {
+        const known = before.get(stream) ?? { offset: "0-0", movedAt: began };
+        const moves = offset !== known.offset || offset === last;
+        before.set(stream, moves ? { offset, movedAt: now } : known);
       }
       this.peakMemory = Math.max(this.peakMemory, ...await Promise.all(sinks.pids.map(memoryOf)));
       await delay(SAMPLE_MS);
