@@ -18,14 +18,19 @@ const SAMPLE_MS = 200;
 /** Sink processes; one that has ended, for whatever reason, is started again. */
 export class SharingSinks {
   #config: Pipeline["config"];
+  /** another checkout, of which some sinks are */
+  #beside: string | undefined;
+  /** how many were started */
+  #started = 0;
   #running: (RunningCommand | undefined)[] = Array.from({ length: SINKS });
   /** one more, that has joined */
   #guest: RunningCommand | undefined;
   #stopped = new AbortController();
   #keepers: Promise<void>[];
 
-  constructor(config: Pipeline["config"]) {
+  constructor(config: Pipeline["config"], beside?: string) {
     this.#config = config;
+    this.#beside = beside;
     this.#keepers = this.#running.map((_, place) => this.#keep(place));
   }
 
@@ -41,7 +46,10 @@ export class SharingSinks {
   }
 
   #start(): Promise<RunningCommand> {
-    return startSink(this.#config, { lease_seconds: LEASE_SECONDS, batch_size: 500 });
+    const keys = { lease_seconds: LEASE_SECONDS, batch_size: 500 };
+    // In turn, so that each place has both.
+    const beside = this.#started++ % 2 === 0 ? undefined : this.#beside;
+    return startSink(this.#config, keys, {}, beside);
   }
 
   get pids(): number[] {

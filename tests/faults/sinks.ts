@@ -8,16 +8,20 @@ import { waitFor } from "../support/servers.ts";
 /** The keys that tests of processes set; a short lease makes a successor come soon. */
 export type WriteBehindKeys = Partial<Config["write_behind"]>;
 
-/** Starts `deno task sink` on the pipeline's servers. */
+/**
+ * Starts `deno task sink` on the pipeline's servers.
+ * @param checkout of which version it is
+ */
 export async function startSink(
   config: Config,
   keys: WriteBehindKeys = {},
   env: Record<string, string> = {},
+  checkout?: string,
 ): Promise<RunningCommand> {
   const write_behind = { lease_seconds: 0.5, retry_base_ms: 5, retry_max_ms: 200, ...keys };
   const { partitions } = config.streams;
   const path = await configFile({ write_behind, streams: { partitions } });
-  return startTask(["sink", "--config", path], { ...environmentOf(config), ...env });
+  return startTask(["sink", "--config", path], { ...environmentOf(config), ...env }, checkout);
 }
 
 /** Ends a sink as a power cut would. */

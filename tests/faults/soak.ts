@@ -1,7 +1,7 @@
 /**
  * Traffic, faults and three sinks that share, join and die, together, for as long as wanted, and a table of what became of it.
  *
- *     deno task soak --minutes 10 [--seed 7]
+ *     deno task soak --minutes 10 [--seed 7] [--beside ../an/older/checkout]
  *
  * With `--targets`, into PostgreSQL, MariaDB, SQLite and, where it is installed, Kafka at once: see `fan_out_soak.ts`.
  */
@@ -62,6 +62,8 @@ export interface SoakReport extends Verdict {
 export interface SoakOptions {
   seconds: number;
   seed: number;
+  /** another checkout of this project, of which every other sink is */
+  beside?: string;
   /** ends it early; what was written is judged all the same */
   signal?: AbortSignal;
   /** called about once a second, with seconds since the begin */
@@ -72,7 +74,7 @@ export interface SoakOptions {
 
 /** Runs it, on servers of its own. */
 export async function soak(
-  { seconds, seed, signal, onProgress }: SoakOptions,
+  { seconds, seed, beside, signal, onProgress }: SoakOptions,
 ): Promise<SoakReport> {
   const random = seededRandom(seed);
   await using stack = new AsyncDisposableStack();
@@ -98,6 +100,7 @@ export async function soak(
   const [forWriters, forSinks, toPostgres] = proxies as [TcpProxy, TcpProxy, TcpProxy];
   const sinks = new SharingSinks(
     pipeline.with({ redis: { port: forSinks.port }, postgresql: { port: toPostgres.port } }),
+    beside,
   );
   stack.defer(() => sinks.stop());
   const distant = pipeline.with({ redis: { port: forWriters.port } });
@@ -388,15 +391,16 @@ function positive(text: string): number {
 if (import.meta.main) Deno.exit(await ending(run, console.error));
 
 async function run(): Promise<number> {
-  const { minutes, seed = chooseSeed(), targets } = new Command("deno task soak")
+  const { minutes, seed = chooseSeed(), beside, targets } = new Command("deno task soak")
     .description(
       "traffic, faults and three sinks that share; status 1 if anything is lost, twice or out of order",
     )
     .requiredOption("--minutes <n>", "how long", positive)
     .option("--seed <n>", "of the random generator", Number)
+    .option("--beside <folder>", "another checkout of this project: every other sink is of it")
     .option("--targets", "into PostgreSQL, MariaDB, SQLite and Kafka at once, each broken alone")
     .parse(Deno.args, { from: "user" })
-    .opts<{ minutes: number; seed?: number; targets?: true }>();
+    .opts<{ minutes: number; seed?: number; beside?: string; targets?: true }>();
   await ensureSetup({ onProgress: console.log });
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const) {
@@ -426,6 +430,7 @@ async function run(): Promise<number> {
   }
   const report = await soak({
     ...options,
+    beside,
     onProgress: ({ seconds, events, applied, faults }) =>
       tell(
         seconds,

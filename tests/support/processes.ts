@@ -26,14 +26,16 @@ export function environmentOf(config: Config): Record<string, string> {
 /**
  * Starts a task of deno.json with its own permissions.
  * @param args the task and its arguments
+ * @param checkout of which version it is
  */
 export function startTask(
   args: string[],
   env: Record<string, string>,
+  checkout = CHECKOUT,
 ): RunningCommand {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["task", "--quiet", ...args],
-    cwd: CHECKOUT,
+    cwd: checkout,
     env,
     stdin: "null",
     stdout: "piped",
