@@ -6,7 +6,7 @@ COPY deno.json deno.lock ./
 COPY config config
 COPY lib lib
 # What notebooks, tests and embedded servers need is left out: 28 MB instead of 350.
-RUN deno eval 'const config = JSON.parse(Deno.readTextFileSync("deno.json")); for (const name of Object.keys(config.imports)) if (/polars|plot|linkedom|embedded|playwright|fast-check|grafana|^@types/.test(name)) delete config.imports[name]; Deno.writeTextFileSync("deno.json", JSON.stringify(config))' \
+RUN deno eval 'const config = JSON.parse(Deno.readTextFileSync("deno.json")); for (const name of Object.keys(config.imports)) if (/polars|plot|linkedom|embedded|playwright|fast-check|grafana|kubernetes|^@types/.test(name)) delete config.imports[name]; Deno.writeTextFileSync("deno.json", JSON.stringify(config))' \
   && deno install --entrypoint lib/cli/main.ts
 USER deno
 EXPOSE 9464
