@@ -1,26 +1,13 @@
 /** Failovers by real sentinels, under writers and a sink. */
 
 import assert from "node:assert/strict";
-import {
-  caughtUp,
-  consumePeriodically,
-  insertDocument,
-  RedisRefusedError,
-  type RedisWriteBehind,
-  repairTarget,
-  verify,
-} from "writebehind";
+import { consumePeriodically, RedisRefusedError } from "writebehind";
 import type { RedisServer } from "writebehind/dev/servers/redis.ts";
-import {
-  assertEqual,
-  documentsOf,
-  type Pipeline,
-  pipelineOn,
-  rowsOf,
-} from "../support/pipeline.ts";
+import { documentsOf, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
 import { ask, NAME, SentinelSet } from "../support/sentinels.ts";
 import { testPostgres, waitFor } from "../support/servers.ts";
+import { assertSound, Writer } from "./failover.ts";
 
 const set = await SentinelSet.start();
 const postgres = await testPostgres();
@@ -38,66 +25,6 @@ async function bySentinels(replicas = 1): Promise<Pipeline> {
     redis: { ...set.config, command_timeout_ms: 1500 },
     zero_data_loss: { replicas, wait_timeout_ms: 500 },
   });
-}
-
-/** Writes one document after the other, and beside them others that a replica has to confirm, until it is stopped. */
-class Writer {
-  /** ids of what a replica has confirmed */
-  readonly confirmed: string[] = [];
-  /** ids of what was answered */
-  readonly written: string[] = [];
-  /** how often which error came */
-  readonly errors = new Map<string, number>();
-  #pipeline: Pipeline;
-  #stopped = false;
-  #running: Promise<unknown>;
-
-  constructor(pipeline: Pipeline) {
-    this.#pipeline = pipeline;
-    this.#running = Promise.all([
-      this.#run("memory", this.written),
-      this.#run("replicas", this.confirmed),
-    ]);
-  }
-
-  async #run(durability: "memory" | "replicas", ids: string[]): Promise<void> {
-    const { redis, config } = this.#pipeline;
-    for (let n = 0; !this.#stopped; n++) {
-      const id = `${durability}-${n}`;
-      try {
-        await insertDocument(redis, config, "session", { n }, id, { durability });
-        ids.push(id);
-      } catch (error) {
-        const { name } = error as Error;
-        this.errors.set(name, (this.errors.get(name) ?? 0) + 1);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 5)); // as a program that has more to do
-    }
-  }
-
-  /** Waits until there are some more of those. */
-  async more(what: string, ids = this.confirmed): Promise<void> {
-    const goal = ids.length + 10;
-    await waitFor(() => ids.length >= goal, { what, deadlineMs: 15_000 });
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await this.#running;
-  }
-}
-
-/** What was confirmed is there; what else was lost is repaired; then rows and documents are equal. */
-async function assertSound(pipeline: Pipeline, sink: RedisWriteBehind, writer: Writer) {
-  const { redis, pool, config } = pipeline;
-  const documents = await documentsOf(pipeline);
-  const lost = writer.confirmed.filter((id) => !documents.has(id));
-  assert.deepEqual(lost, [], "confirmed by a replica, and lost");
-  const { mismatches } = await verify(redis, pool, config, "session");
-  await repairTarget(redis, config, "session", mismatches);
-  await caughtUp(redis, pool, config, "session", { deadlineMs: 10_000 });
-  await sink.stop();
-  await assertEqual(pipeline);
 }
 
 /** Whether a server takes itself for a primary. */

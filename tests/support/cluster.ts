@@ -13,6 +13,9 @@ import type { RedisServer } from "writebehind/dev/servers/redis.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
 import { testFolder, waitFor } from "./servers.ts";
 
+/** What CLUSTER SLOTS answers: from, to, and their master. */
+type Slots = [from: number, to: number, master: [host: string, port: number]][];
+
 /** Three masters and a replica of each. */
 export class TestCluster implements AsyncDisposable {
   #cluster: RedisCluster;
@@ -37,15 +40,12 @@ export class TestCluster implements AsyncDisposable {
   async masterOf(key: string): Promise<RedisServer> {
     const slot = slotOf(key);
     const votes = new Map<number, number>();
-    for (const node of this.nodes) {
-      const ranges = await askNode(node, "CLUSTER", "SLOTS").catch(() => []) as [
-        number,
-        number,
-        [string, number],
-      ][];
+    await Promise.all(this.nodes.map(async (node) => {
+      // One that is away, or hangs, has no vote.
+      const ranges = await askNode(node, "CLUSTER", "SLOTS").catch(() => []) as Slots;
       const port = ranges.find(([from, to]) => from <= slot && slot <= to)?.[2][1];
       if (port !== undefined) votes.set(port, (votes.get(port) ?? 0) + 1);
-    }
+    }));
     const [port] = [...votes].sort(([, a], [, b]) => b - a)[0] ?? [];
     return this.nodes.find((node) => node.port === port)!;
   }

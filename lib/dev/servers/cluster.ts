@@ -10,6 +10,8 @@ import { type RedisServer, startRedis } from "./redis.ts";
 const SLOTS = 16384;
 /** How long a cluster may take to be ready, in ms. */
 const READY_MS = 60_000;
+/** How long an answer may take, in ms. */
+const ANSWER_MS = 5000;
 /** After so long without a word, a node is taken for dead by the others, in ms. */
 const NODE_TIMEOUT_MS = 2000;
 
@@ -39,8 +41,10 @@ export async function askNode(
   command: string,
   ...args: (string | number)[]
 ): Promise<unknown> {
-  const options = { host, port, protocol: 2, maxRetriesPerRequest: 0 } as const;
-  const client = new Redis({ ...options, retryStrategy: () => null });
+  const client = new Redis({
+    ...{ host, port, protocol: 2, maxRetriesPerRequest: 0, commandTimeout: ANSWER_MS },
+    retryStrategy: () => null,
+  });
   client.on("error", () => {}); // the call fails by it
   try {
     return await client.call(command, args.map(String));

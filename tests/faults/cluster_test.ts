@@ -1,0 +1,132 @@
+/** A real cluster that fails over and moves slots, under writers and a sink. */
+
+import assert from "node:assert/strict";
+import { consumePeriodically, createSearchIndex, type RedisWriteBehind, search } from "writebehind";
+import { askNode } from "writebehind/dev/servers/cluster.ts";
+import type { RedisServer } from "writebehind/dev/servers/redis.ts";
+import { documentKey, partitionKeys } from "writebehind/redis/keys.ts";
+import { TestCluster } from "../support/cluster.ts";
+import { documentsOf, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
+import { testPostgres, waitFor } from "../support/servers.ts";
+import { assertSound, Writer } from "./failover.ts";
+
+const cluster = await TestCluster.start();
+const postgres = await testPostgres();
+Deno.test.afterAll(async () => {
+  await cluster[Symbol.asyncDispose]();
+  await postgres[Symbol.asyncDispose]();
+});
+
+/** What a fault is done to. */
+interface Subject {
+  pipeline: Pipeline;
+  sink: RedisWriteBehind;
+  /** it writes to one partition */
+  writer: Writer;
+  /** the partition's stream */
+  stream: string;
+  /** the master that has it */
+  before: RedisServer;
+}
+
+/** A writer to one partition and a sink of all, while `fail` does something to its node; then all is there. */
+async function under(fail: (subject: Subject) => Promise<void>): Promise<void> {
+  await cluster.empty();
+  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
+  await using pipeline = await pipelineOn(servers, {
+    redis: { ...cluster.config, command_timeout_ms: 1500 },
+    streams: { partitions: 8 },
+    zero_data_loss: { replicas: 1, wait_timeout_ms: 500 },
+  });
+  const { redis, pool, config } = pipeline;
+  const { stream, documentPrefix } = partitionKeys(config, "session", 0);
+  await createSearchIndex(redis, config, "session");
+  await using sink = consumePeriodically(redis, pool, config, "session");
+  const writer = new Writer(
+    pipeline,
+    (id) => documentKey(config, "session", id).startsWith(documentPrefix),
+  );
+  await writer.more("writes before");
+  const before = await cluster.masterOf(stream);
+  await fail({ pipeline, sink, writer, stream, before });
+  await writer.stop();
+  await assertSound(pipeline, sink, writer);
+  const { total } = await waitFor(
+    () => search(redis, config, "session", {}, { limit: 0 }),
+    { what: "the search of all partitions", deadlineMs: 30_000 },
+  );
+  assert.equal(total, (await documentsOf(pipeline)).size, "each document is found");
+}
+
+/** Waits until another node has the partition, by its word. */
+const other = ({ stream, before }: Subject) =>
+  waitFor(async () => {
+    const now = await cluster.masterOf(stream);
+    return now !== undefined && now.port !== before.port ? now : undefined;
+  }, { what: "the failover", deadlineMs: 40_000 });
+
+Deno.test("a master is killed: what was confirmed is there, and what was lost is said", () =>
+  under(async (subject) => {
+    const { pipeline, sink, writer, before } = subject;
+    // Its replica, which is cut off, lacks what comes now; the target has it.
+    await askNode(before, "ACL", "SETUSER", "default", "-psync", "-sync");
+    await askNode(before, "CLIENT", "KILL", "TYPE", "replica");
+    await writer.more("writes that no replica has", writer.written);
+    const only = writer.written.at(-1)!;
+    await waitFor(async () => (await rowsOf(pipeline)).has(only), { what: "its row" });
+    await using restarted = new AsyncDisposableStack();
+    restarted.defer(async () => {
+      await cluster.restart(before);
+      await cluster.settled();
+    });
+    await before.kill();
+    const killedAt = performance.now();
+    // Nobody confirms anything before the new master has a replica.
+    await writer.more("writes after", writer.written);
+    console.log(`writes went on ${Math.round(performance.now() - killedAt)} ms after the kill`);
+    await waitFor(() => sink.status.wentBack === 1, { what: "the rewind", deadlineMs: 40_000 });
+    assert(!(await documentsOf(pipeline)).has(only), "no replica had it");
+    await restarted.disposeAsync();
+    await writer.more("writes that the replica confirms");
+  }));
+
+Deno.test("a replica takes over from a live master: nothing is lost, nor resent", () =>
+  under(async (subject) => {
+    const { sink, writer, before } = subject;
+    await askNode(await cluster.replicaOf(before), "CLUSTER", "FAILOVER");
+    await other(subject);
+    await writer.more("writes after");
+    console.log(`no write was answered for ${Math.round(writer.longest)} ms`);
+    assert.equal(sink.status.wentBack, 0);
+  }));
+
+Deno.test("a master hangs for longer than the others wait for it", () =>
+  under(async (subject) => {
+    const { writer, before } = subject;
+    await before.kill("SIGSTOP");
+    try {
+      await other(subject);
+      await writer.more("writes after", writer.written);
+    } finally {
+      await before.kill("SIGCONT");
+    }
+    await cluster.settled();
+    await writer.more("writes that the one before confirms, a replica now");
+  }));
+
+Deno.test("a slot moves to a node that was added, and back", () =>
+  under(async ({ sink, writer, stream, before }) => {
+    const added = await cluster.add();
+    for (const to of [added, before]) {
+      const began = performance.now();
+      await cluster.move(stream, to);
+      const took = Math.round(performance.now() - began);
+      await writer.more("writes after", writer.written);
+      console.log(
+        `the slot moved in ${took} ms, and no write was answered for ${
+          Math.round(writer.longest)
+        } ms`,
+      );
+    }
+    assert.equal(sink.status.wentBack, 0);
+  }));
