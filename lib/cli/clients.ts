@@ -16,13 +16,14 @@ interface Client {
 
 /** Where redis-cli is to go; a socket's path stands in the place of a host. */
 export function redisClient({ redis }: Config, { host, port }: Node, program: string): Client {
-  const { db, username, password, tls } = redis;
+  const { db, username, password, tls, cluster } = redis;
   const { tls_ca_file, tls_cert_file, tls_key_file } = redis;
   return {
     program,
     args: [
       ...(host.startsWith("/") ? ["-s", host] : ["-h", host, "-p", String(port)]),
       ...(db === 0 ? [] : ["-n", String(db)]),
+      ...(cluster === null ? [] : ["-c"]), // it goes where a key is
       ...(username === null ? [] : ["--user", username]),
       ...(tls ? ["--tls"] : []),
       ...(tls && tls_ca_file !== null ? ["--cacert", tls_ca_file] : []),

@@ -51,17 +51,17 @@ const HOME = "\x1b[H\x1b[2J\x1b[3J";
 interface Look {
   away: string[];
   partitions: PartitionStatus[];
-  /** whether sentinels name the Redis */
-  ofSentinels: boolean;
+  /** whether the configuration does not say which Redis has a partition: sentinels or a cluster do */
+  tellsNode: boolean;
 }
 
-function print({ away, partitions, ofSentinels }: Look, { json, watch }: StatusOptions): void {
+function print({ away, partitions, tellsNode }: Look, { json, watch }: StatusOptions): void {
   // A line each, where there are many.
   if (json) console.log(JSON.stringify({ away, partitions }, null, watch === undefined ? 2 : 0));
   else {
     for (const reason of away) console.log(reason);
     const several = new Set(partitions.map(({ target }) => target)).size > 1;
-    for (const partition of partitions) console.log(lineOf(partition, { several, ofSentinels }));
+    for (const partition of partitions) console.log(lineOf(partition, { several, tellsNode }));
   }
   Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
 }
@@ -98,7 +98,11 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
   for (const target of targets) target?.close().catch(() => {});
-  return { away, partitions, ofSentinels: config.redis.sentinels !== null };
+  return {
+    away,
+    partitions,
+    tellsNode: config.redis.sentinels !== null || config.redis.cluster !== null,
+  };
 }
 
 const needsAttention = ({ stuck, doubts, warnings }: PartitionStatus) =>
@@ -113,7 +117,7 @@ function shortened(error: string): string {
 
 function lineOf(
   status: PartitionStatus,
-  { several, ofSentinels }: { several: boolean; ofSentinels: boolean },
+  { several, tellsNode }: { several: boolean; tellsNode: boolean },
 ): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
@@ -131,7 +135,7 @@ function lineOf(
       : status.lagEvents === null
       ? "unknown"
       : "ok",
-    ...(ofSentinels ? [`Redis ${known(status.node, String)}`] : []),
+    ...(tellsNode ? [`Redis ${known(status.node, String)}`] : []),
     `offset ${known(status.offset, String)}`,
     `lag ${known(status.lagEvents, String)} events, ${
       known(status.lagSeconds, (seconds) => seconds.toFixed(1))

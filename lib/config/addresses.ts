@@ -365,7 +365,7 @@ interface Parts {
 
 function splitAddress(text: string): Parts | null {
   const [, scheme, authority = "", path = "", query = ""] =
-    /^([a-z]+(?:-sentinel)?):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text) ?? [];
+    /^([a-z]+(?:-sentinel|-cluster)?):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text) ?? [];
   if (scheme === undefined) return null;
   const at = authority.lastIndexOf("@");
   const [user, password] = cut(authority.slice(0, Math.max(at, 0)), ":");

@@ -64,7 +64,11 @@ export async function assess(
   // Redis first: a sink trims behind its commits, so what Redis tells is never past a later look at the target.
   const { name } = target.describe();
   const origin = await readOrigin(redis, keys, name);
-  const belonging = await target.identities.read(keys, streams);
+  let belonging = await target.identities.read(keys, streams);
+  // A target reads offsets, then rows: another partition may have brought the first ones in between.
+  if (belonging.rows === "ours" && !belonging.begun) {
+    belonging = await target.identities.read(keys, streams);
+  }
   const { offset, others, problem, doubt } = belonging;
   const mismatches: Mismatch[] = [];
   const other = await sourceMismatch(redis, name, keys, origin, belonging);

@@ -42,6 +42,8 @@ Deno.test("no password is among the arguments of a client", () => {
     redis.args.join(" "),
     "-h localhost -p 6379 --user app --tls --cacert ca.pem",
   );
+  const cluster = configWith(config, { redis: { cluster: [{ host: "a" }] } });
+  assert(redisClient(cluster, cluster.redis, "redis-cli").args.includes("-c"));
   assert.deepEqual(redis.env, { REDISCLI_AUTH: "redis-secret" });
   const postgres = postgresClient(config, "psql");
   assert.deepEqual(postgres.args, []);

@@ -118,6 +118,23 @@ Deno.test("addresses of sentinels, read, written and shown", () => {
   );
 });
 
+Deno.test("addresses of a cluster, read, written and shown", () => {
+  const url = "rediss-cluster://me:s3cret@a,[::1]:7/?ssl_ca_certs=x.pem";
+  const address = redis(url);
+  assert.deepEqual(address.cluster, [{ host: "a", port: 6379 }, { host: "::1", port: 7 }]);
+  const { username, password, tls, tls_ca_file } = address;
+  assert.deepEqual([username, password, tls, tls_ca_file], ["me", "s3cret", true, "x.pem"]);
+  assert.deepEqual(redis(redisUrlOf(address)), address);
+  assert.equal(shown("redis-cluster://me:s3cret@a:1,b:2"), "redis-cluster://me:***@a:1,b:2");
+  const file = parseConfig("redis: { cluster: [{ host: c }] }", "f");
+  const source = { redis: "environment", database: "config" } as const;
+  const given = (redisUrl: string) =>
+    configWith(file, serverOverrides({ redisUrl, databaseUrl: "postgresql://h/db", source })).redis;
+  assert.equal(given("redis://h:1").cluster, null);
+  assert.deepEqual(given("redis-cluster://d:1").cluster, [{ host: "d", port: 1 }]);
+  assert.deepEqual(given(redisUrlOf(file.redis)).cluster, file.redis.cluster);
+});
+
 Deno.test("a Redis that the environment names wins over sentinels of the file, and its sentinels over those", () => {
   const file = parseConfig(
     "redis: { sentinels: [{ host: a }], sentinel_name: m, sentinel_password: x }",

@@ -24,11 +24,12 @@ import {
   verify,
 } from "writebehind";
 import { askNode } from "writebehind/dev/servers/cluster.ts";
-import { documentKey, partitionKeys } from "writebehind/redis/keys.ts";
+import { allPartitions, documentKey, partitionKeys } from "writebehind/redis/keys.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
+import { environmentOf, startTask } from "../support/processes.ts";
 import { TestCluster } from "../support/cluster.ts";
 import { assertEqual, drain, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
-import { testPostgres, waitFor } from "../support/servers.ts";
+import { testFolder, testPostgres, waitFor } from "../support/servers.ts";
 
 const cluster = await TestCluster.start();
 const postgres = await testPostgres();
@@ -219,6 +220,44 @@ Deno.test("what is no cluster, or cannot be reached, is told", async () => {
   }
   const { redis, streams } = parseConfig("redis: { cluster: [{ host: a }] }", "f");
   assert.deepEqual([redis.cluster, streams.partitions], [[{ host: "a", port: 6379 }], 16]);
+});
+
+Deno.test("the commands of an operator, with the rights that the pages give", async () => {
+  await using pipeline = await inCluster();
+  const page = await Deno.readTextFile("docs/operating.md");
+  const [, rules] = /ACL SETUSER clustered (on >PASSWORD .*)/.exec(page)!;
+  for (const node of cluster.nodes) {
+    await askNode(node, "ACL", "SETUSER", "clustered", ...rules!.split(" "));
+  }
+  const user = { username: "clustered", password: "PASSWORD" };
+  const config = pipeline.with({ redis: { ...user, cluster: [cluster.config.cluster[1]!] } });
+  await using redis = await connectRedis(config);
+  await createSearchIndex(redis, config, "session");
+  for (const [n, id] of idsOf(20).entries()) {
+    await insertDocument(redis, config, "session", { n }, id);
+  }
+  await drain({ ...pipeline, redis, config });
+  assert.equal((await search(redis, config, "session", {})).total, 20);
+  const environment = environmentOf(config);
+  const file = `${testFolder("config")}.yaml`;
+  await Deno.writeTextFile(file, "streams: { partitions: 8 }");
+  const outputOf = async (command: string, ...args: string[]) => {
+    const task = [...command.split(" "), "--config", file, ...args];
+    await using running = startTask(task, environment);
+    await running.status;
+    return running.output();
+  };
+  const status = await outputOf("status");
+  assert.match(status, /^Redis redis-cluster:\/\/clustered:\*\*\*@127\.0\.0\.1:\d+ /m);
+  for (const keys of allPartitions(config, "session")) {
+    const { port } = await cluster.masterOf(keys.stream);
+    assert(status.includes(`${keys.stream} | ok | Redis 127.0.0.1:${port} |`), status);
+  }
+  assert.match(await outputOf("verify"), /20 documents, 20 rows, 20 equal/);
+  assert.match(await outputOf("target list"), /stream:\{session-7\} \| .* \| active/);
+  assert.match(await outputOf("dead-letter list"), /^none$/m);
+  assert.match(await outputOf("mend"), /nothing/i);
+  assert.match(await outputOf("redis-cli", "EXISTS", "stream:{session-3}"), /^\d$/m);
 });
 
 Deno.test("a new node is used as soon as it has a slot", async () => {
