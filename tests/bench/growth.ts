@@ -1,6 +1,5 @@
 /** Growth: the same backlog against partitions and sink processes, and which part of it is busy. */
 
-import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
@@ -23,6 +22,9 @@ const DEPLOYMENTS = [
 const MAX_ROUNDS = 3;
 const LOOK_EVERY_MS = 10;
 const OWNED_WITHIN_MS = 20_000;
+/** Who takes less than this of a core for so many ms has nothing to do. */
+const REST_CORES = 0.1;
+const REST_MS = 500;
 
 /** Measures each deployment, with sinks in processes of their own, and keeps what it finds for the page. */
 export async function measureGrowth(bench: Workbench): Promise<void> {
@@ -61,7 +63,11 @@ export async function measureDeployment(
   // Out of the sinks' sight, and back in one step: copying it takes Redis a while.
   await bench.restore(backlog);
   const aside = streams.map((stream) => [stream, `bench:aside:${stream}`] as const);
-  for (const [stream, away] of aside) await redis.rename(stream, away);
+  const goals = new Map<string, string>();
+  for (const [stream, away] of aside) {
+    goals.set(stream, await lastGeneratedId(redis, stream));
+    await redis.rename(stream, away);
+  }
   await using running = new AsyncDisposableStack();
   const sinks: SinkProcess[] = [];
   for (let n = 0; n < point.sinks; n++) {
@@ -69,16 +75,13 @@ export async function measureDeployment(
   }
   await shared(bench, streams, point.sinks);
   const pids = sinks.map(({ pid }) => pid);
+  await atRest(bench, pids);
   const before = cpuTimes(bench, pids);
   const since = performance.now();
   const appearing = redis.multi();
   for (const [stream, away] of aside) appearing.rename(away, stream);
   await send(appearing);
-  await Promise.all(streams.map(async (stream) => {
-    const goal = await lastGeneratedId(redis, stream);
-    const all = (offset: string) => compareStreamIds(offset, goal) >= 0;
-    await sinks[0]!.reaches(stream, all, { everyMs: LOOK_EVERY_MS });
-  }));
+  await sinks[0]!.drains(goals, LOOK_EVERY_MS);
   const seconds = (performance.now() - since) / 1000;
   const after = cpuTimes(bench, pids);
   await bench.checkRows(backlog.rows);
@@ -99,6 +102,18 @@ export function growthTable(points: readonly GrowthPoint[]): string {
   const widths = head.map((_, column) => Math.max(...all.map((line) => line[column]!.length)));
   return all.map((line) => line.map((cell, column) => cell.padStart(widths[column]!)).join("  "))
     .join("\n");
+}
+
+/** Waits until the sinks have looked around in all of their partitions, which they do after claiming them. */
+async function atRest(bench: Workbench, pids: readonly number[]): Promise<void> {
+  const deadline = Date.now() + OWNED_WITHIN_MS;
+  for (let before = cpuTimes(bench, pids); before !== null;) {
+    await delay(REST_MS);
+    const now = cpuTimes(bench, pids)!;
+    if (cpuBetween(before, now, REST_MS / 1000).deno < REST_CORES) return;
+    if (Date.now() > deadline) throw new Error("the sinks have not come to rest");
+    before = now;
+  }
 }
 
 /** Waits until the sinks have shared the partitions among them. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Config } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
+import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { offsetOf } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";
 import type { Workbench } from "./workbench.ts";
@@ -76,6 +77,20 @@ export class SinkProcess implements AsyncDisposable {
       if (condition(await offsetOf(this.#pool, stream))) return true;
       onLook();
       return false;
+    }, everyMs);
+  }
+
+  /** Waits until the target's offsets have reached an id of each stream: one question, however many streams. */
+  async drains(goals: ReadonlyMap<string, string>, everyMs: number): Promise<void> {
+    await this.#until(async () => {
+      const { rows } = await this.#pool.query<{ stream: string; last_id: string }>(
+        "SELECT stream, last_id FROM writebehind_offset WHERE stream = ANY ($1)",
+        [[...goals.keys()]],
+      );
+      const there = rows.filter(({ stream, last_id }) =>
+        compareStreamIds(last_id, goals.get(stream)!) >= 0
+      );
+      return there.length === goals.size;
     }, everyMs);
   }
 
