@@ -2,8 +2,9 @@
 
 import { Redis } from "ioredis";
 import { connectPostgres, insertDocument } from "writebehind";
+import { partitionKeys } from "writebehind/redis/keys.ts";
 import { drained } from "./drain.ts";
-import { freshness, sinkFollows, type Times } from "./freshness.ts";
+import { type Follows, freshness, sinkFollows, type Times } from "./freshness.ts";
 import {
   type Goal,
   interleave,
@@ -130,12 +131,17 @@ function redisOf({ environment }: Workbench) {
 }
 
 /** The worker in this process, as the sink is measured. */
-const workerFollows = (bench: Workbench) => async (onCommit: (lastId: string) => void) => {
+const workerFollows = (bench: Workbench): Follows => async (onCommit) => {
   const pool = await connectPostgres(bench.config);
   const connection = redisOf(bench);
   const stop = new AbortController();
   const { redis } = connection;
-  const working = work({ redis, pool, signal: stop.signal, onCommit });
+  const working = work({
+    redis,
+    pool,
+    signal: stop.signal,
+    onCommit: (lastId) => onCommit(partitionKeys(bench.config, ENTITY, 0).stream, lastId),
+  });
   return {
     stop: async () => {
       stop.abort();

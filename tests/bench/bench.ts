@@ -17,6 +17,7 @@ import { growthTable, measureGrowth } from "./growth.ts";
 import type { Row } from "./measure.ts";
 import { writePage } from "./page.ts";
 import { benchProgress } from "./progress.ts";
+import { sizeRows } from "./sizes.ts";
 import { spanRows } from "./spans.ts";
 import { kafkaRows } from "./kafka.ts";
 import { mysqlRows } from "./mysql.ts";
@@ -49,7 +50,8 @@ const GROUPS: readonly Group[] = [
   { name: "MariaDB", rows: [17], seconds: 50, measure: mysqlRows },
   { name: "several targets", rows: [18], seconds: 60, measure: fanOutRows },
   { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
-  { name: "partitions", rows: [20], seconds: 60, measure: partitionRows },
+  { name: "partitions", rows: [20, 22], seconds: 140, measure: partitionRows },
+  { name: "sizes", rows: [21], seconds: 60, measure: sizeRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];
 const ALL_ROWS = GROUPS.flatMap(({ rows }) => rows).sort((a, b) => a - b);

@@ -1,9 +1,16 @@
 /** Row 8: how long after a write call its row is visible, while the sink follows. */
 
 import type { PoolClient } from "pg";
-import { connectPostgres, insertDocument, type JsonObject, RedisWriteBehind } from "writebehind";
+import {
+  type Config,
+  connectPostgres,
+  insertDocument,
+  type JsonObject,
+  RedisWriteBehind,
+} from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { delay } from "writebehind/core/delay.ts";
+import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
 import { type Goal, median, quantile, ratios, type Row, row } from "./measure.ts";
 import { waitFor } from "../support/servers.ts";
 import { ENTITY, type Workbench } from "./workbench.ts";
@@ -11,6 +18,16 @@ import { type DraftEvent, uniqueInserts } from "./workload.ts";
 
 const WRITES_PER_SECOND = 1000;
 const DEADLINE_MS = 60_000;
+
+/** A commit that was seen, and a write; each with its time by `performance.now()`. */
+interface Commit {
+  lastId: string;
+  at: number;
+}
+interface Write {
+  streamId: string;
+  at: number;
+}
 
 /** Times of one round, in ms. */
 export interface Times {
@@ -38,44 +55,47 @@ export async function freshnessRows(bench: Workbench): Promise<Row[]> {
   const compared = (id: string, share: "p50" | "p99", base: Times[], goal: Goal) => {
     const ours = fresh.map((times) => times[share]);
     const theirs = base.map((times) => times[share]);
-    const of = goal === null
-      ? "that of INSERTs at the same pace"
-      : `one INSERT's ${share}, at most`;
+    const of = base === single
+      ? `one INSERT's ${share}`
+      : "that of INSERTs at the same pace, at most";
     const name = `freshness ${share} at 1,000 writes/s / ${of}`;
     const note = `${median(ours).toFixed(2)} ms / ${median(theirs).toFixed(2)} ms`;
     return row(id, name, ratios(ours, theirs), goal, note);
   };
   return [
-    compared("8a", "p50", single, { atMost: 3 }),
-    compared("8b", "p99", single, { atMost: 6 }),
-    compared("8c", "p50", atPace, null),
-    compared("8d", "p99", atPace, null),
+    // How long a core takes to wake is the machine's: judged is what has to wake them as often.
+    compared("8a", "p50", single, null),
+    compared("8b", "p99", single, null),
+    compared("8c", "p50", atPace, { atMost: 2 }),
+    compared("8d", "p99", atPace, { atMost: 2 }),
   ];
 }
 
-/** Begins to follow the stream, and tells the last stream id of each commit as soon as it is known. */
-export type Follows = (
-  onCommit: (lastId: string) => void,
-) => Promise<{ stop(): Promise<void> }>;
+/** Is told of each commit, as soon as it is known: a stream, and the last id of it that was committed. */
+type OnCommit = (stream: string, lastId: string) => void;
+
+/** Begins to follow the streams. */
+export type Follows = (onCommit: OnCommit) => Promise<{ stop(): Promise<void> }>;
 
 /** The sink, in this process. */
-export const sinkFollows = ({ redis, config }: Workbench): Follows => async (onCommit) => {
-  const pool = await connectPostgres(config);
-  const watched = new WeakSet<PoolClient>();
-  pool.on("acquire", (client) => {
-    if (watched.has(client)) return;
-    watched.add(client);
-    watch(client, onCommit);
-  });
-  const sink = new RedisWriteBehind(redis, pool, config, ENTITY);
-  sink.start();
-  return {
-    stop: async () => {
-      await sink.stop();
-      await pool.end();
-    },
+export const sinkFollows =
+  ({ redis, config }: Pick<Workbench, "redis" | "config">): Follows => async (onCommit) => {
+    const pool = await connectPostgres(config);
+    const watched = new WeakSet<PoolClient>();
+    pool.on("acquire", (client) => {
+      if (watched.has(client)) return;
+      watched.add(client);
+      watch(client, onCommit);
+    });
+    const sink = new RedisWriteBehind(redis, pool, config, ENTITY);
+    sink.start();
+    return {
+      stop: async () => {
+        await sink.stop();
+        await pool.end();
+      },
+    };
   };
-};
 
 /**
  * Writes at an even pace while a sink, or another, follows. A row counts as visible when PostgreSQL's answer to the
@@ -86,13 +106,17 @@ export async function freshness(
   bench: Workbench,
   name: string,
   follows: Follows,
+  config: Config = bench.config,
 ): Promise<Times> {
-  const { redis, config, sizes, findings } = bench;
+  const { redis, sizes, findings } = bench;
   await bench.clear();
   await bench.settle();
-  const commits: { lastId: string; at: number }[] = [];
-  const writes: { streamId: string; at: number }[] = [];
-  const follower = await follows((lastId) => commits.push({ lastId, at: performance.now() }));
+  const partitions = allPartitions(config, ENTITY);
+  const commits = new Map<string, Commit[]>(partitions.map(({ stream }) => [stream, []]));
+  const writes = new Map<string, Write[]>(partitions.map(({ stream }) => [stream, []]));
+  const follower = await follows((stream, lastId) =>
+    commits.get(stream)!.push({ lastId, at: performance.now() })
+  );
   try {
     const count = Math.round(sizes.freshnessSeconds * WRITES_PER_SECOND);
     const documents = [...uniqueInserts(count + WRITES_PER_SECOND / 5)].map((event) => ({
@@ -102,25 +126,29 @@ export async function freshness(
     const write = async ({ docId, document }: typeof documents[number]) => {
       const at = performance.now();
       const { streamId } = await insertDocument(redis, config, ENTITY, document, docId);
-      writes.push({ streamId: streamId!, at });
+      const { stream } = partitions[partitionOf(docId, partitions.length)]!;
+      writes.get(stream)!.push({ streamId: streamId!, at });
     };
-    const committed = () => {
-      const last = writes.map(({ streamId }) => streamId).reduce(later);
-      return waitFor(() => compareStreamIds(commits.at(-1)?.lastId ?? "0-0", last) >= 0, {
-        what: "the last write's commit",
-        deadlineMs: DEADLINE_MS,
-      });
+    const committed = async () => {
+      for (const [stream, own] of writes) {
+        const last = own.map(({ streamId }) => streamId).reduce(later, "0-0");
+        const lastId = () => commits.get(stream)!.at(-1)?.lastId ?? "0-0";
+        await waitFor(() => compareStreamIds(lastId(), last) >= 0, {
+          what: "the last write's commit",
+          deadlineMs: DEADLINE_MS,
+        });
+      }
     };
     // The first ones wait for the sink to take its partition.
     await paced(documents.splice(count), write);
     await committed();
-    writes.length = 0;
+    for (const own of writes.values()) own.length = 0;
     await paced(documents, write);
     await committed();
   } finally {
     await follower.stop();
   }
-  const times = delaysOf(writes, commits);
+  const times = [...writes].flatMap(([stream, own]) => delaysOf(own, commits.get(stream)!));
   findings.addLatencies("freshness", name, times);
   return timesOf(times);
 }
@@ -128,25 +156,24 @@ export async function freshness(
 const later = (a: string, b: string) => compareStreamIds(b, a) > 0 ? b : a;
 
 /** Calls `onCommit` with the new offset whenever a sink's batch has been committed on a connection. */
-function watch(client: PoolClient, onCommit: (lastId: string) => void): void {
+function watch(client: PoolClient, onCommit: OnCommit): void {
   const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
   client.query = (async (...args: unknown[]) => {
     const result = await query(...args);
-    const lastId = batchEnd(args[0]);
-    if (lastId !== undefined) onCommit(lastId);
+    const end = batchEnd(args[0]);
+    if (end !== undefined) onCommit(...end);
     return result;
   }) as typeof client.query;
 }
 
-/** The offset to which a query moves, where it is a sink's batch. */
-function batchEnd(query: unknown): string | undefined {
+/** The stream of a sink's batch, and the offset to which it moves; nothing where a query is none. */
+function batchEnd(query: unknown): [stream: string, lastId: string] | undefined {
   const { name, values } = query as { name?: string; values?: unknown[] };
   if (!name?.startsWith("apply ")) return undefined;
+  const texts = values!.filter((value) => typeof value === "string");
   // Of the stream ids in it, the offset after the batch is the newest.
-  return values?.filter((value): value is string =>
-    typeof value === "string" && /^\d+-\d+$/.test(value)
-  )
-    .reduce(later);
+  const lastId = texts.filter((text) => /^\d+-\d+$/.test(text)).reduce(later);
+  return [texts.find((text) => text.startsWith("stream:"))!, lastId];
 }
 
 /** Calls `write` for one item a millisecond, without waiting for it; returns when all are done. */
@@ -166,10 +193,7 @@ function timesOf(times: number[]): Times {
 }
 
 /** How long after each write its row was visible, in ms. */
-function delaysOf(
-  writes: { streamId: string; at: number }[],
-  commits: { lastId: string; at: number }[],
-): number[] {
+function delaysOf(writes: Write[], commits: Commit[]): number[] {
   writes.sort((a, b) => compareStreamIds(a.streamId, b.streamId));
   let commit = 0;
   return writes.map(({ streamId, at }) => {

@@ -15,6 +15,8 @@ export interface Sizes {
   writes: number;
   benchmarkWrites: number;
   freshnessSeconds: number;
+  /** bytes of all documents of one size */
+  largeBytes: number;
   largeBacklog: number;
   /** only for the chart of the cost against the size */
   mediumBacklog: number;
@@ -30,6 +32,7 @@ export const FULL: Sizes = {
   writes: 2_000,
   benchmarkWrites: 60_000,
   freshnessSeconds: 3,
+  largeBytes: 100_000_000,
   largeBacklog: 1_000_000,
   mediumBacklog: 100_000,
   smallBacklog: 10_000,
@@ -44,6 +47,7 @@ export const QUICK: Sizes = {
   writes: 100,
   benchmarkWrites: 2_000,
   freshnessSeconds: 0.3,
+  largeBytes: 3_000_000,
   largeBacklog: 10_000,
   mediumBacklog: 3_000,
   smallBacklog: 1_000,
@@ -74,6 +78,19 @@ export function* uniqueInserts(count: number): Generator<Required<DraftEvent>> {
   const random = seededRandom(SEED);
   for (let index = 0; index < count; index++) {
     yield { docId: idOf(index, random), type: "insert", payload: payloadFrom(random) };
+  }
+}
+
+/** Inserts of documents of about so many bytes of JSON: a session, and a text that does not compress well. */
+export function* documentsOf(count: number, bytes: number): Generator<Required<DraftEvent>> {
+  const random = seededRandom(SEED);
+  for (let index = 0; index < count; index++) {
+    const session = generateDummySession(random);
+    const length = bytes - JSON.stringify({ ...session, notes: "" }).length;
+    let notes = "";
+    while (notes.length < length) notes += random().toString(36).slice(2);
+    const payload = JSON.stringify({ ...session, notes: notes.slice(0, length) });
+    yield { docId: idOf(index, random), type: "insert", payload };
   }
 }
 
