@@ -15,8 +15,10 @@ import { groupIn, isNoKey, pairsOf, valueOf } from "./streams.ts";
 export interface Origin {
   /** the identity of the data; `null` where no sink has noted one, or all was emptied since */
   identity: string | null;
-  /** the offset that a sink of the target has told last; `0-0` for none */
+  /** the highest offset that a sink has told the stream's group; `0-0` for none */
   told: string;
+  /** the offset that a sink of the target has told last, which stays where the stream was removed; `0-0` for none */
+  registered: string;
   /** a target with an offset below this may lack what was removed; `0-0` where nothing was */
   removedTo: string;
 }
@@ -37,13 +39,14 @@ export async function readOrigin(
     .call("XINFO", "GROUPS", stream)
     .exec())!;
   const noted = valueOf(identity!) as string | null;
-  if (isNoKey(info![0])) return { identity: noted, told: "0-0", removedTo: "0-0" };
+  const registered = offsetIn(valueOf(registration!) as string | null) ?? "0-0";
+  if (isNoKey(info![0])) return { identity: noted, told: "0-0", registered, removedTo: "0-0" };
   const facts = pairsOf(valueOf(info!));
   const group = groupIn(valueOf(groups!), groupOf(target));
   return {
     identity: noted,
-    told: offsetIn(valueOf(registration!) as string | null) ??
-      String(group?.get("last-delivered-id") ?? "0-0"),
+    told: String(group?.get("last-delivered-id") ?? "0-0"),
+    registered,
     removedTo: removedTo(facts),
   };
 }

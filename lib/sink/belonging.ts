@@ -77,7 +77,7 @@ export async function assess(
     mismatches.push({ kind: others.length > 0 ? "streams" : "table", reason: problem });
   }
   if (doubt?.refused) mismatches.push({ kind: "emptied", reason: doubt.reason });
-  const { told, removedTo } = origin;
+  const { registered: told, removedTo } = origin;
   const removed = compareStreamIds(removedTo, offset) > 0;
   const wentBack = offset !== "0-0" && compareStreamIds(told, offset) > 0;
   const missing = removed ? { after: offset, upTo: removedTo } : null;

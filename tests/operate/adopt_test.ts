@@ -20,6 +20,7 @@ import {
   assertEqual,
   drain,
   type Pipeline,
+  rowsOf,
   testPipeline,
   withPipeline,
 } from "../support/pipeline.ts";
@@ -135,6 +136,15 @@ Deno.test("what belongs together goes on, what does not is refused and adopted o
       await assertRefused(other, /was carried on to another target/, "target");
       await assertAdopted(other);
       await assertEqual({ ...pipeline, ...other });
+    },
+
+    "a stream and its tables that were emptied together go on": async (pipeline) => {
+      await filled(pipeline);
+      await pipeline.redis.del("stream:session");
+      await pipeline.pool.query("TRUNCATE sessions, writebehind_offset");
+      await filled(pipeline, 3);
+      assert.equal((await rowsOf(pipeline)).size, 3);
+      assert.deepEqual((await statusOf(pipeline)).stuck, []);
     },
 
     "a table that was made anew": async (pipeline) => {
