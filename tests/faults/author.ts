@@ -42,6 +42,8 @@ export interface AuthorOptions {
   paceMs?: number;
   /** what each call waits for @default {"memory"} */
   durability?: Durability;
+  /** whether a call is repeated until it is confirmed, since it may be lost till then @default {false} */
+  insists?: boolean;
   /** how long one call may be tried again, in ms @default {60000} */
   patienceMs?: number;
 }
@@ -71,6 +73,7 @@ export class Author {
       lanes: 4,
       paceMs: 5,
       durability: "memory",
+      insists: false,
       patienceMs: 60_000,
       ...options,
     };
@@ -164,15 +167,16 @@ export class Author {
   }
 
   async #untilKnown(call: (options: WriteOptions) => Promise<Receipt>): Promise<Receipt> {
-    const { durability } = this.#options;
+    const { durability, insists } = this.#options;
     const options = { requestId: crypto.randomUUID(), durability };
     const deadline = Date.now() + this.#options.patienceMs;
     for (;;) {
       try {
         return await call(options);
       } catch (error) {
-        if (error instanceof DurabilityError) return error.receipt;
-        if (error instanceof UnknownOutcomeError) this.unknown++;
+        if (error instanceof DurabilityError && !insists) return error.receipt;
+        if (error instanceof DurabilityError) this.unknown++;
+        else if (error instanceof UnknownOutcomeError) this.unknown++;
         else if (
           // A right that somebody has taken away, and may give back.
           error instanceof DocumentError && error.code === "permission" ||

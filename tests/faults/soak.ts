@@ -20,8 +20,6 @@ import {
 } from "writebehind";
 import { ending } from "writebehind/core/ending.ts";
 import { below } from "writebehind/core/random.ts";
-import { startPostgres } from "writebehind/dev/servers/postgres.ts";
-import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { offsetOf } from "../support/pipeline.ts";
@@ -32,6 +30,7 @@ import { Author } from "./author.ts";
 import { keepLedger, noted, type Verdict, versionsOf } from "./ledger.ts";
 import { NETWORK_FAULTS } from "./network_faults.ts";
 import { chooseSeed } from "./seed.ts";
+import { BreakablePostgres, OneRedis, type RedisFaults, SoakCluster } from "./soak_servers.ts";
 import { Watch } from "./watch.ts";
 import { SharingSinks, SINKS } from "./sharing_sinks.ts";
 
@@ -62,6 +61,8 @@ export interface SoakReport extends Verdict {
 export interface SoakOptions {
   seconds: number;
   seed: number;
+  /** over a Redis Cluster, whose nodes fail over and whose slots move */
+  cluster?: boolean;
   /** another checkout of this project, of which every other sink is */
   beside?: string;
   /** ends it early; what was written is judged all the same */
@@ -74,36 +75,50 @@ export interface SoakOptions {
 
 /** Runs it, on servers of its own. */
 export async function soak(
-  { seconds, seed, beside, signal, onProgress }: SoakOptions,
+  { seconds, seed, cluster = false, beside, signal, onProgress }: SoakOptions,
 ): Promise<SoakReport> {
   const random = seededRandom(seed);
   await using stack = new AsyncDisposableStack();
   // Last of all, since the pipeline needs them to clean up.
-  const stopping: { servers?: Servers } = {};
-  stack.defer(() => stopping.servers?.stop());
+  const stopping: { stop(): Promise<void> }[] = [];
+  stack.defer(async () => {
+    for (const server of stopping) await server.stop();
+  });
+  const overrides = {
+    redis: { command_timeout_ms: 1000 },
+    streams: { partitions: PARTITIONS },
+    // What is confirmed is on the replica that takes over.
+    zero_data_loss: { replicas: 1, wait_timeout_ms: 500 },
+  };
+  const nodes = cluster ? await SoakCluster.start() : null;
+  if (nodes) stopping.push(nodes);
   const pipeline = stack.use(
-    await testPipeline({
-      redis: { command_timeout_ms: 1000 },
-      streams: { partitions: PARTITIONS },
-    }, {
-      redis: { extraArgs: ["--appendfsync", "always"] },
-    }),
+    await (nodes?.pipeline(overrides) ??
+      testPipeline({ ...overrides, zero_data_loss: {} }, OneRedis.options)),
   );
   await keepLedger(pipeline);
-  const servers = stopping.servers = new Servers(pipeline);
-  const proxies = await Promise.all([
-    TcpProxy.start(pipeline.servers.redis),
-    TcpProxy.start(pipeline.servers.redis),
-    TcpProxy.start(pipeline.servers.postgres),
-  ]);
-  for (const proxy of proxies) stack.use(proxy);
-  const [forWriters, forSinks, toPostgres] = proxies as [TcpProxy, TcpProxy, TcpProxy];
+  const postgres = new BreakablePostgres(pipeline.servers.postgres);
+  const redisServers = nodes ?? new OneRedis(pipeline);
+  stopping.push(postgres, ...nodes ? [] : [redisServers]);
+  const toPostgres = stack.use(await TcpProxy.start(pipeline.servers.postgres));
+  const proxies: Breaking["proxies"] = [{ name: "PostgreSQL", proxy: toPostgres }];
+  let forWriters = {};
+  let forSinks = {};
+  if (!nodes) { // the nodes of a cluster tell their own addresses
+    const ways = await Promise.all(
+      ["writers", "sinks"].map(async (name) => (
+        { name, proxy: stack.use(await TcpProxy.start(pipeline.servers.redis)) }
+      )),
+    );
+    proxies.unshift(...ways);
+    [forWriters, forSinks] = ways.map(({ proxy: { port } }) => ({ port })) as [object, object];
+  }
   const sinks = new SharingSinks(
-    pipeline.with({ redis: { port: forSinks.port }, postgresql: { port: toPostgres.port } }),
+    pipeline.with({ redis: forSinks, postgresql: { port: toPostgres.port } }),
     beside,
   );
   stack.defer(() => sinks.stop());
-  const distant = pipeline.with({ redis: { port: forWriters.port } });
+  const distant = pipeline.with({ redis: forWriters });
   const redis = stack.use(await connectRedis(distant));
   const author = new Author(redis, distant, {
     random: seededRandom(seed + 1),
@@ -111,6 +126,8 @@ export async function soak(
     lanes: 16,
     paceMs: 10,
     patienceMs: SETTLE_MS,
+    durability: cluster ? "replicas" : "memory",
+    insists: cluster,
   });
 
   const began = Date.now();
@@ -122,7 +139,8 @@ export async function soak(
   const watch = new Watch(pipeline, sinks);
   const faults: Record<string, number> = {};
   const breaking: Breaking = {
-    ...{ random, servers, sinks, faults, pipeline, author, proxies },
+    ...{ random, postgres, sinks, faults, pipeline, author, proxies },
+    redisFaults: redisServers.faults,
     repaired: 0,
     signal: end.signal,
   };
@@ -142,7 +160,6 @@ export async function soak(
     const settled = await Promise.allSettled([faulting, writing]);
     for (const part of settled) if (part.status === "rejected") throw part.reason;
     const { pool, config } = pipeline;
-    await untilUp(pipeline);
     await caughtUp(pipeline.redis, pool, config, "session", { deadlineMs: SETTLE_MS }).catch(() => {
       // What is missing is counted below.
     });
@@ -163,12 +180,6 @@ export async function soak(
     shares: await sinks.shares(pipeline, SETTLE_MS),
     peakMemory: watch.peakMemory,
   };
-}
-
-/** The connection of the pipeline comes back by itself. */
-async function untilUp({ redis }: Pipeline): Promise<void> {
-  const deadline = Date.now() + SETTLE_MS;
-  while (redis.status !== "ready" && Date.now() < deadline) await delay(SAMPLE_MS);
 }
 
 /** What the pages advise after events were removed: compares, and sends again what differs, until nothing does. */
@@ -203,40 +214,11 @@ async function verdict(pipeline: Pipeline, author: Author): Promise<Verdict> {
   return result;
 }
 
-/** The servers, killed and started again on their folders and ports. */
-class Servers {
-  #redis: { kill(): Promise<void>; stop(): Promise<void> };
-  #postgres: { stop(mode?: "immediate"): Promise<void> };
-  #pipeline: Pipeline;
-
-  constructor(pipeline: Pipeline) {
-    this.#pipeline = pipeline;
-    this.#redis = pipeline.servers.redis;
-    this.#postgres = pipeline.servers.postgres;
-  }
-
-  async restartRedis(): Promise<void> {
-    const { dir, port } = this.#pipeline.servers.redis;
-    await this.#redis.kill();
-    this.#redis = await startRedis({ dir, port, extraArgs: ["--appendfsync", "always"] });
-  }
-
-  async restartPostgres(): Promise<void> {
-    const { dir, port } = this.#pipeline.servers.postgres;
-    await this.#postgres.stop("immediate");
-    this.#postgres = await startPostgres({ dir, port });
-  }
-
-  async stop(): Promise<void> {
-    await this.#redis.stop();
-    await this.#postgres.stop("immediate");
-  }
-}
-
 interface Breaking {
   random: Random;
-  proxies: TcpProxy[];
-  servers: Servers;
+  proxies: { name: string; proxy: TcpProxy }[];
+  postgres: BreakablePostgres;
+  redisFaults: RedisFaults;
   sinks: SharingSinks;
   faults: Record<string, number>;
   pipeline: Pipeline;
@@ -264,7 +246,7 @@ const ADMINISTRATOR: Record<string, (breaking: Breaking) => Promise<unknown>> = 
     const goOn = await author.pause();
     try {
       breaking.repaired += await repair(pipeline);
-      await pipeline.redis.flushall();
+      for (const server of pipeline.redis.servers) await server.flushall();
       await rebuilt(pipeline);
     } finally {
       goOn();
@@ -309,8 +291,8 @@ async function untilWorking({ pool }: Pipeline): Promise<void> {
 
 /** Faults one after the other, until the signal; at the end everything works again. */
 async function breakThings(breaking: Breaking): Promise<void> {
-  const { random, proxies, servers, sinks, faults, pipeline, signal } = breaking;
-  const names = ["writers", "sinks", "PostgreSQL"];
+  const { random, proxies, postgres, redisFaults, sinks, faults, pipeline, signal } = breaking;
+  const anyOf = <T>(things: T[]) => things[below(random, things.length)]!;
   // A table that has no rows yet is made anew where it is missing.
   for (const stream of streamsOf(pipeline)) {
     while (await offsetOf(pipeline.pool, stream) === "0-0" && !signal.aborted) await delay(20);
@@ -333,22 +315,20 @@ async function breakThings(breaking: Breaking): Promise<void> {
       await sinks.freezeOne(random);
     } else if (choice < 0.4) {
       kind = "PostgreSQL stopped (immediate), started";
-      await servers.restartPostgres();
+      await postgres.restart();
       await untilWorking(pipeline);
-    } else if (choice < 0.48) {
-      kind = "Redis killed, started";
-      await servers.restartRedis();
-      await untilUp(pipeline);
-    } else if (choice < 0.6) {
-      const kinds = Object.keys(ADMINISTRATOR);
-      const name = kinds[below(random, kinds.length)]!;
+    } else if (choice < (proxies.length > 1 ? 0.48 : 0.7)) {
+      kind = anyOf(Object.keys(redisFaults));
+      await redisFaults[kind]!(random);
+    } else if (choice < (proxies.length > 1 ? 0.6 : 0.82)) {
+      const name = anyOf(Object.keys(ADMINISTRATOR));
       kind = `administrator: ${name}`;
       await ADMINISTRATOR[name]!(breaking);
     } else {
-      const kinds = Object.keys(NETWORK_FAULTS);
-      const [name, place] = [kinds[below(random, kinds.length)]!, below(random, proxies.length)];
-      kind = `connections ${name}: ${names[place]}`;
-      await NETWORK_FAULTS[name]!(proxies[place]!, random);
+      const name = anyOf(Object.keys(NETWORK_FAULTS));
+      const place = anyOf(proxies);
+      kind = `connections ${name}: ${place.name}`;
+      await NETWORK_FAULTS[name]!(place.proxy, random);
     }
     faults[kind] = (faults[kind] ?? 0) + 1;
   }
@@ -391,16 +371,17 @@ function positive(text: string): number {
 if (import.meta.main) Deno.exit(await ending(run, console.error));
 
 async function run(): Promise<number> {
-  const { minutes, seed = chooseSeed(), beside, targets } = new Command("deno task soak")
+  const { minutes, seed = chooseSeed(), cluster, beside, targets } = new Command("deno task soak")
     .description(
       "traffic, faults and three sinks that share; status 1 if anything is lost, twice or out of order",
     )
     .requiredOption("--minutes <n>", "how long", positive)
     .option("--seed <n>", "of the random generator", Number)
+    .option("--cluster", "over a Redis Cluster, whose nodes fail over and whose slots move")
     .option("--beside <folder>", "another checkout of this project: every other sink is of it")
     .option("--targets", "into PostgreSQL, MariaDB, SQLite and Kafka at once, each broken alone")
     .parse(Deno.args, { from: "user" })
-    .opts<{ minutes: number; seed?: number; beside?: string; targets?: true }>();
+    .opts<{ minutes: number; seed?: number; cluster?: true; beside?: string; targets?: true }>();
   await ensureSetup({ onProgress: console.log });
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const) {
@@ -430,6 +411,7 @@ async function run(): Promise<number> {
   }
   const report = await soak({
     ...options,
+    cluster,
     beside,
     onProgress: ({ seconds, events, applied, faults }) =>
       tell(

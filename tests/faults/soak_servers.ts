@@ -1,0 +1,166 @@
+/** The servers of a soak, and what happens to them: one Redis, or a cluster. */
+
+import { createTable, type Random } from "writebehind";
+import { setTimeout as delay } from "node:timers/promises";
+import { below } from "writebehind/core/random.ts";
+import { askNode } from "writebehind/dev/servers/cluster.ts";
+import { type PostgresServer, startPostgres } from "writebehind/dev/servers/postgres.ts";
+import { type RedisServer, startRedis } from "writebehind/dev/servers/redis.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { TestCluster } from "../support/cluster.ts";
+import { type Pipeline, pipelineOn } from "../support/pipeline.ts";
+import { testPostgres, waitFor } from "../support/servers.ts";
+
+/** How long servers may take to be back, in ms. */
+const BACK_MS = 60_000;
+/** Each write is on disk before it is answered. */
+const REDIS_ARGS = ["--appendfsync", "always"];
+
+/** A PostgreSQL that is stopped at once, and started again on its folder and port. */
+export class BreakablePostgres {
+  #running: Pick<PostgresServer, "stop">;
+  #dir: string;
+  #port: number;
+
+  constructor(server: PostgresServer) {
+    this.#running = server;
+    ({ dir: this.#dir, port: this.#port } = server);
+  }
+
+  async restart(): Promise<void> {
+    await this.#running.stop("immediate");
+    this.#running = await startPostgres({ dir: this.#dir, port: this.#port });
+  }
+
+  async stop(): Promise<void> {
+    await this.#running.stop("immediate");
+  }
+}
+
+/** What happens to Redis, by its name; each comes back only when all of it works again. */
+export type RedisFaults = Record<string, (random: Random) => Promise<void>>;
+
+/** One Redis. */
+export class OneRedis {
+  static readonly options = { redis: { extraArgs: REDIS_ARGS } };
+  #running: Pick<RedisServer, "kill" | "stop">;
+  readonly faults: RedisFaults;
+
+  constructor({ servers, redis }: Pipeline) {
+    this.#running = servers.redis;
+    const { dir, port } = servers.redis;
+    this.faults = {
+      "Redis killed, started": async () => {
+        await this.#running.kill();
+        this.#running = await startRedis({ dir, port, extraArgs: REDIS_ARGS });
+        // The connection comes back by itself.
+        await waitFor(() => redis.status === "ready", {
+          what: "the way back",
+          deadlineMs: BACK_MS,
+        });
+      },
+    };
+  }
+
+  async stop(): Promise<void> {
+    await this.#running.stop();
+  }
+}
+
+/** A cluster of three masters and a replica of each. */
+export class SoakCluster {
+  #cluster: TestCluster;
+  #streams: string[] = [];
+
+  private constructor(cluster: TestCluster) {
+    this.#cluster = cluster;
+  }
+
+  static async start(): Promise<SoakCluster> {
+    return new SoakCluster(await TestCluster.start());
+  }
+
+  /** A pipeline over it, and a PostgreSQL. */
+  async pipeline(
+    overrides: NonNullable<Parameters<typeof pipelineOn>[1]>,
+  ): Promise<Pipeline> {
+    await using stack = new AsyncDisposableStack();
+    const postgres = stack.use(await testPostgres());
+    const servers = { redis: this.#cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: nothing };
+    const { cluster } = this.#cluster.config;
+    const pipeline = stack.use(
+      await pipelineOn(servers, { ...overrides, redis: { ...overrides.redis, cluster } }),
+    );
+    await createTable(pipeline.pool, pipeline.config, "session");
+    this.#streams = allPartitions(pipeline.config, "session").map(({ stream }) => stream);
+    const owned = stack.move();
+    return { ...pipeline, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  }
+
+  /** Of a partition by chance: its stream, and the master that has it. */
+  async #one(random: Random): Promise<{ stream: string; master: RedisServer }> {
+    await this.#cluster.settled();
+    const stream = this.#streams[below(random, this.#streams.length)]!;
+    return { stream, master: await this.#cluster.masterOf(stream) };
+  }
+
+  /** Waits until another node has a partition. */
+  async #other(stream: string, { port }: RedisServer): Promise<void> {
+    await waitFor(async () => {
+      const now = await this.#cluster.masterOf(stream);
+      return now !== undefined && now.port !== port;
+    }, { what: "the failover", deadlineMs: BACK_MS });
+  }
+
+  readonly faults: RedisFaults = {
+    "master killed, failed over, started": async (random) => {
+      const { stream, master } = await this.#one(random);
+      await master.kill();
+      await this.#other(stream, master);
+      await this.#cluster.restart(master);
+      await this.#cluster.settled();
+    },
+    "master killed, started": async (random) => {
+      const { master } = await this.#one(random);
+      await master.kill();
+      await this.#cluster.restart(master);
+      await this.#cluster.settled();
+    },
+    "replica takes over from a live master": async (random) => {
+      const { stream, master } = await this.#one(random);
+      const replica = await this.#cluster.replicaOf(master);
+      // One that does not catch up within 5 s gives up, and is told again.
+      const order = () => void askNode(replica, "CLUSTER", "FAILOVER").catch(() => {});
+      order();
+      const timer = setInterval(order, 6000);
+      await this.#other(stream, master).finally(() => clearInterval(timer));
+      await this.#cluster.settled();
+    },
+    "master stopped (SIGSTOP), failed over, goes on": async (random) => {
+      const { stream, master } = await this.#one(random);
+      await master.kill("SIGSTOP");
+      try {
+        await this.#other(stream, master);
+        await delay(1000 * random());
+      } finally {
+        await master.kill("SIGCONT");
+      }
+      await this.#cluster.settled();
+    },
+    "slot moved to another master": async (random) => {
+      const { stream, master } = await this.#one(random);
+      const masters = await Promise.all(
+        this.#streams.map((other) => this.#cluster.masterOf(other)),
+      );
+      const to = masters.find(({ port }) => port !== master.port);
+      if (to) await this.#cluster.move(stream, to);
+      await this.#cluster.settled();
+    },
+  };
+
+  async stop(): Promise<void> {
+    await this.#cluster[Symbol.asyncDispose]();
+  }
+}
+
+const nothing = () => Promise.resolve();
