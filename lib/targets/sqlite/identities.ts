@@ -6,6 +6,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { checkOffset } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import type { Connections } from "./connection.ts";
 
@@ -36,7 +37,8 @@ export class SqliteIdentities implements Identities {
     ]);
   }
 
-  async look({ keys }: Claim): Promise<string | null> {
+  async look({ keys, offset }: Claim): Promise<string | null> {
+    checkOffset(await this.#connections.reader.call("offset", [keys.stream]), keys, offset);
     return await this.#connections.reader.call("lookAtTable", [this.#table(keys), keys]);
   }
 

@@ -97,6 +97,17 @@ export const identities: Cases = {
     assert.equal(await doubt(), null);
   },
 
+  "a look finds that commits are lost": async (place) => {
+    await using own = await claimed(place);
+    const { target, claim, keys } = own;
+    await target.batches.apply(claim, batch(5, { upserts: [insert("a", "1", 5)] }));
+    await target.identities.note(claim, "first");
+    assert.equal(await target.identities.look(claim), null);
+    // As on the server that has taken the place of the one that committed.
+    await target.ownership.moveOffset(keys, streamId(3), "0-0");
+    await assert.rejects(target.identities.look(claim), ParkedChangedError);
+  },
+
   "what is adopted goes on as it says, and the running claim looks anew": async (place) => {
     await using own = await claimed(place);
     const { target, claim, keys } = own;

@@ -7,6 +7,7 @@ export const MEANINGLESS = [
   "batches: what is refused at the commit leaves nothing either",
   "batches: many rows, and large ones",
   "batches: abandoned, a batch fails at once; the next claim says whether it is in",
+  "identities: a look finds that commits are lost",
   "trying: what is refused at the commit only is found by trying deeply",
   "columns",
 ];
