@@ -23,7 +23,10 @@ import {
   updateDocument,
   verify,
 } from "writebehind";
-import { askNode } from "writebehind/dev/servers/cluster.ts";
+import { asCluster } from "writebehind/cli/services.ts";
+import { parseRedisUrl } from "writebehind/config/addresses.ts";
+import { askNode, startCluster } from "writebehind/dev/servers/cluster.ts";
+import { readPasswords } from "writebehind/dev/servers/passwords.ts";
 import { allPartitions, documentKey, partitionKeys } from "writebehind/redis/keys.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
@@ -258,6 +261,27 @@ Deno.test("the commands of an operator, with the rights that the pages give", as
   assert.match(await outputOf("dead-letter list"), /^none$/m);
   assert.match(await outputOf("mend"), /nothing/i);
   assert.match(await outputOf("redis-cli", "EXISTS", "stream:{session-3}"), /^\d$/m);
+});
+
+Deno.test("the lines that are printed for a cluster with a password lead to it", async () => {
+  const root = testFolder("checkout");
+  const { redis: password } = await readPasswords(root);
+  const own = await startCluster({ dir: testFolder("cluster"), masters: 3, replicas: 0, password });
+  try {
+    const lines = asCluster(own.nodes, root);
+    assert(!lines.includes(password));
+    const [command] = /^export .*$/m.exec(lines)!;
+    const { stdout } = await new Deno.Command("sh", {
+      args: ["-c", `${command}; printf %s "$REDIS_URL"`],
+    }).output();
+    const redis = parseRedisUrl("REDIS_URL", new TextDecoder().decode(stdout));
+    const config = configWith(parseConfig("", "f"), { redis });
+    await using connection = await connectRedis(config);
+    await insertDocument(connection, config, "session", { n: 1 }, "doc-0");
+    assert.deepEqual(await readByIds(connection, config, "session", ["doc-0"]), [{ n: 1 }]);
+  } finally {
+    await own.stop();
+  }
 });
 
 Deno.test("a new node is used as soon as it has a slot", async () => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Redis } from "ioredis";
 import { delay } from "../../core/delay.ts";
 import { freePort } from "./processes.ts";
-import { type RedisServer, startRedis } from "./redis.ts";
+import { type RedisOptions, type RedisServer, startRedis } from "./redis.ts";
 
 /** All slots of a cluster. */
 const SLOTS = 16384;
@@ -23,6 +23,8 @@ export interface ClusterOptions {
   masters?: number;
   /** Replicas of each master. @default {1} */
   replicas?: number;
+  /** Letters and digits: what clients and the nodes need. @default {none} */
+  password?: string;
   /** `redis-server` arguments that win over ours. */
   extraArgs?: readonly string[];
 }
@@ -35,13 +37,18 @@ export interface RedisCluster {
   stop(): Promise<void>;
 }
 
-/** Runs a command on one server, on a connection of its own. */
+/**
+ * Runs a command on one server, on a connection of its own.
+ * @param node.url has its password
+ */
 export async function askNode(
-  { host, port }: { host: string; port: number },
+  { host, port, url = "" }: { host: string; port: number; url?: string },
   command: string,
   ...args: (string | number)[]
 ): Promise<unknown> {
+  const password = URL.parse(url)?.password ?? "";
   const client = new Redis({
+    ...(password === "" ? {} : { password }),
     ...{ host, port, protocol: 2, maxRetriesPerRequest: 0, commandTimeout: ANSWER_MS },
     retryStrategy: () => null,
   });
@@ -55,11 +62,10 @@ export async function askNode(
 
 /** Starts a server in cluster mode that belongs to no cluster yet; again on its folder and ports, it is what it was. */
 export function startClusterNode(
-  { dir, port, extraArgs = [] }: { dir: string; port?: number; extraArgs?: readonly string[] },
+  { extraArgs = [], ...options }: Pick<RedisOptions, "dir" | "port" | "password" | "extraArgs">,
 ): Promise<RedisServer> {
   return startRedis({
-    dir,
-    ...(port === undefined ? {} : { port }),
+    ...options,
     extraArgs: [
       ...["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"],
       ...["--cluster-node-timeout", String(NODE_TIMEOUT_MS)],
@@ -72,13 +78,13 @@ export function startClusterNode(
 
 /** Starts a cluster, and waits until all of its nodes say that it is whole. */
 export async function startCluster(options: ClusterOptions): Promise<RedisCluster> {
-  const { dir, masters = 3, replicas = 1, extraArgs = [] } = options;
+  const { dir, masters = 3, replicas = 1, password = "", extraArgs = [] } = options;
   const count = masters * (1 + replicas);
   // Those that did start are stopped again, before what failed is thrown.
   const started = await Promise.allSettled(
     Array.from(
       { length: count },
-      (_, n) => startClusterNode({ dir: join(dir, `node-${n}`), extraArgs }),
+      (_, n) => startClusterNode({ dir: join(dir, `node-${n}`), password, extraArgs }),
     ),
   );
   const nodes = started.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
