@@ -6,12 +6,14 @@ import { BackpressureError, consumePeriodically, insertDocument, readStatus } fr
 import { readLag } from "writebehind/redis/lag.ts";
 import { assertEqual, drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
+import { drain as drainTargets, equal, type Two, withTwo } from "../support/two_targets.ts";
 
 const STREAM = "stream:session";
 const SETTINGS = "stream:settings:session";
 const DEADLINE_MS = 60_000;
 
-type Parts = Pick<Pipeline, "redis" | "pool" | "config">;
+type Written = Pick<Pipeline, "redis" | "config">;
+type Parts = Written & Pick<Pipeline, "pool">;
 
 const keeping = (pipeline: Pipeline, streams: Partial<Pipeline["config"]["streams"]>): Parts => ({
   ...pipeline,
@@ -19,7 +21,7 @@ const keeping = (pipeline: Pipeline, streams: Partial<Pipeline["config"]["stream
 });
 
 /** Writes documents `d<from>` …, many at once. */
-async function write({ redis, config }: Parts, from: number, to: number, padding = "") {
+async function write({ redis, config }: Written, from: number, to: number, padding = "") {
   for (let at = from; at < to; at += 500) {
     const ids = Array.from({ length: Math.min(500, to - at) }, (_, index) => `d${at + index}`);
     await Promise.all(
@@ -189,4 +191,51 @@ Deno.test("applied events that stay for a while", (t) =>
       const { rows } = await pipeline.pool.query("SELECT payload FROM sessions WHERE id = 'd0'");
       assert.equal(rows[0].payload.padding, "new");
     },
+  }));
+
+Deno.test("applied events that stay for a while, of several targets", (t) =>
+  withTwo(t, async (step) => {
+    const streams = { keep_seconds: 600, max_events: 400 };
+    const parts = ({ redis, config }: Two) => ({ redis, config });
+    const kept = async ({ redis }: Two) => Number(await redis.hget(SETTINGS, "kept"));
+
+    await step("what one lacks is not kept, but waits", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(parts(two), 0, 150);
+      await drainTargets(redis, config, a, b);
+      assert.equal(await kept(two), 149);
+      await write(parts(two), 150, 200);
+      await drainTargets(redis, config, a);
+      assert.equal(await redis.xlen(STREAM), 200);
+      assert.equal(await kept(two), 149);
+      // What b lacks fills the stream; what both hold makes room for it.
+      await write(parts(two), 200, 549);
+      await assert.rejects(write(parts(two), 549, 550), /holds 400 events, its max_events/);
+      await drainTargets(redis, config, a);
+      assert.equal(await kept(two), 0);
+      assert.equal(await redis.xlen(STREAM), 400);
+      await assert.rejects(write(parts(two), 549, 550), /the target b is behind/);
+      await drainTargets(redis, config, b);
+      await write(parts(two), 549, 550);
+      await drainTargets(redis, config, a, b);
+      for (const target of [a, b]) await equal(redis, config, target, 550);
+    }, { streams });
+
+    await step(
+      "one that fills the stream loses its place, and what is kept is the other's",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await write(parts(two), 0, 150);
+        await drainTargets(redis, config, a, b);
+        await write(parts(two), 150, 549);
+        await drainTargets(redis, config, a);
+        const field = await redis.hget(SETTINGS, "target:b");
+        assert.match(field!, /^detached /);
+        const length = await redis.xlen(STREAM);
+        assert(length > 50 && length <= 200, `${length} are left`);
+        assert.equal(await kept(two), length - 1);
+        await write(parts(two), 549, 550);
+      },
+      { streams, onFull: "detach" },
+    );
   }));
