@@ -79,6 +79,7 @@ export {
   type DocumentErrorCode,
   DurabilityError,
   RedisRefusedError,
+  RepartitioningError,
   UnknownOutcomeError,
   WriteBehindError,
 } from "./core/errors.ts";
@@ -118,6 +119,11 @@ export {
   type RebuildReport,
 } from "./operate/rebuild.ts";
 export {
+  repartition,
+  type RepartitionOptions,
+  type RepartitionReport,
+} from "./operate/repartition/repartition.ts";
+export {
   replayDeadLetters,
   type ReplayOptions,
   type ReplayOutcome,
@@ -147,6 +153,7 @@ export { readDeadLetter } from "./targets/open.ts";
 
 // The port to a target: writebehind/targets has also what is needed to write one
 export type { ErrorKind } from "./core/error_kinds.ts";
+export type { Shape } from "./config/shapes.ts";
 export type { PartitionKeys } from "./redis/keys.ts";
 export type {
   Adoption,

@@ -1,4 +1,4 @@
-/** The commands of an operator: status, verify, dead-letter, rebuild, mend, target. Each loads only what it needs. */
+/** The commands of an operator: status, verify, dead-letter, rebuild, repartition, mend, target. Each loads only what it needs. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { interruptible } from "../core/interrupt.ts";
@@ -7,6 +7,7 @@ import type { SelectionOptions } from "./dead_letter.ts";
 import type { AdoptOptions } from "./adopt.ts";
 import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
+import type { RepartitionCommandOptions } from "./repartition.ts";
 import type { TargetOptions } from "./target.ts";
 import type { StatusOptions } from "./status.ts";
 import type { TargetMigrateOptions } from "./target_migrate.ts";
@@ -66,6 +67,21 @@ export function addOperatorCommands(program: Command): void {
     .option(...JSON_OUTPUT)
     .action((options: RebuildCommandOptions) =>
       interruptible(async (signal) => (await import("./rebuild.ts")).runRebuild(options, signal))
+    );
+
+  program.command("repartition")
+    .description("give an entity another number of partitions; writers wait meanwhile")
+    .option(...CONFIG)
+    .option(...ENTITY)
+    .option("--to <partitions>", "how many there are to be, 1 to 256", number)
+    .option("--tagged", "with --to 1: give its names a tag, which a Redis Cluster needs")
+    .option("--back", "take back one that was stopped before documents have moved")
+    .option(...JSON_OUTPUT)
+    .action((options: RepartitionCommandOptions) =>
+      interruptible(
+        async (signal) => (await import("./repartition.ts")).runRepartition(options, signal),
+        { cleansUp: true },
+      )
     );
 
   program.command("mend")

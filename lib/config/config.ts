@@ -105,8 +105,11 @@ export interface Config {
   readonly streams: {
     /** what the names of event streams begin with. @default {"stream"} */
     readonly prefix: string;
-    /** streams that an entity is split into, fixed by the first write. @default {1}, in a cluster 16 */
-    readonly partitions: number;
+    /**
+     * streams that an entity is split into, fixed by the first write and changed by `deno task repartition`; `auto`: as
+     * Redis says. @default {1}, in a cluster 16
+     */
+    readonly partitions: number | "auto";
     /** events in a stream past which writes are refused. @default {10000000} */
     readonly max_events: number;
     /** bytes of a stream past which writes are refused. @default 2 GiB */

@@ -10,6 +10,7 @@ import type { EventType } from "../core/stream_ids.ts";
 import { check } from "./check.ts";
 import type { Config, DeepPartial, EntityConfig, TargetConfig } from "./config.ts";
 import { isSecret } from "./secrets.ts";
+import { shareShapes } from "./shapes.ts";
 import { readYaml } from "./yaml.ts";
 
 export type {
@@ -117,7 +118,11 @@ export function configWith(config: Config, overrides: DeepPartial<Config>): Conf
   const raw = merge(sources.get(config), overrides);
   const { value, problems } = check(raw, () => 0);
   if (value === undefined) throw new ConfigError(problems.map(({ text }) => text).join("\n"));
-  return finish(value, raw);
+  const finished = finish(value, raw);
+  // Another Redis, or other names, may be split otherwise.
+  const { redis, streams } = overrides;
+  if (redis === undefined && streams === undefined) shareShapes(finished, config);
+  return finished;
 }
 
 /**
@@ -222,6 +227,7 @@ function merge(base: unknown, changes: unknown): unknown {
 function finish(config: Config, source: unknown): Config {
   for (const section of [config.postgresql, config.redis, ...config.targets]) hideSecrets(section);
   sources.set(deepFreeze(config), structuredClone(source));
+  shareShapes(config);
   return config;
 }
 

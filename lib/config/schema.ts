@@ -10,6 +10,7 @@ import { isHost, parseTargetUrl } from "./addresses.ts";
 import { columnKeys } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
+import { CLUSTER_PARTITIONS } from "./shapes.ts";
 import { secret, textOrNull } from "./secrets.ts";
 import { clusterKeys, clusterProblems, sentinelKeys, sentinelProblems } from "./sentinels.ts";
 
@@ -35,6 +36,13 @@ function integer(min: number, max: number) {
 
 function whole(initial: number, min: number, max = Number.MAX_SAFE_INTEGER) {
   return integer(min, max).default(initial);
+}
+
+function wholeOrAuto(initial: number, min: number, max: number) {
+  const error = `expected a whole number${range(min, max)}, or auto`;
+  return z.union([z.literal("auto"), z.int({ error }).min(min, { error }).max(max, { error })], {
+    error,
+  }).default(initial);
 }
 
 function number(initial: number, min: number, max = Infinity) {
@@ -283,7 +291,7 @@ const sections = mapping({
   }),
   streams: section({
     prefix: keyPart("stream"),
-    partitions: whole(1, 1, 256),
+    partitions: wholeOrAuto(1, 1, 256),
     max_events: whole(10_000_000, 1),
     max_bytes: whole(2 * 2 ** 30, 1),
     keep_seconds: number(0, 0, LONGEST_SECONDS),
@@ -368,9 +376,6 @@ const file = z.preprocess(
   ],
   targets: value.targets ?? [POSTGRESQL],
 }));
-
-/** Partitions in a cluster, where the file says none: one would be on one node. */
-const CLUSTER_PARTITIONS = 16;
 
 function withClusterDefaults(value: unknown): unknown {
   const given = value ?? {};

@@ -3,6 +3,8 @@
  * @module
  */
 
+import { RepartitioningError } from "./errors.ts";
+
 /**
  * - `transient`: the server is down, or shutting down: try again
  * - `chance`: it may pass by itself (a deadlock, a lock that is held); if it comes back for one row alone, it is
@@ -21,6 +23,7 @@ const REDIS_LATER =
 
 /** Sorts an error of Redis or of the network; one that is neither is `configuration`. */
 export function connectionErrorKind(error: unknown): ErrorKind {
+  if (error instanceof RepartitioningError) return "transient";
   const { code, message = "" } = error as { code?: string; message?: string };
   const passes = CONNECTION.test(`${code ?? ""} ${message}`) || REDIS_LATER.test(message);
   return passes ? "transient" : "configuration";

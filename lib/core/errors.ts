@@ -69,6 +69,12 @@ export class BackpressureError extends WriteBehindError {
   }
 }
 
+/**
+ * The entity is being repartitioned, or a call waited a minute for the end of that: nothing was written, and calling again
+ * later is safe.
+ */
+export class RepartitioningError extends WriteBehindError {}
+
 /** Redis refuses writes in its present state (OOM, MISCONF, LOADING, READONLY …): nothing was written. */
 export class RedisRefusedError extends WriteBehindError {
   /**

@@ -23,7 +23,9 @@ export type Failpoint =
   | "parking"
   | "resending"
   | "resent"
-  | "releasing";
+  | "releasing"
+  /** what `deno task repartition` has done last */
+  | `repartition ${string}`;
 
 const wanted = Deno.env.get("WRITEBEHIND_FAILPOINT");
 const [name, times = "1"] = wanted?.split(":") ?? [];

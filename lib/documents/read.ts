@@ -4,10 +4,12 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";
-import { allPartitions, byPartition, documentKey } from "../redis/keys.ts";
+import { allPartitions, byPartition, keysOfDocument } from "../redis/keys.ts";
+import { awaitShape, checkShape, otherShape, patienceEnds } from "../redis/shape.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { checkId } from "./ids.ts";
@@ -55,7 +57,7 @@ export async function readByIds(
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
   const texts = config.redis.cluster === null
-    ? await readTogether(redis, docIds.map((docId) => documentKey(config, entity, docId)))
+    ? await readByName(redis, config, entity, docIds)
     : await readByPartition(redis, config, entity, docIds);
   if (through) {
     const missing = docIds.filter((_, index) => texts[index] === null);
@@ -63,6 +65,48 @@ export async function readByIds(
     docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
   }
   return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
+}
+
+/** The documents' JSON texts, by the names that hold now: they change while the entity is repartitioned. */
+async function readByName(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docIds: string[],
+): Promise<(string | null)[]> {
+  const deadline = patienceEnds(performance.now());
+  for (;;) {
+    const used = shapeOf(config, entity);
+    const reading = readBy(redis, config, entity, docIds, used);
+    const [texts, found] = await Promise.all([reading, otherShape(redis, config, entity, used)]);
+    if (found === null) return texts;
+    if (found.to === null) {
+      const again = { used, waits: false, deadline };
+      if (await awaitShape(redis, config, entity, again)) continue;
+      await checkShape(redis, config, entity, { expects: used }); // says what is expected
+      return texts;
+    }
+    // A document that is not at its old name any more is at the new one.
+    const old = sameShape(used, found.shape)
+      ? texts
+      : await readBy(redis, config, entity, docIds, found.shape);
+    const missing = docIds.filter((_, index) => old[index] === null);
+    const moved = await readBy(redis, config, entity, missing, found.to);
+    return old.map((text) => text ?? moved.shift() ?? null);
+  }
+}
+
+async function readBy(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docIds: string[],
+  shape: Shape,
+): Promise<(string | null)[]> {
+  const keys = docIds.map((docId) =>
+    keysOfDocument(config, entity, docId, shape).documentPrefix + docId
+  );
+  return await readTogether(redis, keys);
 }
 
 async function readTogether(redis: RedisConnection, keys: string[]): Promise<(string | null)[]> {

@@ -6,7 +6,7 @@
 import { type Config, isForwarded } from "../config/load.ts";
 import { ConfigError, DocumentError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Rows, Target } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
@@ -36,10 +36,8 @@ export async function readThrough(
   }
   const found = new Map<string, string>();
   const rows = rowsOf(targetOf(target, config));
-  const { partitions } = config.streams;
-  const byPartition = Map.groupBy(new Set(docIds), (id) => partitionOf(id, partitions));
-  for (const [partition, ids] of byPartition) {
-    const keys = partitionKeys(config, entity, partition);
+  const partitions = allPartitions(config, entity);
+  for (const [keys, ids] of byPartition(partitions, [...new Set(docIds)], (id) => id)) {
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
       left = await readPartition(redis, rows, keys, left, found);

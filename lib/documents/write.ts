@@ -12,7 +12,9 @@ import {
   DocumentError,
   DurabilityError,
   reasonOf,
+  RepartitioningError,
 } from "../core/errors.ts";
+import { textOf } from "../config/shapes.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
@@ -20,7 +22,7 @@ import { type EventType, versionOf } from "../core/stream_ids.ts";
 import { traced } from "../core/tracing.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type Durability, durabilityOf, type Wait } from "../redis/durability.ts";
-import { type PartitionKeys, partitionKeys, partitionOf } from "../redis/keys.ts";
+import { keysOfDocument, type PartitionKeys } from "../redis/keys.ts";
 import {
   deleteScript,
   insertScript,
@@ -29,7 +31,7 @@ import {
   settingsScript,
   updateScript,
 } from "../redis/scripts/mod.ts";
-import { recordShape } from "../redis/shape.ts";
+import { awaitShape, isUnderWay, patienceEnds, recordShape } from "../redis/shape.ts";
 import { checkId, generateDocId } from "./ids.ts";
 import { explain, refusal } from "./refusals.ts";
 
@@ -59,6 +61,7 @@ export interface InsertOptions extends WriteOptions {
  * @throws {DocumentError} nothing was written: `exists`, `invalid`, `too_large`, `wrong_type` …
  * @throws {BackpressureError} nothing was written: too much is waiting
  * @throws {RedisRefusedError} nothing was written: Redis takes no writes now
+ * @throws {RepartitioningError} nothing was written: for a minute the entity was being repartitioned
  * @throws {UnknownOutcomeError} the reply was lost
  * @throws {DurabilityError} written, but not confirmed as asked
  *
@@ -224,20 +227,10 @@ async function counted(
 async function send(
   redis: RedisConnection,
   config: Config,
-  { verb, entity, docId, options }: Call,
+  call: Call,
   verbArgs: string[],
 ): Promise<Receipt> {
-  const { partitions } = config.streams;
-  const names = partitionKeys(config, entity, partitionOf(docId, partitions));
-  const forward = isForwarded(config, entity, verb);
-  const keys = [names.documentPrefix + docId, names.stream, names.settings];
-  const args = [docId, String(Date.now()), forward ? String(partitions) : "0", ...verbArgs];
-  const { requestId } = options;
-  if (requestId !== undefined) {
-    keys.push(names.requestPrefix + requestId);
-    args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
-  }
-
+  const { verb, docId, options } = call;
   const { max_in_flight } = config.redis;
   if (redis.callsInFlight >= max_in_flight) {
     throw new BackpressureError(
@@ -250,18 +243,13 @@ async function send(
   const wait = durabilityOf(config, options.durability);
   redis.callsInFlight++;
   try {
-    const script = SCRIPTS[verb];
-    let outcome = await run(redis, script, keys, args, wait);
-    if (statusOf(outcome.reply) === "settings") {
-      const { max_events, max_bytes } = config.streams;
-      await recordShape(redis, config, entity).catch((error) => {
-        if (!(error instanceof ConfigError)) throw error;
-        throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
-      });
-      const settings = [partitions, max_events, max_bytes].map(String);
-      await runScript(redis, settingsScript, [names.settings], settings);
-      outcome = await run(redis, script, keys, args, wait);
+    const began = performance.now();
+    let sent = await sendOnce(redis, config, call, verbArgs, wait);
+    // The number of partitions may have changed, or be about to: with the new one, the keys are others.
+    while (await isToBeMadeAgain(redis, config, call, sent, patienceEnds(began))) {
+      sent = await sendOnce(redis, config, call, verbArgs, wait);
     }
+    const { outcome, names } = sent;
     const receipt = receiptOf(outcome.reply, docId, verb, names);
     if (outcome.unconfirmed === null) return receipt;
     throw new DurabilityError(
@@ -275,6 +263,64 @@ async function send(
   }
 }
 
+interface Outcome {
+  reply: unknown;
+  unconfirmed: string | null;
+}
+
+/** Runs the call's script with the names that hold now, writing the settings of the stream where there are none. */
+async function sendOnce(
+  redis: RedisConnection,
+  config: Config,
+  { verb, entity, docId, options }: Call,
+  verbArgs: string[],
+  wait: Wait,
+): Promise<{ names: PartitionKeys; outcome: Outcome }> {
+  const names = keysOfDocument(config, entity, docId);
+  const shape = textOf(names.shape);
+  const forward = isForwarded(config, entity, verb);
+  const keys = [names.documentPrefix + docId, names.stream, names.settings];
+  const args = [docId, String(Date.now()), forward ? shape : `-${shape}`, ...verbArgs];
+  const { requestId } = options;
+  if (requestId !== undefined) {
+    keys.push(names.requestPrefix + requestId);
+    args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
+  }
+  const script = SCRIPTS[verb];
+  const outcome = await run(redis, script, keys, args, wait);
+  if (statusOf(outcome.reply) !== "settings") return { names, outcome };
+  const { max_events, max_bytes } = config.streams;
+  try {
+    await recordShape(redis, config, entity);
+  } catch (error) {
+    if (error instanceof RepartitioningError) {
+      return { names, outcome: { reply: [REPARTITIONING, ""], unconfirmed: null } };
+    }
+    if (!(error instanceof ConfigError)) throw error;
+    throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
+  }
+  const settings = [shape, max_events, max_bytes].map(String);
+  await runScript(redis, settingsScript, [names.settings], settings);
+  return { names, outcome: await run(redis, script, keys, args, wait) };
+}
+
+/** The status of a call to a partition that nobody has written yet, while the entity is repartitioned. */
+const REPARTITIONING = "repartitioning";
+
+/** Whether a call was refused since the entity has, or is about to have, other partitions: waits for those. */
+async function isToBeMadeAgain(
+  redis: RedisConnection,
+  config: Config,
+  { entity }: Call,
+  { names, outcome: { reply } }: { names: PartitionKeys; outcome: Outcome },
+  deadline: number,
+): Promise<boolean> {
+  const status = statusOf(reply);
+  if (status !== "partitions" && status !== REPARTITIONING) return false;
+  const waits = status === REPARTITIONING || isUnderWay((reply as string[])[1]!);
+  return await awaitShape(redis, config, entity, { used: names.shape, waits, deadline });
+}
+
 /** Runs a script on the connection that can give the durability. */
 async function run(
   redis: RedisConnection,
@@ -282,7 +328,7 @@ async function run(
   keys: string[],
   args: string[],
   wait: Wait,
-): Promise<{ reply: unknown; unconfirmed: string | null }> {
+): Promise<Outcome> {
   if (wait.replicas > 0 || wait.fsync) {
     const outcome = await redis.runDurably(script, keys, args, wait);
     if (outcome.error) throw outcome.error;

@@ -47,7 +47,7 @@ export function pipelineMetrics(
   report: ReportSilence,
 ): () => Promise<void> {
   const { config, entity, target } = watched;
-  const partitions = allPartitions(config, entity);
+  let partitions = allPartitions(config, entity);
   const registers = [registry];
   const ofTarget = ["entity", "partition", "target"];
   const ofStream = ["entity", "partition"];
@@ -178,6 +178,7 @@ export function pipelineMetrics(
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
   ];
   return async () => {
+    partitions = allPartitions(config, entity); // others, once it was repartitioned
     const ended = new AbortController();
     const late = delay(DEADLINE_MS, ended.signal)
       .then(() => new WriteBehindError(`no answer within ${DEADLINE_MS} ms`));

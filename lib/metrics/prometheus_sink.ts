@@ -90,23 +90,22 @@ export function sinkMetrics(
   );
   const size = histogram(SIZE_BUCKETS, "batch_events", "Events of a batch.");
 
-  const partitions = allPartitions(config, entity).map(({ partition, stream }) => ({
-    stream,
-    labels: {
-      entity,
-      partition: String(partition),
-      target: target.describe().name,
-      process: sink.process,
-    },
-  }));
+  const { process } = sink;
+  const { name } = target.describe();
+  const labelsOf = ({ partition }: Pick<Place, "partition">) => ({
+    entity,
+    partition: String(partition),
+    target: name,
+    process,
+  });
   // A series that begins with its first event has no increase to show for it.
-  for (const { labels } of partitions) {
+  for (const keys of allPartitions(config, entity)) {
+    const labels = labelsOf(keys);
     for (const metric of [events, rows, noops, parked, halved]) metric.inc(labels, 0);
     for (const kind of ERROR_KINDS) retries.inc({ ...labels, kind }, 0);
     for (const metric of [freshness, duration, size]) metric.zero(labels);
   }
 
-  const labelsOf = ({ partition }: Place) => partitions[partition]!.labels;
   const claimedAt = new Map<number, number>();
   const disowned = ({ partition }: Place) => claimedAt.delete(partition);
   const on: { [Name in keyof SinkEvents]?: (event: SinkEvents[Name]) => void } = {
@@ -136,7 +135,10 @@ export function sinkMetrics(
   );
 
   const statuses = () =>
-    sink.status.partitions.map((status, index) => ({ status, ...partitions[index]! }));
+    sink.status.partitions.map((status, partition) => ({
+      status,
+      labels: labelsOf({ partition }),
+    }));
   new prometheus.Gauge({
     ...options("sink_state", "1 for the state that the partition is in, 0 for the others.", [
       "state",
@@ -163,7 +165,7 @@ export function sinkMetrics(
     collect() {
       this.reset();
       for (const [partition, at] of claimedAt) {
-        this.set(partitions[partition]!.labels, (Date.now() - at) / 1000);
+        this.set(labelsOf({ partition }), (Date.now() - at) / 1000);
       }
     },
   });

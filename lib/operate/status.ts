@@ -18,6 +18,7 @@ import { hasWitness } from "../sink/rewind.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings } from "../targets/standings.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
+import { repartitionUnderWay } from "./repartition/state.ts";
 import { columnsProblem } from "./migrate_columns.ts";
 
 /** One partition. What is unknown because a server is down is `null`. */
@@ -90,7 +91,7 @@ export async function readStatus(
   entity: string,
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
-  if (redis) await checkShape(redis, config, entity);
+  if (redis) await checkShape(redis, config, entity, { meanwhile: "yes" });
   const opened = target && targetOf(target, config);
   const partitions = await Promise.all(
     allPartitions(config, entity).map((keys) => partitionStatus(redis, opened, config, keys)),
@@ -98,6 +99,8 @@ export async function readStatus(
   // The index and the table are of the whole entity: told once.
   if (redis) {
     const { warnings } = partitions[0]!;
+    const underWay = await repartitionUnderWay(redis, config, entity);
+    if (underWay !== null) warnings.push(underWay);
     warnings.push(...await lookAtIndex(redis, config, entity));
     const columns = opened && await columnsProblem(opened, entity);
     if (columns !== null) warnings.push(columns);

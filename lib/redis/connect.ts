@@ -65,8 +65,15 @@ export async function connectRedis(
     ? await openRedis(config, options)
     : await ClusterConnection.open(config, options);
   try {
-    for (const server of redis.servers) await checkServer(server, config, rights);
-    for (const { name } of config.entities) await checkShape(redis, config, name);
+    const checkShapes = async () => {
+      for (const { name } of config.entities) {
+        await checkShape(redis, config, name, { meanwhile: "yes" });
+      }
+    };
+    const isFixed = config.streams.partitions !== "auto";
+    const learnShapes = isFixed ? () => Promise.resolve() : checkShapes;
+    for (const server of redis.servers) await checkServer(server, config, rights, learnShapes);
+    if (isFixed) await checkShapes();
     logEvents("redis", redis.events);
     return redis;
   } catch (error) {

@@ -5,6 +5,7 @@
 
 import { keyFamilies } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
+import { type Shape, shapeOf } from "../config/shapes.ts";
 
 const utf8 = new TextEncoder();
 
@@ -53,6 +54,8 @@ export interface PartitionKeys {
   entity: string;
   /** its number, from 0 */
   partition: number;
+  /** how many there are, and how they are named */
+  shape: Shape;
   /** the events: `stream:session`, or `stream:{session-0}` */
   stream: string;
   /** a hash of what all writers must agree on: partitions and the stream's limits */
@@ -67,15 +70,23 @@ export interface PartitionKeys {
   requestPrefix: string;
 }
 
-/** The keys of one partition of an entity. */
-export function partitionKeys(config: Config, entity: string, partition: number): PartitionKeys {
-  // In a cluster, the keys of a partition share a slot by their tag.
-  const split = config.streams.partitions > 1 || config.redis.cluster !== null;
+/**
+ * The keys of one partition of an entity.
+ * @param shape how the entity is split; by default as the configuration, or Redis, says
+ */
+export function partitionKeys(
+  config: Config,
+  entity: string,
+  partition: number,
+  shape: Shape = shapeOf(config, entity),
+): PartitionKeys {
+  const split = shape.tagged;
   const tag = split ? `{${entity}-${partition}}` : entity;
   const families = keyFamilies(config.streams);
   return {
     entity,
     partition,
+    shape,
     stream: families.streams + tag,
     settings: families.settings + tag,
     lastId: families.lastIds + tag,
@@ -106,12 +117,29 @@ export function indexesOf(config: Config, entity: string): IndexName[] {
   ));
 }
 
-/** All partitions of an entity, in order. */
-export function allPartitions(config: Config, entity: string): PartitionKeys[] {
+/**
+ * All partitions of an entity, in order.
+ * @param shape as in {@linkcode partitionKeys}
+ */
+export function allPartitions(
+  config: Config,
+  entity: string,
+  shape: Shape = shapeOf(config, entity),
+): PartitionKeys[] {
   return Array.from(
-    { length: config.streams.partitions },
-    (_, partition) => partitionKeys(config, entity, partition),
+    { length: shape.partitions },
+    (_, partition) => partitionKeys(config, entity, partition, shape),
   );
+}
+
+/** The keys of the partition that a document belongs to. */
+export function keysOfDocument(
+  config: Config,
+  entity: string,
+  docId: string,
+  shape: Shape = shapeOf(config, entity),
+): PartitionKeys {
+  return partitionKeys(config, entity, partitionOf(docId, shape.partitions), shape);
 }
 
 /** Things by the partition that their ids hash to. */
@@ -138,6 +166,5 @@ export function byPartition<Thing>(
  * ```
  */
 export function documentKey(config: Config, entity: string, docId: string): string {
-  const partition = partitionOf(docId, config.streams.partitions);
-  return partitionKeys(config, entity, partition).documentPrefix + docId;
+  return keysOfDocument(config, entity, docId).documentPrefix + docId;
 }

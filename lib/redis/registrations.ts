@@ -76,6 +76,11 @@ function registrationOf(name: string, value: string): Registration {
   };
 }
 
+/** The other way round: what a stream's settings hold of a target. */
+export const registrationText = (
+  { state, offset, witness, onFull }: Omit<Registration, "name">,
+): string => `${state} ${offset} ${witness} ${onFull}`;
+
 /**
  * Registers a target, or notes its state and offset anew: nothing past the offset is trimmed from then on.
  * @param registration.offset `null`: the end of the stream

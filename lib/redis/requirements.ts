@@ -140,12 +140,15 @@ async function checkCommands(
 
 /**
  * Checks one server, and its user.
+ * @param learnShapes asks how entities are split, where the configuration does not say it: commands are checked on the keys
+ * of the partitions
  * @throws {ConnectionError | ConfigError} with what is missing
  */
 export async function checkServer(
   redis: Redis & { readonly address: string },
   config: Config,
   rights: Rights,
+  learnShapes: () => Promise<void>,
 ): Promise<void> {
   const { address } = redis;
   const fail = (reason: string) => {
@@ -169,6 +172,7 @@ export async function checkServer(
       "it is a sentinel, which has no data; name it in redis.sentinels, with redis.sentinel_name",
     );
   }
+  await learnShapes();
   await checkCommands(redis, config, rights, fail);
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   if (policy.startsWith("allkeys-")) {

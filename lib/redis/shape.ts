@@ -1,6 +1,6 @@
 /**
  * The number of partitions of an entity. The first write fixes it: with another one, documents and events would go to
- * other keys, and nobody would drain or compare the old ones.
+ * other keys, and nobody would drain or compare the old ones. A repartition changes it.
  *
  * One hash an entity records it. It is asked for by clients, since in a cluster a script sees its own slot only.
  * @module
@@ -8,32 +8,111 @@
 
 import { keyFamilies } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
-import { ConfigError } from "../core/errors.ts";
+import {
+  firstShape,
+  learnShape,
+  sameShape,
+  type Shape,
+  shapeOf,
+  textOf,
+} from "../config/shapes.ts";
+import { delay } from "../core/delay.ts";
+import { ConfigError, reasonOf, RepartitioningError } from "../core/errors.ts";
 import type { Redis } from "./client.ts";
 
 /** The most partitions that a configuration may ask for. */
-const MOST_PARTITIONS = 256;
+export const MOST_PARTITIONS = 256;
 
-const recordOf = ({ streams }: Config, entity: string) => keyFamilies(streams).settings + entity;
+/** The hash that records the shape of an entity; of one partition that is not tagged, it is also its settings. */
+export const recordOf = ({ streams }: Config, entity: string): string =>
+  keyFamilies(streams).settings + entity;
+
+/** What the record says. */
+export interface Recorded {
+  /** how the entity is split; while it is repartitioned, how it was before */
+  shape: Shape;
+  /** what it is repartitioned to just now; `null` where it is not */
+  to: Shape | null;
+  /** whether that has begun to move documents, so that there is no way back */
+  moving: boolean;
+}
+
+/** Settings hold it too, so that no script that writes needs to look for more than the number that it expects. */
+const RECORD = /^(\d+)( tagged)?(?: (to|into) (\d+)( tagged)?)?$/;
+
+/** Reads a record; `null` for one that cannot be read. */
+export function recordedIn(text: string): Recorded | null {
+  const [, from, fromTagged, how, to, toTagged] = RECORD.exec(text) ?? [];
+  if (from === undefined) return null;
+  const shape = (count: string, tagged?: string): Shape => {
+    const partitions = Number(count);
+    return { partitions, tagged: partitions > 1 || tagged !== undefined };
+  };
+  return {
+    shape: shape(from, fromTagged),
+    to: to === undefined ? null : shape(to, toTagged),
+    moving: how === "into",
+  };
+}
+
+/** The other way round. */
+export function textOfRecord({ shape, to, moving }: Recorded): string {
+  return to === null ? textOf(shape) : `${textOf(shape)} ${moving ? "into" : "to"} ${textOf(to)}`;
+}
+
+/** Whether a record says that the entity is repartitioned just now. */
+export const isUnderWay = (text: string): boolean => recordedIn(text)?.to != null;
+
+/** Why a call is refused while an entity is repartitioned, for people. */
+export function repartitioning(entity: string, { shape, to }: Recorded): string {
+  return `${entity} is being repartitioned from ${textOf(shape)} to ${
+    textOf(to ?? shape)
+  }; if that was ` +
+    `stopped, deno task repartition --entity ${entity} --to ${(to ?? shape).partitions} goes on`;
+}
+
+const differs = (entity: string, found: Shape, wanted: Shape) =>
+  new ConfigError(
+    `streams.partitions: expected ${
+      textOf(found)
+    }, as the first write of ${entity} has fixed it, or a repartition ` +
+      `since, got ${textOf(wanted)}; use ${
+        found.tagged && found.partitions === 1 ? "auto" : found.partitions
+      }`,
+  );
 
 /**
- * Sees that an entity has as many partitions in Redis as in the configuration.
- * @param lookAgain false goes by a look at the partitions of up to a second ago, for the claims of one sink
+ * Sees that an entity has as many partitions in Redis as in the configuration; where that says `auto`, notes how many
+ * it has.
+ * @param options.lookAgain false goes by a look at the partitions of up to a second ago, for the claims of one sink
+ * @param options.expects what is used, where that was noted before
+ * @param options.meanwhile whether all goes on while the entity is repartitioned: `draining` until documents move
  * @throws {ConfigError} where it has another number of them
+ * @throws {RepartitioningError} where it is being repartitioned
  */
 export async function checkShape(
   redis: Redis,
   config: Config,
   entity: string,
-  lookAgain: boolean = true,
+  { lookAgain = true, expects, meanwhile = "no" }: {
+    lookAgain?: boolean;
+    expects?: Shape;
+    meanwhile?: "no" | "draining" | "yes";
+  } = {},
 ): Promise<void> {
   entityConfig(config, entity);
-  const wanted = config.streams.partitions;
   const found = await readShape(redis, config, entity, lookAgain);
-  if (found === null || found === wanted) return;
-  throw new ConfigError(
-    `streams.partitions: expected ${found}, as the first write of ${entity} has fixed it, got ${wanted}; use ${found}`,
-  );
+  if (config.streams.partitions === "auto" && expects === undefined) {
+    learnShape(config, entity, found?.shape ?? firstShape(config));
+  }
+  if (found === null) return;
+  const wanted = expects ?? shapeOf(config, entity);
+  if (found.to !== null && (meanwhile === "no" || meanwhile === "draining" && found.moving)) {
+    throw new RepartitioningError(repartitioning(entity, found));
+  }
+  // Who is to use the new number waits for it.
+  const known = [found.shape, ...found.to !== null && meanwhile === "yes" ? [found.to] : []];
+  if (!known.some((one) => sameShape(one, wanted))) throw differs(entity, found.shape, wanted);
 }
 
 /** Records under way, by connection and entity. */
@@ -55,39 +134,105 @@ export function recordShape(redis: Redis, config: Config, entity: string): Promi
 }
 
 async function recordOnce(redis: Redis, config: Config, entity: string): Promise<void> {
-  await checkShape(redis, config, entity);
-  const { partitions } = config.streams;
+  const shape = shapeOf(config, entity);
+  await checkShape(redis, config, entity, { expects: shape });
   // Of one partition, the stream's own settings are the record.
-  if (partitions === 1) return;
-  await redis.hsetnx(recordOf(config, entity), "partitions", partitions);
+  if (!shape.tagged) return;
+  await redis.hsetnx(recordOf(config, entity), "partitions", textOf(shape));
   // Another writer may have been first.
-  await checkShape(redis, config, entity);
+  await checkShape(redis, config, entity, { expects: shape });
 }
 
-/** The number of partitions that an entity has in Redis; `null` where nothing was ever written. */
-async function readShape(
+/** How long a call waits for the end of a repartition, in ms. */
+const PATIENCE_MS = 60_000;
+/** How often it looks, in ms. */
+const LOOK_AGAIN_MS = 100;
+
+/** Looks of waiting calls that are under way, by connection and record. */
+const waiting = new WeakMap<Redis, Map<string, Promise<Recorded | null>>>();
+
+/**
+ * When a call began to wait.
+ * @param since in ms, of `performance.now()`
+ */
+export const patienceEnds = (since: number): number => since + PATIENCE_MS;
+
+/**
+ * What follows for a call that found other partitions than it used: waits while the entity is repartitioned.
+ * @param used the names that it has used
+ * @param waits whether it found that the entity is being repartitioned, not that it was
+ * @param deadline in ms, of `performance.now()`
+ * @returns whether it is to be made again, with what the configuration says then
+ * @throws {RepartitioningError} after the deadline
+ */
+export async function awaitShape(
   redis: Redis,
   config: Config,
   entity: string,
-  lookAgain: boolean,
-): Promise<number | null> {
+  { used, waits, deadline }: { used: Shape; waits: boolean; deadline: number },
+): Promise<boolean> {
+  for (;;) {
+    const found = await sharedRecord(redis, config, entity);
+    if (found === null) return false;
+    if (found.to === null) {
+      if (config.streams.partitions === "auto") learnShape(config, entity, found.shape);
+      // Where it is the same again, the repartition was taken back.
+      const now = shapeOf(config, entity);
+      return sameShape(now, found.shape) && (waits || !sameShape(now, used));
+    }
+    if (performance.now() >= deadline) {
+      throw new RepartitioningError(
+        `after ${PATIENCE_MS / 1000} s, ${repartitioning(entity, found)}`,
+      );
+    }
+    await delay(LOOK_AGAIN_MS);
+  }
+}
+
+/** Calls that wait look at the same time: they share it. */
+function sharedRecord(redis: Redis, config: Config, entity: string): Promise<Recorded | null> {
+  const looks = waiting.get(redis) ?? new Map<string, Promise<Recorded | null>>();
+  waiting.set(redis, looks);
+  const key = recordOf(config, entity);
+  const look = looks.get(key) ??
+    readShape(redis, config, entity).finally(() => looks.delete(key));
+  looks.set(key, look);
+  return look;
+}
+
+/** How an entity is split in Redis; `null` where nothing was ever written. */
+export async function readShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+  lookAgain: boolean = true,
+): Promise<Recorded | null> {
   const record = await redis.hget(recordOf(config, entity), "partitions");
-  if (record !== null) return Number(record);
-  return await (lookAgain
-    ? readOldShape(redis, config, entity)
-    : sharedLook(redis, config, entity));
+  if (record !== null) return recordedIn(record) ?? unreadable(config, entity, record);
+  const partitions =
+    await (lookAgain ? readOldShape(redis, config, entity) : sharedLook(redis, config, entity));
+  return partitions && { shape: partitions, to: null, moving: false };
+}
+
+function unreadable(config: Config, entity: string, text: string): never {
+  throw new ConfigError(
+    `${recordOf(config, entity)} has ${
+      JSON.stringify(text.slice(0, 40))
+    } for partitions, which this version cannot ` +
+      "read: a newer one, or another program, has written it",
+  );
 }
 
 /** How long a sink's other partitions go by the same look, in ms. */
 const LOOK_MS = 1000;
 
 /** Looks of sinks, by entity, and when they began. */
-const looks = new WeakMap<Config, Map<string, { at: number; shape: Promise<number | null> }>>();
+const looks = new WeakMap<Config, Map<string, { at: number; shape: Promise<Shape | null> }>>();
 
 /** All partitions of a sink claim at about the same time, and a look is some hundred commands: they share it. */
-function sharedLook(redis: Redis, config: Config, entity: string): Promise<number | null> {
+function sharedLook(redis: Redis, config: Config, entity: string): Promise<Shape | null> {
   const known = looks.get(config) ??
-    new Map<string, { at: number; shape: Promise<number | null> }>();
+    new Map<string, { at: number; shape: Promise<Shape | null> }>();
   looks.set(config, known);
   const now = performance.now();
   const last = known.get(entity);
@@ -104,7 +249,7 @@ async function readOldShape(
   redis: Redis,
   config: Config,
   entity: string,
-): Promise<number | null> {
+): Promise<Shape | null> {
   const { streams, settings } = keyFamilies(config.streams);
   const pipeline = redis.pipeline().exists(streams + entity);
   for (let partition = 0; partition < MOST_PARTITIONS; partition++) {
@@ -117,6 +262,29 @@ async function readOldShape(
     return error ? null : value;
   });
   const split = values.slice(1).find((value) => value !== null);
-  if (split !== undefined) return Number(split);
-  return values[0] === 1 ? 1 : null;
+  const shape = recordedIn(String(split ?? ""))?.shape;
+  if (shape !== undefined) return { ...shape, tagged: true };
+  return values[0] === 1 ? { partitions: 1, tagged: false } : null;
+}
+
+/**
+ * Whether a read that was sent just before on the same connection has used the names that hold: what has begun to move
+ * since cannot have hidden a document from it.
+ * @returns `null` where it has; else what the record says now
+ */
+export async function otherShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+  used: Shape,
+): Promise<Recorded | null> {
+  try {
+    const record = await redis.hget(recordOf(config, entity), "partitions");
+    const found = record === null ? null : recordedIn(record);
+    return found === null || sameShape(found.shape, used) && !found.moving ? null : found;
+  } catch (error) {
+    // Who may not ask has written or read here before there was a record of it.
+    if (reasonOf(error).startsWith("NOPERM")) return null;
+    throw error;
+  }
 }

@@ -7,6 +7,7 @@
 
 import { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
 
 /** Events in the batches of all partitions and targets together, where `write_behind.batch_size` names no number. */
 const MAX_EVENTS = 10_000;
@@ -33,12 +34,15 @@ export function batchLimits(config: Config): BatchLimits {
 export const batchRoom = (config: Config): Semaphore => new Semaphore(2 * partitionsAtWork(config));
 
 /** More at a time would only wait for a connection. */
-function partitionsAtWork({ streams, write_behind }: Config): number {
-  return Math.min(streams.partitions, write_behind.connections);
+function partitionsAtWork({ streams: { partitions }, write_behind }: Config): number {
+  // With `auto` their number may grow.
+  return partitions === "auto"
+    ? write_behind.connections
+    : Math.min(partitions, write_behind.connections);
 }
 
 /** So many ms lie between two looks of all partitions together. */
 const LOOK_MS = 100;
 
 /** How often each idle partition looks around at most, in ms: what it costs does not grow with their number. */
-export const lookEachMs = ({ streams }: Config): number => LOOK_MS * streams.partitions;
+export const lookEachMs = ({ shape }: PartitionKeys): number => LOOK_MS * shape.partitions;

@@ -7,7 +7,7 @@
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { asError } from "../core/events.ts";
-import { ConfigError, WriteBehindError } from "../core/errors.ts";
+import { ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -142,7 +142,10 @@ export class PartitionOwnership {
           return await this.#begin(claim);
         } catch (error) {
           // What is configured wrong here may be right for another sink: nobody else is kept out.
-          if (error instanceof ConfigError || error instanceof PausedError) await this.#giveBack();
+          if (
+            error instanceof ConfigError || error instanceof PausedError ||
+            error instanceof RepartitioningError
+          ) await this.#giveBack();
           if (!(error instanceof PausedError)) throw error;
           continue;
         }
@@ -168,7 +171,7 @@ export class PartitionOwnership {
   async #lookForNamesake(): Promise<void> {
     if (this.#config.targets.length === 1) return;
     // To stand by is usual where partitions are shared, and there may be many.
-    if (Date.now() - this.#namesakeAt < lookEachMs(this.#config)) return;
+    if (Date.now() - this.#namesakeAt < lookEachMs(this.#keys)) return;
     this.#namesakeAt = Date.now();
     const redis = await this.#reader.connection();
     const standing = await this.#target.offsets.standing(this.#keys, { waits: false });
@@ -182,7 +185,11 @@ export class PartitionOwnership {
     // A new connection for each begin, so that what is checked here is the server that is read from.
     this.#reader.close();
     const redis = await this.#reader.connection();
-    await checkShape(this.#redis, this.#config, this.#keys.entity, false);
+    const { entity, shape } = this.#keys;
+    const options = { lookAgain: false, expects: shape, meanwhile: "draining" } as const;
+    // In a cluster, another node may have the record.
+    const asked = this.#config.redis.cluster === null ? redis : this.#redis;
+    await checkShape(asked, this.#config, entity, options);
     const known = await readRegistration(redis, this.#keys, this.#report.place.target);
     this.#checkState(known?.state ?? "active");
     const { lease_seconds } = this.#config.write_behind;
@@ -303,7 +310,7 @@ export class PartitionOwnership {
       await this.#target.ownership.renew(claim, lease_seconds);
       this.#renewedAt = Date.now();
       this.#report.over("leaseNotRenewed");
-      if (Date.now() - this.#lookedAt < lookEachMs(this.#config)) return;
+      if (Date.now() - this.#lookedAt < lookEachMs(this.#keys)) return;
       this.#lookedAt = Date.now();
       const problem = await this.#target.identities.look(claim);
       if (problem !== null && this.#claim === claim) this.#problem = new ConfigError(problem);

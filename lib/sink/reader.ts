@@ -34,7 +34,7 @@ export class StreamReader {
     this.#config = config;
     this.#keys = keys;
     this.#maxBytes = batchLimits(config).bytes;
-    this.#blockMs = Math.max(BLOCK_MS, lookEachMs(config));
+    this.#blockMs = Math.max(BLOCK_MS, lookEachMs(keys));
   }
 
   /** The connection for everything but reading; both are opened when first needed. */

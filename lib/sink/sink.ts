@@ -5,11 +5,13 @@
 
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/load.ts";
+import { learnShape, sameShape } from "../config/shapes.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, gaugesOf } from "../redis/keys.ts";
+import { readShape } from "../redis/shape.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { batchRoom } from "./limits.ts";
@@ -18,6 +20,12 @@ import { PartitionReport, type PartitionState } from "./report.ts";
 import { Sharing } from "./sharing.ts";
 
 export type { PartitionState };
+
+/** How often a sink looks whether its entity was repartitioned, in ms. */
+const LOOK_MS = 500;
+
+const onAbort = (signal: AbortSignal, then: () => void) =>
+  signal.addEventListener("abort", then, { once: true });
 
 /** What a sink has done so far, and its state. */
 export interface SinkStatus {
@@ -65,7 +73,10 @@ export class RedisWriteBehind {
   #config: Config;
   #redis: RedisConnection;
   #target: Target;
+  #entity: string;
   #partitions: PartitionSink[];
+  /** of partitions that there are no more */
+  #past: PartitionReport[] = [];
   #sharing: Sharing | null = null;
   #stop = new AbortController();
   #running: Promise<void> | undefined;
@@ -87,12 +98,19 @@ export class RedisWriteBehind {
     this.process = `${Deno.pid}-${randomBytes(6).toString("hex")}`;
     const { name } = this.#target.describe();
     logEvents("sink", this.events, config.targets.length > 1 ? name : undefined);
+    this.#entity = entity;
+    this.#partitions = this.#allPartitions();
+  }
+
+  #allPartitions(): PartitionSink[] {
+    const [config, target, entity] = [this.#config, this.#target.describe().name, this.#entity];
     const room = batchRoom(config);
-    this.#partitions = allPartitions(config, entity).map((keys) => {
+    return allPartitions(config, entity).map((keys) => {
       const { partition, stream } = keys;
-      const place = { entity, partition, stream, target: name, process: this.process };
-      const report = new PartitionReport(place, this.events, redis.counters, gaugesOf(keys, name));
-      return new PartitionSink(redis, config, this.#target, keys, report, room);
+      const place = { entity, partition, stream, target, process: this.process };
+      const { counters } = this.#redis;
+      const report = new PartitionReport(place, this.events, counters, gaugesOf(keys, target));
+      return new PartitionSink(this.#redis, config, this.#target, keys, report, room);
     });
   }
 
@@ -100,7 +118,7 @@ export class RedisWriteBehind {
   get status(): SinkStatus {
     const reports = this.#partitions.map(({ report }) => report);
     const sum = (of: (report: PartitionReport) => number) =>
-      reports.reduce((total, report) => total + of(report), 0);
+      [...this.#past, ...reports].reduce((total, report) => total + of(report), 0);
     return {
       events: sum(({ events }) => events),
       rows: sum(({ rows }) => rows),
@@ -130,6 +148,7 @@ export class RedisWriteBehind {
    * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
   async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
+    if (await this.#isRepartitioned()) await this.#begin();
     try {
       await this.#drainOnce(signal);
     } finally {
@@ -156,14 +175,52 @@ export class RedisWriteBehind {
       : this.#tick();
   }
 
+  /** With `streams.partitions: auto`, the partitions are others once the entity was repartitioned. */
   async #follow(): Promise<void> {
-    const { signal } = this.#stop;
-    const sharing = this.#sharing = this.#share();
-    for (const partition of this.#partitions) if (sharing) partition.share(sharing);
-    await Promise.all([
-      sharing?.run(signal),
-      ...this.#partitions.map((partition) => partition.run({ follow: true, signal })),
-    ]);
+    while (!this.#stop.signal.aborted) {
+      const repartitioned = new AbortController();
+      const signal = AbortSignal.any([this.#stop.signal, repartitioned.signal]);
+      const sharing = this.#sharing = this.#share();
+      for (const partition of this.#partitions) if (sharing) partition.share(sharing);
+      await Promise.all([
+        sharing?.run(signal),
+        this.#untilRepartitioned(signal).then(() => repartitioned.abort()),
+        ...this.#partitions.map((partition) => partition.run({ follow: true, signal })),
+      ]);
+      if (!this.#stop.signal.aborted) await this.#begin();
+    }
+  }
+
+  async #untilRepartitioned(signal: AbortSignal): Promise<void> {
+    // Otherwise each partition says that the number is another one now.
+    const isFixed = this.#config.streams.partitions !== "auto";
+    while (!signal.aborted) {
+      if (isFixed) await new Promise<void>((resolve) => onAbort(signal, resolve));
+      else await delay(LOOK_MS, signal);
+      if (!signal.aborted && await this.#isRepartitioned()) return;
+    }
+  }
+
+  /** Whether the entity has other partitions than these. */
+  async #isRepartitioned(): Promise<boolean> {
+    const [config, entity] = [this.#config, this.#entity];
+    if (config.streams.partitions !== "auto") return false;
+    try {
+      const found = await readShape(this.#redis, config, entity);
+      if (found === null || sameShape(found.shape, this.#partitions[0]!.keys.shape)) return false;
+      learnShape(config, entity, found.shape);
+      return true;
+    } catch {
+      // Redis is away: the partitions have said so, and it is asked again.
+      return false;
+    }
+  }
+
+  /** Begins with the partitions that there are now. */
+  async #begin(): Promise<void> {
+    await this.#release();
+    this.#past.push(...this.#partitions.map(({ report }) => report));
+    this.#partitions = this.#allPartitions();
   }
 
   /** Others may come, with whom the partitions are shared, where the target can tell of them. */
@@ -184,6 +241,7 @@ export class RedisWriteBehind {
   async #tick(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
+      if (await this.#isRepartitioned()) await this.#begin();
       // What went wrong is in the partition's lastError, the counters and the log stream.
       await this.#drainOnce(signal).catch(() => {});
       await delay(this.#config.write_behind.interval_seconds * 1000, signal);

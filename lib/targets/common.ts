@@ -7,7 +7,7 @@ import { Buffer, isUtf8 } from "node:buffer";
 import { equalJson } from "../core/json/equality.ts";
 import { isSurelyJson } from "../core/json/valid.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
-import type { PartitionKeys } from "../redis/keys.ts";
+import { type PartitionKeys, partitionOf } from "../redis/keys.ts";
 import { type Belonging, OwnershipLostError, ParkedChangedError } from "./target.ts";
 import type { BatchRows, Tried } from "./batch.ts";
 import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters.ts";
@@ -218,6 +218,12 @@ export function isSurelyEqual(document: Uint8Array | null, row: string | null): 
 
 /** So many documents are replayed in one transaction, which holds up the sink: some tenths of a second, if all fail. */
 const MOST_AT_ONCE = 200;
+
+/** The stream in which a parked event's document is; an entry that could not be decoded is in the first. */
+export function streamOf(docId: Uint8Array | null, to: readonly PartitionKeys[]): string {
+  const id = docId && Buffer.from(docId).toString();
+  return to[id === null ? 0 : partitionOf(id, to.length)]!.stream;
+}
 
 /** Documents, so many at a time that their payloads fit `maxBytes`, at least one and at most 200. */
 export function* fitting(

@@ -131,6 +131,12 @@ export interface DeadLetters {
   /** Discards parked events; returns how many. `dryRun` changes nothing. */
   discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
   /**
+   * Moves all that is kept of a stream to the streams in which its documents are from now on; what was no event goes to the
+   * first. An event whose id is taken there gets the next one that is free. It may be stopped, and run again. Without it,
+   * an entity is repartitioned only where nothing is parked.
+   */
+  move?(from: PartitionKeys, to: readonly PartitionKeys[]): Promise<void>;
+  /**
    * Runs a transaction that holds a partition: the sink's next batch waits for it, finds that what is parked has
    * changed, and reads it again.
    * @param work returns whether to keep what it did

@@ -93,7 +93,7 @@ export class SharingSinks {
       }
       const shares = [...held.values()].sort((a, b) => b - a);
       const even = shares.length === SINKS &&
-        shares.every((share) => share === config.streams.partitions / SINKS);
+        shares.every((share) => share === Number(config.streams.partitions) / SINKS);
       if (even || Date.now() > deadline) return shares;
       await delay(SAMPLE_MS);
     }

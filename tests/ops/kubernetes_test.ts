@@ -124,7 +124,7 @@ Deno.test("the documents agree with each other, with the image and with Promethe
     container.volumeMounts.map(({ name }) => [name, of("ConfigMap").metadata.name]),
   );
   const config = parseConfig(of("ConfigMap").data["config.yaml"]!, "config.yaml");
-  assert(config.streams.partitions >= replicas, "a sink without a partition");
+  assert(Number(config.streams.partitions) >= replicas, "a sink without a partition");
 
   const [{ name, containerPort }] = container.ports as [Container["ports"][0]];
   const probes = [container.startupProbe, container.livenessProbe, container.readinessProbe];

@@ -32,6 +32,7 @@ Deno.test("with one partition the keys are the original's", () => {
   assert.deepEqual(partitionKeys(config(1), "session", 0), {
     entity: "session",
     partition: 0,
+    shape: { partitions: 1, tagged: false },
     stream: "stream:session",
     settings: "stream:settings:session",
     lastId: "stream:lastid:stream:session",

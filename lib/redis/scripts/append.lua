@@ -22,7 +22,8 @@ if FORWARD then
   end
 end
 if REQUEST then
-  redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id)
+  -- A repartition moves it to where the document goes.
+  redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id, 'doc_id', ARGV[1])
   redis.call('EXPIRE', REQUEST, ARGV[#ARGV])
 end
 return id

@@ -4,16 +4,18 @@
 -- first write, and the event is appended last.
 --
 -- KEYS of all verbs: 1 document  2 stream  3 settings of the stream  [4 request]
--- ARGV of all verbs: 1 document id  2 ts (ms)  3 partitions, or "0" where the event is not forwarded
+-- ARGV of all verbs: 1 document id  2 ts (ms)  3 partitions; where the event is not forwarded, with "-" before, or
+--   "0" alone, of who does not tell how many
 --   4… the verb's own; with a request, the last two are the hash of the call and request_id_ttl_seconds
 -- All verbs return the event's stream id ("" where it is not forwarded), or an array:
 --   {"repeated", stream id}, {a DocumentErrorCode, detail} or {a limit, what there is of it, the slowest target or ""}
+--   "partitions" with how many there are, or "4 to 8" (into: documents move already) while that is changed
 --   "settings": the stream has none yet, so call settings.lua and then again
 --
 -- Mostly statements: a function would be created again in every call, which costs more than a check.
 
 local DOCUMENT, STREAM, SETTINGS, REQUEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local FORWARD = ARGV[3] ~= '0'
+local FORWARD = ARGV[3] ~= '0' and string.byte(ARGV[3]) ~= 45
 local LARGEST = 0
 
 -- Why a read was refused: the key's type, or the user's rights.
@@ -63,4 +65,8 @@ if FORWARD then
       return {'max_bytes', tostring(bytes), redis.call('HGET', SETTINGS, 'slowest') or ''}
     end
   end
+elseif ARGV[3] ~= '0' then
+  -- By another number of partitions, the document is kept elsewhere.
+  local partitions = redis.pcall('HGET', SETTINGS, 'partitions')
+  if type(partitions) == 'string' and partitions ~= string.sub(ARGV[3], 2) then return {'partitions', partitions} end
 end

@@ -12,8 +12,11 @@ import deleteVerb from "./delete.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import identityVerb from "./identity.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
+import keepVerb from "./keep.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
+import markVerb from "./mark.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
+import moveVerb from "./move.lua" with { type: "text" };
 import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import registerVerb from "./register.lua" with { type: "text" };
@@ -21,6 +24,7 @@ import registration from "./registration.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
+import switchVerb from "./switch.lua" with { type: "text" };
 import trimVerb from "./trim.lua" with { type: "text" };
 import updateVerb from "./update.lua" with { type: "text" };
 
@@ -54,6 +58,14 @@ export const restoreScript: Script = script("restore", `${numbers}\n${restoreVer
 export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place. */
 export const mendScript: Script = script("mend", mendVerb);
+/** Keeps a lock, or gives it back. */
+export const keepScript: Script = script("keep", keepVerb);
+/** Marks all partitions of an entity with what writers find there. */
+export const markScript: Script = script("mark", markVerb);
+/** Renames keys. */
+export const moveScript: Script = script("move", moveVerb);
+/** Puts new streams in the place of old ones. */
+export const switchScript: Script = script("switch", switchVerb);
 /** Counts entries of a stream, without sending them. */
 export const countScript: Script = script("count", countVerb);
 export const readScript: Script = script("read", readVerb);

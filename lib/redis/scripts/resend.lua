@@ -4,6 +4,10 @@
 --   3 "" or the JSON text that the document must still have, "-" where it must still be missing
 -- Returns the event's stream id, or "" where the document has changed meanwhile and nothing was appended.
 
+-- Documents move to other names just now.
+if string.find(redis.call('HGET', KEYS[3], 'partitions') or '', 'into', 1, true) then
+  return redis.error_reply('REPARTITIONING ' .. KEYS[2])
+end
 local payload = redis.call('JSON.GET', KEYS[1])
 if ARGV[3] ~= '' and ARGV[3] ~= (payload or '-') then return '' end
 if not payload then

@@ -67,8 +67,9 @@ export async function connectMysql(
     jsonStrings: true,
     dateStrings: true,
     connectTimeout: CONNECT_MS,
-    // The sink of an entity keeps one connection a partition, beside those for queries.
-    connectionLimit: 10 + entities.length * streams.partitions,
+    // The sink of an entity keeps one connection a partition, beside those for queries; with `auto` their number may grow.
+    connectionLimit: 10 +
+      entities.length * (streams.partitions === "auto" ? 256 : streams.partitions),
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
   }));

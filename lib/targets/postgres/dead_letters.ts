@@ -8,7 +8,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fitting, letterOf, type LetterRow, storable } from "../common.ts";
+import { fitting, letterOf, type LetterRow, storable, streamOf } from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -44,6 +44,26 @@ function conditionOf(
   if ("streamId" in selection) return ["d.stream_id = $3", selection.streamId];
   return ["$3::int = 1", 1];
 }
+
+/**
+ * Moves a letter `$1` to the stream `$2`. Streams have ids in common, and those of one document keep their order: an id that is
+ * taken, or is before one of the document's own, becomes the next of its millisecond that is free.
+ */
+const MOVE = `
+UPDATE writebehind_dead_letter AS d
+   SET stream = $2,
+       stream_id = CASE WHEN NOT (
+           EXISTS (SELECT FROM writebehind_dead_letter o WHERE o.stream = $2 AND o.stream_id = d.stream_id)
+           OR EXISTS (SELECT FROM writebehind_dead_letter o
+                       WHERE o.stream = $2 AND o.fingerprint = d.fingerprint AND o.state = 'parked'
+                         AND split_part(o.stream_id, '-', 1) = split_part(d.stream_id, '-', 1)
+                         AND split_part(o.stream_id, '-', 2)::numeric > split_part(d.stream_id, '-', 2)::numeric))
+         THEN d.stream_id
+         ELSE split_part(d.stream_id, '-', 1) || '-' || (
+           SELECT max(split_part(o.stream_id, '-', 2)::numeric) + 1 FROM writebehind_dead_letter o
+            WHERE o.stream = $2 AND split_part(o.stream_id, '-', 1) = split_part(d.stream_id, '-', 1))
+         END
+ WHERE id = $1`;
 
 /** The rows of a query, a page at a time, through a cursor: memory holds one page. */
 async function* pages<Row extends QueryResultRow>(
@@ -171,6 +191,21 @@ export class PostgresDeadLetters implements DeadLetters {
       return !dryRun && discarded > 0;
     });
     return discarded;
+  }
+
+  async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
+    for (let after = "0";;) {
+      const { rows } = await this.#pool.query<{ id: string; doc_id: Buffer | null }>(
+        `SELECT id, doc_id FROM writebehind_dead_letter WHERE stream = $1 AND id > $2 ORDER BY id LIMIT ${PAGE}`,
+        [stream, after],
+      );
+      if (rows.length === 0) return;
+      after = rows.at(-1)!.id;
+      for (const { id, doc_id } of rows) {
+        const there = streamOf(doc_id, to);
+        if (there !== stream) await this.#pool.query(MOVE, [id, there]);
+      }
+    }
   }
 
   hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void> {

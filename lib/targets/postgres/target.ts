@@ -55,7 +55,8 @@ export class PostgresTarget implements Target {
     const { entities, streams, write_behind } = config;
     this.#sessions = new Sessions(
       pool,
-      Math.min(write_behind.connections, streams.partitions),
+      // With `auto` their number may grow.
+      Math.min(write_behind.connections, streams.partitions === "auto" ? 256 : streams.partitions),
       entities.map(({ name }) => name),
     );
     this.ownership = new PostgresOwnership(this.#sessions, (keys) => this.#prepare(keys));

@@ -84,6 +84,10 @@ export class SqliteDeadLetters implements DeadLetters {
     return discarded;
   }
 
+  async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
+    await this.#connections.writer.call("moveLetters", [stream, to]);
+  }
+
   async hold(
     keys: PartitionKeys,
     work: (held: HeldDeadLetters) => Promise<boolean>,

@@ -6,7 +6,8 @@
 import { Buffer } from "node:buffer";
 import { reasonOf } from "../../../core/errors.ts";
 import type { EventType } from "../../../core/stream_ids.ts";
-import { fieldsOf, letterOf, type LetterRow, storable } from "../../common.ts";
+import type { PartitionKeys } from "../../../redis/keys.ts";
+import { fieldsOf, letterOf, type LetterRow, storable, streamOf } from "../../common.ts";
 import type { Tried } from "../../batch.ts";
 import type {
   DeadLetter,
@@ -61,6 +62,41 @@ export function openList(db: Database, entity: string, state: DeadLetterState | 
     entity,
     state,
   );
+}
+
+/** Moves all letters of a stream to those in which their documents are, a page in a transaction. */
+export function moveLetters(db: Database, stream: string, to: readonly PartitionKeys[]): void {
+  const seq = (of: string) => `CAST(substr(${of}, instr(${of}, '-') + 1) AS INTEGER)`;
+  const same = `o.stream = ?1 AND o.id <> d.id AND
+    substr(o.stream_id, 1, instr(o.stream_id, '-')) = substr(d.stream_id, 1, instr(d.stream_id, '-'))`;
+  // Streams have ids in common, and those of one document keep their order: an id that is taken, or is before one of the
+  // document's own, becomes the next of its millisecond that is free.
+  const move = `UPDATE writebehind_dead_letter AS d
+    SET stream = ?1, stream_id = CASE
+          WHEN EXISTS (SELECT 1 FROM writebehind_dead_letter o
+                        WHERE o.stream = ?1 AND o.stream_id = d.stream_id AND o.id <> d.id)
+            OR EXISTS (SELECT 1 FROM writebehind_dead_letter o
+                        WHERE o.doc_id = d.doc_id AND o.state = 'parked' AND ${same}
+                          AND ${seq("o.stream_id")} > ${seq("d.stream_id")})
+          THEN substr(d.stream_id, 1, instr(d.stream_id, '-')) ||
+               (SELECT max(${seq("o.stream_id")}) + 1 FROM writebehind_dead_letter o WHERE ${same})
+          ELSE d.stream_id END
+    WHERE id = ?2`;
+  for (let after = 0;;) {
+    const rows = db.all<{ id: number; doc_id: Bytes | null }>(
+      `SELECT id, doc_id FROM writebehind_dead_letter WHERE stream = ? AND id > ? ORDER BY id LIMIT ${PAGE}`,
+      stream,
+      after,
+    );
+    if (rows.length === 0) return;
+    after = rows.at(-1)!.id;
+    db.transaction(() => {
+      for (const { id, doc_id } of rows) {
+        const there = streamOf(doc_id, to);
+        if (there !== stream) db.run(move, there, id);
+      }
+    });
+  }
 }
 
 /** The next of them; empty at the end. */

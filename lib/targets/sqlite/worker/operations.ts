@@ -51,6 +51,7 @@ export const operations = {
   hold: letters.hold,
   endHold: letters.endHold,
   discard: letters.discard,
+  moveLetters: letters.moveLetters,
   entries: letters.entries,
   events: letters.events,
   payloads: letters.payloads,
