@@ -116,24 +116,41 @@ export class Counters {
     this.#messages = new Map();
     this.#gauges = new Map();
     try {
-      const replies = await this.#transaction(counts, messages, gauges).exec();
-      const refused = replies?.find(([error]) => error)?.[0];
-      // One was refused within the transaction; the others were done, so they are not sent again.
+      const replies = await this.#transaction(counts, messages, gauges).exec() ?? [];
+      const refused = replies.find(([error]) => error)?.[0];
       this.#onSent(refused ?? null);
+      // One was refused within the transaction; the others were done, so they are not sent again. Those that a node of a
+      // cluster could not take are.
+      const errors = replies.map(([error]) => error).values();
+      const unsent = () => {
+        const error = errors.next().value;
+        return error && error.name !== "ReplyError";
+      };
+      const left = <Key, Value>(all: Map<Key, Value>) => new Map([...all].filter(unsent));
+      this.#keep(left(counts), left(messages), left(gauges));
     } catch (error) {
       this.#onSent(asError(error));
-      for (const [name, events] of counts) {
-        this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
-      }
-      for (const { name, message, count } of messages.values()) this.#log(name, message, count);
-      for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
-      this.#schedule();
+      this.#keep(counts, messages, gauges);
     }
+  }
+
+  /** Keeps what could not be sent for the next time. */
+  #keep(
+    counts: Map<CounterName, number>,
+    messages: Map<string, Message>,
+    gauges: Map<string, Gauge>,
+  ): void {
+    for (const [name, events] of counts) {
+      this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+    }
+    for (const { name, message, count } of messages.values()) this.#log(name, message, count);
+    for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
+    if (counts.size + messages.size + gauges.size > 0) this.#schedule();
   }
 
   /**
    * All of it is sent or nothing, so a repetition counts twice only where the reply was lost. In a cluster the keys are on
-   * several nodes, and what one that is away should have counted is lost.
+   * several nodes: there, each is sent by itself.
    */
   #transaction(
     counts: Map<CounterName, number>,

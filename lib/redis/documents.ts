@@ -7,7 +7,7 @@ import type { Redis } from "./client.ts";
 import type { RedisConnection } from "./connection.ts";
 import { Buffer, isUtf8 } from "node:buffer";
 import { delay } from "../core/delay.ts";
-import { reasonOf } from "../core/errors.ts";
+import { ConnectionError, reasonOf } from "../core/errors.ts";
 import { MAX_ID_BYTES } from "../core/stream_ids.ts";
 import { type PartitionKeys, partitionOf } from "./keys.ts";
 import type { RespConnection } from "./resp.ts";
@@ -50,8 +50,9 @@ export interface DocumentIds {
   foreign: number;
 }
 
-/** How long a scan waits before it asks again whether a slot still moves, in ms. */
+/** How often a scan asks whether a slot still moves, and how long it waits for that, in ms. */
 const MOVING_MS = 100;
+const MOVED_MS = 60_000;
 /** Keys that Redis looks at in one step of a scan. */
 const SCANNED = 1000;
 
@@ -93,15 +94,24 @@ export async function* documentIds(
  * moves, or has moved, does not answer to it.
  */
 async function ownerOf(redis: RedisConnection, documentPrefix: string): Promise<RedisConnection> {
-  const node = redis.at(documentPrefix);
-  if (node === redis) return redis;
-  try {
-    await node.exists(documentPrefix);
-    return node;
-  } catch (error) {
-    if (!/^-?(MOVED|ASK|TRYAGAIN) /.test(reasonOf(error))) throw error;
+  const deadline = performance.now() + MOVED_MS;
+  for (;;) {
+    const node = redis.at(documentPrefix);
+    if (node === redis) return redis;
+    try {
+      await node.exists(documentPrefix);
+      return node;
+    } catch (error) {
+      if (!/^-?(MOVED|ASK) /.test(reasonOf(error))) throw error;
+      if (performance.now() > deadline) {
+        throw new ConnectionError(
+          `the slot of ${documentPrefix} still moves to another node after ${MOVED_MS} ms; run this again when ` +
+            "it has moved",
+          { cause: error },
+        );
+      }
+    }
     await delay(MOVING_MS);
     await redis.exists(documentPrefix); // it finds out who has the slot
-    return await ownerOf(redis, documentPrefix);
   }
 }

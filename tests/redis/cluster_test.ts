@@ -137,7 +137,7 @@ Deno.test("a slot moves: what has moved is read and changed, and inserts wait un
   const { stream, documentPrefix } = partitionKeys(config, "session", 0);
   const mine = ids.filter((id) => documentKey(config, "session", id).startsWith(documentPrefix));
   const from = await cluster.masterOf(stream);
-  const to = cluster.nodes.slice(0, 3).find((node) => node.port !== from.port)!;
+  const to = await cluster.masterBeside(from);
   let inserted: Promise<unknown> | undefined;
   let began = 0;
   let waited = 0;
@@ -177,7 +177,7 @@ Deno.test("a slot that stays between two nodes: a write is refused, and may be r
   await insertDocument(redis, config, "session", {}, "doc-0");
   const key = documentKey(config, "session", "doc-0");
   const from = await cluster.masterOf(key);
-  const to = cluster.nodes.slice(0, 3).find((node) => node.port !== from.port)!;
+  const to = await cluster.masterBeside(from);
   const refused = (error: unknown) => {
     assert(error instanceof RedisRefusedError, String(error));
     assert.equal(error.code, "TRYAGAIN");
@@ -284,6 +284,45 @@ Deno.test("the lines that are printed for a cluster with a password lead to it",
   }
 });
 
+Deno.test("counts that a node could not take are sent when it is back", async () => {
+  await using pipeline = await inCluster({ metrics: { flush_interval_ms: 50 } });
+  const { redis } = pipeline;
+  const node = await cluster.masterOf("metrics:redis_retry");
+  await node.kill();
+  await waitFor(() => !redis.at("metrics:redis_retry").sends, { what: "the connection's end" });
+  redis.counters.count("redis_retry", 7, "away");
+  redis.counters.count("redis_fail", 3, "there");
+  await redis.counters.flush();
+  await cluster.restart(node);
+  await waitFor(async () => (await loadMetrics(redis))["metrics:redis_retry"] === 7, {
+    what: "the counts",
+    deadlineMs: 30_000,
+  });
+  assert.equal((await loadMetrics(redis))["metrics:redis_fail"], 3);
+  await cluster.settled();
+});
+
+Deno.test("a verify goes over a slot that moves meanwhile", async () => {
+  await using pipeline = await inCluster();
+  const { redis, pool, config } = pipeline;
+  for (const [n, id] of idsOf(40).entries()) {
+    await insertDocument(redis, config, "session", { n }, id);
+  }
+  await drain(pipeline);
+  const { stream } = partitionKeys(config, "session", 0);
+  const from = await cluster.masterOf(stream);
+  const to = await cluster.masterBeside(from);
+  let verified: ReturnType<typeof verify> | undefined;
+  await cluster.move(stream, to, () => {
+    verified ??= verify(redis, pool, config, "session");
+    return new Promise((resolve) => setTimeout(resolve, 20));
+  });
+  const { documents, rows, equal, counts } = await verified!;
+  assert.deepEqual({ documents, rows, equal }, { documents: 40, rows: 40, equal: 40 });
+  assert.equal(counts.mismatches, 0);
+  await cluster.move(stream, from);
+});
+
 Deno.test("a new node is used as soon as it has a slot", async () => {
   await using pipeline = await inCluster();
   const { redis, config } = pipeline;
@@ -323,7 +362,7 @@ Deno.test("a search asks the index of each partition, which is made anew where i
 
   const { stream } = partitionKeys(config, "session", 0);
   const from = await cluster.masterOf(stream);
-  const to = cluster.nodes.slice(0, 3).find((node) => node.port !== from.port)!;
+  const to = await cluster.masterBeside(from);
   let looked = false;
   await cluster.move(stream, to, async () => {
     if (looked) return;

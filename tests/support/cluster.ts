@@ -50,6 +50,15 @@ export class TestCluster implements AsyncDisposable {
     return this.nodes.find((node) => node.port === port)!;
   }
 
+  /** A master other than this one. */
+  async masterBeside({ port }: RedisServer): Promise<RedisServer> {
+    for (const node of this.nodes) {
+      const [role] = await askNode(node, "ROLE") as [string];
+      if (role === "master" && node.port !== port) return node;
+    }
+    throw new Error(`there is no master beside ${port}`);
+  }
+
   /** A replica of a master. */
   async replicaOf({ port }: RedisServer): Promise<RedisServer> {
     for (const node of this.nodes) {
