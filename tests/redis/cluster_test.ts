@@ -27,6 +27,7 @@ import { asCluster } from "writebehind/cli/services.ts";
 import { parseRedisUrl } from "writebehind/config/addresses.ts";
 import { askNode, startCluster } from "writebehind/dev/servers/cluster.ts";
 import { readPasswords } from "writebehind/dev/servers/passwords.ts";
+import { documentIds } from "writebehind/redis/documents.ts";
 import { allPartitions, documentKey, partitionKeys } from "writebehind/redis/keys.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
@@ -302,21 +303,34 @@ Deno.test("counts that a node could not take are sent when it is back", async ()
   await cluster.settled();
 });
 
-Deno.test("a verify goes over a slot that moves meanwhile", async () => {
+Deno.test("a scan, and a verify, go over a slot that moves meanwhile", async () => {
   await using pipeline = await inCluster();
   const { redis, pool, config } = pipeline;
   for (const [n, id] of idsOf(40).entries()) {
     await insertDocument(redis, config, "session", { n }, id);
   }
+  const partitions = allPartitions(config, "session");
+  const scan = async () => {
+    const found = new Set<string>();
+    for await (const { ids } of documentIds(redis, partitions, partitions.slice(0, 1))) {
+      for (const id of ids) found.add(id.toString());
+    }
+    return [...found].sort();
+  };
+  const before = await scan();
   await drain(pipeline);
   const { stream } = partitionKeys(config, "session", 0);
   const from = await cluster.masterOf(stream);
   const to = await cluster.masterBeside(from);
   let verified: ReturnType<typeof verify> | undefined;
+  let scanned: ReturnType<typeof scan> | undefined;
+  let moved = 0;
   await cluster.move(stream, to, () => {
     verified ??= verify(redis, pool, config, "session");
+    if (++moved === 4) scanned = scan();
     return new Promise((resolve) => setTimeout(resolve, 20));
   });
+  assert.deepEqual(await scanned, before, "also what is on either node while it moves");
   const { documents, rows, equal, counts } = await verified!;
   assert.deepEqual({ documents, rows, equal }, { documents: 40, rows: 40, equal: 40 });
   assert.equal(counts.mismatches, 0);
