@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import {
   caughtUp,
+  type Config,
   ConfigError,
   configWith,
   connectRedis,
@@ -12,19 +13,23 @@ import {
   DocumentError,
   insertDocument,
   loadMetrics,
+  openTarget,
   parseConfig,
   readByIds,
   readFigures,
   readStatus,
   rebuild,
+  type RedisConnection,
   RedisRefusedError,
   repairTarget,
+  repartition,
   search,
   updateDocument,
   verify,
 } from "writebehind";
 import { asCluster } from "writebehind/cli/services.ts";
 import { parseRedisUrl } from "writebehind/config/addresses.ts";
+import { findRedisClient } from "writebehind/dev/servers/binaries.ts";
 import { askNode, startCluster } from "writebehind/dev/servers/cluster.ts";
 import { readPasswords } from "writebehind/dev/servers/passwords.ts";
 import { documentIds } from "writebehind/redis/documents.ts";
@@ -33,7 +38,7 @@ import { slotOf } from "writebehind/redis/slots.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
 import { TestCluster } from "../support/cluster.ts";
 import { assertEqual, drain, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
-import { testFolder, testPostgres, waitFor } from "../support/servers.ts";
+import { testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
 
 const cluster = await TestCluster.start();
 const postgres = await testPostgres();
@@ -396,4 +401,48 @@ Deno.test("a search asks the index of each partition, which is made anew where i
   }
   await cluster.move(stream, from);
   assert.deepEqual((await find({ limit: 40 })).ids.toSorted(), even.toSorted());
+});
+
+Deno.test("a single Redis moves into the cluster: repartitioned, then imported", async () => {
+  await cluster.empty();
+  await using single = await testRedis();
+  const servers = { redis: single, postgres, [Symbol.asyncDispose]: async () => {} };
+  await using before = await pipelineOn(servers);
+  const ids = idsOf(60);
+  const insert = (redis: RedisConnection, config: Config, id: string, n: number) =>
+    insertDocument(redis, config, "session", { n }, id, { requestId: `r-${id}` });
+  const receipts = await Promise.all(
+    ids.map((id, n) => insert(before.redis, before.config, id, n)),
+  );
+  await drain(before);
+  await using target = await openTarget(before.config);
+  await repartition(before.redis, [target], before.config, "session", { to: 8 });
+  const { program, env } = await findRedisClient();
+  const place = ({ host, port }: { host: string; port: number }) => `${host}:${port}`;
+  const { success, stdout } = await new Deno.Command(program, {
+    args: [
+      ...["--cluster", "import", place(cluster.nodes[0]!), "--cluster-from", place(single)],
+      "--cluster-copy",
+    ],
+    env,
+  }).output();
+  assert(success, new TextDecoder().decode(stdout));
+  const config = before.with({ redis: cluster.config, streams: { partitions: "auto" } });
+  await using redis = await connectRedis(config);
+  const after = { ...before, redis, config };
+  for (const id of ids) {
+    const again = await insert(redis, config, id, ids.indexOf(id));
+    assert.deepEqual(again, { ...receipts[ids.indexOf(id)], repeated: true });
+  }
+  await updateDocument(redis, config, "session", "doc-1", { n: 100 });
+  const { version } = await insertDocument(redis, config, "session", { n: 0 }, "new");
+  assert(version! > receipts[0]!.version!);
+  await drain(after);
+  await assertEqual(after);
+  const report = await verify(redis, target, config, "session");
+  assert.deepEqual([report.documents, report.mismatches], [61, []]);
+  await assert.rejects(
+    repartition(redis, [target], config, "session", { to: 4 }),
+    /in a Redis Cluster an entity keeps the number of partitions that it has/,
+  );
 });
