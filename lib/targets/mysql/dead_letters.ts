@@ -7,7 +7,7 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fieldsOf, fitting, letterOf, type LetterRow, storable } from "../common.ts";
+import { fieldsOf, fitting, letterOf, type LetterRow, storable, streamOf } from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -43,6 +43,22 @@ function conditionOf(selection: DeadLetterSelection): [sql: string, values: unkn
   if ("streamId" in selection) return ["d.stream_id = ?", [selection.streamId]];
   return ["true", []];
 }
+
+/**
+ * Moves a letter to another stream. Streams have ids in common, and those of one document keep their order: an id that is
+ * taken, or is before one of the document's own, becomes the next of its millisecond that is free.
+ */
+const MOVE = `
+UPDATE writebehind_dead_letter AS d,
+       (SELECT MAX(CAST(SUBSTRING_INDEX(o.stream_id, '-', -1) AS DECIMAL(20))) AS last,
+               COALESCE(SUM(o.stream_id = ?), 0) AS taken,
+               COALESCE(SUM(o.doc_id <=> ? AND o.state = 'parked' AND
+                            CAST(SUBSTRING_INDEX(o.stream_id, '-', -1) AS DECIMAL(20)) > ?), 0) AS newer
+          FROM writebehind_dead_letter AS o
+         WHERE o.stream = ? AND o.stream_id LIKE ?) AS there
+   SET d.stream = ?,
+       d.stream_id = IF(there.taken + there.newer > 0, CONCAT(?, '-', there.last + 1), d.stream_id)
+ WHERE d.id = ?`;
 
 interface Listed extends LetterRow<string> {
   doc_id: Buffer | null;
@@ -152,6 +168,33 @@ export class MysqlDeadLetters implements DeadLetters {
       return !dryRun && discarded > 0;
     });
     return discarded;
+  }
+
+  async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
+    for (let after = "0";;) {
+      const letters = await patiently(
+        this.#pool,
+        (connection) =>
+          rowsOf<{ id: string; stream_id: string; doc_id: Buffer | null }>(
+            connection,
+            `SELECT id, stream_id, doc_id FROM writebehind_dead_letter
+            WHERE stream = ? AND id > ? ORDER BY id LIMIT ${PAGE}`,
+            [stream, after],
+          ),
+      );
+      if (letters.length === 0) return;
+      after = String(letters.at(-1)!.id);
+      for (const { id, stream_id, doc_id } of letters) {
+        const there = streamOf(doc_id, to);
+        if (there === stream) continue;
+        const [ms, seq] = stream_id.split("-");
+        await patiently(
+          this.#pool,
+          (connection) =>
+            changedBy(connection, MOVE, [stream_id, doc_id, seq, there, `${ms}-%`, there, ms, id]),
+        );
+      }
+    }
   }
 
   hold(keys: PartitionKeys, work: (held: HeldDeadLetters) => Promise<boolean>): Promise<void> {

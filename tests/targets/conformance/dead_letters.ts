@@ -3,11 +3,13 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { ParkedChangedError, type Settled } from "writebehind/targets";
+import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
 import { waitFor } from "../../support/servers.ts";
 import {
   all,
   badOf,
   batch,
+  BEGIN,
   type Cases,
   claimed,
   insert,
@@ -82,6 +84,45 @@ export const deadLetters: Cases = {
       Object.fromEntries(letters.map(({ docId, streamId }) => [docId, streamId])),
       Object.fromEntries(Object.entries(newest).map(([id, ids]) => [id, ids[0]])),
     );
+  },
+
+  "letters move to the streams of their documents, which have ids in common": async (place) => {
+    await using own = await claimed(place);
+    const { target } = own;
+    const { deadLetters } = target;
+    if (!deadLetters.move) return; // then an entity with parked events is not repartitioned
+    const shape = (partitions: number) =>
+      allPartitions(place.config, "session", { partitions, tagged: true });
+    const ids = ["a", "b", "c", "d"];
+    for (const keys of shape(4)) {
+      const claim = (await target.ownership.claim(keys, "a", LEASE_SECONDS))!;
+      const mine = ids.filter((id) => partitionOf(id, 4) === keys.partition);
+      const events = mine.flatMap((id) =>
+        [1, 2].map((n) =>
+          parked(id, 7, { streamId: `${BEGIN + 7}-${n}`, payload: Buffer.from(`{"n":${n}}`) })
+        )
+      );
+      if (keys.partition === 3) events.push(parked(null, 9));
+      await target.batches.apply(claim, batch(9, { parked: events }));
+      await target.ownership.release(keys, claim);
+    }
+    assert.equal(new Set(ids.map((id) => partitionOf(id, 4))).size, 4);
+    let before = 4;
+    for (const partitions of [3, 1, 2]) {
+      const there = shape(partitions);
+      for (const keys of shape(before)) await deadLetters.move(keys, there);
+      const letters = await all(deadLetters.list("session", "parked"));
+      assert.equal(letters.length, 5);
+      assert.equal(new Set(letters.map(({ stream, streamId }) => `${stream} ${streamId}`)).size, 5);
+      for (const { id, docId, stream, waiting } of letters) {
+        const home = docId === null ? 0 : partitionOf(docId, partitions);
+        assert.equal(stream, there[home]!.stream, `${docId} of ${partitions}`);
+        if (docId === null) continue;
+        assert.equal(waiting, 1);
+        assert.equal(String((await deadLetters.read(id))!.payload), '{"n":2}');
+      }
+      before = partitions;
+    }
   },
 
   "more letters than are read at a time": async (place) => {
