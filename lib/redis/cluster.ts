@@ -9,10 +9,11 @@
 
 import { Command } from "ioredis";
 import type { Config } from "../config/load.ts";
-import { backoff } from "../core/delay.ts";
+import { backoff, delay } from "../core/delay.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 import { connected, type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { DurableOutcome, Wait } from "./durability.ts";
+import { IN_SCRIPT } from "./explain.ts";
 import type { Node } from "./nodes.ts";
 import type { Script } from "./scripts/mod.ts";
 import { nameOf, slotOf, SlotTable } from "./slots.ts";
@@ -37,13 +38,17 @@ const REDIRECT = /^-?(?:(MOVED|ASK) (\d+) (.*):(\d+)|(TRYAGAIN|CLUSTERDOWN)\b)/;
 
 /** @param asked the node that answered: one that does not know how another is reached names no host */
 function redirectOf(error: unknown, asked: Node | null): Redirect | null {
-  if ((error as Error).name !== "ReplyError") return null;
+  // What a script says in its middle proves nothing.
+  if ((error as Error).name !== "ReplyError" || IN_SCRIPT.test(reasonOf(error))) return null;
   const [, moved, slot = "0", host, port, other] = REDIRECT.exec(reasonOf(error)) ?? [];
   const kind = (moved ?? other) as Redirect["kind"] | undefined;
   if (kind === undefined) return null;
   const node = port === undefined ? null : { host: host || asked!.host, port: Number(port) };
   return { kind, slot: Number(slot), node };
 }
+
+/** Why a command is not sent, once the connection is closed. */
+const CLOSED = "Connection is closed.";
 
 /** Commands whose key is not their first argument: where it is. */
 const KEY_AT: Record<string, number> = {
@@ -232,6 +237,7 @@ export class ClusterConnection extends RedisConnection {
     let attempt = 0;
     const send = (to: Node | null) => {
       if (command.isSettled) return;
+      if (this.#ended) return fail(held ?? new ConnectionError(CLOSED));
       try {
         asked = to === null ? this.#of(slot) : this.#to(to);
       } catch (error) {
@@ -249,7 +255,7 @@ export class ClusterConnection extends RedisConnection {
       else void opening.then(go);
     };
     command.reject = (error) => {
-      const redirect = this.#ended ? null : redirectOf(error, asked?.node ?? null);
+      const redirect = redirectOf(error, asked?.node ?? null);
       if (redirect === null) return fail(held ?? error);
       held = error;
       attempt++;
@@ -304,13 +310,14 @@ export class ClusterConnection extends RedisConnection {
       try {
         return await work(redis, asking);
       } catch (error) {
-        const redirect = this.#ended ? null : redirectOf(error, redis.node);
-        if (redirect === null) throw error;
+        const redirect = redirectOf(error, redis.node);
+        if (redirect === null || this.#ended) throw error;
         const atOnce: boolean = this.#heed(redirect, attempt) && error !== asking;
         if (!atOnce) {
           const pause = backoff(attempt, AGAIN_MS, AGAIN_MAX_MS);
           if (performance.now() + pause > deadline) throw error;
-          await new Promise((resolve) => setTimeout(resolve, pause));
+          await delay(pause);
+          if (this.#ended) throw error;
         }
         asking = atOnce && redirect.kind === "ASK" ? error as Error : null;
         redis = asking ? this.#to(redirect.node!) : this.#of(slot);

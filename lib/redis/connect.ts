@@ -25,7 +25,7 @@ export async function openReader(
   const options = { retryStrategy: () => null };
   if (config.redis.cluster === null) return await openRedis(config, options);
   const table = SlotTable.of(config);
-  await table.look();
+  await table.refresh();
   const node = table.ownerOf(slotOf(stream));
   if (node === undefined) {
     throw new ClusterError(`no node of the cluster has the slot of ${stream}`);

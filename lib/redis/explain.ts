@@ -70,7 +70,8 @@ const NOT_BEGUN: [answer: RegExp, why: string][] = [
     "the call has more bytes than its proto-max-bulk-len; raise that, or lower documents.max_bytes",
   ],
 ];
-const IN_SCRIPT = /script: [0-9a-f]{40}, on @/;
+/** How an error is marked that a script met in its middle. */
+export const IN_SCRIPT: RegExp = /script: [0-9a-f]{40}, on @/;
 
 /** A refusal of Redis: nothing was done. */
 export interface Refusal {

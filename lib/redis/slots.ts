@@ -12,6 +12,8 @@ import { crc16 } from "./keys.ts";
 import type { Node } from "./nodes.ts";
 
 const SLOTS = 16384;
+/** How old what is known may be for a new connection, in ms. */
+const FRESH_MS = 200;
 
 /** No node tells of the cluster; the message says what to do. */
 export class ClusterError extends ConnectionError {}
@@ -49,6 +51,8 @@ export class SlotTable {
   #known: readonly Node[];
   #looking: Promise<void> | undefined;
   #listeners = new Set<() => void>();
+  /** when the nodes were asked last, in ms of `performance.now()` */
+  #lookedAt = -Infinity;
 
   private constructor(config: Config) {
     this.#config = config;
@@ -96,6 +100,14 @@ export class SlotTable {
   }
 
   /**
+   * Sees that what is known is not older than a moment: many partitions that open connections at the same time share it.
+   * @throws as {@linkcode look}
+   */
+  async refresh(): Promise<void> {
+    if (performance.now() - this.#lookedAt > FRESH_MS) await this.look();
+  }
+
+  /**
    * Asks all nodes who has which slot; those that ask at the same time share the answers.
    * @throws {ClusterError} where no node tells, with what each of them said
    */
@@ -128,6 +140,7 @@ export class SlotTable {
     }
     const owners = new Array<Node | undefined>(SLOTS);
     for (const { from, to, master } of best.ranges) owners.fill(master, from, to + 1);
+    this.#lookedAt = performance.now();
     this.#known = best.nodes;
     this.#owners = owners;
     this.#tell();

@@ -290,15 +290,20 @@ Deno.test("the lines that are printed for a cluster with a password lead to it",
   }
 });
 
-Deno.test("counts that a node could not take are sent when it is back", async () => {
+Deno.test("a node is away: a search says so, and counts that it could not take are sent when it is back", async () => {
   await using pipeline = await inCluster({ metrics: { flush_interval_ms: 50 } });
-  const { redis } = pipeline;
+  const { redis, config } = pipeline;
+  await createSearchIndex(redis, config, "session");
   const node = await cluster.masterOf("metrics:redis_retry");
   await node.kill();
   await waitFor(() => !redis.at("metrics:redis_retry").sends, { what: "the connection's end" });
   redis.counters.count("redis_retry", 7, "away");
   redis.counters.count("redis_fail", 3, "there");
   await redis.counters.flush();
+  await assert.rejects(search(redis, config, "session", {}), {
+    code: "incomplete",
+    message: /\d of 8 partitions do not answer/,
+  });
   await cluster.restart(node);
   await waitFor(async () => (await loadMetrics(redis))["metrics:redis_retry"] === 7, {
     what: "the counts",

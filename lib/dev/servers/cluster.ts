@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { delay } from "../../core/delay.ts";
+import { asError } from "../../core/events.ts";
 import { freePort } from "./processes.ts";
 import { type RedisOptions, type RedisServer, startRedis } from "./redis.ts";
 
@@ -133,11 +134,14 @@ export async function whole(nodes: readonly RedisServer[], known: number): Promi
   const deadline = Date.now() + READY_MS;
   for (const node of nodes) {
     for (;;) {
-      const info = String(await askNode(node, "CLUSTER", "INFO"));
-      const replication = String(await askNode(node, "INFO", "replication"));
+      // A replica that is loading what it has got refuses to tell.
+      const answers = ["CLUSTER INFO", "INFO replication"].map((command) =>
+        askNode(node, ...command.split(" ") as [string, string]).catch(asError)
+      );
+      const [info, replication] = (await Promise.all(answers)).map(String) as [string, string];
       const ready = info.includes("cluster_state:ok") &&
         info.includes(`cluster_known_nodes:${known}\r`) &&
-        !replication.includes("master_link_status:down");
+        replication.includes("role:") && !replication.includes("master_link_status:down");
       if (ready) break;
       if (Date.now() > deadline) {
         throw new Error(`the cluster is not whole after ${READY_MS} ms: ${info}`);
