@@ -132,7 +132,13 @@ function explained(error: unknown, target: MysqlAddress): string {
   const own = { certificate: named("sslcert"), key: named("sslkey") };
   const objection = serversObjection(reason, shown, own);
   if (objection !== null) return objection;
-  if ((error as { code?: string }).code === "HANDSHAKE_NO_SSL_SUPPORT") {
+  const { code } = error as { code?: string };
+  if (code === "ECONNREFUSED") {
+    return `connection refused: nothing listens there; start MySQL or MariaDB, or set ${
+      named("host")
+    } and ${named("port")}`;
+  }
+  if (code === "HANDSHAKE_NO_SSL_SUPPORT") {
     return `the server speaks no TLS: give it a certificate (ssl_cert, ssl_key), or set ${
       named("ssl")
     } to disable`;

@@ -81,7 +81,11 @@ Deno.test({
   await using database = await databaseOn(server);
   const { target } = database;
   const cases: [what: string, given: Partial<Given>, message: RegExp][] = [
-    ["nothing listens there", { port: 1 }, /^Cannot connect to MySQL at .*ECONNREFUSED/],
+    [
+      "nothing listens there",
+      { port: 1 },
+      /^Cannot connect to MySQL at .*: connection refused: .*targets\.\w+\.host and targets\.\w+\.port/,
+    ],
     [
       "a wrong password",
       { password: "wr0ng" },
