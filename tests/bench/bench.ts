@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { ending } from "writebehind/core/ending.ts";
 import { interruptible } from "writebehind/core/interrupt.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
+import { clusterRows } from "./cluster.ts";
 import { workerRows } from "./against_worker.ts";
 import { backlogRows } from "./backlog.ts";
 import { verifyRows } from "./comparing.ts";
@@ -51,6 +52,7 @@ const GROUPS: readonly Group[] = [
   { name: "several targets", rows: [18], seconds: 60, measure: fanOutRows },
   { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
   { name: "partitions", rows: [20, 22], seconds: 140, measure: partitionRows },
+  { name: "cluster", rows: [23], seconds: 40, measure: clusterRows },
   { name: "sizes", rows: [21], seconds: 60, measure: sizeRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];

@@ -26,6 +26,10 @@ function statOf(pid: number | string): { parent: number; own: number; children: 
   };
 }
 
+/** CPU seconds that processes have used so far. */
+export const secondsOf = (pids: readonly number[]): number =>
+  pids.reduce((sum, pid) => sum + statOf(pid).own, 0);
+
 /** A process with those that it has started. */
 function familyOf(pid: number): number {
   const { own, children } = statOf(pid);
@@ -54,9 +58,7 @@ export function cpuTimes(
   if (Deno.build.os !== "linux") return null;
   const { user, system } = process.cpuUsage();
   return {
-    deno: sinks.length === 0
-      ? (user + system) / 1e6
-      : sinks.reduce((sum, pid) => sum + statOf(pid).own, 0),
+    deno: sinks.length === 0 ? (user + system) / 1e6 : secondsOf(sinks),
     postgres: familyOf(postgresPid),
     redis: familyOf(redisPid),
   };
