@@ -4,26 +4,20 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { ownershipLost } from "../common.ts";
-import { type Claim, HEARTBEATS, type Ownership } from "../target.ts";
+import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isMysqlError } from "./errors.ts";
+import { Members } from "./members.ts";
 import { changedBy, type Connection, kill, patiently, rowsOf } from "./pool.ts";
-import { nameOf, type Sessions } from "./sessions.ts";
-import { NOW } from "./statements.ts";
+import { lockOf, nameOf, type Sessions } from "./sessions.ts";
+import { micro, NOW } from "./statements.ts";
 
 /** How long a session may take to end that was told to, in seconds. */
 const KILL_SECONDS = 5;
 /** How far a clock may have gone back while a lease holds, in seconds. */
 const CLOCK_SECONDS = 1;
-
-/** The name of a partition's lock: of the whole server, and at most 64 characters. */
-export function lockOf(database: string, stream: string): string {
-  const digest = createHash("sha256").update(JSON.stringify([database, stream])).digest("hex");
-  return `writebehind:${digest.slice(0, 40)}`;
-}
 
 /**
  * How long the same session must hold the lock of a lease that is over before it is ended, in ms: one that has just
@@ -42,6 +36,7 @@ export class MysqlOwnership implements Ownership {
   #sessions: Sessions;
   #database: string;
   #prepare: (keys: PartitionKeys) => Promise<string[]>;
+  #members: Members;
   /** those who wait, by stream and owner */
   #waiting = new Map<string, Waiting>();
 
@@ -57,6 +52,7 @@ export class MysqlOwnership implements Ownership {
     this.#sessions = sessions;
     this.#database = database;
     this.#prepare = prepare;
+    this.#members = new Members(sessions.pool, database);
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
@@ -225,6 +221,14 @@ export class MysqlOwnership implements Ownership {
     });
   }
 
+  share(
+    partitions: PartitionKeys[],
+    process: string,
+    options: { leaseSeconds: number; isMember: boolean },
+  ): Promise<Shares> {
+    return this.#members.share(partitions, process, options);
+  }
+
   async moveOffset({ stream }: PartitionKeys, offset: string, witness: string): Promise<void> {
     await patiently(this.#sessions.pool, (connection) =>
       changedBy(
@@ -246,5 +250,3 @@ export class MysqlOwnership implements Ownership {
       ));
   }
 }
-
-const micro = (seconds: number) => Math.round(seconds * 1e6);

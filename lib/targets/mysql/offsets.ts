@@ -7,7 +7,7 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Offsets, Standing } from "../target.ts";
 import { type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { isMysqlError, NO_SUCH_TABLE } from "./errors.ts";
-import { lockOf } from "./lease.ts";
+import { lockOf } from "./sessions.ts";
 import { NOW } from "./statements.ts";
 
 /** A time as MySQL's driver gives it, in UTC. */

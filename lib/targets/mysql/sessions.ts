@@ -3,6 +3,7 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { isMysqlError } from "./errors.ts";
 import { type Connection, type Pool, rolledBack } from "./pool.ts";
@@ -17,6 +18,12 @@ interface Session {
 
 /** How long a session may take to give its locks back, in ms; they end with it anyway. */
 const RELEASE_MS = 1000;
+
+/** The name of a partition's lock: of the whole server, and at most 64 characters. */
+export function lockOf(database: string, stream: string): string {
+  const digest = createHash("sha256").update(JSON.stringify([database, stream])).digest("hex");
+  return `writebehind:${digest.slice(0, 40)}`;
+}
 
 /** Connections by stream and owner. */
 export class Sessions {

@@ -31,6 +31,9 @@ const timeSql = (ms: string) => `TIMESTAMPADD(MICROSECOND, 1000 * ${ms}, '1970-0
 /** SQL for the time now, in UTC. */
 export const NOW = "UTC_TIMESTAMP(3)";
 
+/** Seconds in the unit of `TIMESTAMPADD(MICROSECOND, …)`. */
+export const micro = (seconds: number): number => Math.round(seconds * 1e6);
+
 /** A document's rows: `i` the id, `p` the payload's text, `v` the version, `u` and `c` the times. */
 const rowsSql = ({ collation }: Flavor) =>
   `(SELECT i COLLATE ${collation} AS i, p, v, u, c
