@@ -30,6 +30,7 @@ export {
   READ_BYTES,
   type Row,
   type Rows,
+  type Shares,
   type RowsAt,
   type ScannedRow,
   type Standing,

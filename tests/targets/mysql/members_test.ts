@@ -7,11 +7,8 @@ import {
   insertDocument,
   openTarget,
   parseConfig,
-  type Shares,
-  type Target,
   verify,
 } from "writebehind";
-import { allPartitions } from "writebehind/redis/keys.ts";
 import { testRedis, waitFor } from "../../support/servers.ts";
 import { databaseOn, sharedMariadb } from "./place.ts";
 
@@ -25,59 +22,19 @@ Deno.test.afterAll(async () => {
 });
 
 /** A database, and a configuration that leads there. */
-async function place(partitions: number, leaseSeconds = 30) {
+async function place() {
   const database = await databaseOn(server);
   const config = configWith(parseConfig("", "test.yaml"), {
     targets: [database.target],
     redis: { host: redisServer.host, port: redisServer.port },
-    streams: { partitions },
-    write_behind: { lease_seconds: leaseSeconds },
+    streams: { partitions: 4 },
+    write_behind: { lease_seconds: 2 },
   });
   return { ...database, config };
 }
 
-Deno.test(
-  { name: "MariaDB: processes know of each other, and of who has gone", ignore },
-  async () => {
-    await using own = await place(2);
-    const { config } = own;
-    const partitions = allPartitions(config, "session");
-    const [a, b] = partitions.map(({ stream }) => stream);
-    const share = (
-      { ownership }: Target,
-      process: string,
-      { isMember = true, leaseSeconds = 30 } = {},
-    ) => ownership.share!(partitions, process, { leaseSeconds, isMember });
-    const members = ({ members }: Shares) => members.toSorted();
-    await using one = await openTarget(config);
-    await one.migrate("session");
-    assert.deepEqual(members(await share(one, "one")), ["one"]);
-    {
-      await using two = await openTarget(config);
-      assert.deepEqual(members(await share(two, "two")), ["one", "two"]);
-      await one.ownership.claim(partitions[0]!, "one", 30);
-      await two.ownership.claim(partitions[1]!, "two", 30);
-      assert.deepEqual((await share(one, "one")).owners, new Map([[a, "one"], [b, "two"]]));
-      // It says so itself; what it has is still its own.
-      assert.deepEqual(members(await share(two, "two", { isMember: false })), ["one"]);
-      assert.deepEqual((await share(one, "one")).owners, new Map([[a, "one"], [b, "two"]]));
-      await share(two, "two", { leaseSeconds: 0.5 });
-    }
-    // What it had was free once its session had ended, and its own lease ends with time.
-    await waitFor(async () => {
-      const { owners, members } = await share(one, "one");
-      return !owners.has(b!) && members.length === 1;
-    }, { what: "its end" });
-    // Who comes removes what was left.
-    await using three = await openTarget(config);
-    assert.deepEqual(members(await share(three, "three")), ["one", "three"]);
-    const left = await own.run("SELECT stream FROM writebehind_lease WHERE stream LIKE 'member%'");
-    assert.equal((left as unknown[]).length, 2);
-  },
-);
-
 Deno.test({ name: "MariaDB: sinks share the partitions, and take over", ignore }, async () => {
-  await using own = await place(4, 2);
+  await using own = await place();
   const { config } = own;
   await using redis = await connectRedis(config);
   await redis.flushall();
