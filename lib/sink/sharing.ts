@@ -18,6 +18,8 @@ const UNWELL_MS = 60_000;
 const RESCUED_MS = 60_000;
 /** How long it keeps what it has meanwhile, in ms: where all others fail as well, nobody would do better. */
 const PATIENCE_MS = 5000;
+/** How long what fails says nothing of the process, in ms, once the target was away: it was so for all of them. */
+const AWAY_MS = 10_000;
 
 /** What one process does about its partitions, by their streams. */
 export interface Plan {
@@ -78,6 +80,8 @@ export class Sharing {
   #onGive: (stream: string) => void;
   /** since when it is no member, and until when, by `performance.now()` */
   #unwell = { since: Infinity, until: -Infinity };
+  /** when the target could tell nothing last, by `performance.now()` */
+  #awayAt = -Infinity;
   /** since when nobody has had a partition, by `performance.now()` */
   #freeSince = new Map<string, number>();
   /** until when partitions are kept that another should have taken, and had not for long */
@@ -146,8 +150,10 @@ export class Sharing {
       const isWell = this.#isWell();
       const shares = await this.#share(isWell);
       const isAlone = shares?.members.every((member) => member === this.#process);
-      if (shares === null) this.#plan = null;
-      else if (!isWell && !isAlone) {
+      if (shares === null) {
+        this.#awayAt = performance.now();
+        this.#plan = null;
+      } else if (!isWell && !isAlone) {
         const mine = [...this.#mine];
         const gives = performance.now() - this.#unwell.since > PATIENCE_MS;
         this.#plan = { take: [], keep: gives ? [] : mine, give: gives ? mine : [] };
@@ -176,7 +182,8 @@ export class Sharing {
   #isWell(): boolean {
     const tried = [...this.#mine, ...this.#plan?.take ?? []];
     const now = performance.now();
-    if (tried.length > 0) {
+    if (now - this.#awayAt < AWAY_MS) this.#unwell = { since: Infinity, until: -Infinity };
+    else if (tried.length > 0) {
       this.#unwell = tried.every(this.#fails)
         ? { since: Math.min(this.#unwell.since, now), until: now + UNWELL_MS }
         : { since: Infinity, until: -Infinity };

@@ -134,6 +134,7 @@ Deno.test("a synchronous standby takes over under traffic: nothing is lost", () 
         what: "a batch to wait for the standby",
         deadlineMs: DEADLINE_MS,
       });
+      await delay(300); // a trim may be under way
       const told = await redis.hget("stream:settings:session", "target:postgresql");
       // Whoever cancels the wait makes PostgreSQL say that all is well.
       for (const pid of await waiting(pipeline)) {

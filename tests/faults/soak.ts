@@ -38,6 +38,8 @@ import { SharingSinks, SINKS } from "./sharing_sinks.ts";
 const PARTITIONS = 2 * SINKS;
 /** How long everything may take to be applied once nothing breaks any more, in ms. */
 const SETTLE_MS = 60_000;
+/** How long until the shares are even: one that has failed at all it had comes back after a minute. */
+const EVEN_MS = 120_000;
 const SAMPLE_MS = 100;
 
 /** What a soak has seen. */
@@ -177,7 +179,7 @@ export async function soak(
     repaired: breaking.repaired + await repair(pipeline),
     ...await verdict(pipeline, author),
     longestStall: watch.longestStallMs / 1000,
-    shares: await sinks.shares(pipeline, SETTLE_MS),
+    shares: await sinks.shares(pipeline, EVEN_MS),
     peakMemory: watch.peakMemory,
   };
 }

@@ -3,15 +3,18 @@ import assert from "node:assert/strict";
 import pg from "pg";
 import {
   caughtUp,
+  configWith,
   connectPostgres,
   connectRedis,
   consumePeriodically,
   insertDocument,
   openTarget,
+  parseConfig,
 } from "writebehind";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
-import { planOf } from "writebehind/sink/sharing.ts";
+import { planOf, Sharing } from "writebehind/sink/sharing.ts";
+import type { Ownership } from "writebehind/targets/target.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { assertEqual, type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
@@ -238,7 +241,8 @@ Deno.test("sharing: a process that has lost its Redis gives all to the others, a
   await proxy.heal();
   await first.stop();
   await shared([4]);
-  assert.equal(second.lastError, null);
+  // It may have claimed before its own connection to Redis was back.
+  await waitFor(() => second.lastError === null, { what: "it to be well", deadlineMs: 30_000 });
 });
 
 Deno.test("sharing: a process that was frozen for longer than its lease comes back to its share", async () => {
@@ -265,6 +269,37 @@ Deno.test("sharing: a process that was frozen for longer than its lease comes ba
   await caughtUp(redis, target, config, "session", { deadlineMs: 10_000 });
   await assertEqual(pipeline);
   assert.equal(second.errors().includes("failed"), false, second.errors());
+});
+
+Deno.test("sharing: while the target is away, nobody is to blame", async () => {
+  const config = configWith(parseConfig("", "test.yaml"), { streams: { partitions: 4 } });
+  const partitions = allPartitions(config, "session");
+  const asked: boolean[] = [];
+  let isAway = true;
+  const share: Ownership["share"] = (_partitions, _process, { isMember }) => {
+    asked.push(isMember);
+    return isAway ? Promise.reject(new Error("away")) : Promise.resolve({
+      members: ["other"],
+      owners: new Map(partitions.map(({ stream }) => [stream, "other"])),
+    });
+  };
+  const stop = new AbortController();
+  const sharing = new Sharing({ share } as Ownership, config, partitions, {
+    process: "me",
+    fails: () => true,
+    onGive: () => {},
+  });
+  for (const { stream } of partitions) sharing.note(stream, { isMine: true });
+  const running = sharing.run(stop.signal);
+  await waitFor(() => asked.length >= 2, { what: "looks in vain" });
+  // Another has taken all meanwhile.
+  for (const { stream } of partitions) sharing.note(stream, { isMine: false });
+  isAway = false;
+  const before = asked.length;
+  await waitFor(() => asked.length >= before + 3, { what: "looks" });
+  stop.abort();
+  await running;
+  assert.deepEqual(asked.slice(before), asked.slice(before).map(() => true));
 });
 
 Deno.test("sharing: a process that can claim nothing is not left with a share", async () => {
