@@ -107,6 +107,8 @@ function committedIn(
   const aborted = new Set<bigint>();
   const messages: ReadMessage[] = [];
   for (const batch of records ?? []) {
+    // What came since the end was asked for is read the next time: moved past here, it would never be.
+    if (batch.firstOffset >= until) break;
     const last = batch.firstOffset + BigInt(batch.lastOffsetDelta);
     while (aborts.length > 0 && aborts[0]!.firstOffset <= last) {
       aborted.add(aborts.shift()!.producerId);
@@ -127,7 +129,7 @@ function committedIn(
         });
       }
     }
-    from[partition] = last + 1n;
+    from[partition] = last + 1n < until ? last + 1n : until;
   }
   return messages;
 }
