@@ -83,7 +83,8 @@ Deno.test("a master is killed: what was confirmed is there, and what was lost is
     const killedAt = performance.now();
     // Nobody confirms anything before the new master has a replica.
     await writer.more("writes after", writer.written);
-    console.log(`writes went on ${Math.round(performance.now() - killedAt)} ms after the kill`);
+    const back = Math.round(performance.now() - killedAt);
+    assert(back < 30_000, `writers went on after ${back} ms`);
     await waitFor(() => sink.status.wentBack === 1, { what: "the rewind", deadlineMs: 40_000 });
     assert(!(await documentsOf(pipeline)).has(only), "no replica had it");
     await restarted.disposeAsync();
@@ -96,7 +97,8 @@ Deno.test("a replica takes over from a live master: nothing is lost, nor resent"
     await askNode(await cluster.replicaOf(before), "CLUSTER", "FAILOVER");
     await other(subject);
     await writer.more("writes after");
-    console.log(`no write was answered for ${Math.round(writer.longest)} ms`);
+    // Clients are held up by it, not sent away.
+    assert(writer.longest < 10_000, `no write was answered for ${writer.longest} ms`);
     assert.equal(sink.status.wentBack, 0);
   }));
 
@@ -118,15 +120,8 @@ Deno.test("a slot moves to a node that was added, and back", () =>
   under(async ({ sink, writer, stream, before }) => {
     const added = await cluster.add();
     for (const to of [added, before]) {
-      const began = performance.now();
       await cluster.move(stream, to);
-      const took = Math.round(performance.now() - began);
       await writer.more("writes after", writer.written);
-      console.log(
-        `the slot moved in ${took} ms, and no write was answered for ${
-          Math.round(writer.longest)
-        } ms`,
-      );
     }
     assert.equal(sink.status.wentBack, 0);
   }));
