@@ -36,6 +36,8 @@ import { documentIds } from "writebehind/redis/documents.ts";
 import { allPartitions, documentKey, partitionKeys } from "writebehind/redis/keys.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
+import { CERTIFICATES } from "../support/certificates.ts";
+import { freePort } from "writebehind/dev/servers/processes.ts";
 import { TestCluster } from "../support/cluster.ts";
 import { assertEqual, drain, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
 import { testFolder, testPostgres, testRedis, waitFor } from "../support/servers.ts";
@@ -288,6 +290,34 @@ Deno.test("the lines that are printed for a cluster with a password lead to it",
   } finally {
     await own.stop();
   }
+});
+
+Deno.test("nodes that speak TLS are trusted, each by its certificate", async () => {
+  await using pipeline = await inCluster();
+  const { server, authority } = CERTIFICATES;
+  const ports: number[] = [];
+  for (const node of cluster.nodes) {
+    ports.push(freePort());
+    const files = ["tls-cert-file", server, "tls-key-file", server, "tls-ca-cert-file", authority];
+    const more = ["tls-auth-clients", "no", "tls-port", ports.at(-1)!];
+    await askNode(node, "CONFIG", "SET", ...files, ...more);
+  }
+  await cluster.settled();
+  const seeds = { cluster: [{ host: "127.0.0.1", port: ports[0]! }], tls: true };
+  const config = pipeline.with({ redis: { ...seeds, tls_ca_file: authority } });
+  const redis = await waitFor(async () => {
+    const connection = await connectRedis(config);
+    // The nodes tell each other of the new ports.
+    const told = connection.servers.every(({ node }) => ports.includes(node!.port));
+    if (!told) connection.disconnect();
+    return told ? connection : undefined;
+  }, { what: "all TLS ports to be known", deadlineMs: 30_000 });
+  for (const id of idsOf(10)) await insertDocument(redis, config, "session", {}, id);
+  await drain({ ...pipeline, redis, config });
+  assert.equal((await rowsOf(pipeline)).size, 10);
+  await redis.close();
+  await assert.rejects(connectRedis(pipeline.with({ redis: seeds })), /certificate/);
+  for (const node of cluster.nodes) await askNode(node, "CONFIG", "SET", "tls-port", 0);
 });
 
 Deno.test("a node is away: a search says so, and counts that it could not take are sent when it is back", async () => {
