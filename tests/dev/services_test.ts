@@ -293,6 +293,7 @@ postgresql: { host: "::1", user: me, password: "s:ecret", database: d b, ssl: tr
   assert.deepEqual(configured.source, { redis: "config", database: "config" });
   assert.deepEqual(serverOverrides(configured), {
     redis: {
+      cluster: null,
       sentinels: null,
       sentinel_name: null,
       host: "cache.example",
