@@ -64,7 +64,12 @@ Deno.test("a renamed command, and a cluster: refused, also where nobody asked at
   await using cluster = await testRedis({ extraArgs: ["--cluster-enabled", "yes"] });
   const cases: [port: number, code: string, why: RegExp, atConnect: RegExp][] = [
     [renamed.port, "ERR", /renamed\? Rename it back/, /does not know EVALSHA; were they renamed/],
-    [cluster.port, "CROSSSLOT", /cluster mode; name some of its nodes in redis.cluster/, /runs in cluster mode/],
+    [
+      cluster.port,
+      "CROSSSLOT",
+      /cluster mode; name some of its nodes in redis.cluster/,
+      /runs in cluster mode/,
+    ],
   ];
   for (const [port, code, why, atConnect] of cases) {
     const config = configWith(parseConfig("", "f"), { redis: { port, host: "127.0.0.1" } });

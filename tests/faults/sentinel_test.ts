@@ -90,8 +90,7 @@ async function underFailover(
 Deno.test("a live primary is failed over: it is left at once, though it still answers as a primary", () =>
   // One replica would not do: until the sentinels turn it to the new primary, it confirms what that one lacks.
   underFailover(async ({ before, writer }) => {
-    await set.order("FAILOVER", NAME);
-    const now = await set.other(before);
+    const now = await set.failOver(before);
     await waitFor(
       async () => !/name=writebehind/.test(String(await ask(before, "CLIENT", "LIST"))),
       { what: "all connections to leave" },

@@ -168,8 +168,9 @@ function isFormatted(dir: string): boolean {
 }
 
 function format([java, ...args]: string[], properties: string, version: string): void {
+  // With "-" in front it would be taken for an option.
   const id = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))))
-    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    .replaceAll(/[+/]/g, "_").replaceAll("=", "");
   const alone = version === OLD_KAFKA_VERSION ? [] : ["--standalone"];
   const tool = ["kafka.tools.StorageTool", "format", ...alone, "-t", id, "-c", properties];
   const { success, stderr } = new Deno.Command(java!, { args: [...args, ...tool] }).outputSync();

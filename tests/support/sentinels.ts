@@ -11,6 +11,8 @@ import { testFolder, testRedis, waitFor } from "./servers.ts";
 
 /** What the sentinels call the primary. */
 export const NAME = "mymaster";
+/** How long a failover may take before the sentinels give it up, in ms. */
+const FAILOVER_TIMEOUT_MS = 4000;
 
 /** A sentinel. */
 type Sentinel = Pick<Server, "host" | "port" | "stop">;
@@ -30,7 +32,7 @@ export async function testSentinel(
 dir ${dir}
 sentinel monitor ${NAME} ${primary.host} ${primary.port} ${quorum}
 sentinel down-after-milliseconds ${NAME} 1000
-sentinel failover-timeout ${NAME} 4000
+sentinel failover-timeout ${NAME} ${FAILOVER_TIMEOUT_MS}
 sentinel parallel-syncs ${NAME} 2
 ${more}
 `,
@@ -111,7 +113,20 @@ export class SentinelSet implements AsyncDisposable {
     return await waitFor(async () => {
       const now = await this.primary();
       return now.port === before.port ? undefined : now;
-    }, { what: "the failover", deadlineMs: 15_000 });
+    }, { what: "the failover", deadlineMs: 60_000 });
+  }
+
+  /** Makes a server other than this one the primary. */
+  async failOver(before: RedisServer): Promise<RedisServer> {
+    let orderedAt = -Infinity;
+    return await waitFor(async () => {
+      const now = await this.primary();
+      if (now.port !== before.port) return now;
+      // One that takes longer than the sentinels wait for is given up.
+      if (Date.now() - orderedAt < 3 * FAILOVER_TIMEOUT_MS) return undefined;
+      orderedAt = Date.now();
+      await this.order("FAILOVER", NAME);
+    }, { what: "the failover", deadlineMs: 60_000 });
   }
 
   /** Waits until all servers are up, and all sentinels know of it. */
