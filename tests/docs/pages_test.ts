@@ -7,6 +7,7 @@ import { LINES } from "writebehind/core/log.ts";
 import { parse } from "yaml";
 import { MEANINGLESS } from "../targets/kafka/meaningless.ts";
 import { SUITE } from "../targets/conformance/mod.ts";
+import { sharing } from "../targets/conformance/sharing.ts";
 import { anchorOf, commandsOf, page, PAGES, section } from "./pages.ts";
 
 const { tasks } = JSON.parse(await Deno.readTextFile(join(CHECKOUT, "deno.json"))) as {
@@ -20,7 +21,7 @@ const profiles = new Set(
     }[],
   ).flatMap(({ profiles }) => profiles ?? []),
 );
-const suite = Object.entries(SUITE)
+const suite = Object.entries({ ...SUITE, sharing })
   .flatMap(([part, cases]) => Object.keys(cases).map((name) => [part, name] as const));
 const pipeline = await Deno.readTextFile(
   join(CHECKOUT, "tests/targets/conformance/pipeline.ts"),

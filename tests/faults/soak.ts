@@ -402,6 +402,7 @@ async function run(): Promise<number> {
     Deno.stdout.writeSync(new TextEncoder().encode(live ? `\r\x1b[K${line}` : `${line}\n`));
   };
   const options = { seconds: 60 * minutes, seed, signal: stop.signal };
+  console.error(`seed ${seed}`); // also where it ends before its table
   if (targets) {
     const { fanOutSoak, fanOutTable } = await import("./fan_out_soak.ts");
     const { kafkaIsInstalled } = await import("../support/kafka.ts");

@@ -8,6 +8,7 @@ import { ownership } from "./ownership.ts";
 import type { Cases, Place } from "./place.ts";
 import { rows } from "./rows.ts";
 import { schema } from "./schema.ts";
+import { sharing } from "./sharing.ts";
 import { trying } from "./trying.ts";
 
 /** All cases by their part. */
@@ -39,11 +40,27 @@ export function conformance(
     if (left.delete(part)) continue;
     for (const [name, run] of Object.entries(cases)) {
       if (left.delete(`${part}: ${name}`)) continue;
-      Deno.test({ name: `${kind}: ${part}: ${name}`, ignore }, async () => {
-        await using place = await make();
-        await run(place);
-      });
+      declare(`${kind}: ${part}: ${name}`, run, make, ignore);
     }
   }
   if (left.size > 0) throw new Error(`the suite has no case ${[...left].join(", ")}`);
+}
+
+/** Declares the tests of what a target may offer besides: that sinks share the partitions. */
+export function offersSharing(kind: string, make: () => Promise<Place>, ignore = false): void {
+  for (const [name, run] of Object.entries(sharing)) {
+    declare(`${kind}: sharing: ${name}`, run, make, ignore);
+  }
+}
+
+function declare(
+  name: string,
+  run: (place: Place) => Promise<void>,
+  make: () => Promise<Place>,
+  ignore: boolean,
+): void {
+  Deno.test({ name, ignore }, async () => {
+    await using place = await make();
+    await run(place);
+  });
 }

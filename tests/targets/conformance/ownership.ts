@@ -3,12 +3,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  OwnershipLostError,
-  ParkedChangedError,
-  type Shares,
-  type Target,
-} from "writebehind/targets";
+import { OwnershipLostError, ParkedChangedError } from "writebehind/targets";
 import { waitFor } from "../../support/servers.ts";
 import {
   batch,
@@ -47,41 +42,6 @@ export async function startHolder(place: Place, leaseSeconds: number) {
 }
 
 export const ownership: Cases = {
-  "processes that share know of each other, and of who has gone": async (place) => {
-    const partitions = partitionsOf(place);
-    const [a, b] = partitions.map(({ stream }) => stream);
-    const share = (
-      { ownership }: Target,
-      process: string,
-      { isMember = true, leaseSeconds = LEASE_SECONDS } = {},
-    ) => ownership.share!(partitions, process, { leaseSeconds, isMember });
-    const members = ({ members }: Shares) => members.toSorted();
-    await using one = await openWhole(place);
-    await one.migrate("session");
-    assert.deepEqual(members(await share(one, "one")), ["one"]);
-    {
-      await using two = await openWhole(place);
-      assert.deepEqual(members(await share(two, "two")), ["one", "two"]);
-      await one.ownership.claim(partitions[0]!, "one", LEASE_SECONDS);
-      await two.ownership.claim(partitions[1]!, "two", LEASE_SECONDS);
-      assert.deepEqual((await share(one, "one")).owners, new Map([[a, "one"], [b, "two"]]));
-      // It says so itself; what it has is still its own.
-      assert.deepEqual(members(await share(two, "two", { isMember: false })), ["one"]);
-      assert.deepEqual((await share(one, "one")).owners, new Map([[a, "one"], [b, "two"]]));
-      await share(two, "two", { leaseSeconds: 0.5 });
-    }
-    // Its lease ends with time, if not before, and what it had is nobody's.
-    await waitFor(async () => {
-      const { owners, members } = await share(one, "one");
-      return !owners.has(b!) && members.length === 1;
-    }, { what: "its end" });
-    // There are never more places than members at once.
-    await using three = await openWhole(place);
-    assert.deepEqual(members(await share(three, "three")), ["one", "three"]);
-    const left = await place.query("SELECT 1 FROM writebehind_lease WHERE stream LIKE 'member%'");
-    assert.equal(left.length, 2);
-  },
-
   "a partition has one owner, among processes": async (place) => {
     await using one = await claimed(place, "one");
     await using other = await openWhole(place);

@@ -2,7 +2,6 @@
  * Cases of the suite, and whole parts of it, that have no meaning for a topic. Why, and what is tested in their place, stands in docs/targets.md.
  */
 export const MEANINGLESS = [
-  "ownership: processes that share know of each other, and of who has gone",
   "ownership: the lease ends with its process",
   "batches: rows are written, changed and removed, with their times and versions",
   "batches: what is refused at the commit leaves nothing either",

@@ -1,6 +1,6 @@
 /** MariaDB keeps every promise of the port, by statements that are of MySQL's grammar too. */
 
-import { conformance } from "../conformance/mod.ts";
+import { conformance, offersSharing } from "../conformance/mod.ts";
 import { grammar, LOGGING } from "./grammar.ts";
 import { makePlace, sharedMariadb } from "./place.ts";
 
@@ -8,6 +8,7 @@ const server = await sharedMariadb(LOGGING);
 Deno.test.afterAll(async () => await server?.[Symbol.asyncDispose]());
 
 conformance("MariaDB", () => makePlace(server!), server === null);
+offersSharing("MariaDB", () => makePlace(server!), server === null);
 
 // Behind them all, since it looks at what they asked the server.
 grammar(server);

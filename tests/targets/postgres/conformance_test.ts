@@ -1,7 +1,7 @@
 /** PostgreSQL keeps every promise of the port. */
 
 import { type Config, configWith, connectPostgres, openTarget, parseConfig } from "writebehind";
-import { conformance } from "../conformance/mod.ts";
+import { conformance, offersSharing } from "../conformance/mod.ts";
 import type { Place } from "../conformance/place.ts";
 import { configFile } from "../../support/processes.ts";
 import { testDatabase, testPostgres } from "../../support/servers.ts";
@@ -52,3 +52,4 @@ async function makePlace(): Promise<Place> {
 }
 
 conformance("PostgreSQL", makePlace);
+offersSharing("PostgreSQL", makePlace);
