@@ -10,7 +10,7 @@ import { isHost, parseTargetUrl } from "./addresses.ts";
 import { columnKeys } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
-import { CLUSTER_PARTITIONS } from "./shapes.ts";
+import { CLUSTER_PARTITIONS, MOST_PARTITIONS } from "./shapes.ts";
 import { secret, textOrNull } from "./secrets.ts";
 import { clusterKeys, clusterProblems, sentinelKeys, sentinelProblems } from "./sentinels.ts";
 
@@ -291,7 +291,7 @@ const sections = mapping({
   }),
   streams: section({
     prefix: keyPart("stream"),
-    partitions: wholeOrAuto(1, 1, 256),
+    partitions: wholeOrAuto(1, 1, MOST_PARTITIONS),
     max_events: whole(10_000_000, 1),
     max_bytes: whole(2 * 2 ** 30, 1),
     keep_seconds: number(0, 0, LONGEST_SECONDS),

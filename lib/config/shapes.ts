@@ -15,6 +15,13 @@ export interface Shape {
   readonly tagged: boolean;
 }
 
+/** The most that an entity may have. */
+export const MOST_PARTITIONS = 256;
+
+/** How many partitions an entity may have while a program runs: where it is left to Redis, their number may grow. */
+export const partitionsAtMost = ({ streams }: Config): number =>
+  streams.partitions === "auto" ? MOST_PARTITIONS : streams.partitions;
+
 /** Partitions in a cluster, where nothing says how many: one would be on one node. */
 export const CLUSTER_PARTITIONS = 16;
 

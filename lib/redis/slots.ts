@@ -11,7 +11,8 @@ import { explainConnecting } from "./explain.ts";
 import { crc16 } from "./keys.ts";
 import type { Node } from "./nodes.ts";
 
-const SLOTS = 16384;
+/** All slots of a cluster. */
+export const SLOTS = 16384;
 /** How old what is known may be for a new connection, in ms. */
 const FRESH_MS = 200;
 

@@ -7,6 +7,7 @@
 
 import { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
+import { partitionsAtMost } from "../config/shapes.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
 /** Events in the batches of all partitions and targets together, where `write_behind.batch_size` names no number. */
@@ -34,12 +35,8 @@ export function batchLimits(config: Config): BatchLimits {
 export const batchRoom = (config: Config): Semaphore => new Semaphore(2 * partitionsAtWork(config));
 
 /** More at a time would only wait for a connection. */
-function partitionsAtWork({ streams: { partitions }, write_behind }: Config): number {
-  // With `auto` their number may grow.
-  return partitions === "auto"
-    ? write_behind.connections
-    : Math.min(partitions, write_behind.connections);
-}
+const partitionsAtWork = (config: Config): number =>
+  Math.min(partitionsAtMost(config), config.write_behind.connections);
 
 /** So many ms lie between two looks of all partitions together. */
 const LOOK_MS = 100;

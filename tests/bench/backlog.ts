@@ -1,12 +1,9 @@
 /** Row 9: whether the size of the backlog matters, to the rate or to the sink's memory. */
 
-import { compareStreamIds } from "writebehind/core/stream_ids.ts";
-import { partitionKeys } from "writebehind/redis/keys.ts";
-import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { drained } from "./drain.ts";
 import { interleave, median, perSecond, ratios, type Row, row } from "./measure.ts";
 import { SinkProcess } from "./sink_process.ts";
-import { type Backlog, ENTITY, type Workbench } from "./workbench.ts";
+import type { Backlog, Workbench } from "./workbench.ts";
 import { uniqueInserts } from "./workload.ts";
 
 /** Draining a million events takes long, and its rate varies little. */
@@ -75,11 +72,10 @@ async function repeatedly(times: number, measure: () => Promise<number>): Promis
 /** Drains a backlog by a sink in a process of its own; its memory in MB. */
 async function memoryOf(bench: Workbench, backlog: Backlog) {
   await bench.restore(backlog);
-  const { stream } = partitionKeys(bench.config, ENTITY, 0);
-  const goal = await lastGeneratedId(bench.redis, stream);
+  const ends = await bench.ends(bench.config);
   await using sink = await SinkProcess.start(bench);
   const samples: number[] = [];
-  await sink.reaches(stream, (offset) => compareStreamIds(offset, goal) >= 0, {
+  await sink.reaches(ends, {
     everyMs: LOOK_EVERY_MS,
     onLook: () => samples.push(sink.memory().now),
   });

@@ -4,7 +4,7 @@ import { type Config, configWith, connectRedis, insertDocument } from "writebehi
 import { askNode, startCluster } from "writebehind/dev/servers/cluster.ts";
 import type { RedisConnection } from "writebehind/redis/connection.ts";
 import { documentKey } from "writebehind/redis/keys.ts";
-import { slotOf } from "writebehind/redis/slots.ts";
+import { slotOf, SLOTS } from "writebehind/redis/slots.ts";
 import { testFolder } from "../support/servers.ts";
 import { secondsOf } from "./cpu.ts";
 import { median, ratios, type Row, row } from "./measure.ts";
@@ -12,8 +12,6 @@ import { ENTITY, type Workbench } from "./workbench.ts";
 import { type Case, casesOf, run } from "./write.ts";
 
 const PARTITIONS = 8;
-/** All slots of a cluster. */
-const SLOTS = 16384;
 /** In each round both take turns this often, since a busy moment is shorter than a round. */
 const TURNS = 8;
 
@@ -103,17 +101,19 @@ export async function clusterRows(bench: Workbench): Promise<Row[]> {
   }
 }
 
+const insertAt = ({ redis, config }: Side) => ({ event, document }: Case) =>
+  insertDocument(redis, config, ENTITY, document, event.docId);
+
 /** Both sides in turns: many writes in flight for the CPU, then some one after the other for the time. */
 async function compare(sides: Side[], cases: Case[], single: number): Promise<Did[]> {
   const sums = sides.map(() => ({ cpu: 0, latencies: [] as number[] }));
   for (const { empty } of sides) await empty();
   const size = Math.ceil(cases.length / TURNS);
   for (let at = 0; at < cases.length; at += size) {
-    for (const [n, { redis, config, pid }] of sides.entries()) {
-      const call = ({ event, document }: Case) =>
-        insertDocument(redis, config, ENTITY, document, event.docId);
+    for (const [n, side] of sides.entries()) {
+      const { pid } = side;
       const before = secondsOf([pid]);
-      await run(cases.slice(at, at + size), 64, call, []);
+      await run(cases.slice(at, at + size), 64, insertAt(side), []);
       sums[n]!.cpu += secondsOf([pid]) - before;
     }
   }
@@ -122,10 +122,8 @@ async function compare(sides: Side[], cases: Case[], single: number): Promise<Di
     event: { ...one.event, docId: `${one.event.docId}-one` },
   }));
   for (const one of ones) {
-    for (const [n, { redis, config }] of sides.entries()) {
-      const call = ({ event, document }: Case) =>
-        insertDocument(redis, config, ENTITY, document, event.docId);
-      await run([one], 1, call, sums[n]!.latencies);
+    for (const [n, side] of sides.entries()) {
+      await run([one], 1, insertAt(side), sums[n]!.latencies);
     }
   }
   return sums.map(({ cpu, latencies }) => ({

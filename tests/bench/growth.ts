@@ -2,7 +2,6 @@
 
 import { delay } from "writebehind/core/delay.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
-import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
 import type { GrowthPoint } from "./findings.ts";
 import { median } from "./measure.ts";
@@ -63,11 +62,8 @@ export async function measureDeployment(
   // Out of the sinks' sight, and back in one step: copying it takes Redis a while.
   await bench.restore(backlog);
   const aside = streams.map((stream) => [stream, `bench:aside:${stream}`] as const);
-  const goals = new Map<string, string>();
-  for (const [stream, away] of aside) {
-    goals.set(stream, await lastGeneratedId(redis, stream));
-    await redis.rename(stream, away);
-  }
+  const ends = await bench.ends(backlog.config);
+  for (const [stream, away] of aside) await redis.rename(stream, away);
   await using running = new AsyncDisposableStack();
   const sinks: SinkProcess[] = [];
   for (let n = 0; n < point.sinks; n++) {
@@ -81,7 +77,7 @@ export async function measureDeployment(
   const appearing = redis.multi();
   for (const [stream, away] of aside) appearing.rename(away, stream);
   await send(appearing);
-  await sinks[0]!.drains(goals, LOOK_EVERY_MS);
+  await sinks[0]!.reaches(ends, { everyMs: LOOK_EVERY_MS });
   const seconds = (performance.now() - since) / 1000;
   const after = cpuTimes(bench, pids);
   await bench.checkRows(backlog.rows);

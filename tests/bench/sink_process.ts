@@ -5,7 +5,6 @@ import type { Config } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { delay } from "writebehind/core/delay.ts";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
-import { offsetOf } from "../support/pipeline.ts";
 import { testFolder } from "../support/servers.ts";
 import type { Workbench } from "./workbench.ts";
 
@@ -67,21 +66,14 @@ export class SinkProcess implements AsyncDisposable {
     await this.#child.status;
   }
 
-  /** Waits until the target's offset of a stream satisfies a condition. */
+  /**
+   * Waits until the target's offsets have reached an id of each stream, by one question, however many streams.
+   * @param onLook is called after each look that has found less
+   */
   async reaches(
-    stream: string,
-    condition: (offset: string) => boolean,
+    goals: ReadonlyMap<string, string>,
     { everyMs, onLook = () => {} }: { everyMs: number; onLook?: () => void },
   ): Promise<void> {
-    await this.#until(async () => {
-      if (condition(await offsetOf(this.#pool, stream))) return true;
-      onLook();
-      return false;
-    }, everyMs);
-  }
-
-  /** Waits until the target's offsets have reached an id of each stream: one question, however many streams. */
-  async drains(goals: ReadonlyMap<string, string>, everyMs: number): Promise<void> {
     await this.#until(async () => {
       const { rows } = await this.#pool.query<{ stream: string; last_id: string }>(
         "SELECT stream, last_id FROM writebehind_offset WHERE stream = ANY ($1)",
@@ -90,7 +82,9 @@ export class SinkProcess implements AsyncDisposable {
       const there = rows.filter(({ stream, last_id }) =>
         compareStreamIds(last_id, goals.get(stream)!) >= 0
       );
-      return there.length === goals.size;
+      if (there.length === goals.size) return true;
+      onLook();
+      return false;
     }, everyMs);
   }
 

@@ -1,7 +1,5 @@
 /** Row 21: documents of kilobytes, against COPY of the same rows. */
 
-import { lastGeneratedId } from "writebehind/redis/streams.ts";
-import { allPartitions } from "writebehind/redis/keys.ts";
 import { copied, copyOfTable, drained } from "./drain.ts";
 import { interleave, median, perSecond, ratios, type Row, row } from "./measure.ts";
 import { SinkProcess } from "./sink_process.ts";
@@ -33,12 +31,9 @@ export async function sizeRows(bench: Workbench): Promise<Row[]> {
       bench.step,
     );
     await bench.restore(backlog);
-    const goals = new Map<string, string>();
-    for (const { stream } of allPartitions(bench.config, "session")) {
-      goals.set(stream, await lastGeneratedId(bench.redis, stream));
-    }
+    const ends = await bench.ends(bench.config);
     await using sink = await SinkProcess.start(bench);
-    await sink.drains(goals, LOOK_EVERY_MS);
+    await sink.reaches(ends, { everyMs: LOOK_EVERY_MS });
     const speed = (of: readonly number[]) => `${(median(of) * bytes / MB).toFixed(0)} MB/s`;
     const [ours, theirs] = [rates(name), rates(copy)];
     rows.push(row(

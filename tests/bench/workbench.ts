@@ -6,6 +6,7 @@ import type { Config, DeepPartial, RedisConnection } from "writebehind";
 import { delay } from "writebehind/core/delay.ts";
 import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
 import { allPartitions, partitionOf } from "writebehind/redis/keys.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
 import { Findings } from "./findings.ts";
 import type { Step } from "./measure.ts";
@@ -157,6 +158,15 @@ export class Workbench implements AsyncDisposable {
       }
     }
     await this.settle();
+  }
+
+  /** The last id of each of a configuration's streams. */
+  async ends(config: Config): Promise<Map<string, string>> {
+    const ends = new Map<string, string>();
+    for (const { stream } of allPartitions(config, ENTITY)) {
+      ends.set(stream, await lastGeneratedId(this.redis, stream));
+    }
+    return ends;
   }
 
   /** @throws {Error} where the table does not hold as many rows as it must: the figure would be worthless */

@@ -4,11 +4,10 @@ import { join } from "node:path";
 import { Redis } from "ioredis";
 import { delay } from "../../core/delay.ts";
 import { asError } from "../../core/events.ts";
+import { SLOTS } from "../../redis/slots.ts";
 import { freePort } from "./processes.ts";
 import { type RedisOptions, type RedisServer, startRedis } from "./redis.ts";
 
-/** All slots of a cluster. */
-const SLOTS = 16384;
 /** How long a cluster may take to be ready, in ms. */
 const READY_MS = 60_000;
 /** How long an answer may take, in ms. */

@@ -5,6 +5,7 @@
 
 import mysql from "mysql2/promise";
 import type { Config, TargetConfig } from "../../config/config.ts";
+import { partitionsAtMost } from "../../config/shapes.ts";
 import { databaseTrust, type NamedKey, serversObjection } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
@@ -49,7 +50,7 @@ export function addressOf({ host, port, database }: MysqlAddress): string {
  */
 export async function connectMysql(
   target: MysqlAddress,
-  { entities, streams }: Config,
+  config: Config,
 ): Promise<{ pool: Pool; flavor: Flavor }> {
   const { host, port, database, user, password } = target;
   const trust = host.startsWith("/") ? null : databaseTrust(keysOf(target), target);
@@ -67,9 +68,8 @@ export async function connectMysql(
     jsonStrings: true,
     dateStrings: true,
     connectTimeout: CONNECT_MS,
-    // The sink of an entity keeps one connection a partition, beside those for queries; with `auto` their number may grow.
-    connectionLimit: 10 +
-      entities.length * (streams.partitions === "auto" ? 256 : streams.partitions),
+    // The sink of an entity keeps one connection a partition, beside those for queries.
+    connectionLimit: 10 + config.entities.length * partitionsAtMost(config),
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
   }));

@@ -5,6 +5,7 @@
 
 import type { Pool } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
+import { partitionsAtMost } from "../../config/shapes.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
@@ -52,11 +53,10 @@ export class PostgresTarget implements Target {
     this.#name = name;
     this.#config = config;
     this.#ownsPool = ownsPool;
-    const { entities, streams, write_behind } = config;
+    const { entities, write_behind } = config;
     this.#sessions = new Sessions(
       pool,
-      // With `auto` their number may grow.
-      Math.min(write_behind.connections, streams.partitions === "auto" ? 256 : streams.partitions),
+      Math.min(write_behind.connections, partitionsAtMost(config)),
       entities.map(({ name }) => name),
     );
     this.ownership = new PostgresOwnership(this.#sessions, (keys) => this.#prepare(keys));

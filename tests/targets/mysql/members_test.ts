@@ -9,17 +9,10 @@ import {
   parseConfig,
   verify,
 } from "writebehind";
-import { testRedis, waitFor } from "../../support/servers.ts";
-import { databaseOn, sharedMariadb } from "./place.ts";
+import { waitFor } from "../../support/servers.ts";
+import { databaseOn, sharedServers } from "./place.ts";
 
-const shared = await sharedMariadb();
-const server = shared!;
-const ignore = shared === null;
-const redisServer = await testRedis();
-Deno.test.afterAll(async () => {
-  await shared?.[Symbol.asyncDispose]();
-  await redisServer[Symbol.asyncDispose]();
-});
+const { server, ignore, redis: redisServer } = await sharedServers();
 
 /** A database, and a configuration that leads there. */
 async function place() {

@@ -6,11 +6,21 @@ import type { MariadbServer } from "writebehind/dev/servers/mariadb.ts";
 import type { Place, StoredRow } from "../conformance/place.ts";
 import { configFile } from "../../support/processes.ts";
 import { isInstalled } from "../../support/programs.ts";
-import { testMariadb } from "../../support/servers.ts";
+import { testMariadb, testRedis } from "../../support/servers.ts";
 
 /** A MariaDB for a test file; `null` where none is installed (Debian: mariadb-server). */
 export async function sharedMariadb(extraArgs: readonly string[] = []) {
   return isInstalled("mariadbd") ? await testMariadb(extraArgs) : null;
+}
+
+/** A MariaDB and a Redis for a test file; `ignore`: none of the first is installed. They stop after its tests. */
+export async function sharedServers() {
+  const [mariadb, redis] = [await sharedMariadb(), await testRedis()];
+  Deno.test.afterAll(async () => {
+    await mariadb?.[Symbol.asyncDispose]();
+    await redis[Symbol.asyncDispose]();
+  });
+  return { server: mariadb!, ignore: mariadb === null, redis };
 }
 
 /** A database of one test's own, with the default charset that Debian's server has. */

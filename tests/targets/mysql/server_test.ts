@@ -21,16 +21,9 @@ import { partitionKeys } from "writebehind/redis/keys.ts";
 import { Author } from "../../faults/author.ts";
 import { withSeed } from "../../faults/seed.ts";
 import { testMariadb, testRedis, waitFor } from "../../support/servers.ts";
-import { databaseOn, sharedMariadb } from "./place.ts";
+import { databaseOn, sharedServers } from "./place.ts";
 
-const shared = await sharedMariadb();
-const server = shared!;
-const ignore = shared === null;
-const redisServer = await testRedis();
-Deno.test.afterAll(async () => {
-  await shared?.[Symbol.asyncDispose]();
-  await redisServer[Symbol.asyncDispose]();
-});
+const { server, ignore, redis: redisServer } = await sharedServers();
 
 type Given = Extract<TargetConfig, { kind: "mysql" }>;
 
