@@ -23,6 +23,7 @@
 export type { DatabaseAddress, RedisAddress } from "./config/addresses.ts";
 export {
   type AnyTarget,
+  type CacheConfig,
   type ColumnConfig,
   type Config,
   configWith,

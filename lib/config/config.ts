@@ -245,6 +245,18 @@ export interface EntityConfig {
   readonly index_name: string;
   /** typed columns of its table, beside the documents. @default none */
   readonly columns: readonly ColumnConfig[];
+  /** whether Redis holds only what is hot, and what the target does not have yet. @default not */
+  readonly cache: CacheConfig;
+}
+
+/** Redis as a cache in front of the target that holds all documents. */
+export interface CacheConfig {
+  /** whether documents that the target has may be evicted. @default {false} */
+  readonly enabled: boolean;
+  /** how long a document stays that nobody reads or writes, in seconds. @default {86400} */
+  readonly keep_seconds: number;
+  /** the name of the target that documents are read from again; `null`: the first. @default {null} */
+  readonly source: string | null;
 }
 
 /** A typed column, generated from the documents by the database. */

@@ -16,6 +16,12 @@ export interface KeyFamilies {
   readonly lastIds: string;
   /** what the sinks report, for people */
   readonly gauges: string;
+  /** which documents have an event that a cache's target has not applied */
+  readonly notes: string;
+  /** when documents and receipts of requests are due to go */
+  readonly due: string;
+  /** documents that a cache's target was just asked for */
+  readonly asked: string;
   /** the first receipts of requests */
   readonly requests: string;
   /** the counters, by their names */
@@ -31,6 +37,9 @@ export function keyFamilies(
     settings: `${prefix}:settings:`,
     lastIds: `${last_id_key_prefix}:${prefix}:`,
     gauges: `metrics:sink:${prefix}:`,
+    notes: `${prefix}:notes:`,
+    due: `${prefix}:due:`,
+    asked: `${prefix}:asked:`,
     requests: "request:",
     counters: "metrics:",
   };
@@ -73,6 +82,9 @@ export function* keyCollisions(
   add("", "the receipts of requests", families.requests, true);
   add("streams.prefix", "the gauges of sinks", families.gauges, true);
   add("streams.prefix", "the settings of streams", families.settings, true);
+  add("streams.prefix", "the notes of a cache", families.notes, true);
+  add("streams.prefix", "the due times of documents", families.due, true);
+  add("streams.prefix", "the questions of a cache", families.asked, true);
   for (const entity of entities) {
     const stream = families.streams + entity;
     add("streams.prefix", `entity ${entity}`, stream);

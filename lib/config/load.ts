@@ -15,6 +15,7 @@ import { readYaml } from "./yaml.ts";
 
 export type {
   AnyTarget,
+  CacheConfig,
   ColumnConfig,
   Config,
   DeepPartial,

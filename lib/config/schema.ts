@@ -8,7 +8,7 @@ import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { isHost, parseTargetUrl } from "./addresses.ts";
 import { columnKeys } from "./columns.ts";
-import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
+import type { CacheConfig, Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
 import { CLUSTER_PARTITIONS, MOST_PARTITIONS } from "./shapes.ts";
 import { secret, textOrNull } from "./secrets.ts";
@@ -105,10 +105,17 @@ const entity = mapping({
     (value) => value ?? [],
     z.array(columnKeys, { error: "expected a list of columns" }),
   ),
+  cache: section({
+    enabled: flag(false),
+    // Less than what a look at the target takes would make each read a miss.
+    keep_seconds: whole(86_400, 2, LONGEST_SECONDS),
+    source: text("expected the name of a target", NAME).nullable().default(null),
+  }),
 });
 
 /** The one entity of a file that names none. */
 const SESSION = { name: "session", table: "sessions" };
+const NO_CACHE = { enabled: false, keep_seconds: 86_400, source: null };
 
 const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
 
@@ -372,7 +379,7 @@ const file = z.preprocess(
 ).transform((value) => ({
   ...value,
   entities: value.entities ?? [
-    { ...SESSION, index_name: value.search_index.index_name, columns: [] },
+    { ...SESSION, index_name: value.search_index.index_name, columns: [], cache: NO_CACHE },
   ],
   targets: value.targets ?? [POSTGRESQL],
 }));
@@ -454,13 +461,44 @@ function* targetProblems(targets: readonly (object | undefined)[]): Generator<Cr
   }
 }
 
-function* entityProblems({ entities, streams, search_index }: DeepPartial<Config>) {
+/** A cache is of documents that a target has, all of them, and gives back by their ids. */
+function* cacheProblems(
+  index: number,
+  cache: DeepPartial<CacheConfig> | undefined,
+  targets: DeepPartial<Config>["targets"],
+  dummy: DeepPartial<Config>["dummy_data"],
+): Generator<CrossProblem> {
+  if (cache?.enabled !== true) return;
+  const path = ["entities", index, "cache"];
+  const known = Array.isArray(targets) ? targets : [POSTGRESQL];
+  const source = known.find(({ name }) => name === (cache.source ?? known[0]?.name));
+  if (source === undefined) {
+    const message = `expected one of the targets (${known.map(({ name }) => name).join(", ")})`;
+    yield { path: [...path, "source"], message };
+  } else if (source.kind === "kafka") {
+    const message =
+      `the target ${source.name} is a kafka, which gives no document back by its id; ` +
+      "name another";
+    yield { path: [...path, "source"], message };
+  }
+  if (Object.values(dummy?.perform_write_behind ?? {}).includes(false)) {
+    const message =
+      "a cache needs all changes in its target; set dummy_data.perform_write_behind " +
+      "to true for all three, or leave it out";
+    yield { path: [...path, "enabled"], message };
+  }
+}
+
+function* entityProblems(
+  { entities, streams, search_index, targets, dummy_data }: DeepPartial<Config>,
+) {
   const list = entities ?? [{ ...SESSION, ...search_index }];
   if (!Array.isArray(list)) return;
   yield* repeated(list, ["name", "table", "index_name"], ["entities"]);
   for (const [index, item] of list.entries()) {
     const columns: unknown = item?.columns;
     if (Array.isArray(columns)) yield* repeated(columns, ["name"], ["entities", index, "columns"]);
+    yield* cacheProblems(index, item?.cache, targets, dummy_data);
   }
 
   // A document's key is `<entity>:<id>`, and no other key of ours may begin like one.

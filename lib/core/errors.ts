@@ -36,6 +36,8 @@ export type DocumentErrorCode =
   | "stream"
   /** the stream was first written with another number of partitions */
   | "partitions"
+  /** the entity has a cache, and the configuration does not say so */
+  | "cached"
   /** the Redis user may not run a command that the call needs */
   | "permission";
 

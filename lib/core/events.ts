@@ -98,6 +98,13 @@ export interface SinkEvents {
   columnsDiffer: Place & { differences: string };
   /** A trim failed: the stream grows until one succeeds. Once a minute at most. */
   trimFailed: Place & { error: Error };
+  /** What was applied could not be settled in a cache's Redis: it stays there until that succeeds. Once a minute at most. */
+  settleFailed: Place & { error: Error };
+  /**
+   * An event was not noted by its writer, which knows of no cache: from then on no document is evicted any more, until
+   * `deno task cache on` runs again. `streamId`: the event's.
+   */
+  notNoted: Place & { streamId: string };
   /** `/metrics` goes without what this server would say. Once a minute at most. */
   scrapeFailed: { entity: string; server: "redis" | "target"; error: Error };
   /** A listener failed; nothing else was affected. */

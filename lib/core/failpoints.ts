@@ -23,6 +23,8 @@ export type Failpoint =
   | "parking"
   | "resending"
   | "resent"
+  | "settling"
+  | "settled"
   | "releasing"
   /** what `deno task repartition` has done last */
   | `repartition ${string}`;

@@ -69,6 +69,15 @@ export const LINES: {
     "{stream}: the table is not as its columns are configured ({differences}): deno task target migrate shows the SQL",
   ],
   trimFailed: ["warning", "{stream} could not be trimmed, and grows: {error}"],
+  settleFailed: [
+    "warning",
+    "{stream}: what was applied could not be settled, and stays in Redis: {error}",
+  ],
+  notNoted: [
+    "error",
+    "{stream}: the event {streamId} was written by a program that knows of no cache; documents are evicted no more: stop it, " +
+    "then run deno task cache on",
+  ],
   notOpened: [
     "warning",
     "nothing is carried on to {target}, which cannot be opened; trying again: {error}",

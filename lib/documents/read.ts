@@ -12,6 +12,7 @@ import { allPartitions, byPartition, keysOfDocument } from "../redis/keys.ts";
 import { awaitShape, checkShape, otherShape, patienceEnds } from "../redis/shape.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
+import { cacheOf } from "./cache.ts";
 import { checkId } from "./ids.ts";
 import { readThrough } from "./read_through.ts";
 
@@ -21,6 +22,7 @@ export interface ReadOptions {
    * The target, from which documents are read that Redis does not have. They are put back into Redis, unless
    * one was written meanwhile, or the target has not applied the document's delete yet. While the target is
    * more than 1,000 events behind, such a document stays missing.
+   * @default where the entity has a cache, the target that it names, however far that is behind; else none
    */
   through?: Target | Pool;
 }
@@ -33,6 +35,7 @@ const KEYS_AT_A_TIME = 5000;
  * @returns the documents in the order of `docIds`, `null` for one that is missing
  * @throws {DocumentError} `invalid` for an id that cannot be one
  * @throws {ConfigError} with `through`, where not all changes are forwarded to the target
+ * @throws {ConnectionError} where Redis, or the target of a cache that has to be asked, does not answer
  *
  * @example
  * ```ts
@@ -53,13 +56,24 @@ export async function readByIds(
   docIds: string[],
   { through }: ReadOptions = {},
 ): Promise<(JsonObject | null)[]> {
-  entityConfig(config, entity);
+  const began = performance.now();
+  const { cache } = entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
   const texts = config.redis.cluster === null
     ? await readByName(redis, config, entity, docIds)
     : await readByPartition(redis, config, entity, docIds);
-  if (through) {
+  if (cache.enabled) {
+    const cached = cacheOf(redis, config);
+    const isThere = (_: string, index: number) => texts[index] !== null;
+    const keyOf = (docId: string) => keysOfDocument(config, entity, docId).documentPrefix + docId;
+    cached.renew(entity, docIds.filter(isThere).map(keyOf));
+    const missing = docIds.filter((_, index) => texts[index] === null);
+    if (missing.length > 0) {
+      const found = await cached.read(entity, missing, began, through);
+      docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
+    }
+  } else if (through) {
     const missing = docIds.filter((_, index) => texts[index] === null);
     const found = await readThrough(redis, through, config, entity, missing);
     docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);

@@ -25,7 +25,7 @@ export function refusal(
   docId: string,
   verb: string,
   keys: PartitionKeys,
-): BackpressureError | DocumentError {
+): BackpressureError | DocumentError | RedisRefusedError {
   const cannot = `Cannot ${verb} ${docId}`;
   if (code === "max_events" || code === "max_bytes") {
     const unit = code === "max_events" ? "events" : "bytes";
@@ -36,6 +36,13 @@ export function refusal(
       code,
       Number(detail),
       `${cannot}: ${keys.stream} holds ${detail} ${unit}, its ${code}; ${why}, write slower, or raise the limit`,
+    );
+  }
+  if (code === "evicted") {
+    return new RedisRefusedError(
+      "OOM",
+      `${cannot}: Redis has no memory for it, and evicts it as soon as it is read from the target; write slower, or ` +
+        "give Redis more memory",
     );
   }
   const reasons: Record<string, string> = {
@@ -49,6 +56,9 @@ export function refusal(
       `${detail} has an entry with an id past the year 2248, from another program, or had one; ` +
       "no event can follow it: put the stream right by deno task mend",
     invalid: `RedisJSON refuses it (${detail})`,
+    cached:
+      `documents of ${keys.entity} are cached, and an evicted one would not be found; set cache.enabled of the ` +
+      "entity in the configuration",
     permission: `the Redis user may not run ${detail}; grant it by ACL SETUSER`,
   };
   return new DocumentError(code as DocumentErrorCode, `${cannot}: ${reasons[code] ?? code}`);

@@ -32,6 +32,7 @@ import {
   updateScript,
 } from "../redis/scripts/mod.ts";
 import { awaitShape, isUnderWay, patienceEnds, recordShape } from "../redis/shape.ts";
+import { cacheOf } from "./cache.ts";
 import { checkId, generateDocId } from "./ids.ts";
 import { explain, refusal } from "./refusals.ts";
 
@@ -50,6 +51,11 @@ export interface WriteOptions {
 export interface InsertOptions extends WriteOptions {
   /** replace a document that exists instead of refusing */
   overwrite?: boolean;
+  /**
+   * that nobody can have a document of this id: a cache does not look whether its target has one.
+   * @default whether the id is a generated one
+   */
+  fresh?: boolean;
 }
 
 /**
@@ -97,10 +103,12 @@ export function insertDocument(
   config: Config,
   entity: string,
   document: JsonObject | string,
-  docId: string = generateDocId(entity),
+  docId?: string,
   options: InsertOptions = {},
 ): Promise<Receipt> {
-  return write(redis, config, { verb: "insert", entity, docId, options }, () => {
+  const { fresh = docId === undefined } = options;
+  if (docId === undefined) docId = generateDocId(entity);
+  return write(redis, config, { verb: "insert", entity, docId, options, fresh }, () => {
     const { text, spelled, additions } = encodeJson(document, config.documents.max_bytes);
     const payload = spelled === text ? "" : text;
     return [spelled, options.overwrite ? "1" : "0", payload, additionsArgument(additions)];
@@ -173,6 +181,8 @@ interface Call {
   entity: string;
   docId: string;
   options: WriteOptions;
+  /** whether an insert need not look whether a cache's target has the document */
+  fresh?: boolean;
 }
 
 const SCRIPTS: Record<EventType, Script> = {
@@ -244,10 +254,14 @@ async function send(
   redis.callsInFlight++;
   try {
     const began = performance.now();
-    let sent = await sendOnce(redis, config, call, verbArgs, wait);
-    // The number of partitions may have changed, or be about to: with the new one, the keys are others.
-    while (await isToBeMadeAgain(redis, config, call, sent, patienceEnds(began))) {
-      sent = await sendOnce(redis, config, call, verbArgs, wait);
+    let missingAt = call.fresh ? "fresh" : "";
+    let sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
+    for (;;) {
+      if (statusOf(sent.outcome.reply) === "evicted") {
+        missingAt = await look(redis, config, call, sent.names, patienceEnds(began));
+        // The number of partitions may have changed, or be about to: with the new one, the keys are others.
+      } else if (!await isToBeMadeAgain(redis, config, call, sent, patienceEnds(began))) break;
+      sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
     }
     const { outcome, names } = sent;
     const receipt = receiptOf(outcome.reply, docId, verb, names);
@@ -274,6 +288,7 @@ async function sendOnce(
   config: Config,
   { verb, entity, docId, options }: Call,
   verbArgs: string[],
+  missingAt: string,
   wait: Wait,
 ): Promise<{ names: PartitionKeys; outcome: Outcome }> {
   const names = keysOfDocument(config, entity, docId);
@@ -282,6 +297,10 @@ async function sendOnce(
   const keys = [names.documentPrefix + docId, names.stream, names.settings];
   const args = [docId, String(Date.now()), forward ? shape : `-${shape}`, ...verbArgs];
   const { requestId } = options;
+  if (names.cached) {
+    keys.push(names.due, names.notes, names.askedPrefix + docId);
+    if (verb === "insert") args.push(missingAt);
+  }
   if (requestId !== undefined) {
     keys.push(names.requestPrefix + requestId);
     args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
@@ -299,9 +318,37 @@ async function sendOnce(
     if (!(error instanceof ConfigError)) throw error;
     throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
   }
-  const settings = [shape, max_events, max_bytes].map(String);
-  await runScript(redis, settingsScript, [names.settings], settings);
+  const settings = [shape, max_events, max_bytes, ...names.cached ? [1] : []].map(String);
+  const settingsKeys = [names.settings, ...names.cached ? [names.stream] : []];
+  await runScript(redis, settingsScript, settingsKeys, settings);
   return { names, outcome: await run(redis, script, keys, args, wait) };
+}
+
+/**
+ * Looks what the target of a cache has of a document that Redis does not have.
+ * @param deadline in ms, of `performance.now()`
+ * @returns for an insert, the offset at which there was none; else "", and Redis has it
+ * @throws {DocumentError} where it has it, for an insert; where it does not, else
+ */
+async function look(
+  redis: RedisConnection,
+  config: Config,
+  { verb, entity, docId }: Call,
+  names: PartitionKeys,
+  deadline: number,
+): Promise<string> {
+  const refuse = (code: string) => refusal(code, { detail: "", slowest: "" }, docId, verb, names);
+  const cache = cacheOf(redis, config);
+  if (verb === "insert") {
+    const missingAt = await cache.missingAt(names, docId);
+    if (missingAt === null) throw refuse("exists");
+    return missingAt;
+  }
+  const found = await cache.read(entity, [docId], performance.now());
+  if (!found.has(docId)) throw refuse("missing");
+  // It is evicted again at once where Redis has no memory for it.
+  if (performance.now() > deadline) throw refuse("evicted");
+  return "";
 }
 
 /** The status of a call to a partition that nobody has written yet, while the entity is repartitioned. */

@@ -64,8 +64,16 @@ export interface PartitionKeys {
   lastId: string;
   /** what {@linkcode gaugesOf} begins with */
   gauges: string;
+  /** whether the configuration has a cache of its documents; only then the keys that follow are used */
+  cached: boolean;
+  /** a hash: which documents have an event that a cache's target has not applied, and which event that is */
+  notes: string;
+  /** a sorted set: when documents and receipts of requests are due to go, in ms since 1970 */
+  due: string;
   /** what comes before a document's id in its key */
   documentPrefix: string;
+  /** what comes before its id in the key that says that a cache's target was just asked for it */
+  askedPrefix: string;
   /** what comes before a request id in its key */
   requestPrefix: string;
 }
@@ -91,6 +99,10 @@ export function partitionKeys(
     settings: families.settings + tag,
     lastId: families.lastIds + tag,
     gauges: families.gauges + tag,
+    cached: entityConfig(config, entity).cache.enabled,
+    notes: families.notes + tag,
+    due: families.due + tag,
+    askedPrefix: `${families.asked}${tag}:`,
     documentPrefix: split ? `${entity}:${tag}:` : `${entity}:`,
     requestPrefix: `${families.requests}${tag}:`,
   };

@@ -28,6 +28,7 @@ import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
+import { checkCached, dropEvictable, isSource, Settler } from "./settler.ts";
 import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";
@@ -52,10 +53,12 @@ export class PausedError extends WriteBehindError {}
 /** Another process is to have the partition: its share is smaller. */
 export class GivenError extends WriteBehindError {}
 
-/** A partition that was claimed, and the trimming of its stream. */
+/** A partition that was claimed, and what follows its batches. */
 export interface Owned {
   claim: Claim;
   trimmer: Trimmer;
+  /** where the target is a cache's source */
+  settler: Settler | null;
 }
 
 /** The ownership of one partition, one claim after the other. */
@@ -85,6 +88,8 @@ export class PartitionOwnership {
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   /** of the newest claim that was begun */
   #trimmer: Trimmer | null = null;
+  /** the newest claim that was begun wholly */
+  #owned: Owned | null = null;
 
   constructor(
     redis: RedisConnection,
@@ -115,7 +120,7 @@ export class PartitionOwnership {
   async take(follow: boolean, signal: AbortSignal): Promise<Owned | null> {
     let goal: string | undefined;
     while (!signal.aborted) {
-      if (this.#claim !== null) return { claim: this.#claim, trimmer: this.#trimmer! };
+      if (this.#owned !== null && this.#claim === this.#owned.claim) return this.#owned;
       if (this.#paused && await this.#isPaused()) {
         if (!follow) throw new ConfigError(this.#refusal("paused"));
         if (this.#lease !== null) await this.#giveBack();
@@ -192,6 +197,7 @@ export class PartitionOwnership {
     await checkShape(asked, this.#config, entity, options);
     const known = await readRegistration(redis, this.#keys, this.#report.place.target);
     this.#checkState(known?.state ?? "active");
+    await checkCached(redis, this.#keys);
     const { lease_seconds } = this.#config.write_behind;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / HEARTBEATS);
@@ -216,6 +222,9 @@ export class PartitionOwnership {
       claim,
       this.#report,
     );
+    const settler = isSource(this.#config, entity, this.#report.place.target)
+      ? new Settler(this.#config, this.#reader, this.#target, claim, this.#report)
+      : null;
     // One partition is enough to tell it, and it holds up nothing.
     const differences = this.#keys.partition === 0
       ? await this.#target.columns?.differences(this.#keys.entity)
@@ -223,7 +232,7 @@ export class PartitionOwnership {
     this.#report.claimed(claim);
     this.#report.columns(differences ?? []);
     await failpoint?.("begun");
-    return { claim, trimmer };
+    return this.#owned = { claim, trimmer, settler };
   }
 
   /** The partition may be on another node than at its last claim. Events go on without an index. */
@@ -291,6 +300,9 @@ export class PartitionOwnership {
     this.#report.goneBack(claim.witness, new WentBackError(what));
     await failpoint?.("resending");
     const redis = await this.#reader.connection();
+    if (this.#keys.cached) {
+      await dropEvictable(this.#redis, this.#config, this.#keys);
+    }
     const known = await readRegistration(redis, this.#keys, this.#report.place.target);
     // What was kept, up to there, is of the time before: the note was made when all of it was in the target.
     const goesOn = known !== null && await hasWitness(redis, this.#keys, known.witness);

@@ -150,37 +150,48 @@ export class PartitionSink {
   }
 
   async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
-    const { claim, trimmer } = owned;
-    this.#readOn(claim.offset, false);
-    while (!signal.aborted) {
-      this.#ownership.check(owned);
-      const work = await this.#next;
-      if (work === null) {
-        await trimmer.trim();
-        await trimmer.lookForWitness();
+    const { claim, trimmer, settler } = owned;
+    await settler?.sweep();
+    let settling: Promise<void> | undefined;
+    try {
+      this.#readOn(claim.offset, false);
+      while (!signal.aborted) {
         this.#ownership.check(owned);
-        this.report.caughtUp();
-        if (!follow) return;
-        this.#readOn(claim.offset, true);
-        continue;
+        const work = await this.#next;
+        if (work === null) {
+          await settling;
+          await settler?.sweep();
+          await trimmer.trim();
+          await trimmer.lookForWitness();
+          this.#ownership.check(owned);
+          this.report.caughtUp();
+          if (!follow) return;
+          this.#readOn(claim.offset, true);
+          continue;
+        }
+        // With a backlog the next batch is read while this one commits, and where events come one by one, the next
+        // event. Where more come, that would make small batches at the end of the stream: there it is read
+        // afterwards, with all that came meanwhile.
+        const slow = follow && work.items.length <= FEW;
+        const prefetch = (work.more || slow) && !claim.hasParked;
+        if (prefetch) this.#readOn(work.batch.lastId, !work.more);
+        const began = performance.now();
+        const { applied, short } = await this.#apply(claim, work).finally(work.done);
+        // While the next batch is applied; where that is faster, it waits here.
+        await settling;
+        settling = settler?.applied(applied);
+        const durationMs = performance.now() - began;
+        this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
+        this.report.applied(applied, durationMs);
+        await this.#lookForSwallowed(claim, short);
+        trimmer.applied(applied.events, work.more);
+        const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
+        if (fits) continue;
+        if (prefetch) await this.#dropNext();
+        this.#readOn(claim.offset, follow);
       }
-      // With a backlog the next batch is read while this one commits, and where events come one by one, the next
-      // event. Where more come, that would make small batches at the end of the stream: there it is read
-      // afterwards, with all that came meanwhile.
-      const slow = follow && work.items.length <= FEW;
-      const prefetch = (work.more || slow) && !claim.hasParked;
-      if (prefetch) this.#readOn(work.batch.lastId, !work.more);
-      const began = performance.now();
-      const { applied, short } = await this.#apply(claim, work).finally(work.done);
-      const durationMs = performance.now() - began;
-      this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
-      this.report.applied(applied, durationMs);
-      await this.#lookForSwallowed(claim, short);
-      trimmer.applied(applied.events, work.more);
-      const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
-      if (fits) continue;
-      if (prefetch) await this.#dropNext();
-      this.#readOn(claim.offset, follow);
+    } finally {
+      await settling;
     }
   }
 

@@ -25,7 +25,12 @@ const MOST_TOLD = 16_000;
 export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused";
 
 /** What may keep failing beside the batches. */
-export type Trouble = "trimFailed" | "leaseNotRenewed" | "releaseFailed" | "indexNotKept";
+export type Trouble =
+  | "settleFailed"
+  | "trimFailed"
+  | "leaseNotRenewed"
+  | "releaseFailed"
+  | "indexNotKept";
 
 /** Ids that an event names, at most. */
 const NAMED_IDS = 5;
@@ -49,6 +54,7 @@ export class PartitionReport {
   /** how often each trouble beside the batches was met */
   readonly troubles: Record<Trouble, number> = {
     trimFailed: 0,
+    settleFailed: 0,
     leaseNotRenewed: 0,
     releaseFailed: 0,
     indexNotKept: 0,
@@ -239,6 +245,11 @@ export class PartitionReport {
       `${this.place.stream}: ${ids.length} rows were swallowed, such as ${documentIds.join(", ")}`,
     );
     this.#emitter.emit("swallowed", { ...this.place, rows: ids.length, documentIds });
+  }
+
+  /** An event was not noted by its writer, so that nothing of the cache is evicted any more. */
+  notNoted(streamId: string): void {
+    this.#emitter.emit("notNoted", { ...this.place, streamId });
   }
 
   /** Tables of ours were gone. */

@@ -71,18 +71,24 @@ export async function rewind(
  * Resends a document: appends its present state as a new event, or a delete if it is gone.
  * @param expected the JSON text that it must still have, `null` where it must still be missing;
  * `undefined` takes any state
- * @returns the event's stream id, or `null` where the document has changed and nothing was appended
+ * @returns the event's stream id, or `null` where the document has changed and nothing was appended; so it is
+ * where a cache has evicted it
  */
 export async function resend(
   redis: RedisConnection,
-  { documentPrefix, stream, settings }: PartitionKeys,
+  { documentPrefix, stream, settings, cached, notes }: PartitionKeys,
   docId: string,
   expected?: string | null,
 ): Promise<string | null> {
-  const id = await runScript(redis, resendScript, [documentPrefix + docId, stream, settings], [
-    docId,
-    String(Date.now()),
-    expected === undefined ? "" : expected ?? "-",
-  ]);
+  const id = await runScript(
+    redis,
+    resendScript,
+    [documentPrefix + docId, stream, settings, ...cached ? [notes] : []],
+    [
+      docId,
+      String(Date.now()),
+      expected === undefined ? "" : expected ?? "-",
+    ],
+  );
   return id === "" ? null : String(id);
 }

@@ -26,6 +26,7 @@ Deno.test("columns: what is left out has its default", () => {
     table: "t",
     index_name: "i",
     columns: [],
+    cache: { enabled: false, keep_seconds: 86_400, source: null },
   });
 });
 

@@ -48,7 +48,13 @@ Deno.test("config: the original's file loads unchanged", () => {
     ],
   );
   assert.deepEqual(config.entities, [
-    { name: "session", table: "sessions", index_name: "idx:sessions", columns: [] },
+    {
+      name: "session",
+      table: "sessions",
+      index_name: "idx:sessions",
+      columns: [],
+      cache: { enabled: false, keep_seconds: 86_400, source: null },
+    },
   ]);
   const withTimeout = ORIGINAL.replace(
     "wait_timeout_ms",

@@ -38,6 +38,10 @@ Deno.test("with one partition the keys are the original's", () => {
     lastId: "stream:lastid:stream:session",
     gauges: "metrics:sink:stream:session",
     documentPrefix: "session:",
+    cached: false,
+    notes: "stream:notes:session",
+    due: "stream:due:session",
+    askedPrefix: "stream:asked:session:",
     requestPrefix: "request:session:",
   });
   assert.equal(documentKey(config(1), "session", "a:{b}"), "session:a:{b}");

@@ -3,7 +3,8 @@
 -- Redis does not undo a script that fails half way, so everything that could fail is checked before the
 -- first write, and the event is appended last.
 --
--- KEYS of all verbs: 1 document  2 stream  3 settings of the stream  [4 request]
+-- KEYS of all verbs: 1 document  2 stream  3 settings of the stream
+--   [with a cache: 4 due times  5 notes of documents  6 whether its target was just asked for the document]  [request]
 -- ARGV of all verbs: 1 document id  2 ts (ms)  3 partitions; where the event is not forwarded, with "-" before, or
 --   "0" alone, of who does not tell how many
 --   4… the verb's own; with a request, the last two are the hash of the call and request_id_ttl_seconds
@@ -11,12 +12,19 @@
 --   {"repeated", stream id}, {a DocumentErrorCode, detail} or {a limit, what there is of it, the slowest target or ""}
 --   "partitions" with how many there are, or "4 to 8" (into: documents move already) while that is changed
 --   "settings": the stream has none yet, so call settings.lua and then again
+--   "cached": the entity has a cache, so that more of the keys are needed
+--   "evicted": the cache's target may have the document: fill it in, or see that there is none, and call again
 --
 -- Mostly statements: a function would be created again in every call, which costs more than a check.
 
 local DOCUMENT, STREAM, SETTINGS, REQUEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local DUE, NOTES, ASKED
+if #KEYS > 4 then DUE, NOTES, ASKED, REQUEST = KEYS[4], KEYS[5], KEYS[6], KEYS[7] end
 local FORWARD = ARGV[3] ~= '0' and string.byte(ARGV[3]) ~= 45
 local LARGEST = 0
+-- What the settings say of a cache: nil for none; "noting" while it is turned on, "on", "leaving" while it is turned off.
+-- Where it is on or leaving, a document that is missing and has no note is in the target as it is, or nowhere.
+local CACHE, EVICTS
 
 -- Why a read was refused: the key's type, or the user's rights.
 local function refused(reply, key)
@@ -44,7 +52,7 @@ if FORWARD then
   -- Behind an entry whose id is no version (the year 2248), none can be applied, and behind the last one none appended.
   -- XREAD looks at the last entry only; XRANGE would walk through all that lie in a node with it.
   if redis.call('XREAD', 'COUNT', 1, 'STREAMS', STREAM, '8796093022207-1048575') then return {'stream', STREAM} end
-  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far', 'kept')
+  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far', 'kept', 'cache')
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
@@ -52,6 +60,14 @@ if FORWARD then
   -- Such an entry was removed, but the stream's next id lies behind it still: a sink has noted it.
   if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
+  CACHE = settings[7]
+  if CACHE then
+    if not NOTES then return {'cached', ''} end
+    EVICTS = CACHE ~= 'noting'
+    if not redis.acl_check_cmd('HSET', NOTES, 'id', '') then return {'permission', 'HSET'} end
+    if not redis.acl_check_cmd('PERSIST', DOCUMENT) then return {'permission', 'PERSIST'} end
+    if not redis.acl_check_cmd('DEL', ASKED) then return {'permission', 'DEL'} end
+  end
   -- With several targets, the one that is the furthest behind is named.
   -- What all targets hold, and is kept for a while, does not count.
   local waiting = events - tonumber(settings[6] or 0)

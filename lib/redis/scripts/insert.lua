@@ -2,6 +2,7 @@
 -- KEYS, ARGV 1-3, returns: see common.lua
 -- ARGV: 4 the document, spelled for RedisJSON  5 "1" replaces an existing document, "0" refuses it
 --   6 the payload where it differs from 4, else ""  7 what to add to its numbers, see numbers.lua, or ""
+--   8 with a cache: the offset at which its target had no such document; "fresh" where nobody can have; "" for unknown
 -- Refuses with exists, wrong_type, permission, partitions, request_conflict, max_events, max_bytes
 
 local EVENT_TYPE = 'insert'
@@ -11,6 +12,11 @@ local payload = ARGV[6] ~= '' and ARGV[6] or document
 -- May we note the longest payload of the stream? By it, the sink knows how many events fit its memory.
 if #payload > LARGEST and FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}
+end
+if EVICTS and ARGV[5] ~= '1' and ARGV[8] ~= 'fresh' and redis.call('HEXISTS', NOTES, ARGV[1]) == 0
+  and redis.call('EXISTS', DOCUMENT) == 0
+  and (ARGV[8] == '' or is_after(redis.call('HGET', SETTINGS, 'settled'), ARGV[8])) then
+  return {'evicted', ''}
 end
 -- Adding cannot fail if the path is right; if it is not, everything is put back.
 local before

@@ -6,11 +6,15 @@
 import type { Redis } from "../client.ts";
 import { createHash } from "node:crypto";
 import append from "./append.lua" with { type: "text" };
+import askVerb from "./ask.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
+import dropVerb from "./drop.lua" with { type: "text" };
+import fillVerb from "./fill.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import identityVerb from "./identity.lua" with { type: "text" };
+import ids from "./ids.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import keepVerb from "./keep.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
@@ -24,6 +28,7 @@ import registration from "./registration.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
+import settleVerb from "./settle.lua" with { type: "text" };
 import switchVerb from "./switch.lua" with { type: "text" };
 import trimVerb from "./trim.lua" with { type: "text" };
 import updateVerb from "./update.lua" with { type: "text" };
@@ -42,7 +47,7 @@ function script(name: string, source: string): Script {
 /** A verb's own part comes between the checks that all verbs make and the event that all verbs append. */
 const verbScript = (name: string, verb: string) => script(name, `${common}\n${verb}\n${append}`);
 
-export const insertScript: Script = verbScript("insert", `${numbers}\n${insertVerb}`);
+export const insertScript: Script = verbScript("insert", `${numbers}\n${ids}\n${insertVerb}`);
 export const updateScript: Script = verbScript("update", `${numbers}\n${updateVerb}`);
 export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
@@ -58,6 +63,14 @@ export const restoreScript: Script = script("restore", `${numbers}\n${restoreVer
 export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place. */
 export const mendScript: Script = script("mend", mendVerb);
+/** Tells who may ask a cache's target for documents that Redis does not have. */
+export const askScript: Script = script("ask", askVerb);
+/** Brings documents into a cache from their rows. */
+export const fillScript: Script = script("fill", `${numbers}\n${ids}\n${fillVerb}`);
+/** Lets a cache evict what its target has applied. */
+export const settleScript: Script = script("settle", `${ids}\n${settleVerb}`);
+/** Removes documents that a cache could evict. */
+export const dropScript: Script = script("drop", dropVerb);
 /** Keeps a lock, or gives it back. */
 export const keepScript: Script = script("keep", keepVerb);
 /** Marks all partitions of an entity with what writers find there. */

@@ -1,8 +1,8 @@
 -- Appends an event with a document's present state, or a delete where it is gone, in one step.
--- KEYS: 1 document  2 stream  3 settings of the stream
+-- KEYS: 1 document  2 stream  3 settings of the stream  [4 notes, where documents are cached]
 -- ARGV: 1 document id  2 ts (ms)
 --   3 "" or the JSON text that the document must still have, "-" where it must still be missing
--- Returns the event's stream id, or "" where the document has changed meanwhile and nothing was appended.
+-- Returns the event's stream id, or "" where nothing was appended: the document has changed meanwhile, or was evicted.
 
 -- Documents move to other names just now.
 if string.find(redis.call('HGET', KEYS[3], 'partitions') or '', 'into', 1, true) then
@@ -10,10 +10,21 @@ if string.find(redis.call('HGET', KEYS[3], 'partitions') or '', 'into', 1, true)
 end
 local payload = redis.call('JSON.GET', KEYS[1])
 if ARGV[3] ~= '' and ARGV[3] ~= (payload or '-') then return '' end
+local cache = redis.call('HGET', KEYS[3], 'cache')
+if cache and not KEYS[4] then return redis.error_reply('CACHED ' .. KEYS[2]) end
+local function noted(id)
+  if cache then
+    redis.call('HSET', KEYS[4], ARGV[1], payload and id or '-' .. id)
+    if payload then redis.call('PERSIST', KEYS[1]) end
+  end
+  return id
+end
 if not payload then
-  return redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'delete')
+  -- One that was evicted is in the target as it is.
+  if cache and cache ~= 'noting' and redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then return '' end
+  return noted(redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'delete'))
 end
 if #payload > tonumber(redis.call('HGET', KEYS[3], 'largest') or 0) then
   redis.call('HSET', KEYS[3], 'largest', #payload)
 end
-return redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'update', 'payload', payload)
+return noted(redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'update', 'payload', payload))

@@ -6,7 +6,10 @@
 
 local EVENT_TYPE = 'update'
 local kind = redis.call('TYPE', DOCUMENT).ok
-if kind == 'none' then return {'missing', ''} end
+if kind == 'none' then
+  if EVICTS and redis.call('HEXISTS', NOTES, ARGV[1]) == 0 then return {'evicted', ''} end
+  return {'missing', ''}
+end
 if kind ~= 'ReJSON-RL' then return {'wrong_type', DOCUMENT} end
 if not redis.acl_check_cmd('JSON.MERGE', DOCUMENT, '$', '{}') then
   return {'permission', 'JSON.MERGE'}

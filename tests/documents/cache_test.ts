@@ -1,0 +1,222 @@
+import assert from "node:assert/strict";
+import {
+  type Config,
+  connectRedis,
+  deleteDocument,
+  type DocumentError,
+  insertDocument,
+  openTarget,
+  readByIds,
+  RedisWriteBehind,
+  updateDocument,
+} from "writebehind";
+import type { Rows, Target } from "writebehind/targets";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { drain, type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
+
+const SESSION = { name: "session", table: "sessions", index_name: "idx:sessions" };
+
+/** The pipeline with a cache in front of its target. */
+interface Cached extends Pipeline {
+  read(...ids: string[]): Promise<unknown[]>;
+  insert(id: string, n: number, options?: Parameters<typeof insertDocument>[5]): Promise<unknown>;
+  update(id: string, n: number): Promise<unknown>;
+  remove(id: string): Promise<unknown>;
+  /** as Redis does where its memory is full */
+  evict(...ids: string[]): Promise<void>;
+  ttl(id: string): Promise<number>;
+}
+
+function cached(pipeline: Pipeline): Cached {
+  const { redis, config } = pipeline;
+  const ttl = (id: string) => redis.ttl(`session:${id}`);
+  return {
+    ...pipeline,
+    read: (...ids) => readByIds(redis, config, "session", ids),
+    insert: (id, n, options) => insertDocument(redis, config, "session", { n }, id, options),
+    update: (id, n) => updateDocument(redis, config, "session", id, { n }),
+    remove: (id) => deleteDocument(redis, config, "session", id),
+    ttl,
+    async evict(...ids) {
+      for (const id of ids) {
+        assert(await ttl(id) > 0, `${id} has no time, so Redis would not evict it`);
+        await redis.del(`session:${id}`);
+      }
+    },
+  };
+}
+
+const refused = (code: string) => (error: unknown) => (error as DocumentError).code === code;
+
+Deno.test("a cache in front of the target", async (t) => {
+  const entities = [{ ...SESSION, cache: { enabled: true, keep_seconds: 100 } }];
+  await using pipeline = await testPipeline({ entities });
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const step = (name: string, work: (own: Cached) => Promise<void>) =>
+    t.step(name, async () => {
+      await reset(pipeline);
+      await work(cached(pipeline));
+    });
+
+  await step("a document may be evicted once the target has it, and not before", async (own) => {
+    await own.insert("a", 1);
+    assert.equal(await own.ttl("a"), -1);
+    assert.equal(await redis.hlen(keys.notes), 1);
+    await drain(pipeline);
+    assert(await own.ttl("a") > 90);
+    assert.equal(await redis.hlen(keys.notes), 0);
+    await own.update("a", 2);
+    assert.equal(await own.ttl("a"), -1, "written again, it stays");
+    await drain(pipeline);
+    assert(await own.ttl("a") > 90);
+  });
+
+  await step("what was evicted is read from the target, and is there again", async (own) => {
+    await own.insert("a", 1);
+    await own.insert("b", 2);
+    await drain(pipeline);
+    await own.evict("a");
+    assert.deepEqual(await own.read("a", "none", "b"), [{ n: 1 }, null, { n: 2 }]);
+    assert(await own.ttl("a") > 90);
+  });
+
+  await step("all is read from the target after Redis was emptied", async (own) => {
+    await own.insert("a", 1);
+    await drain(pipeline);
+    await redis.flushall();
+    assert.deepEqual(await own.read("a"), [{ n: 1 }]);
+    await redis.flushall();
+    await own.update("a", 2);
+    assert.deepEqual(await own.read("a"), [{ n: 2 }]);
+  });
+
+  await step("deleted, and the target does not know yet: not there", async (own) => {
+    await own.insert("a", 1);
+    await drain(pipeline);
+    await own.evict("a");
+    await own.remove("a");
+    assert.deepEqual(await own.read("a"), [null]);
+    await assert.rejects(own.remove("a"), refused("missing"));
+    await assert.rejects(own.update("a", 2), refused("missing"));
+    await drain(pipeline);
+    assert.deepEqual(await own.read("a"), [null]);
+    await own.insert("a", 3);
+    assert.deepEqual(await own.read("a"), [{ n: 3 }], "that it was missing is forgotten");
+  });
+
+  await step("an update merges into an evicted document", async (own) => {
+    await insertDocument(redis, config, "session", { kept: true, n: 1 }, "a");
+    await drain(pipeline);
+    await own.evict("a");
+    await own.update("a", 2);
+    assert.deepEqual(await own.read("a"), [{ kept: true, n: 2 }]);
+    await assert.rejects(own.update("none", 1), refused("missing"));
+  });
+
+  await step(
+    "an insert of what only the target has is refused, unless it overwrites",
+    async (own) => {
+      await own.insert("a", 1);
+      await drain(pipeline);
+      await own.evict("a");
+      await assert.rejects(own.insert("a", 2), refused("exists"));
+      await own.insert("a", 3, { overwrite: true });
+      assert.deepEqual(await own.read("a"), [{ n: 3 }]);
+      await own.insert("new", 1);
+      await own.insert("other", 1, { fresh: true });
+    },
+  );
+
+  await step("a delete of an evicted document needs no look at the target", async (own) => {
+    await own.insert("a", 1);
+    await drain(pipeline);
+    await own.evict("a");
+    const { streamId } = await deleteDocument(redis, config, "session", "a");
+    assert.notEqual(streamId, null);
+    await drain(pipeline);
+    const { rows } = await pipeline.pool.query("SELECT id FROM sessions");
+    assert.deepEqual(rows, []);
+  });
+
+  await step("1,000 callers at once are one query", async (own) => {
+    await own.insert("a", 1);
+    await drain(pipeline);
+    await own.evict("a");
+    await using counted = await counting(pipeline);
+    const read = () => readByIds(redis, config, "session", ["a"], counted);
+    const all = await Promise.all(Array.from({ length: 1000 }, read));
+    assert(all.every(([one]) => one?.n === 1));
+    assert.equal(counted.looks(), 1);
+  });
+
+  await step("processes share a look at the target", async (own) => {
+    await own.insert("a", 1);
+    await drain(pipeline);
+    await own.evict("a");
+    const connections = await Promise.all(Array.from({ length: 8 }, () => connectRedis(config)));
+    try {
+      await using counted = await counting(pipeline);
+      const read = (one: typeof redis) => readByIds(one, config, "session", ["a"], counted);
+      const all = await Promise.all(connections.map(read));
+      assert(all.every(([one]) => one?.n === 1));
+      assert.equal(counted.looks(), 1);
+    } finally {
+      await Promise.all(connections.map((one) => one.close()));
+    }
+  });
+
+  await step("that there is none is remembered for a second", async () => {
+    await using counted = await counting(pipeline);
+    const read = () => readByIds(redis, config, "session", ["none"], counted);
+    for (let call = 0; call < 100; call++) assert.deepEqual(await read(), [null]);
+    assert(counted.looks() <= 3, `${counted.looks()} looks`);
+    assert.equal(await redis.get(`${keys.askedPrefix}none`), "-");
+    assert(await redis.pttl(`${keys.askedPrefix}none`) <= 1000);
+  });
+
+  await step(
+    "a program that knows of no cache is noticed, and nothing is evicted then",
+    async (own) => {
+      await own.insert("a", 1);
+      await drain(pipeline);
+      await redis.call("JSON.SET", "session:b", "$", '{"n":1}');
+      const fields = ["ts", "1", "doc_id", "b", "event_type", "insert"];
+      const foreign = await redis.xadd("stream:session", "*", ...fields);
+      await using sink = new RedisWriteBehind(redis, pipeline.pool, config, "session");
+      const told: string[] = [];
+      sink.events.on("notNoted", ({ streamId }) => told.push(streamId));
+      await sink.drain();
+      assert.deepEqual(told, [foreign]);
+      await own.insert("c", 1);
+      await sink.drain();
+      assert.equal(await own.ttl("c"), -1);
+      assert.equal(await redis.hget(keys.settings, "foreign"), foreign);
+    },
+  );
+
+  await step("a writer whose configuration has no cache is refused", async (own) => {
+    await own.insert("a", 1);
+    const without: Config = pipeline.with({ entities: [{ ...SESSION }] });
+    await assert.rejects(
+      insertDocument(redis, without, "session", { n: 1 }, "b"),
+      (error: Error) => refused("cached")(error) && /set cache\.enabled/.test(error.message),
+    );
+  });
+});
+
+/** The target, and how often rows are read by their ids. */
+async function counting({ config }: Pipeline) {
+  const target = await openTarget(config);
+  let looks = 0;
+  const rows: Rows = Object.create(target.rows!, {
+    at: {
+      value(...args: Parameters<Rows["at"]>) {
+        looks++;
+        return target.rows!.at(...args);
+      },
+    },
+  });
+  const through: Target = Object.create(target, { rows: { value: rows } });
+  return { through, looks: () => looks, [Symbol.asyncDispose]: () => target.close() };
+}
