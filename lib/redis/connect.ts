@@ -9,9 +9,9 @@ import { logEvents } from "../core/log.ts";
 import { ClusterConnection } from "./cluster.ts";
 import { type ConnectionOptions, openRedis, type RedisConnection } from "./connection.ts";
 import { explainRedis } from "./explain.ts";
-import type { PartitionKeys } from "./keys.ts";
+import { type PartitionKeys, partitionKeys } from "./keys.ts";
 import { checkServer } from "./requirements.ts";
-import { checkShape } from "./shape.ts";
+import { checkCached, checkShape } from "./shape.ts";
 import { ClusterError, slotOf, SlotTable } from "./slots.ts";
 
 /**
@@ -74,6 +74,9 @@ export async function connectRedis(
     const learnShapes = isFixed ? () => Promise.resolve() : checkShapes;
     for (const server of redis.servers) await checkServer(server, config, rights, learnShapes);
     if (isFixed) await checkShapes();
+    for (const { name } of config.entities) {
+      await checkCached(redis, partitionKeys(config, name, 0));
+    }
     logEvents("redis", redis.events);
     return redis;
   } catch (error) {

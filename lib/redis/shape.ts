@@ -19,6 +19,7 @@ import {
 import { delay } from "../core/delay.ts";
 import { ConfigError, reasonOf, RepartitioningError } from "../core/errors.ts";
 import type { Redis } from "./client.ts";
+import type { PartitionKeys } from "./keys.ts";
 
 /** The most partitions that a configuration may ask for. */
 export const MOST_PARTITIONS = 256;
@@ -113,6 +114,19 @@ export async function checkShape(
   // Who is to use the new number waits for it.
   const known = [found.shape, ...found.to !== null && meanwhile === "yes" ? [found.to] : []];
   if (!known.some((one) => sameShape(one, wanted))) throw differs(entity, found.shape, wanted);
+}
+
+/**
+ * Sees that the configuration knows of the cache that an entity has: what it has evicted would seem to be missing.
+ * @throws {ConfigError} where it does not
+ */
+export async function checkCached(redis: Redis, keys: PartitionKeys): Promise<void> {
+  const { cached, entity, settings } = keys;
+  if (cached || await redis.hget(settings, "cache") === null) return;
+  throw new ConfigError(
+    `entities: expected cache.enabled for ${entity}, since Redis may have evicted documents of it (${settings}), got none; ` +
+      "set it; to do without, run deno task cache off before",
+  );
 }
 
 /** Records under way, by connection and entity. */

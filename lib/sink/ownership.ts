@@ -13,7 +13,7 @@ import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
-import { checkShape } from "../redis/shape.ts";
+import { checkCached, checkShape } from "../redis/shape.ts";
 import { keepIndex } from "../search/index.ts";
 import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import {
@@ -28,7 +28,7 @@ import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
-import { checkCached, dropEvictable, isSource, Settler } from "./settler.ts";
+import { dropEvictable, isSource, Settler } from "./settler.ts";
 import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";

@@ -177,13 +177,13 @@ export class PartitionSink {
         if (prefetch) this.#readOn(work.batch.lastId, !work.more);
         const began = performance.now();
         const { applied, short } = await this.#apply(claim, work).finally(work.done);
+        const swallowed = await this.#lookForSwallowed(claim, short);
         // While the next batch is applied; where that is faster, it waits here.
         await settling;
-        settling = settler?.applied(applied);
+        settling = settler?.applied(applied, swallowed);
         const durationMs = performance.now() - began;
         this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
         this.report.applied(applied, durationMs);
-        await this.#lookForSwallowed(claim, short);
         trimmer.applied(applied.events, work.more);
         const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
         if (fits) continue;
@@ -288,13 +288,14 @@ export class PartitionSink {
     }
   }
 
-  /** Mostly nothing was short. Rows that are newer than their events, or were removed before, are no loss. */
-  async #lookForSwallowed(claim: Claim, short: BatchRows): Promise<void> {
-    if (short.upserts.length + short.removals.length === 0) return;
+  /** Mostly nothing was short, and nobody lacks anything. Rows that are newer than their events, or were removed before, are no loss. */
+  async #lookForSwallowed(claim: Claim, short: BatchRows): Promise<string[]> {
+    if (short.upserts.length + short.removals.length === 0) return [];
     const ids = await this.#target.batches.swallowed(claim, short);
-    if (ids.length === 0) return;
+    if (ids.length === 0) return [];
     this.report.swallowed(ids);
     await this.#target.identities.doubt(claim, SWALLOWED, { keepWitness: true });
+    return ids;
   }
 
   async #parkBehind(claim: Claim, items: Item[]): Promise<Item[]> {

@@ -5,14 +5,14 @@
  */
 
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
-import { ConfigError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
-import { compareStreamIds } from "../core/stream_ids.ts";
+import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { documentIds } from "../redis/documents.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { dropScript, runScript, settleScript } from "../redis/scripts/mod.ts";
 import type { Batch } from "../targets/batch.ts";
+import { rowsOf } from "../targets/open.ts";
 import type { Claim, Target } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -23,25 +23,17 @@ const CHUNK = 500;
 /** A document, and its event that the target has applied. */
 type Settled = [id: string, streamId: string];
 
+/** A note of a document's last event. */
+interface Note {
+  id: string;
+  streamId: string;
+  isDelete: boolean;
+}
+
 /** Whether an entity is cached in front of a target. */
 export function isSource(config: Config, entity: string, target: string): boolean {
   const { cache } = entityConfig(config, entity);
   return cache.enabled && targetConfig(config, cache.source ?? undefined).name === target;
-}
-
-/**
- * Sees that what writers note of a cache is settled.
- * @throws {ConfigError} where Redis has a cache, and the configuration does not
- */
-export async function checkCached(
-  redis: RedisConnection,
-  { cached, entity, settings }: PartitionKeys,
-): Promise<void> {
-  if (cached || await redis.hget(settings, "cache") === null) return;
-  throw new ConfigError(
-    `entities: expected cache.enabled for ${entity}, since Redis may have evicted documents of it (${settings}), got none; ` +
-      "set it, or run deno task cache off with it set",
-  );
 }
 
 /** Settles what is applied under one claim. */
@@ -68,12 +60,22 @@ export class Settler {
     this.#report = report;
   }
 
-  /** Settles a batch that was applied. Never rejects: what is not settled stays in Redis, and is settled later. */
-  async applied({ upserts, removals, lastId }: Batch): Promise<void> {
+  /**
+   * Settles a batch that was applied. Never rejects: what is not settled stays in Redis, and is settled later.
+   * @param swallowed ids of documents whose rows are not as they should be, though the target refused none
+   */
+  async applied(
+    { upserts, removals, lastId }: Batch,
+    swallowed: readonly string[],
+  ): Promise<void> {
     // At once: the ids lie in memory that is used again.
     const settled: Settled[] = [];
     for (const rows of [upserts, removals]) {
       for (const { id, ms, seq } of rows) settled.push([id.toString(), `${ms}-${seq}`]);
+    }
+    for (const lost of swallowed) {
+      const at = settled.findIndex(([id]) => id === lost);
+      if (at >= 0) settled.splice(at, 1);
     }
     await failpoint?.("settling");
     try {
@@ -86,7 +88,10 @@ export class Settler {
     await failpoint?.("settled");
   }
 
-  /** Settles all that the offset has passed, where that may be needed; parked events keep their notes. */
+  /**
+   * Settles what the offset has passed, where that may be needed. Only what the rows show: an event that is parked, or whose
+   * row was swallowed, keeps its note.
+   */
   async sweep(): Promise<void> {
     if (!this.#sweeps) return;
     this.#sweeps = false;
@@ -100,25 +105,37 @@ export class Settler {
   }
 
   async #sweep(): Promise<void> {
-    const { keys: { notes }, offset, hasParked } = this.#claim;
+    const { keys: { notes }, offset } = this.#claim;
     const redis = await this.#reader.connection();
     let cursor = "0";
     do {
       const [next, pairs] = await redis.hscan(notes, cursor, "COUNT", CHUNK);
       cursor = next;
-      let passed: Settled[] = [];
+      const passed: Note[] = [];
       for (let index = 0; index < pairs.length; index += 2) {
-        const streamId = pairs[index + 1]!.replace(/^-/, "");
-        if (compareStreamIds(streamId, offset) <= 0) passed.push([pairs[index]!, streamId]);
+        const [id, note] = [pairs[index]!, pairs[index + 1]!];
+        const streamId = note.replace(/^-/, "");
+        if (compareStreamIds(streamId, offset) > 0) continue;
+        passed.push({ id, streamId, isDelete: note !== streamId });
       }
-      if (hasParked && passed.length > 0) {
-        const ids = passed.map(([id]) => Buffer.from(id));
-        const parked = await this.#target.batches.parkedAmong(this.#claim, ids);
-        passed = passed.filter((_, index) => !parked.has(ids[index]!.toString("latin1")));
-      }
-      await this.#settle(passed, "", false);
+      if (passed.length > 0) await this.#settle(await this.#held(passed), "", false);
     } while (cursor !== "0");
     await this.#settle([], offset, false);
+  }
+
+  /** Those whose rows are as their events have left them, or newer. */
+  async #held(notes: Note[]): Promise<Settled[]> {
+    const held: Settled[] = [];
+    for (let left = notes; left.length > 0;) {
+      const { rows } = await rowsOf(this.#target).at(this.#claim.keys, left.map(({ id }) => id));
+      rows.forEach((row, index) => {
+        const { id, streamId, isDelete } = left[index]!;
+        const isNewer = row !== null && BigInt(row.version) >= versionOf(streamId)!;
+        if (isNewer || row === null && isDelete) held.push([id, streamId]);
+      });
+      left = left.slice(rows.length);
+    }
+    return held;
   }
 
   async #settle(documents: Settled[], offset: string, areNoted: boolean): Promise<void> {

@@ -199,6 +199,10 @@ Deno.test("a cache in front of the target", async (t) => {
     await own.insert("a", 1);
     const without: Config = pipeline.with({ entities: [{ ...SESSION }] });
     await assert.rejects(
+      connectRedis(without),
+      /entities: expected cache\.enabled for session, .* got none/,
+    );
+    await assert.rejects(
       insertDocument(redis, without, "session", { n: 1 }, "b"),
       (error: Error) => refused("cached")(error) && /set cache\.enabled/.test(error.message),
     );

@@ -6,7 +6,7 @@
 
 local cache = redis.call('HGET', KEYS[2], 'cache')
 -- Nobody has written since all was emptied.
-if not cache and redis.call('HEXISTS', KEYS[2], 'partitions') == 0 and redis.call('EXISTS', KEYS[1]) == 0 then cache = 'on' end
+if not cache and redis.call('HEXISTS', KEYS[2], 'partitions') == 0 and redis.call('XLEN', KEYS[1]) == 0 then cache = 'on' end
 local answers = {cache or ''}
 for index = 4, #KEYS, 2 do
   local document, asked, id = KEYS[index], KEYS[index + 1], ARGV[index / 2]

@@ -11,7 +11,7 @@
 local STREAM, SETTINGS, NOTES, OFFSET = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local settings = redis.call('HMGET', SETTINGS, 'cache', 'settled', 'partitions')
 local cache, settled = settings[1], settings[2]
-if not cache and not settings[3] and redis.call('EXISTS', STREAM) == 0 then cache = 'on' end
+if not cache and not settings[3] and redis.call('XLEN', STREAM) == 0 then cache = 'on' end
 -- Documents move to other names just now.
 local moves = string.find(settings[3] or '', 'into', 1, true)
 local evicts = (cache == 'on' or cache == 'leaving') and not moves
