@@ -1,15 +1,15 @@
 /** `deno task adopt`: lets partitions go on whose Redis, target or table is another one than before. */
 
 import { WriteBehindError } from "../core/errors.ts";
-import { adopt } from "../operate/adopt.ts";
+import { adopt, type AdoptReport } from "../operate/adopt.ts";
 import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
-import { configured, oneLine, sayFor } from "./common.ts";
+import { configured, oneLine, perTarget, sayFor, targetNames } from "./common.ts";
 
 export interface AdoptOptions {
   config?: string;
   entity: string;
-  /** by default the first */
+  /** by default the first, or all that have some of the partitions */
   target?: string;
   yes?: boolean;
   json?: boolean;
@@ -20,9 +20,13 @@ export async function runAdopt(options: AdoptOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
   await using redis = await connectRedis(config);
-  await using target = await openTarget(config, options.target);
-  const { partitions } = await adopt(redis, target, config, entity, { dryRun: !yes });
-  if (json) console.log(JSON.stringify({ partitions }, null, 2));
+  const reports: [string, AdoptReport][] = [];
+  for (const name of targetNames(config, options.target)) {
+    await using target = await openTarget(config, name);
+    reports.push([name, await adopt(redis, target, config, entity, { dryRun: !yes })]);
+  }
+  const partitions = reports.flatMap(([, report]) => report.partitions);
+  if (json) console.log(JSON.stringify(perTarget(reports), null, 2));
   else {
     for (const { stream, mismatches, before, offset } of partitions) {
       for (const { reason } of mismatches) console.log(oneLine(`${stream}: ${reason}`));

@@ -1,7 +1,7 @@
 /** What the commands share. */
 
 import { InvalidArgumentError } from "commander";
-import { type Config, configWith, loadConfig } from "../config/load.ts";
+import { type Config, configWith, loadConfig, targetConfig } from "../config/load.ts";
 import { parseRedisUrl, redisUrlOf, shown } from "../config/addresses.ts";
 import {
   describeServers,
@@ -71,6 +71,22 @@ export function answered<T>(work: Promise<T>, patienceMs: number): Promise<T> {
     timer = setTimeout(giveUp, patienceMs);
   });
   return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
+/**
+ * The targets that a command works with, one after the other: the one that was named, else the first; where that has
+ * some of the partitions, all that have.
+ */
+export function targetNames(config: Config, named?: string): string[] {
+  const one = targetConfig(config, named);
+  if (named !== undefined || one.partitions === undefined) return [one.name];
+  return config.targets.flatMap(({ name, partitions }) => partitions === undefined ? [] : [name]);
+}
+
+/** What `--json` prints of them: of one target its report alone. */
+export function perTarget(reports: [target: string, report: object][]): object {
+  const [[, only] = []] = reports.length === 1 ? reports : [];
+  return only ?? { targets: reports.map(([target, report]) => ({ target, ...report })) };
 }
 
 /** Reads an option's number. */

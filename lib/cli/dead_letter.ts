@@ -1,21 +1,21 @@
 /** `deno task dead-letter`: lists, shows, replays and discards parked events. */
 
 import { isUtf8 } from "node:buffer";
-import { WriteBehindError } from "../core/errors.ts";
-import { replayDeadLetters, type ReplayOutcome } from "../operate/replay.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
+import { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connect.ts";
 import { discardDeadLetters, listDeadLetters } from "../operate/dead_letters.ts";
 import { openTarget, readDeadLetter } from "../targets/open.ts";
 import type { DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
 import type { Config } from "../config/load.ts";
 import type { Target } from "../targets/target.ts";
-import { configured, oneLine, quoted, sayFor } from "./common.ts";
+import { configured, oneLine, quoted, sayFor, targetNames } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
 interface CommonOptions {
   config?: string;
   entity: string;
-  /** by default the first */
+  /** by default the first, or all that have some of the partitions */
   target?: string;
   json?: boolean;
 }
@@ -28,33 +28,58 @@ export interface SelectionOptions extends CommonOptions {
   yes?: boolean;
 }
 
-async function opened({ config: path, entity, target: name, ...options }: CommonOptions) {
-  const config = await configured(path, sayFor(options));
-  const target = await openTarget(config, name);
-  await target.check(entity);
-  return { config, target };
+/** A target that a command works with. */
+interface Opened {
+  config: Config;
+  target: Target;
+  /** its name, where there are several of them */
+  of?: string;
 }
+
+async function forEachTarget<Result>(
+  { config: path, entity, target: named, ...options }: CommonOptions,
+  work: (opened: Opened) => Promise<Result>,
+): Promise<Result[]> {
+  const config = await configured(path, sayFor(options));
+  const names = targetNames(config, named);
+  const results: Result[] = [];
+  for (const name of names) {
+    await using target = await openTarget(config, name);
+    await target.check(entity);
+    results.push(await work({ config, target, ...names.length > 1 ? { of: name } : {} }));
+  }
+  return results;
+}
+
+const sum = (numbers: number[]) => numbers.reduce((total, one) => total + one, 0);
 
 export async function runList(
   options: CommonOptions & { state: DeadLetterState | "all" },
   signal: AbortSignal,
 ): Promise<void> {
-  const { config, target } = await opened(options);
-  await using _closed = target;
+  const count = sum(await forEachTarget(options, (opened) => list(opened, options, signal)));
+  if (!options.json) {
+    console.log(count === 0 ? "none" : `${count} documents; \`show <number>\` shows an event`);
+  }
+}
+
+async function list(
+  { config, target, of }: Opened,
+  { entity, state: wanted, json }: Parameters<typeof runList>[0],
+  signal: AbortSignal,
+): Promise<number> {
   let count = 0;
-  for await (
-    const letter of listDeadLetters(target, config, options.entity, { state: options.state })
-  ) {
+  for await (const letter of listDeadLetters(target, config, entity, { state: wanted })) {
     signal.throwIfAborted();
     count++;
     // A line each, so that any number of them can be piped.
-    if (options.json) console.log(JSON.stringify(letter));
+    if (json) console.log(JSON.stringify(of === undefined ? letter : { target: of, ...letter }));
     else {
       const { id, docId, streamId, eventType, waiting, attempts, state } = letter;
       const what = docId === null ? "an entry that is no event" : `${eventType} ${quoted(docId)}`;
       const times = attempts === 1 ? "once" : `${attempts} times`;
       console.log(
-        `${id} | ${state} | ${letter.entity} | ${
+        `${of === undefined ? "" : `${of} | `}${id} | ${state} | ${letter.entity} | ${
           oneLine(what)
         } | ${streamId} | ${waiting} behind | ` +
           `tried ${times}, ${letter.firstAt.toISOString()} to ${letter.lastAt.toISOString()} | ` +
@@ -62,9 +87,7 @@ export async function runList(
       );
     }
   }
-  if (!options.json) {
-    console.log(count === 0 ? "none" : `${count} documents; \`show <number>\` shows an event`);
-  }
+  return count;
 }
 
 /** Valid text as text, anything else as hexadecimal digits. */
@@ -73,10 +96,11 @@ function readable(bytes: Buffer): { text: string } | { hex: string } {
 }
 
 export async function runShow(id: number, options: CommonOptions): Promise<void> {
-  const { target } = await opened(options);
-  await using _closed = target;
-  const event = await readDeadLetter(target, id);
-  if (event === null) throw new WriteBehindError(`there is no dead letter ${id}; see list`);
+  const [event] = await forEachTarget(options, ({ target, of }) => {
+    if (of === undefined) return readDeadLetter(target, id);
+    throw new ConfigError("name the target, whose number that is, by --target: see list");
+  });
+  if (!event) throw new WriteBehindError(`there is no dead letter ${id}; see list`);
   const { payload, fields, ...rest } = event;
   const shown = {
     ...rest,
@@ -115,15 +139,35 @@ function selectionOf({ all, doc, streamId }: SelectionOptions): DeadLetterSelect
 
 export async function runReplay(options: SelectionOptions, signal: AbortSignal): Promise<void> {
   const selection = selectionOf(options);
-  const { config, target } = await opened(options);
-  await using _closed = target;
+  const run = (opened: Opened) => replay(opened, selection, options, signal);
+  const reports = await forEachTarget(options, run);
+  const of = (name: keyof ReplayReport) => sum(reports.map((report) => report[name]));
+  const [applied, gone, failed] = [of("applied"), of("gone"), of("failed")];
+  const says = `${applied} applied, ${gone} gone, ${
+    of("superseded")
+  } superseded, ${failed} stay parked`;
+  sayFor(options)(options.dryRun ? `would be: ${says}` : says);
+  if (failed > 0) Deno.exitCode = 1;
+  if (!options.all && applied + gone + failed === 0) {
+    throw new WriteBehindError("nothing of the kind is parked; see list");
+  }
+}
+
+async function replay(
+  { config, target, of }: Opened,
+  selection: DeadLetterSelection,
+  options: SelectionOptions,
+  signal: AbortSignal,
+): Promise<ReplayReport> {
   await using redis = await connectRedis(config);
   signal.throwIfAborted();
   const { dryRun = false, json } = options;
   const progress = await replayProgress(target, config, options, selection);
   const onOutcome = (outcome: ReplayOutcome) => {
     progress?.update(outcome.superseded + 1);
-    if (json) return console.log(JSON.stringify(outcome));
+    if (json) {
+      return console.log(JSON.stringify(of === undefined ? outcome : { target: of, ...outcome }));
+    }
     // A bar stands for those that went well.
     if (progress && outcome.outcome !== "failed") return;
     const { docId, streamId, outcome: what, superseded, sqlstate, reason } = outcome;
@@ -138,20 +182,11 @@ export async function runReplay(options: SelectionOptions, signal: AbortSignal):
     if (progress) progress.above(() => console.log(line));
     else console.log(line);
   };
-  const report = await replayDeadLetters(redis, target, config, options.entity, selection, {
+  return await replayDeadLetters(redis, target, config, options.entity, selection, {
     dryRun,
     onOutcome,
     signal,
   }).finally(() => progress?.end());
-  const { applied, gone, superseded, failed } = report;
-  sayFor(options)(
-    `${dryRun ? "would be: " : ""}${applied} applied, ${gone} gone, ${superseded} superseded, ` +
-      `${failed} stay parked`,
-  );
-  if (failed > 0) Deno.exitCode = 1;
-  if (!options.all && applied + gone + failed === 0) {
-    throw new WriteBehindError("nothing of the kind is parked; see list");
-  }
 }
 
 /** On a terminal, a bar for a replay of all; `undefined` where a line for each document says as much. */
@@ -170,10 +205,10 @@ async function replayProgress(
 
 export async function runDiscard(options: SelectionOptions): Promise<void> {
   const selection = selectionOf(options);
-  const { config, target } = await opened(options);
-  await using _closed = target;
   const dryRun = options.dryRun === true || options.yes !== true;
-  const events = await discardDeadLetters(target, config, options.entity, selection, { dryRun });
+  const discard = ({ config, target }: Opened) =>
+    discardDeadLetters(target, config, options.entity, selection, { dryRun });
+  const events = sum(await forEachTarget(options, discard));
   if (options.json) {
     console.log(JSON.stringify({ discarded: dryRun ? 0 : events, selected: events }));
   } else console.log(dryRun ? `${events} events would be discarded` : `${events} events discarded`);

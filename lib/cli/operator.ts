@@ -13,7 +13,10 @@ import type { StatusOptions } from "./status.ts";
 import type { TargetMigrateOptions } from "./target_migrate.ts";
 import type { VerifyCommandOptions } from "./verify.ts";
 
-const TARGET = ["--target <name>", "a target of the configuration (default: the first)"] as const;
+const TARGET = [
+  "--target <name>",
+  "a target of the configuration (default: the first, or all that have some of the partitions)",
+] as const;
 const SETTLE_SECONDS = 10;
 
 function wholeNumber(text: string): number {

@@ -90,8 +90,9 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   const entities = options.entity ? [options.entity] : config.entities.map(({ name }) => name);
   const partitions: PartitionStatus[] = [];
   for (const entity of entities) {
-    for (const target of targets) {
-      const read = await reach("status", readStatus(redis, target, config, entity));
+    for (const [index, target] of targets.entries()) {
+      const reading = readStatus(redis, target, config, entity, { name: names[index] });
+      const read = await reach("status", reading);
       partitions.push(...read ?? []);
     }
   }

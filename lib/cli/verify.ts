@@ -1,17 +1,22 @@
 /** `deno task verify`: compares Redis with the target, and repairs what differs. */
 
+import type { Config } from "../config/load.ts";
+import { hasPartition } from "../config/ranges.ts";
 import { type FoundDoubt, settleDoubts } from "../operate/verify/doubts.ts";
 import { repairRedis, type RepairReport, repairTarget } from "../operate/verify/repair.ts";
+import type { Seen } from "../operate/verify/compare.ts";
 import { countsOf, MAX_LISTED, verify, type VerifyReport } from "../operate/verify/verify.ts";
 import { connectRedis } from "../redis/connect.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { keysOfDocument } from "../redis/keys.ts";
 import { openTarget } from "../targets/open.ts";
-import { configured, oneLine, quoted, sayFor } from "./common.ts";
+import { configured, oneLine, perTarget, quoted, sayFor, targetNames } from "./common.ts";
 import { progressOf } from "./progress.ts";
 
 export interface VerifyCommandOptions {
   config?: string;
   entity: string;
-  /** by default the first */
+  /** by default the first, or all that have some of the partitions */
   target?: string;
   /** seconds */
   settle: number;
@@ -25,11 +30,27 @@ const SHOWN = 20;
 
 /** Compares, and repairs where asked. The process's exit status is 1 where mismatches are left. */
 export async function runVerify(options: VerifyCommandOptions, signal: AbortSignal): Promise<void> {
+  const config = await configured(options.config, sayFor(options));
+  await using redis = await connectRedis(config);
+  const names = targetNames(config, options.target);
+  const reports: [string, object][] = [];
+  for (const name of names) {
+    if (names.length > 1 && !options.json) console.log(`${name}:`);
+    reports.push([name, await verifyOne(redis, config, name, options, signal)]);
+  }
+  if (options.json) console.log(JSON.stringify(perTarget(reports), null, 2));
+}
+
+async function verifyOne(
+  redis: RedisConnection,
+  config: Config,
+  name: string,
+  options: VerifyCommandOptions,
+  signal: AbortSignal,
+): Promise<VerifyReport & { repaired: RepairReport | null }> {
   const { entity, settle, repair } = options;
   const say = sayFor(options);
-  const config = await configured(options.config, say);
-  await using redis = await connectRedis(config);
-  await using target = await openTarget(config, options.target);
+  await using target = await openTarget(config, name);
   await target.check(entity);
   signal.throwIfAborted();
   const progress = progressOf("documents and rows compared");
@@ -38,9 +59,12 @@ export async function runVerify(options: VerifyCommandOptions, signal: AbortSign
     onProgress: progress.update,
     signal,
   }).finally(progress.end);
-  if (!options.json) print(report, repair);
+  const isStray = ({ id }: Seen) =>
+    !hasPartition(config.targets, name, keysOfDocument(config, entity, id).partition);
+  if (!options.json) print(report, repair, isStray);
   let repaired: RepairReport | undefined;
-  const { mismatches, counts } = report;
+  const { counts } = report;
+  const mismatches = report.mismatches.filter((seen) => !isStray(seen));
   if (repair && options.yes && mismatches.length > 0) {
     const repairing = progressOf("documents repaired");
     try {
@@ -58,10 +82,9 @@ export async function runVerify(options: VerifyCommandOptions, signal: AbortSign
   if (repaired && left === 0 && counts.behind === 0) {
     await settleDoubts(target, config, entity, report.doubts);
   }
-  if (options.json) {
-    console.log(JSON.stringify({ ...report, repaired: repaired ?? null }, null, 2));
-  } else for (const doubt of report.doubts) console.log(lineOf(doubt));
+  if (!options.json) { for (const doubt of report.doubts) console.log(lineOf(doubt)); }
   if (left > 0) Deno.exitCode = 1;
+  return { ...report, repaired: repaired ?? null };
 }
 
 function lineOf({ stream, reason, settled, error }: FoundDoubt): string {
@@ -86,7 +109,11 @@ const PLANS = {
   },
 };
 
-function print(report: VerifyReport, repair: "target" | "redis" | undefined): void {
+function print(
+  report: VerifyReport,
+  repair: "target" | "redis" | undefined,
+  isStray: (seen: Seen) => boolean,
+): void {
   const { counts } = report;
   console.log(countsOf(report));
   if (report.foreign > 0) {
@@ -97,8 +124,15 @@ function print(report: VerifyReport, repair: "target" | "redis" | undefined): vo
   shown(
     report.mismatches,
     counts.mismatches,
-    ({ id, difference }) =>
-      `${difference}: ${quoted(id)}${repair ? ` ${PLANS[repair][difference]}` : ""}`,
+    (seen) => {
+      const { id, difference } = seen;
+      const plan = isStray(seen)
+        ? " of a partition that is not in the target's range; no repair removes it"
+        : repair
+        ? ` ${PLANS[repair][difference]}`
+        : "";
+      return `${difference}: ${quoted(id)}${plan}`;
+    },
   );
   shown(report.behind, counts.behind, (id) => `behind: ${quoted(id)}`);
   shown(report.parked, counts.parked, (id) => `parked: ${quoted(id)}`);

@@ -286,6 +286,11 @@ export interface AnyTarget {
    * stop, or it loses its place, and has to be added anew. @default {stop}
    */
   readonly on_full: "stop" | "detach";
+  /**
+   * the partitions that it has, such as `0-31`, or `3`. Targets that have such a range have each partition exactly once
+   * among them; one without it has all
+   */
+  readonly partitions?: string;
 }
 
 /** A PostgreSQL database: what is not given is that of the section `postgresql`. */

@@ -10,6 +10,7 @@ import { isHost, parseTargetUrl } from "./addresses.ts";
 import { columnKeys } from "./columns.ts";
 import type { CacheConfig, Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { keyCollisions } from "./key_names.ts";
+import { rangeIn, rangeProblem } from "./ranges.ts";
 import { CLUSTER_PARTITIONS, MOST_PARTITIONS } from "./shapes.ts";
 import { secret, textOrNull } from "./secrets.ts";
 import { clusterKeys, clusterProblems, sentinelKeys, sentinelProblems } from "./sentinels.ts";
@@ -143,6 +144,17 @@ const KIND_KEYS = {
 } as const;
 
 const BROKERS = "expected a list of host:port";
+const RANGE = `expected partitions as from-to, such as 0-31, or one number, 0 to ${
+  MOST_PARTITIONS - 1
+}`;
+
+/** Kept as text: what was checked can be checked again. */
+const partitionRange = z.preprocess(
+  (value) => Number.isInteger(value) ? String(value) : value,
+  z.string({ error: RANGE }).refine((text) => (rangeIn(text)?.last ?? Infinity) < MOST_PARTITIONS, {
+    error: RANGE,
+  }),
+);
 
 /** What a target of the kind `postgresql` has of its own. */
 type OwnDatabase = Partial<Pick<PostgresTargetConfig, typeof SERVER_KEYS[number]>>;
@@ -153,6 +165,7 @@ const target = mapping({
     error: "expected postgresql, sqlite, mysql or kafka",
   }),
   on_full: z.enum(["stop", "detach"], { error: "expected stop or detach" }).default("stop"),
+  partitions: partitionRange.optional(),
   path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
   url: secret("address").optional(),
   host: hostName.optional(),
@@ -175,7 +188,7 @@ const target = mapping({
     error: "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
   }).optional(),
 }).transform((given, context) => {
-  const { name, kind, on_full, url, ...fields } = given;
+  const { name, kind, on_full, partitions, url, ...fields } = given;
   const problem = (key: string, message: string) => {
     context.addIssue({ code: "custom", path: [key], message });
     return z.NEVER;
@@ -195,7 +208,7 @@ const target = mapping({
       } ${/^[aeio]/.test(key) ? "an" : "a"} ${key}`,
     );
   }
-  const common = { name, on_full };
+  const common = { name, on_full, ...partitions === undefined ? {} : { partitions } };
   if (fields.user === null && kind !== "kafka") {
     return problem("user", "expected text that is not empty");
   }
@@ -432,7 +445,13 @@ function* crossProblems(config: DeepPartial<Config>): Generator<CrossProblem> {
   if (Array.isArray(search?.fields)) {
     yield* repeated(search.fields, ["name"], ["search_index", "fields"]);
   }
-  if (Array.isArray(config.targets)) yield* targetProblems(config.targets);
+  if (Array.isArray(config.targets)) {
+    yield* targetProblems(config.targets);
+    const problem = rangeProblem(config.targets, config.streams?.partitions ?? "auto");
+    if (problem !== null) {
+      yield { path: ["targets", problem.index, "partitions"], message: problem.message };
+    }
+  }
   yield* entityProblems(config);
 }
 
@@ -479,6 +498,10 @@ function* cacheProblems(
     const message =
       `the target ${source.name} is a kafka, which gives no document back by its id; ` +
       "name another";
+    yield { path: [...path, "source"], message };
+  }
+  if (source?.partitions !== undefined) {
+    const message = `the target ${source.name} has some of the partitions only; name another`;
     yield { path: [...path, "source"], message };
   }
   if (Object.values(dummy?.perform_write_behind ?? {}).includes(false)) {

@@ -6,6 +6,7 @@
 
 import type { Config } from "./config.ts";
 import { ConfigError } from "../core/errors.ts";
+import { partitionsInRanges, rangeProblem } from "./ranges.ts";
 
 /** How an entity's keys are split. */
 export interface Shape {
@@ -33,8 +34,12 @@ export function shareShapes(config: Config, from?: Config): void {
   known.set(config, from && known.get(from) || new Map());
 }
 
-/** Notes what Redis has said of an entity. */
+/**
+ * Notes what Redis has said of an entity.
+ * @throws {ConfigError} where the ranges of targets do not fit
+ */
 export function learnShape(config: Config, entity: string, shape: Shape): void {
+  checkRanges(config, entity, shape);
   known.get(config)!.set(entity, shape);
 }
 
@@ -54,11 +59,21 @@ export function shapeOf(config: Config, entity: string): Shape {
   );
 }
 
+/** @throws {ConfigError} where the ranges of targets do not have each partition of an entity exactly once */
+export function checkRanges({ targets }: Config, entity: string, { partitions }: Shape): void {
+  const problem = rangeProblem(targets, partitions);
+  if (problem === null) return;
+  throw new ConfigError(
+    `targets[${problem.index}].partitions: ${entity} has ${partitions} partitions: ${problem.message}`,
+  );
+}
+
 /** How an entity is split that nobody has written yet, where the configuration leaves it to Redis. */
-export const firstShape = ({ redis }: Config): Shape =>
-  redis.cluster === null
-    ? { partitions: 1, tagged: false }
-    : { partitions: CLUSTER_PARTITIONS, tagged: true };
+export function firstShape({ redis, targets }: Config): Shape {
+  const isCluster = redis.cluster !== null;
+  const partitions = partitionsInRanges(targets) ?? (isCluster ? CLUSTER_PARTITIONS : 1);
+  return { partitions, tagged: isCluster || partitions > 1 };
+}
 
 /** Whether two shapes give the same names. */
 export function sameShape(one: Shape, other: Shape): boolean {

@@ -13,7 +13,7 @@ import { ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
-import { openTarget, type Pool, rowsOf, targetOf } from "../targets/open.ts";
+import { openTarget, rowsOf, targetFor, type Through } from "../targets/open.ts";
 import type { Row, Target } from "../targets/target.ts";
 import { additionsArgument, encoded } from "./restore.ts";
 
@@ -80,7 +80,7 @@ export class Cache {
     entity: string,
     docIds: readonly string[],
     since: number,
-    through?: Target | Pool,
+    through?: Through,
   ): Promise<Map<string, string>> {
     const partitions = allPartitions(this.#config, entity);
     const ids = [...new Set(docIds)];
@@ -134,7 +134,7 @@ export class Cache {
   async #readPartition(
     keys: PartitionKeys,
     docIds: string[],
-    through: Target | Pool | undefined,
+    through: Through | undefined,
   ): Promise<Map<string, string>> {
     const found = new Map<string, string>();
     const deadline = performance.now() + PATIENCE_MS;
@@ -174,7 +174,7 @@ export class Cache {
     keys: PartitionKeys,
     docIds: string[],
     found: Map<string, string>,
-    through: Target | Pool | undefined,
+    through: Through | undefined,
   ): Promise<string[]> {
     const { keep_seconds } = entityConfig(this.#config, keys.entity).cache;
     const again: string[] = [];
@@ -207,10 +207,11 @@ export class Cache {
   async #rowsAt(
     keys: PartitionKeys,
     docIds: string[],
-    through?: Target | Pool,
+    through?: Through,
   ): Promise<{ offset: string; rows: (Row | null)[] }> {
+    const given = through && targetFor(through, this.#config, keys, docIds[0]!);
     try {
-      const target = through ? targetOf(through, this.#config) : await this.source(keys.entity);
+      const target = given ?? await this.source(keys.entity);
       const { offset, rows } = await rowsOf(target).at(keys, docIds);
       return { offset, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
     } catch (error) {

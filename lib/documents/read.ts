@@ -19,12 +19,12 @@ import { readThrough } from "./read_through.ts";
 /** Options of {@linkcode readByIds}. */
 export interface ReadOptions {
   /**
-   * The target, from which documents are read that Redis does not have. They are put back into Redis, unless
-   * one was written meanwhile, or the target has not applied the document's delete yet. While the target is
-   * more than 1,000 events behind, such a document stays missing.
+   * The target, from which documents are read that Redis does not have; of targets that have some of the partitions,
+   * all of them. They are put back into Redis, unless one was written meanwhile, or the target has not applied the
+   * document's delete yet. While the target is more than 1,000 events behind, such a document stays missing.
    * @default where the entity has a cache, the target that it names, however far that is behind; else none
    */
-  through?: Target | Pool;
+  through?: Target | Pool | readonly Target[];
 }
 
 /** The most keys that one command names. */
@@ -34,7 +34,8 @@ const KEYS_AT_A_TIME = 5000;
  * Reads documents, all of them in one round trip.
  * @returns the documents in the order of `docIds`, `null` for one that is missing
  * @throws {DocumentError} `invalid` for an id that cannot be one
- * @throws {ConfigError} with `through`, where not all changes are forwarded to the target
+ * @throws {ConfigError} with `through`, where not all changes are forwarded to the target, or it does not have the
+ * partition of a document that is missing
  * @throws {ConnectionError} where Redis, or the target of a cache that has to be asked, does not answer
  *
  * @example

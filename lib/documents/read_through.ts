@@ -7,8 +7,8 @@ import { type Config, isForwarded } from "../config/load.ts";
 import { ConfigError, DocumentError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
-import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
-import type { Rows, Target } from "../targets/target.ts";
+import { rowsOf, targetFor, type Through } from "../targets/open.ts";
+import type { Rows } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
 
 /** A trim between reading the rows and asking the stream makes another attempt worthwhile. */
@@ -18,12 +18,14 @@ const ATTEMPTS = 3;
  * Reads documents that Redis does not have from their rows, and puts them back. A document stays missing if an event
  * that the target has not applied, or a parked one, names it, since that may be its delete; also if there are too many
  * such events to look through.
+ * @param target several, where each has some of the partitions
  * @returns JSON texts by id; an id without a document has none
- * @throws {ConfigError} where changes are not forwarded, so that the row may hold what was deleted
+ * @throws {ConfigError} where changes are not forwarded, so that the row may hold what was deleted; or where no target
+ * has a document's partition
  */
 export async function readThrough(
   redis: RedisConnection,
-  target: Target | Pool,
+  target: Through,
   config: Config,
   entity: string,
   docIds: string[],
@@ -35,9 +37,9 @@ export async function readThrough(
     );
   }
   const found = new Map<string, string>();
-  const rows = rowsOf(targetOf(target, config));
   const partitions = allPartitions(config, entity);
   for (const [keys, ids] of byPartition(partitions, [...new Set(docIds)], (id) => id)) {
+    const rows = rowsOf(targetFor(target, config, keys, ids[0]!));
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
       left = await readPartition(redis, rows, keys, left, found);

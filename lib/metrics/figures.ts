@@ -5,7 +5,7 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import type { Redis } from "../redis/client.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { partitionsOf } from "../redis/keys.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings, type StandingAndLag } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
@@ -45,7 +45,8 @@ export interface Figures extends Sums {
 }
 
 /**
- * Reads the figures of an entity's partitions, of the streams and the target together. Changes nothing.
+ * Reads the figures of those of an entity's partitions that the target has, of the streams and the target together.
+ * Changes nothing.
  * @throws the error of a server that does not answer
  *
  * @example
@@ -66,8 +67,9 @@ export async function readFigures(
   entity: string,
 ): Promise<Figures> {
   entityConfig(config, entity);
-  const keys = allPartitions(config, entity);
-  const read = await readStandings(redis, targetOf(target, config).offsets, keys, { waits: false });
+  const opened = targetOf(target, config);
+  const keys = partitionsOf(config, entity, opened.describe().name);
+  const read = await readStandings(redis, opened.offsets, keys, { waits: false });
   const partitions = read.map((both, index): PartitionFigures => {
     const { partition, stream } = keys[index]!;
     const { offset, live, owner } = both.standing;

@@ -9,7 +9,7 @@ import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { valueOf } from "../redis/streams.ts";
 import { readStandings, type StandingAndLag } from "../targets/standings.ts";
@@ -47,7 +47,8 @@ export function pipelineMetrics(
   report: ReportSilence,
 ): () => Promise<void> {
   const { config, entity, target } = watched;
-  let partitions = allPartitions(config, entity);
+  const { name } = target.describe();
+  let partitions = partitionsOf(config, entity, name);
   const registers = [registry];
   const ofTarget = ["entity", "partition", "target"];
   const ofStream = ["entity", "partition"];
@@ -114,7 +115,6 @@ export function pipelineMetrics(
     aggregator: "min",
   });
 
-  const { name } = target.describe();
   const labelsOf = ({ partition }: PartitionKeys) => ({ entity, partition: String(partition) });
 
   /** What only Redis knows. */
@@ -178,7 +178,7 @@ export function pipelineMetrics(
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
   ];
   return async () => {
-    partitions = allPartitions(config, entity); // others, once it was repartitioned
+    partitions = partitionsOf(config, entity, name); // others, once it was repartitioned
     const ended = new AbortController();
     const late = delay(DEADLINE_MS, ended.signal)
       .then(() => new WriteBehindError(`no answer within ${DEADLINE_MS} ms`));

@@ -6,7 +6,7 @@
 import prometheus from "prom-client";
 import type { ErrorKind } from "../core/error_kinds.ts";
 import type { Place, SinkEvents } from "../core/events.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { partitionsOf } from "../redis/keys.ts";
 import type { PartitionState } from "../sink/report.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
 import type { Watched } from "./prometheus_pipeline.ts";
@@ -99,7 +99,7 @@ export function sinkMetrics(
     process,
   });
   // A series that begins with its first event has no increase to show for it.
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of partitionsOf(config, entity, name)) {
     const labels = labelsOf(keys);
     for (const metric of [events, rows, noops, parked, halved]) metric.inc(labels, 0);
     for (const kind of ERROR_KINDS) retries.inc({ ...labels, kind }, 0);
@@ -135,10 +135,7 @@ export function sinkMetrics(
   );
 
   const statuses = () =>
-    sink.status.partitions.map((status, partition) => ({
-      status,
-      labels: labelsOf({ partition }),
-    }));
+    sink.status.partitions.map((status) => ({ status, labels: labelsOf(status) }));
   new prometheus.Gauge({
     ...options("sink_state", "1 for the state that the partition is in, 0 for the others.", [
       "state",

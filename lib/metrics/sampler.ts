@@ -8,7 +8,7 @@ import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
-import { allPartitions, gaugesOf, type PartitionKeys } from "../redis/keys.ts";
+import { gaugesOf, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings, RememberedOffsets } from "../targets/standings.ts";
@@ -115,7 +115,7 @@ export class Sampler {
     this.#config = config;
     this.#flush = flush;
     const entities = entity === undefined ? config.entities : [entityConfig(config, entity)];
-    this.#partitions = entities.flatMap(({ name }) => allPartitions(config, name));
+    this.#partitions = entities.flatMap(({ name }) => partitionsOf(config, name, this.#target));
   }
 
   /** The samples so far, oldest first: the sampler's own list, which grows and is thinned out. */

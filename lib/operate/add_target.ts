@@ -11,7 +11,7 @@ import { ConfigError, reasonOf, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentIds, readDocuments } from "../redis/documents.ts";
-import { allPartitions, type PartitionKeys, partitionOf } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys, partitionOf, partitionsOf } from "../redis/keys.ts";
 import {
   readRegistration,
   register,
@@ -47,7 +47,7 @@ const LOOK_AGAIN_MS = 100;
 
 /**
  * Adds a target while everything runs: takes its place at the end of each stream, fills it with the documents that Redis
- * holds, and lets the sinks go on from there. What is written meanwhile is in the stream behind its place. Stopped half
+ * holds in its partitions, and lets the sinks go on from there. What is written meanwhile is in the stream behind its place. Stopped half
  * way, it is run again.
  * @param target it, opened: `openTarget(config, name)`
  * @param options.onProgress called after each chunk, with documents done and about how many there are
@@ -93,7 +93,7 @@ export async function addTarget(
   const partitions = allPartitions(config, entity);
   // In all streams first: once rows are there, a sink that waits would take them for those of the others, too.
   const begun: Filling[] = [];
-  for (const keys of partitions) {
+  for (const keys of partitionsOf(config, entity, name)) {
     const filling = new Filling(redis, target, config, keys, partitions, report);
     if (await filling.begin(signal)) begun.push(filling);
   }

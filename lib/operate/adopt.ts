@@ -6,7 +6,7 @@
 import type { Config } from "../config/load.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { assess, type Assessment, type Mismatch } from "../sink/belonging.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -57,7 +57,7 @@ export async function adopt(
   const opened = targetOf(target, config);
   const report: AdoptReport = { partitions: [] };
   const found: { keys: PartitionKeys; assessment: Assessment }[] = [];
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of partitionsOf(config, entity, opened.describe().name)) {
     const assessment = await assess(redis, opened, config, keys);
     if (assessment.mismatches.length > 0) found.push({ keys, assessment });
   }

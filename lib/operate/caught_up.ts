@@ -9,7 +9,7 @@ import { delay } from "../core/delay.ts";
 import { passes } from "../core/error_kinds.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
-import { allPartitions } from "../redis/keys.ts";
+import { partitionsOf } from "../redis/keys.ts";
 import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -17,7 +17,7 @@ import type { Target } from "../targets/target.ts";
 const LOOK_AGAIN_MS = 20;
 
 /**
- * Waits until the target holds every event that is in the streams now. A connection that is lost meanwhile is waited for.
+ * Waits until the target holds every event that is now in the streams of its partitions. A connection that is lost meanwhile is waited for.
  * @param options.deadlineMs how long to wait, in ms. @default {60000}
  * @param options.signal ends the waiting with its reason
  * @throws {WriteBehindError} after the deadline, with how far it got
@@ -44,7 +44,7 @@ export async function caughtUp(
 ): Promise<void> {
   const deadline = Date.now() + deadlineMs;
   const one = targetOf(target, config);
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of partitionsOf(config, entity, one.describe().name)) {
     const { stream } = keys;
     let goal: string | undefined;
     for (;;) {

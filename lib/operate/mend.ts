@@ -6,10 +6,11 @@
 
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
+import { hasPartition } from "../config/ranges.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
 import { readRegistration } from "../redis/registrations.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
@@ -96,7 +97,9 @@ export async function mendStreams(
       const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
       // A stream that is empty begins anew at the present time, of which no event may be passed.
       const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;
-      for (const one of targets) await moveBack(redis, one, keys, begin);
+      const has = (one: Target) =>
+        hasPartition(config.targets, one.describe().name, keys.partition);
+      for (const one of targets.filter(has)) await moveBack(redis, one, keys, begin);
       // Another program has written such an entry again.
       if (!isFar(await lastGeneratedId(redis, stream))) break;
       if (attempt === ATTEMPTS) throw goesOn(stream);
@@ -123,7 +126,7 @@ async function carriedOn(
   let refusal: ConfigError | undefined;
   for (const target of targets) {
     const { name } = target.describe();
-    const keys = allPartitions(config, entity);
+    const keys = partitionsOf(config, entity, name);
     const known = await Promise.all(keys.map((one) => readRegistration(redis, one, name)));
     if (known.every((one) => one?.state === "removed" || one?.state === "detached")) continue;
     try {

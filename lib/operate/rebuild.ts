@@ -9,7 +9,7 @@ import { encoded, restore } from "../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { checkBelonging } from "../sink/belonging.ts";
@@ -47,7 +47,8 @@ const MAX_REFUSED = 1000;
 const ATTEMPTS = 10;
 
 /**
- * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index.
+ * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index. Of a target
+ * that has some of the partitions, those of its own: rebuild from each.
  * Appends no events. Writers and sinks may run: no document is overwritten, and none that was deleted
  * meanwhile is brought back. It can be stopped and run again.
  * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
@@ -77,7 +78,9 @@ export async function rebuild(
   await checkBelonging(redis, opened, config, entity);
   const stored = rowsOf(opened);
   const partitions = allPartitions(config, entity);
-  for (const keys of partitions) await prepare(redis, opened.offsets, keys);
+  const own = partitionsOf(config, entity, opened.describe().name);
+  for (const keys of own) await prepare(redis, opened.offsets, keys);
+  const isOwn = new Set(own.map(({ partition }) => partition));
   const report: RebuildReport = {
     rows: 0,
     restored: 0,
@@ -95,6 +98,7 @@ export async function rebuild(
     if (page.length === 0) break;
     const outcomes = await Promise.all(
       byPartition(partitions, page, ({ id }) => id)
+        .filter(([{ partition }]) => isOwn.has(partition))
         .map(([keys, rows]) => restorePage(redis, keys, rows)),
     );
     if (outcomes.some(({ unknown }) => unknown)) {

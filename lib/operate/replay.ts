@@ -11,7 +11,7 @@ import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { coalesce } from "../sink/coalesce.ts";
@@ -104,7 +104,7 @@ export async function replayDeadLetters(
   const letters = deadLettersOf(to);
   const { batch_bytes } = config.write_behind;
   const by = { target: to.describe().name, process: String(Deno.pid) };
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of partitionsOf(config, entity, by.target)) {
     let heldMs = 0;
     for await (const chunk of letters.documents(keys, selection, batch_bytes)) {
       // The sink's batch waits for a transaction, and then reads anew what is parked: it gets as long as it had to wait.

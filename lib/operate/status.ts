@@ -6,7 +6,7 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, gaugesOf, type PartitionKeys } from "../redis/keys.ts";
+import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
 import { readRegistrations, type Registration } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
@@ -66,9 +66,10 @@ export interface PartitionStatus {
 }
 
 /**
- * Reads the state of an entity's partitions. Changes nothing.
+ * Reads the state of those of an entity's partitions that a target has. Changes nothing.
  * @param redis `null` where it is down
  * @param target `null` where it is down
+ * @param options.name the name of a target that is down. @default {that of the first}
  * @returns one a partition, in order
  * @throws the error of a server that is not down
  *
@@ -89,12 +90,16 @@ export async function readStatus(
   target: Target | Pool | null,
   config: Config,
   entity: string,
+  { name: away = config.targets[0]!.name }: { name?: string } = {},
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
   if (redis) await checkShape(redis, config, entity, { meanwhile: "yes" });
   const opened = target && targetOf(target, config);
+  const name = opened?.describe().name ?? away;
   const partitions = await Promise.all(
-    allPartitions(config, entity).map((keys) => partitionStatus(redis, opened, config, keys)),
+    partitionsOf(config, entity, name).map((keys) =>
+      partitionStatus(redis, opened, config, keys, name)
+    ),
   );
   // The index and the table are of the whole entity: told once.
   if (redis) {
@@ -113,13 +118,13 @@ async function partitionStatus(
   target: Target | null,
   config: Config,
   keys: PartitionKeys,
+  name: string,
 ): Promise<PartitionStatus> {
   const offsets = target && target.offsets;
   const together = redis && offsets &&
     (await readStandings(redis, offsets, [keys], { waits: true }))[0];
   const standing = together ? together.standing : offsets && await offsets.standing(keys);
   const lag: Lag | null = together ? together.lag : null;
-  const name = target?.describe().name ?? config.targets[0]!.name;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(gaugesOf(keys, name))));
   const stuck: string[] = [];
 
@@ -161,7 +166,7 @@ async function partitionStatus(
     else if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
     }
-    warnings.push(...strangers(known, config));
+    warnings.push(...strangers(known, config, keys));
   }
   // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.
   const heard = gauges !== null && gauges.size > 0 &&
@@ -196,13 +201,18 @@ async function partitionStatus(
 }
 
 /** Targets for which the stream is kept, though no sink of this configuration carries it on to them. */
-function strangers(known: Registration[], { targets }: Config): string[] {
+function strangers(known: Registration[], config: Config, keys: PartitionKeys): string[] {
+  const here = targetsWith(config, keys);
   return known.filter(({ name, state }) =>
-    state !== "removed" && state !== "detached" && targets.every((target) => target.name !== name)
-  ).map(({ name }) =>
-    `the stream is kept for the target ${name}, which is not in the configuration: see that its sink runs, or run ` +
-    `deno task target remove ${name}`
-  );
+    state !== "removed" && state !== "detached" && here.every((target) => target.name !== name)
+  ).map(({ name }) => {
+    const isKnown = config.targets.some((target) => target.name === name);
+    return `the stream is kept for the target ${name}, ` +
+      (isKnown
+        ? `whose range does not have this partition: give it back, or run deno task target remove ${name}, then ` +
+          `deno task target add ${name}`
+        : `which is not in the configuration: see that its sink runs, or run deno task target remove ${name}`);
+  });
 }
 
 /** A stream's ids may run ahead of the clock of Redis by so much, in ms, before it is told. */

@@ -7,7 +7,7 @@ import type { Config } from "../config/load.ts";
 import { ConfigError, reasonOf } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, groupOf, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, groupOf, type PartitionKeys, targetsWith } from "../redis/keys.ts";
 import { readLag } from "../redis/lag.ts";
 import {
   readRegistrations,
@@ -64,7 +64,7 @@ export async function listTargets(
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
     const known = new Map((await readRegistrations(redis, keys)).map((one) => [one.name, one]));
-    const names = [...config.targets.map(({ name }) => name), ...known.keys()];
+    const names = [...targetsWith(config, keys).map(({ name }) => name), ...known.keys()];
     const counting = [...new Set(names)].filter((name) => holds(known.get(name)));
     const offsets = counting.map((name) => known.get(name)?.offset ?? "0-0");
     const lowest = offsets.sort(compareStreamIds)[0];
@@ -171,7 +171,7 @@ async function noteState(
   await register(redis, keys, { name, state, offset: "0-0", witness: "0-0", onFull });
 }
 
-/** A target in all streams of an entity; `null` in one where nobody has registered it. */
+/** A target in all streams of an entity that it has, or that know it; `null` in one where nobody has registered it. */
 async function registered(
   redis: RedisConnection,
   config: Config,
@@ -184,7 +184,10 @@ async function registered(
   for (const keys of allPartitions(config, entity)) {
     const known = await readRegistrations(redis, keys);
     for (const one of known) names.add(one.name);
-    found.push({ keys, registration: known.find((one) => one.name === name) ?? null });
+    const registration = known.find((one) => one.name === name) ?? null;
+    const isConfigured = config.targets.some((target) => target.name === name);
+    const isHere = targetsWith(config, keys).some((target) => target.name === name);
+    if (registration !== null || isHere || !isConfigured) found.push({ keys, registration });
   }
   if (names.has(name)) return found;
   throw new ConfigError(

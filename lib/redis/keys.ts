@@ -4,8 +4,9 @@
  */
 
 import { keyFamilies } from "../config/key_names.ts";
-import { type Config, entityConfig } from "../config/load.ts";
-import { type Shape, shapeOf } from "../config/shapes.ts";
+import { type Config, entityConfig, type TargetConfig } from "../config/load.ts";
+import { hasPartition } from "../config/ranges.ts";
+import { checkRanges, type Shape, shapeOf } from "../config/shapes.ts";
 
 const utf8 = new TextEncoder();
 
@@ -142,6 +143,25 @@ export function allPartitions(
     { length: shape.partitions },
     (_, partition) => partitionKeys(config, entity, partition, shape),
   );
+}
+
+/**
+ * The partitions of an entity that a target has, in order: all, or those of its range.
+ * @param target its name
+ * @throws {ConfigError} where the ranges of targets do not have each partition exactly once
+ */
+export function partitionsOf(config: Config, entity: string, target: string): PartitionKeys[] {
+  checkRanges(config, entity, shapeOf(config, entity));
+  return allPartitions(config, entity)
+    .filter(({ partition }) => hasPartition(config.targets, target, partition));
+}
+
+/** The targets of the configuration that have a partition. */
+export function targetsWith(
+  { targets }: Config,
+  { partition }: Pick<PartitionKeys, "partition">,
+): TargetConfig[] {
+  return targets.filter(({ name }) => hasPartition(targets, name, partition));
 }
 
 /** The keys of the partition that a document belongs to. */

@@ -10,7 +10,7 @@ import { ConfigError } from "../core/errors.ts";
 import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { noteIdentity, type Origin, readOrigin, succeeds, successorOf } from "../redis/identity.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistrations } from "../redis/registrations.ts";
 import { adoptIt, tableProblems } from "../targets/common.ts";
 import type { Belonging, Claim, Target } from "../targets/target.ts";
@@ -247,7 +247,7 @@ function refuse(mismatches: Mismatch[]): void {
 /**
  * Sees that a command may work with an entity's documents and rows.
  * @param except what does not matter to it
- * @returns what was found, one a partition, in order
+ * @returns what was found, one a partition that the target has, in order
  * @throws {ConfigError} where they do not belong together
  */
 export async function checkBelonging(
@@ -258,7 +258,7 @@ export async function checkBelonging(
   except: Mismatch["kind"][] = [],
 ): Promise<Assessment[]> {
   const found: Assessment[] = [];
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of partitionsOf(config, entity, target.describe().name)) {
     const assessment = await assess(redis, target, config, keys);
     refuse(assessment.mismatches.filter(({ kind }) => !except.includes(kind)));
     found.push(assessment);

@@ -11,7 +11,7 @@ import { ConfigError, RepartitioningError, WriteBehindError } from "../core/erro
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import type { PartitionKeys } from "../redis/keys.ts";
+import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkCached, checkShape } from "../redis/shape.ts";
 import { keepIndex } from "../search/index.ts";
@@ -226,7 +226,8 @@ export class PartitionOwnership {
       ? new Settler(this.#config, this.#reader, this.#target, claim, this.#report)
       : null;
     // One partition is enough to tell it, and it holds up nothing.
-    const differences = this.#keys.partition === 0
+    const [first] = partitionsOf(this.#config, entity, this.#report.place.target);
+    const differences = this.#keys.partition === first?.partition
       ? await this.#target.columns?.differences(this.#keys.entity)
       : undefined;
     this.#report.claimed(claim);

@@ -1,5 +1,5 @@
 /**
- * The sink of one entity: all of its partitions side by side.
+ * The sink of one entity and target: all partitions that the target has, side by side.
  * @module
  */
 
@@ -10,7 +10,7 @@ import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, gaugesOf } from "../redis/keys.ts";
+import { gaugesOf, partitionsOf } from "../redis/keys.ts";
 import { readShape } from "../redis/shape.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -41,6 +41,7 @@ export interface SinkStatus {
   wentBack: number;
   /** each partition by its stream; `lastError` is why it failed last, `null` once a batch was applied again */
   partitions: {
+    partition: number;
     stream: string;
     state: PartitionState;
     failuresInARow: number;
@@ -105,7 +106,7 @@ export class RedisWriteBehind {
   #allPartitions(): PartitionSink[] {
     const [config, target, entity] = [this.#config, this.#target.describe().name, this.#entity];
     const room = batchRoom(config);
-    return allPartitions(config, entity).map((keys) => {
+    return partitionsOf(config, entity, target).map((keys) => {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target, process: this.process };
       const { counters } = this.#redis;
@@ -126,6 +127,7 @@ export class RedisWriteBehind {
       parked: sum(({ parked }) => parked),
       wentBack: sum(({ wentBack }) => wentBack),
       partitions: reports.map(({ place, state, failuresInARow, lastError, troubles }) => ({
+        partition: place.partition,
         stream: place.stream,
         state,
         failuresInARow,
@@ -211,7 +213,7 @@ export class RedisWriteBehind {
       learnShape(config, entity, found.shape);
       return true;
     } catch {
-      // Redis is away: the partitions have said so, and it is asked again.
+      // Redis is away, or ranges of targets do not fit: the partitions have said so, and it is asked again.
       return false;
     }
   }

@@ -11,7 +11,7 @@ import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
-import { groupOf, type PartitionKeys } from "../redis/keys.ts";
+import { groupOf, type PartitionKeys, targetsWith } from "../redis/keys.ts";
 import { readEntriesRead } from "../redis/lag.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
@@ -108,14 +108,14 @@ export class Trimmer {
   }
 
   async #trimTo(offset: string): Promise<void> {
-    const { keys: { stream, lastId, settings }, witness } = this.#claim;
+    const { keys, witness } = this.#claim;
+    const { stream, lastId, settings } = keys;
     this.#trimmedAt = Date.now();
     await failpoint?.("trimming");
     let address = "";
     try {
       const redis = await this.#reader.connection();
       address = redis.address;
-      const { targets } = this.#config;
       const { target } = this.#report.place;
       const reply = await runScript(redis, trimScript, [stream, lastId, settings], [
         target,
@@ -125,7 +125,7 @@ export class Trimmer {
         String(this.#entriesRead),
         this.#witness,
         String(this.#keepMs),
-        ...targets.flatMap(({ name, on_full }) => [name, on_full]),
+        ...targetsWith(this.#config, keys).flatMap(({ name, on_full }) => [name, on_full]),
       ]);
       const [removed, state, to, stays, ...detached] = reply as [
         number,

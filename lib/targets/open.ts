@@ -4,7 +4,9 @@
  */
 
 import { type Config, configWith, targetConfig } from "../config/load.ts";
-import { WriteBehindError } from "../core/errors.ts";
+import { hasPartition, hasRanges } from "../config/ranges.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
+import type { PartitionKeys } from "../redis/keys.ts";
 import { readEvent } from "./postgres/dead_letters.ts";
 import type { Pool, PostgresPool } from "./postgres/pool.ts";
 import { PostgresTarget } from "./postgres/target.ts";
@@ -55,7 +57,7 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
     case "kafka":
       return await (await import("./kafka/target.ts")).openKafka(config, target);
     case "postgresql": {
-      const { kind: _, name: __, on_full: ___, ...given } = target;
+      const { kind: _, name: __, on_full: ___, partitions: ____, ...given } = target;
       const { password } = target; // not enumerable
       const own = configWith(config, { postgresql: { ...given, password } });
       const { connectPostgres, keysOf } = await import("./postgres/connect.ts");
@@ -71,6 +73,35 @@ export function targetOf(target: Target | Pool, config: Config): Target {
   const named = config.targets.find(({ kind }) => kind === "postgresql");
   return new PostgresTarget(target, config, { name: named?.name ?? "postgresql" });
 }
+
+/** What documents are read from: several targets, where each has some of the partitions. */
+export type Through = Target | Pool | readonly Target[];
+
+/**
+ * The one of them that has a document.
+ * @throws {ConfigError} where none has its partition
+ */
+export function targetFor(
+  through: Through,
+  config: Config,
+  { partition }: Pick<PartitionKeys, "partition">,
+  docId: string,
+): Target {
+  const targets = (isList(through) ? through : [through]).map((one) => targetOf(one, config));
+  if (!hasRanges(config.targets) && targets.length > 0) return targets[0]!;
+  const names = targets.map((one) => one.describe().name);
+  const index = names.findIndex((name) => hasPartition(config.targets, name, partition));
+  if (index >= 0) return targets[index]!;
+  throw new ConfigError(
+    `Cannot read ${JSON.stringify(docId)} through to ${
+      names.join(", ")
+    }: its partition, ${partition}, is another ` +
+      "target's (targets[].partitions); give all targets that have ranges",
+  );
+}
+
+// `Array.isArray` does not narrow a list that is read only.
+const isList = (through: Through): through is readonly Target[] => Array.isArray(through);
 
 function isTarget(target: Target | Pool): target is Target {
   return "batches" in target;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ConfigError, describeServers, parseConfig, resolveServers } from "writebehind";
+import { ConfigError, configWith, describeServers, parseConfig, resolveServers } from "writebehind";
 
 const targets = (text: string) => parseConfig(`targets:\n${text}`, "test.yaml").targets;
 
@@ -105,6 +105,59 @@ Deno.test("targets: a database may be named by its address", () => {
     assert.equal(given!.kind === "mysql" && given!.password, "pw");
   } finally {
     Deno.env.delete("WRITEBEHIND_TEST");
+  }
+});
+
+const ranged = (...ranges: string[]) =>
+  ranges.map((range, index) =>
+    `  - { name: t${index}, kind: sqlite, path: f${index}, partitions: ${range} }`
+  ).join("\n");
+
+Deno.test("targets: each may have a range of the partitions", () => {
+  const of = (partitions: string, ...ranges: string[]) =>
+    parseConfig(
+      `streams: { partitions: ${partitions} }\ntargets:\n${ranged(...ranges)}`,
+      "test.yaml",
+    );
+  const { targets } = of("4", "2-3", "0", "1-1");
+  assert.deepEqual(targets.map(({ partitions }) => partitions), ["2-3", "0", "1-1"]);
+  // What was checked can be checked again, and one without a range has all.
+  const changed = configWith(of("auto", "0-31", "32-63"), {
+    targets: [...of("auto", "0-31", "32-63").targets, { name: "all", kind: "sqlite", path: "all" }],
+  });
+  assert.deepEqual(changed.targets.map(({ partitions }) => partitions), [
+    "0-31",
+    "32-63",
+    undefined,
+  ]);
+  const mistakes: [partitions: string, ranges: string[], message: RegExp][] = [
+    [
+      "4",
+      ["0-3x"],
+      /targets\[0\]\.partitions: expected partitions as from-to, such as 0-31, or one/,
+    ],
+    ["4", ["3-0"], /targets\[0\]\.partitions: expected partitions as/],
+    ["4", ["-1"], /targets\[0\]\.partitions: expected partitions as/],
+    ["4", ["true"], /targets\[0\]\.partitions: expected partitions as/],
+    ["auto", ["0-256"], /targets\[0\]\.partitions: .* 0 to 255/],
+    [
+      "4",
+      ["0-2", "2-3"],
+      /test\.yaml:4: targets\[1\]\.partitions: partition 2 is in the range of t0 as/,
+    ],
+    ["auto", ["2-3", "0-2"], /targets\[0\]\.partitions: partition 2 is in the range of t1 as well/],
+    ["4", ["0", "2-3"], /targets\[1\]\.partitions: no target's range has partition 1; begin this/],
+    ["auto", ["1-3"], /targets\[0\]\.partitions: no target's range has partition 0; begin this/],
+    ["4", ["0-1", "2-4"], /targets\[1\]\.partitions: expected at most 3, the last of 4 .*, got 4/],
+    ["4", ["0-1", "2"], /targets\[1\]\.partitions: no target's range has partition 3 of 4; end/],
+  ];
+  const cached = "entities: [{ name: e, table: t, index_name: i, cache: { enabled: true } }]";
+  assert.throws(
+    () => parseConfig(`${cached}\nstreams: { partitions: 1 }\ntargets:\n${ranged("0")}`, "t.yaml"),
+    /t\.yaml:1: entities\[0\]\.cache\.source: the target t0 has some of the partitions only; name/,
+  );
+  for (const [partitions, ranges, message] of mistakes) {
+    assert.throws(() => of(partitions, ...ranges), message, ranges.join());
   }
 });
 

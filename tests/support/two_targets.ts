@@ -24,11 +24,18 @@ export interface Two extends AsyncDisposable {
 
 type Overrides = Parameters<typeof configWith>[1];
 
+/** What is said of both targets. */
+interface Both {
+  onFull?: "stop" | "detach";
+  /** the partitions of each, where neither has all */
+  ranges?: readonly [a: string, b: string];
+}
+
 /** A step of a test, on an emptied Redis and two new files. */
 export type Step = (
   name: string,
   run: (two: Two) => Promise<void>,
-  overrides?: Overrides & { onFull?: "stop" | "detach" },
+  overrides?: Overrides & Both,
 ) => Promise<boolean>;
 
 /** A test of several steps, on one Redis. */
@@ -37,9 +44,9 @@ export async function withTwo(
   run: (step: Step) => Promise<void>,
 ): Promise<void> {
   await using server = await testRedis();
-  await run((name, steps, { onFull = "stop", ...overrides } = {}) =>
+  await run((name, steps, { onFull = "stop", ranges, ...overrides } = {}) =>
     t.step(name, async () => {
-      await using two = await twoFiles(server, onFull, overrides);
+      await using two = await twoFiles(server, { onFull, ranges }, overrides);
       try {
         await steps(two);
       } finally {
@@ -51,7 +58,7 @@ export async function withTwo(
 
 async function twoFiles(
   server: { host: string; port: number },
-  onFull: "stop" | "detach",
+  { onFull, ranges }: Both,
   overrides: Overrides,
 ): Promise<Two> {
   await using stack = new AsyncDisposableStack();
@@ -59,12 +66,14 @@ async function twoFiles(
   const config = configWith(
     configWith(parseConfig("", "test.yaml"), {
       redis: { host: server.host, port: server.port },
-      targets: ["a", "b"].map((name) => ({
+      targets: ["a", "b"].map((name, index) => ({
         name,
+        ...ranges ? { partitions: ranges[index] } : {},
         kind: "sqlite" as const,
         path: `${folder}/${name}.db`,
         on_full: onFull,
       })),
+      streams: overrides?.streams ?? {}, // with ranges, their number must fit
       write_behind: { retry_base_ms: 5, retry_max_ms: 100, lease_seconds: 2 },
     }),
     overrides,

@@ -6,7 +6,7 @@
 import type { Config } from "../../config/load.ts";
 import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
-import { allPartitions, gaugesOf } from "../../redis/keys.ts";
+import { gaugesOf, partitionsOf } from "../../redis/keys.ts";
 import { readLag } from "../../redis/lag.ts";
 import { listTargets } from "../../operate/targets.ts";
 import type { TargetState } from "../../redis/registrations.ts";
@@ -195,7 +195,7 @@ export class Watch implements AsyncDisposable {
     const { redis, target, config, entity } = this.#options;
     const { name } = target.describe();
     const gauges = await Promise.all(
-      allPartitions(config, entity).map((keys) =>
+      partitionsOf(config, entity, name).map((keys) =>
         redis.hmget(gaugesOf(keys, name), "at", "freshness_p50_ms", "freshness_p99_ms")
       ),
     );

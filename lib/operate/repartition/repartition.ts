@@ -7,6 +7,7 @@
  */
 
 import { type Config, configWith, entityConfig } from "../../config/load.ts";
+import { hasRanges } from "../../config/ranges.ts";
 import { learnShape, sameShape, type Shape, textOf } from "../../config/shapes.ts";
 import { delay } from "../../core/delay.ts";
 import { passes } from "../../core/error_kinds.ts";
@@ -116,6 +117,12 @@ export async function repartition(
   if (config.redis.cluster !== null) {
     throw new ConfigError(
       `Cannot repartition ${entity}: in a Redis Cluster an entity keeps the number of partitions that it has`,
+    );
+  }
+  if (hasRanges(config.targets)) {
+    throw new ConfigError(
+      `Cannot repartition ${entity}: the ranges of targets (targets[].partitions) are of the number that it has; have ` +
+        "one target with all partitions first",
     );
   }
   const shape = to === undefined ? null : { partitions: to, tagged: to > 1 || tagged };

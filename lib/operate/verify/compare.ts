@@ -8,7 +8,7 @@ import type { Config } from "../../config/load.ts";
 import { equalJson } from "../../core/json/equality.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
-import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../../redis/keys.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { rowsOf } from "../../targets/open.ts";
 import {
@@ -44,6 +44,9 @@ export interface Suspect extends Seen {
   looks: number;
 }
 
+/** Nothing is waited for. */
+const NOTHING = "0-0";
+
 /** The hash of a document's text, as {@linkcode Seen} has it. */
 export function hashOf(text: string): string {
   return createHash("sha256").update(text).digest("base64url");
@@ -60,12 +63,16 @@ export class Comparison {
   #redis: RedisConnection;
   #rows: Rows;
   #offsets: Offsets;
+  /** those that the target has: for it, the others have no documents */
+  #own: Set<number>;
 
   constructor(redis: RedisConnection, target: Target, config: Config, entity: string) {
     this.#redis = redis;
     this.#rows = rowsOf(target);
     this.#offsets = target.offsets;
     this.partitions = allPartitions(config, entity);
+    const own = partitionsOf(config, entity, target.describe().name);
+    this.#own = new Set(own.map(({ partition }) => partition));
   }
 
   /** The documents of `ids` that differ from their rows now. */
@@ -81,9 +88,10 @@ export class Comparison {
 
   async #compare(keys: PartitionKeys, ids: string[]): Promise<Suspect[]> {
     const suspects: Suspect[] = [];
+    const isOwn = this.#own.has(keys.partition);
     for (let left = ids; left.length > 0;) {
       const [documents, { rows }] = await Promise.all([
-        readTexts(this.#redis, keys, left, READ_BYTES),
+        isOwn ? readTexts(this.#redis, keys, left, READ_BYTES) : left.map(() => null),
         this.#rows.at(keys, left),
       ]);
       const both = Math.min(documents.length, rows.length);
@@ -98,13 +106,13 @@ export class Comparison {
           difference: document === null ? "extra" : row === null ? "missing" : "different",
           document: document === null ? null : hashOf(document),
           row: row === null ? null : hashOfRow(row),
-          lastId: "",
+          lastId: NOTHING,
           looks: 0,
         });
       }
       left = left.slice(both);
     }
-    if (suspects.length > 0) {
+    if (isOwn && suspects.length > 0) {
       // Read after the documents, so that the events behind what was seen are not above it.
       const lastId = await lastGeneratedId(this.#redis, keys.stream);
       for (const suspect of suspects) suspect.lastId = lastId;
@@ -124,9 +132,10 @@ export class Comparison {
 
   /** Of each partition, the offset of the target and the last event of the stream. */
   progress(): Promise<{ offset: string; lastId: string }[]> {
-    return Promise.all(this.partitions.map(async (keys) => ({
-      offset: await this.#offsets.offset(keys),
-      lastId: await lastGeneratedId(this.#redis, keys.stream),
-    })));
+    return Promise.all(this.partitions.map(async (keys) => {
+      if (!this.#own.has(keys.partition)) return { offset: NOTHING, lastId: NOTHING };
+      const offset = await this.#offsets.offset(keys);
+      return { offset, lastId: await lastGeneratedId(this.#redis, keys.stream) };
+    }));
   }
 }

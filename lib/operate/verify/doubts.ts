@@ -5,7 +5,7 @@
 
 import type { Config } from "../../config/load.ts";
 import { reasonOf } from "../../core/errors.ts";
-import { allPartitions } from "../../redis/keys.ts";
+import { allPartitions, partitionsOf } from "../../redis/keys.ts";
 import type { Assessment } from "../../sink/belonging.ts";
 import type { Doubt, Target } from "../../targets/target.ts";
 
@@ -19,13 +19,14 @@ export interface FoundDoubt extends Doubt {
   error: string | null;
 }
 
-/** The doubts that stand by what was found of an entity's partitions, in order. */
+/** The doubts that stand by what was found of the partitions that a target has, in order. */
 export function doubtsIn(
   config: Config,
   entity: string,
+  target: Target,
   assessments: readonly Assessment[],
 ): FoundDoubt[] {
-  return allPartitions(config, entity).flatMap(({ stream }, index) => {
+  return partitionsOf(config, entity, target.describe().name).flatMap(({ stream }, index) => {
     const { doubt } = assessments[index]!.belonging;
     if (doubt === null || doubt.refused) return [];
     const { reason, at } = doubt;

@@ -4,6 +4,7 @@
  */
 
 import type { Config } from "../../config/load.ts";
+import { hasPartition } from "../../config/ranges.ts";
 import { DocumentError } from "../../core/errors.ts";
 import { encoded, type Restoration, restore } from "../../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../../targets/open.ts";
@@ -20,7 +21,7 @@ export interface RepairReport {
   mended: number;
   /** documents or rows that have changed since they were seen: left alone */
   changed: number;
-  /** documents that Redis cannot hold as their rows are, with the reason */
+  /** documents that Redis cannot hold as their rows are, or whose partition is another target's, with the reason */
   refused: { id: string; reason: string }[];
 }
 
@@ -100,9 +101,16 @@ export async function repairRedis(
   mismatches: Seen[],
   { onProgress, signal }: RepairOptions = {},
 ): Promise<RepairReport> {
-  const stored = rowsOf(targetOf(target, config));
+  const opened = targetOf(target, config);
+  const stored = rowsOf(opened);
   const report: RepairReport = { mended: 0, changed: 0, refused: [] };
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
+    const { name } = opened.describe();
+    if (!hasPartition(config.targets, name, keys.partition)) {
+      const reason = `its partition is not in the range of ${name}`;
+      report.refused.push(...chunk.map(({ id }) => ({ id, reason })));
+      continue;
+    }
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
       const ids = left.map(({ id }) => id);

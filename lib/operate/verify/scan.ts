@@ -11,7 +11,7 @@ import { Buffer } from "node:buffer";
 import type { Config } from "../../config/load.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { type DocumentIds, documentIds, readDocuments } from "../../redis/documents.ts";
-import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
+import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../../redis/keys.ts";
 import { rowsOf } from "../../targets/open.ts";
 import { READ_BYTES, type Rows, type Target } from "../../targets/target.ts";
 import { DifferenceSketch } from "./difference_sketch.ts";
@@ -36,6 +36,8 @@ export class Scan {
   #rows: Rows;
   #entity: string;
   #partitions: PartitionKeys[];
+  /** those that the target has */
+  #own: PartitionKeys[];
   /** documents that were met by their rows, minus those that were met in Redis */
   #met = new DifferenceSketch();
 
@@ -44,6 +46,7 @@ export class Scan {
     this.#rows = rowsOf(target);
     this.#entity = entity;
     this.#partitions = allPartitions(config, entity);
+    this.#own = partitionsOf(config, entity, target.describe().name);
   }
 
   /** About how many documents and rows there are, for showing progress. */
@@ -58,7 +61,7 @@ export class Scan {
   }
 
   #ids(): AsyncGenerator<DocumentIds> {
-    return documentIds(this.#redis, this.#partitions);
+    return documentIds(this.#redis, this.#partitions, this.#own);
   }
 
   /**
@@ -88,6 +91,10 @@ export class Scan {
       [ids, texts, bytes] = [[], [], 0];
     };
     for (const [keys, own] of byPartition(this.#partitions, page, (id) => id)) {
+      if (this.#own.every(({ partition }) => partition !== keys.partition)) {
+        suspected.push(...own);
+        continue;
+      }
       for (let at = 0; at < own.length;) {
         const left = own.slice(at);
         // As bytes, which the target takes unchanged.

@@ -65,7 +65,8 @@ export interface VerifyOptions {
 }
 
 /**
- * Compares every document of an entity with its row. Documents are equal as JSON values: numbers as
+ * Compares every document of an entity with its row; of a target that has some of the partitions, the documents of
+ * those, and a row of another one is `extra`. Documents are equal as JSON values: numbers as
  * decimals, keys in any order. Writers need not stop: a difference counts only if it is still there, unchanged,
  * when the target has passed the last event that was in the stream when the difference was seen.
  * @throws {WriteBehindError} where the target keeps no rows that can be read
@@ -92,7 +93,7 @@ export async function verify(
   const opened = targetOf(target, config);
   // A table that was emptied may be compared: it shows what is missing.
   const assessments = await checkBelonging(redis, opened, config, entity, ["emptied"]);
-  const doubts = doubtsIn(config, entity, assessments);
+  const doubts = doubtsIn(config, entity, opened, assessments);
   const scan = new Scan(redis, opened, config, entity);
   const comparison = new Comparison(redis, opened, config, entity);
   const report: VerifyReport = {

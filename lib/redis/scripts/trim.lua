@@ -5,7 +5,8 @@
 -- ARGV: 1 the target's name  2 its offset (a stream id)  3 the entry that must still be there for it, or "0-0"
 --   4 consumer group  5 events of this stream ever read up to the offset
 --   6 the offset of the trim before, whose entry must still be there, or "0-0"
---   7 how long an entry stays at least, in ms  8… the name and the on_full ("stop" or "detach") of each target that the sink is configured with
+--   7 how long an entry stays at least, in ms  8… the name and the on_full ("stop" or "detach") of each target that the sink is configured with,
+--   and that has this partition
 -- Returns {removed, state, the offset to which it may be trimmed, whether entries stay that all hold (1 or 0), names of
 -- the targets that have lost their place…}; removed is -1 where the target's own witness is missing: nothing is changed
 -- then.
