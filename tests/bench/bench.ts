@@ -10,6 +10,7 @@ import { ensureSetup } from "writebehind/dev/setup.ts";
 import { clusterRows } from "./cluster.ts";
 import { workerRows } from "./against_worker.ts";
 import { backlogRows } from "./backlog.ts";
+import { cacheRows } from "./cache.ts";
 import { verifyRows } from "./comparing.ts";
 import { fanOutRows } from "./fan_out.ts";
 import { drainRows } from "./drain.ts";
@@ -53,6 +54,7 @@ const GROUPS: readonly Group[] = [
   { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
   { name: "partitions", rows: [20, 22], seconds: 140, measure: partitionRows },
   { name: "cluster", rows: [23], seconds: 40, measure: clusterRows },
+  { name: "cache", rows: [24], seconds: 90, measure: cacheRows },
   { name: "sizes", rows: [21], seconds: 60, measure: sizeRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];

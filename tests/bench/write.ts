@@ -115,7 +115,7 @@ export function casesOf(count: number): Case[] {
 }
 
 /** As long as what it takes the place of. */
-const PATCH = { device_type: "ios", last_activity: 1_767_355_200_000 };
+export const PATCH = { device_type: "ios", last_activity: 1_767_355_200_000 };
 
 /** Ours and a bare XADD of the event that it appends, in turns. */
 async function compare(
