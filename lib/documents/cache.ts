@@ -14,12 +14,14 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
 import { openTarget, rowsOf, targetFor, type Through } from "../targets/open.ts";
-import type { Row, Target } from "../targets/target.ts";
+import type { Row, RowsAt, Target } from "../targets/target.ts";
 import { additionsArgument, encoded } from "./restore.ts";
 
 /** For how long one who asks the target keeps the others waiting, in ms; they look every so often, in ms. */
 const ASKING_MS = 250;
 const LOOK_AGAIN_MS = 5;
+/** Documents that one script or one query looks for, so that Redis answers others in between. */
+const CHUNK = 500;
 /** For how long it is remembered that there is no such document, in ms. */
 const MISSING_MS = 1000;
 /** How long a read goes on whose rows keep changing, in ms. */
@@ -28,11 +30,18 @@ const PATIENCE_MS = 10_000;
 const RENEW_MS = 60_000;
 const RENEWED = 100_000;
 
+/** A document that was found. */
+interface Found {
+  text: string;
+  /** why it was not put back, or "": it is in Redis, or was */
+  unfilled: string;
+}
+
 /** A read of a document from the target that is under way. */
 interface Flight {
   /** in ms, of `performance.now()` */
   began: number;
-  text: Promise<string | null>;
+  found: Promise<Found | null>;
 }
 
 /** The cache that a connection to Redis reads and writes. */
@@ -73,7 +82,7 @@ export class Cache {
    * @param since when the call began, in ms of `performance.now()`: what was under way before may be older than what the
    * caller has written since
    * @param through the target, in place of the configured one
-   * @returns JSON texts by id; an id without a document has none
+   * @returns documents by id; an id without one has none
    * @throws {ConnectionError} where the target cannot be asked
    */
   async read(
@@ -81,28 +90,32 @@ export class Cache {
     docIds: readonly string[],
     since: number,
     through?: Through,
-  ): Promise<Map<string, string>> {
+  ): Promise<Map<string, Found>> {
     const partitions = allPartitions(this.#config, entity);
     const ids = [...new Set(docIds)];
     const flightOf = (id: string) => `${entity} ${id}`;
     const joins = (id: string) => (this.#flights.get(flightOf(id))?.began ?? -Infinity) >= since;
-    for (const [keys, own] of byPartition(partitions, ids.filter((id) => !joins(id)), (id) => id)) {
+    const asked = byPartition(partitions, ids.filter((id) => !joins(id)), (id) => id);
+    for (const [keys, own] of asked) {
       const began = performance.now();
-      const reading = this.#readPartition(keys, own, through);
-      for (const id of own) {
-        const flight = { began, text: reading.then((found) => found.get(id) ?? null) };
-        const end = () => {
-          if (this.#flights.get(flightOf(id)) === flight) this.#flights.delete(flightOf(id));
-        };
-        flight.text.then(end, end);
-        this.#flights.set(flightOf(id), flight);
+      for (let at = 0; at < own.length; at += CHUNK) {
+        const some = own.slice(at, at + CHUNK);
+        const reading = this.#readPartition(keys, some, through);
+        for (const id of some) {
+          const flight = { began, found: reading.then((found) => found.get(id) ?? null) };
+          const end = () => {
+            if (this.#flights.get(flightOf(id)) === flight) this.#flights.delete(flightOf(id));
+          };
+          flight.found.then(end, end);
+          this.#flights.set(flightOf(id), flight);
+        }
       }
     }
     const flights = ids.map(async (id) =>
-      [id, await this.#flights.get(flightOf(id))!.text] as const
+      [id, await this.#flights.get(flightOf(id))!.found] as const
     );
-    const found = new Map<string, string>();
-    for (const [id, text] of await Promise.all(flights)) if (text !== null) found.set(id, text);
+    const found = new Map<string, Found>();
+    for (const [id, one] of await Promise.all(flights)) if (one !== null) found.set(id, one);
     return found;
   }
 
@@ -135,8 +148,8 @@ export class Cache {
     keys: PartitionKeys,
     docIds: string[],
     through: Through | undefined,
-  ): Promise<Map<string, string>> {
-    const found = new Map<string, string>();
+  ): Promise<Map<string, Found>> {
+    const found = new Map<string, Found>();
     const deadline = performance.now() + PATIENCE_MS;
     for (let left = docIds; left.length > 0;) {
       const answers = await runScript(this.#redis, askScript, [
@@ -149,7 +162,7 @@ export class Cache {
       const waiting: string[] = [];
       left.forEach((id, index) => {
         const [what, text] = answers[index + 1] as [string, string?];
-        if (what === "there") found.set(id, text!);
+        if (what === "there") found.set(id, { text: text!, unfilled: "" });
         else if (what === "ask") asking.push(id);
         else if (what === "wait") waiting.push(id);
       });
@@ -164,7 +177,7 @@ export class Cache {
             `${PATIENCE_MS / 1000} s; try again`,
         );
       }
-      if (again.length === 0) await delay(LOOK_AGAIN_MS);
+      await delay(LOOK_AGAIN_MS);
     }
     return found;
   }
@@ -173,13 +186,13 @@ export class Cache {
   async #fill(
     keys: PartitionKeys,
     docIds: string[],
-    found: Map<string, string>,
+    found: Map<string, Found>,
     through: Through | undefined,
   ): Promise<string[]> {
     const { keep_seconds } = entityConfig(this.#config, keys.entity).cache;
     const again: string[] = [];
     for (let left = docIds; left.length > 0;) {
-      const { offset, rows } = await this.#rowsAt(keys, left, through);
+      const { offset, rows, parked } = await this.#rowsAt(keys, left, through);
       const ids = left.slice(0, rows.length);
       const answers = await runScript(this.#redis, fillScript, [
         keys.stream,
@@ -190,13 +203,14 @@ export class Cache {
         offset,
         String(1000 * keep_seconds),
         String(MISSING_MS),
-        ...ids.flatMap((id, index) => [id, ...fillArguments(rows[index]!)]),
+        ...ids.flatMap((id, index) => [id, ...fillArguments(rows[index]!, parked[index]!)]),
       ]) as [string, string][];
       ids.forEach((id, index) => {
         const [outcome, text] = answers[index]!;
-        if (outcome === "there") found.set(id, text);
-        else if (outcome === "filled" || outcome === "unfilled") found.set(id, rows[index]!.text);
-        else if (outcome === "again") again.push(id);
+        if (outcome === "there") found.set(id, { text, unfilled: "" });
+        else if (outcome === "filled" || outcome === "unfilled") {
+          found.set(id, { text: rows[index]!.text, unfilled: text });
+        } else if (outcome === "again") again.push(id);
       });
       left = left.slice(rows.length);
     }
@@ -208,12 +222,12 @@ export class Cache {
     keys: PartitionKeys,
     docIds: string[],
     through?: Through,
-  ): Promise<{ offset: string; rows: (Row | null)[] }> {
+  ): Promise<RowsAt> {
     const given = through && targetFor(through, this.#config, keys, docIds[0]!);
     try {
       const target = given ?? await this.source(keys.entity);
-      const { offset, rows } = await rowsOf(target).at(keys, docIds);
-      return { offset, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
+      const { rows, ...at } = await rowsOf(target).at(keys, docIds);
+      return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
     } catch (error) {
       throw new ConnectionError(
         `Redis does not have ${docIds[0]} of ${keys.entity}, and its target cannot be asked: ${
@@ -225,12 +239,15 @@ export class Cache {
   }
 }
 
-/** A row as `fill.lua` takes it. */
-function fillArguments(row: Row | null): [text: string, additions: string] {
+/**
+ * A row as `fill.lua` takes it.
+ * @param isParked whether an event of it is parked: Redis has lost its document, and a replay changes the row
+ */
+function fillArguments(row: Row | null, isParked: boolean): [text: string, additions: string] {
   const spelled = encoded(row);
   if (spelled === null) return ["", ""];
   // A row by another writer may hold what Redis cannot; it is returned, but not put back.
-  if (spelled instanceof DocumentError) return ["-", ""];
+  if (spelled instanceof DocumentError || isParked) return ["-", ""];
   return [spelled.spelled, additionsArgument(spelled.additions)];
 }
 

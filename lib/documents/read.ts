@@ -72,7 +72,7 @@ export async function readByIds(
     const missing = docIds.filter((_, index) => texts[index] === null);
     if (missing.length > 0) {
       const found = await cached.read(entity, missing, began, through);
-      docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
+      docIds.forEach((docId, index) => texts[index] ??= found.get(docId)?.text ?? null);
     }
   } else if (through) {
     const missing = docIds.filter((_, index) => texts[index] === null);

@@ -14,6 +14,7 @@ import {
   reasonOf,
   RepartitioningError,
 } from "../core/errors.ts";
+import { delay } from "../core/delay.ts";
 import { textOf } from "../config/shapes.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import { additionsArgument } from "./restore.ts";
@@ -256,8 +257,10 @@ async function send(
     const began = performance.now();
     let missingAt = call.fresh ? "fresh" : "";
     let sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
-    for (;;) {
+    for (let looks = 0;;) {
       if (statusOf(sent.outcome.reply) === "evicted") {
+        // Where Redis is full, looking again at once would only load the target.
+        if (looks++ > 0) await delay(LOOK_AGAIN_MS);
         missingAt = await look(redis, config, call, sent.names, patienceEnds(began));
         // The number of partitions may have changed, or be about to: with the new one, the keys are others.
       } else if (!await isToBeMadeAgain(redis, config, call, sent, patienceEnds(began))) break;
@@ -337,7 +340,8 @@ async function look(
   names: PartitionKeys,
   deadline: number,
 ): Promise<string> {
-  const refuse = (code: string) => refusal(code, { detail: "", slowest: "" }, docId, verb, names);
+  const refuse = (code: string, detail = "") =>
+    refusal(code, { detail, slowest: "" }, docId, verb, names);
   const cache = cacheOf(redis, config);
   if (verb === "insert") {
     const missingAt = await cache.missingAt(names, docId);
@@ -345,12 +349,17 @@ async function look(
     return missingAt;
   }
   const found = await cache.read(entity, [docId], performance.now());
-  if (!found.has(docId)) throw refuse("missing");
+  const unfilled = found.get(docId)?.unfilled;
+  if (unfilled === undefined) throw refuse("missing");
+  if (unfilled.startsWith("OOM ")) throw refuse("evicted");
+  if (unfilled !== "") throw refuse("invalid", unfilled);
   // It is evicted again at once where Redis has no memory for it.
   if (performance.now() > deadline) throw refuse("evicted");
   return "";
 }
 
+/** How often is looked again for what was evicted before it could be changed, in ms. */
+const LOOK_AGAIN_MS = 20;
 /** The status of a call to a partition that nobody has written yet, while the entity is repartitioned. */
 const REPARTITIONING = "repartitioning";
 

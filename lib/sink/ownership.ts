@@ -28,7 +28,7 @@ import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
-import { dropEvictable, isSource, Settler } from "./settler.ts";
+import { isSource, Settler } from "./settler.ts";
 import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";
@@ -222,9 +222,7 @@ export class PartitionOwnership {
       claim,
       this.#report,
     );
-    const settler = isSource(this.#config, entity, this.#report.place.target)
-      ? new Settler(this.#config, this.#reader, this.#target, claim, this.#report)
-      : null;
+    const settler = this.#settlerOf(claim);
     // One partition is enough to tell it, and it holds up nothing.
     const [first] = partitionsOf(this.#config, entity, this.#report.place.target);
     const differences = this.#keys.partition === first?.partition
@@ -234,6 +232,12 @@ export class PartitionOwnership {
     this.#report.columns(differences ?? []);
     await failpoint?.("begun");
     return this.#owned = { claim, trimmer, settler };
+  }
+
+  /** Where the target is a cache's source. */
+  #settlerOf(claim: Claim): Settler | null {
+    if (!isSource(this.#config, this.#keys.entity, this.#report.place.target)) return null;
+    return new Settler(this.#config, this.#reader, this.#target, claim, this.#report);
   }
 
   /** The partition may be on another node than at its last claim. Events go on without an index. */
@@ -301,14 +305,14 @@ export class PartitionOwnership {
     this.#report.goneBack(claim.witness, new WentBackError(what));
     await failpoint?.("resending");
     const redis = await this.#reader.connection();
-    if (this.#keys.cached) {
-      await dropEvictable(this.#redis, this.#config, this.#keys);
-    }
+    const settler = this.#settlerOf(claim);
+    await settler?.wentBack(this.#redis);
     const known = await readRegistration(redis, this.#keys, this.#report.place.target);
     // What was kept, up to there, is of the time before: the note was made when all of it was in the target.
     const goesOn = known !== null && await hasWitness(redis, this.#keys, known.witness);
     const applied = goesOn ? known.witness : "0-0";
-    const sent = await rewind(redis, this.#keys, claim.offset, applied);
+    let sent = await rewind(redis, this.#keys, claim.offset, applied);
+    sent += await settler?.resendGone() ?? 0;
     await failpoint?.("resent");
     await this.#target.ownership.wentBack(claim);
     claim.witness = "0-0";

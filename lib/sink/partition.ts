@@ -156,7 +156,7 @@ export class PartitionSink {
 
   async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
     const { claim, trimmer, settler } = owned;
-    await settler?.sweep();
+    await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
     try {
       this.#readOn(claim.offset, false);
@@ -165,7 +165,7 @@ export class PartitionSink {
         const work = await this.#next;
         if (work === null) {
           await settling;
-          await settler?.sweep();
+          await settler?.sweep({ isCaughtUp: true });
           await trimmer.trim();
           await trimmer.lookForWitness();
           this.#ownership.check(owned);

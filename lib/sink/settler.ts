@@ -10,12 +10,13 @@ import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { documentIds } from "../redis/documents.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
-import { dropScript, runScript, settleScript } from "../redis/scripts/mod.ts";
-import type { Batch } from "../targets/batch.ts";
+import { dropScript, lowerScript, runScript, settleScript } from "../redis/scripts/mod.ts";
+import { type Batch, byPlace } from "../targets/batch.ts";
 import { rowsOf } from "../targets/open.ts";
 import type { Claim, Target } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
+import { resend } from "./rewind.ts";
 
 /** Documents that one script settles, so that Redis answers others in between. */
 const CHUNK = 500;
@@ -45,6 +46,8 @@ export class Settler {
   #report: PartitionReport;
   /** whether notes may stand that nothing settles any more: those of before a crash, or of a batch that was not settled */
   #sweeps = true;
+  /** up to where more was settled than the target had when the partition was claimed: it has lost commits */
+  #beyond: string | null = null;
 
   constructor(
     config: Config,
@@ -68,18 +71,15 @@ export class Settler {
     { upserts, removals, lastId }: Batch,
     swallowed: readonly string[],
   ): Promise<void> {
-    // At once: the ids lie in memory that is used again.
-    const settled: Settled[] = [];
-    for (const rows of [upserts, removals]) {
-      for (const { id, ms, seq } of rows) settled.push([id.toString(), `${ms}-${seq}`]);
-    }
-    for (const lost of swallowed) {
-      const at = settled.findIndex(([id]) => id === lost);
-      if (at >= 0) settled.splice(at, 1);
-    }
+    const lost = new Set(swallowed);
+    // In the order of their events: what is settled first is behind what follows. At once: the ids lie in memory that is
+    // used again.
+    const settled = [...upserts, ...removals].sort(byPlace)
+      .map(({ id, ms, seq }): Settled => [id.toString(), `${ms}-${seq}`])
+      .filter(([id]) => !lost.has(id));
     await failpoint?.("settling");
     try {
-      await this.#settle(settled, lastId, true);
+      await this.#settle(settled, lastId, { keeps: true, witness: lastId });
       this.#report.over("settleFailed");
     } catch (error) {
       this.#sweeps = true;
@@ -91,87 +91,161 @@ export class Settler {
   /**
    * Settles what the offset has passed, where that may be needed. Only what the rows show: an event that is parked, or whose
    * row was swallowed, keeps its note.
+   * @param isCaughtUp whether all that is in the stream was applied under this claim
    */
-  async sweep(): Promise<void> {
-    if (!this.#sweeps) return;
-    this.#sweeps = false;
+  async sweep({ isCaughtUp }: { isCaughtUp: boolean }): Promise<void> {
     try {
-      await this.#sweep();
-      this.#report.over("settleFailed");
+      if (this.#sweeps) {
+        this.#sweeps = false;
+        await this.#sweep();
+        this.#report.over("settleFailed");
+      }
+      if (!isCaughtUp) await this.#lookBeyond();
+      else if (this.#beyond !== null) await this.#lower(this.#beyond);
     } catch (error) {
       this.#sweeps = true;
       this.#report.trouble("settleFailed", error);
     }
   }
 
-  async #sweep(): Promise<void> {
-    const { keys: { notes }, offset } = this.#claim;
+  /**
+   * What is to be done before anything is resent into a stream that has gone back: its documents that could be evicted may
+   * be older than their rows, so they go, and rows that were read before are not put back any more.
+   * @param redis that has the keys of all partitions
+   */
+  async wentBack(redis: RedisConnection): Promise<void> {
+    await this.#runSettle([], this.#claim.offset, { keeps: false, witness: "" });
+    await dropEvictable(redis, this.#config, this.#claim.keys);
+  }
+
+  /**
+   * Resends the documents whose noted events are gone from the stream before the target had them.
+   * @returns how many there were
+   */
+  async resendGone(): Promise<number> {
+    const { keys, offset } = this.#claim;
+    const redis = await this.#reader.connection();
+    let sent = 0;
+    for await (const notes of this.#notes()) {
+      const ahead = notes.filter(({ streamId }) => compareStreamIds(streamId, offset) > 0);
+      const entries = await Promise.all(
+        ahead.map(({ streamId }) => redis.xrange(keys.stream, streamId, streamId)),
+      );
+      for (const [index, { id }] of ahead.entries()) {
+        if (entries[index]!.length > 0) continue;
+        if (await resend(redis, keys, id) !== null) sent++;
+      }
+    }
+    return sent;
+  }
+
+  async *#notes(): AsyncGenerator<Note[]> {
+    const { keys: { notes } } = this.#claim;
     const redis = await this.#reader.connection();
     let cursor = "0";
     do {
       const [next, pairs] = await redis.hscan(notes, cursor, "COUNT", CHUNK);
       cursor = next;
-      const passed: Note[] = [];
+      const some: Note[] = [];
       for (let index = 0; index < pairs.length; index += 2) {
         const [id, note] = [pairs[index]!, pairs[index + 1]!];
         const streamId = note.replace(/^-/, "");
-        if (compareStreamIds(streamId, offset) > 0) continue;
-        passed.push({ id, streamId, isDelete: note !== streamId });
+        some.push({ id, streamId, isDelete: note !== streamId });
       }
-      if (passed.length > 0) await this.#settle(await this.#held(passed), "", false);
+      yield some;
     } while (cursor !== "0");
-    await this.#settle([], offset, false);
   }
 
-  /** Those whose rows are as their events have left them, or newer. */
-  async #held(notes: Note[]): Promise<Settled[]> {
-    const held: Settled[] = [];
+  async #sweep(): Promise<void> {
+    const { offset } = this.#claim;
+    for await (const notes of this.#notes()) {
+      const passed = notes.filter(({ streamId }) => compareStreamIds(streamId, offset) <= 0);
+      if (passed.length === 0) continue;
+      const { held, newer } = await this.#held(passed);
+      await this.#settle(held, offset, { keeps: true });
+      await this.#settle(newer, offset, { keeps: false });
+    }
+  }
+
+  async #lookBeyond(): Promise<void> {
+    const { keys: { settings }, offset } = this.#claim;
+    const redis = await this.#reader.connection();
+    const settled = await redis.hget(settings, "settled");
+    this.#beyond = settled !== null && compareStreamIds(settled, offset) > 0 ? settled : null;
+  }
+
+  /** What the target has lost and the stream does not have does not come any more: rows count from here on. */
+  async #lower(from: string): Promise<void> {
+    const { keys: { settings }, offset } = this.#claim;
+    const redis = await this.#reader.connection();
+    await runScript(redis, lowerScript, [settings], [from, offset]);
+    this.#beyond = null;
+  }
+
+  /** Those whose rows are as their events have left them; and whose are newer, as where Redis has gone back. */
+  async #held(notes: Note[]): Promise<{ held: Settled[]; newer: Settled[] }> {
+    const [held, newer]: [Settled[], Settled[]] = [[], []];
     for (let left = notes; left.length > 0;) {
       const { rows } = await rowsOf(this.#target).at(this.#claim.keys, left.map(({ id }) => id));
       rows.forEach((row, index) => {
         const { id, streamId, isDelete } = left[index]!;
-        const isNewer = row !== null && BigInt(row.version) >= versionOf(streamId)!;
-        if (isNewer || row === null && isDelete) held.push([id, streamId]);
+        const since = row && BigInt(row.version) - versionOf(streamId)!;
+        if (since === null ? isDelete : since === 0n) held.push([id, streamId]);
+        else if (since !== null && since > 0n) newer.push([id, streamId]);
       });
       left = left.slice(rows.length);
     }
-    return held;
+    return { held, newer };
   }
 
-  async #settle(documents: Settled[], offset: string, areNoted: boolean): Promise<void> {
-    const { settings, notes, documentPrefix, entity } = this.#claim.keys;
-    const { keep_seconds } = entityConfig(this.#config, entity).cache;
-    const redis = await this.#reader.connection();
-    for (let at = 0; at === 0 || at < documents.length; at += CHUNK) {
+  /**
+   * @param newest at or behind all of their events
+   * @param options.keeps whether the documents stay for a while; else they go
+   * @param options.witness where each event has been noted, if its writer knows of the cache: an entry behind them all
+   */
+  async #settle(
+    documents: Settled[],
+    newest: string,
+    { keeps, witness = "" }: { keeps: boolean; witness?: string },
+  ): Promise<void> {
+    for (let at = 0; at < documents.length; at += CHUNK) {
       const some = documents.slice(at, at + CHUNK);
-      const isLast = at + CHUNK >= documents.length;
-      const foreign = await runScript(
-        redis,
-        settleScript,
-        [settings, notes, ...some.map(([id]) => documentPrefix + id)],
-        [isLast ? offset : "", String(1000 * keep_seconds), areNoted ? "1" : "0", ...some.flat()],
-      );
-      if (foreign !== "") this.#report.notNoted(String(foreign));
+      // What is behind it is looked at with those that come next.
+      const isInOrder = witness !== "" && at + CHUNK < documents.length;
+      await this.#runSettle(some, isInOrder ? some.at(-1)![1] : newest, { keeps, witness });
     }
+  }
+
+  async #runSettle(
+    documents: Settled[],
+    newest: string,
+    { keeps, witness }: { keeps: boolean; witness: string },
+  ): Promise<void> {
+    const { stream, settings, notes, documentPrefix, entity } = this.#claim.keys;
+    const { keep_seconds } = entityConfig(this.#config, entity).cache;
+    const foreign = await runScript(
+      await this.#reader.connection(),
+      settleScript,
+      [stream, settings, notes, ...documents.map(([id]) => documentPrefix + id)],
+      [newest, String(keeps ? 1000 * keep_seconds : 0), witness, ...documents.flat()],
+    );
+    if (foreign !== "") this.#report.notNoted(String(foreign));
   }
 }
 
 /**
  * Removes the documents of a partition that could be evicted: where Redis has gone back, they may be older than their rows.
  * @param redis that has the keys of all partitions
- * @returns how many were removed
  */
-export async function dropEvictable(
+async function dropEvictable(
   redis: RedisConnection,
   config: Config,
   keys: PartitionKeys,
-): Promise<number> {
-  let dropped = 0;
+): Promise<void> {
   const partitions = allPartitions(config, keys.entity, keys.shape);
   for await (const { ids } of documentIds(redis, partitions, [keys])) {
     if (ids.length === 0) continue;
     const names = ids.map((id) => keys.documentPrefix + id.toString());
-    dropped += Number(await runScript(redis, dropScript, names, []));
+    await runScript(redis, dropScript, names, []);
   }
-  return dropped;
 }

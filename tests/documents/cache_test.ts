@@ -5,46 +5,12 @@ import {
   deleteDocument,
   type DocumentError,
   insertDocument,
-  openTarget,
   readByIds,
   RedisWriteBehind,
-  updateDocument,
 } from "writebehind";
-import type { Rows, Target } from "writebehind/targets";
 import { partitionKeys } from "writebehind/redis/keys.ts";
+import { type Cached, cached, SESSION, watchedTarget } from "../support/cached.ts";
 import { drain, type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
-
-const SESSION = { name: "session", table: "sessions", index_name: "idx:sessions" };
-
-/** The pipeline with a cache in front of its target. */
-interface Cached extends Pipeline {
-  read(...ids: string[]): Promise<unknown[]>;
-  insert(id: string, n: number, options?: Parameters<typeof insertDocument>[5]): Promise<unknown>;
-  update(id: string, n: number): Promise<unknown>;
-  remove(id: string): Promise<unknown>;
-  /** as Redis does where its memory is full */
-  evict(...ids: string[]): Promise<void>;
-  ttl(id: string): Promise<number>;
-}
-
-function cached(pipeline: Pipeline): Cached {
-  const { redis, config } = pipeline;
-  const ttl = (id: string) => redis.ttl(`session:${id}`);
-  return {
-    ...pipeline,
-    read: (...ids) => readByIds(redis, config, "session", ids),
-    insert: (id, n, options) => insertDocument(redis, config, "session", { n }, id, options),
-    update: (id, n) => updateDocument(redis, config, "session", id, { n }),
-    remove: (id) => deleteDocument(redis, config, "session", id),
-    ttl,
-    async evict(...ids) {
-      for (const id of ids) {
-        assert(await ttl(id) > 0, `${id} has no time, so Redis would not evict it`);
-        await redis.del(`session:${id}`);
-      }
-    },
-  };
-}
 
 const refused = (code: string) => (error: unknown) => (error as DocumentError).code === code;
 
@@ -211,16 +177,10 @@ Deno.test("a cache in front of the target", async (t) => {
 
 /** The target, and how often rows are read by their ids. */
 async function counting({ config }: Pipeline) {
-  const target = await openTarget(config);
   let looks = 0;
-  const rows: Rows = Object.create(target.rows!, {
-    at: {
-      value(...args: Parameters<Rows["at"]>) {
-        looks++;
-        return target.rows!.at(...args);
-      },
-    },
+  const watched = await watchedTarget(config, (look) => {
+    looks++;
+    return look();
   });
-  const through: Target = Object.create(target, { rows: { value: rows } });
-  return { through, looks: () => looks, [Symbol.asyncDispose]: () => target.close() };
+  return { ...watched, looks: () => looks };
 }

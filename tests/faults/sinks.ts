@@ -20,7 +20,17 @@ export async function startSink(
 ): Promise<RunningCommand> {
   const write_behind = { lease_seconds: 0.5, retry_base_ms: 5, retry_max_ms: 200, ...keys };
   const { partitions } = config.streams;
-  const path = await configFile({ write_behind, streams: { partitions } });
+  const entities = config.entities.some(({ cache }) => cache.enabled)
+    ? {
+      entities: config.entities.map(({ name, table, index_name, cache }) => ({
+        name,
+        table,
+        index_name,
+        cache,
+      })),
+    }
+    : {};
+  const path = await configFile({ write_behind, streams: { partitions }, ...entities });
   return startTask(["sink", "--config", path], { ...environmentOf(config), ...env }, checkout);
 }
 

@@ -3,10 +3,10 @@
 -- KEYS: 1 stream  2 settings of the stream  3 notes  then for each document: it, and whether its target was just asked
 -- ARGV: 1 the offset that was read with the rows  2 for how long a document stays, in ms
 --   3 for how long it is remembered that there is none, in ms; 0 for not at all
---   then for each document: its id, its new text ("" for no row, "-" for one that Redis cannot hold), and what to add to its
+--   then for each document: its id, its new text ("" for no row, "-" for one that is not to be put back), and what to add to its
 --   numbers, see numbers.lua, or ""
 -- Returns for each document {outcome, its JSON text or ""}: "there", it is, meanwhile; "filled", it was missing; "unfilled",
--- the row is current, and is not put back; "missing"; "again": read the row again.
+-- the row is current, and is not put back: with the reason, or ""; "missing"; "again": read the row again.
 
 local STREAM, SETTINGS, NOTES, OFFSET = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local settings = redis.call('HMGET', SETTINGS, 'cache', 'settled', 'partitions')
@@ -14,7 +14,7 @@ local cache, settled = settings[1], settings[2]
 if not cache and not settings[3] and redis.call('XLEN', STREAM) == 0 then cache = 'on' end
 -- Documents move to other names just now.
 local moves = string.find(settings[3] or '', 'into', 1, true)
-local evicts = (cache == 'on' or cache == 'leaving') and not moves
+local evicts = cache == 'on' or cache == 'leaving'
 local answers = {}
 for index = 4, #KEYS, 2 do
   local document, asked = KEYS[index], KEYS[index + 1]
@@ -27,11 +27,12 @@ for index = 4, #KEYS, 2 do
     -- deleted, or not ours
   elseif is_after(settled, OFFSET) then answer = {'again', ''}
   elseif text == '' then
-    if ARGV[3] ~= '0' then redis.pcall('SET', asked, '-', 'PX', ARGV[3]) end
-  elseif text == '-' then answer = {'unfilled', ''}
+    if ARGV[3] ~= '0' and not moves then redis.pcall('SET', asked, '-', 'PX', ARGV[3]) end
+  elseif moves then answer = {'unfilled', ''}
+  elseif text == '-' then answer = {'unfilled', 'its row is no document of ours, or an event of it is parked: see dead-letter'}
   else
     local set = redis.pcall('JSON.SET', document, '$', text)
-    if type(set) == 'table' and set.err then answer = {'unfilled', ''}
+    if type(set) == 'table' and set.err then answer = {'unfilled', set.err}
     else
       if additions ~= '' then add_numbers(document, additions) end
       if cache == 'on' then redis.call('PEXPIRE', document, ARGV[2]) end

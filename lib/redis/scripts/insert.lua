@@ -19,13 +19,14 @@ if EVICTS and ARGV[5] ~= '1' and ARGV[8] ~= 'fresh' and redis.call('HEXISTS', NO
   return {'evicted', ''}
 end
 -- Adding cannot fail if the path is right; if it is not, everything is put back.
-local before
+local before, left
 if ARGV[7] ~= '' then
   for _, command in ipairs({{'JSON.NUMINCRBY', '$', '1'}, {'DEL'}, {'RESTORE', '0', '', 'REPLACE'}}) do
     local name = table.remove(command, 1)
     if not redis.acl_check_cmd(name, DOCUMENT, unpack(command)) then return {'permission', name} end
   end
   before = redis.call('DUMP', DOCUMENT)
+  left = CACHE and math.max(0, redis.call('PTTL', DOCUMENT)) or 0
 end
 local stored
 if ARGV[5] == '1' then
@@ -43,7 +44,7 @@ end
 if ARGV[7] ~= '' then
   local path = add_numbers(DOCUMENT, ARGV[7])
   if path then
-    if before then redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE') else redis.call('DEL', DOCUMENT) end
+    if before then redis.call('RESTORE', DOCUMENT, left, before, 'REPLACE') else redis.call('DEL', DOCUMENT) end
     return {'invalid', 'no number at ' .. path}
   end
 end

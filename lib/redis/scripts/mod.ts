@@ -18,6 +18,7 @@ import ids from "./ids.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import keepVerb from "./keep.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
+import lowerVerb from "./lower.lua" with { type: "text" };
 import markVerb from "./mark.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
 import moveVerb from "./move.lua" with { type: "text" };
@@ -69,6 +70,8 @@ export const askScript: Script = script("ask", askVerb);
 export const fillScript: Script = script("fill", `${numbers}\n${ids}\n${fillVerb}`);
 /** Lets a cache evict what its target has applied. */
 export const settleScript: Script = script("settle", `${ids}\n${settleVerb}`);
+/** Notes that a cache's target has lost commits. */
+export const lowerScript: Script = script("lower", lowerVerb);
 /** Removes documents that a cache could evict. */
 export const dropScript: Script = script("drop", dropVerb);
 /** Keeps a lock, or gives it back. */

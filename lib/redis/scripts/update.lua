@@ -23,7 +23,7 @@ end
 -- A merge cannot be undone by another merge, so a copy is kept of a document near the limit. A character
 -- that takes one byte in memory takes at most six in text (\u0001).
 local limit = tonumber(ARGV[5])
-local before
+local before, left
 if ARGV[6] ~= '' and not redis.acl_check_cmd('JSON.NUMINCRBY', DOCUMENT, '$', '1') then
   return {'permission', 'JSON.NUMINCRBY'}
 end
@@ -32,6 +32,7 @@ if ARGV[6] ~= '' or (redis.call('JSON.DEBUG', 'MEMORY', DOCUMENT) + #ARGV[4]) * 
     return {'permission', 'RESTORE'}
   end
   before = redis.call('DUMP', DOCUMENT)
+  left = CACHE and math.max(0, redis.call('PTTL', DOCUMENT)) or 0
 end
 local merged = redis.pcall('JSON.MERGE', DOCUMENT, '$', ARGV[4])
 if merged.err then
@@ -40,11 +41,11 @@ if merged.err then
 end
 local wrong = ARGV[6] ~= '' and add_numbers(DOCUMENT, ARGV[6])
 if wrong then
-  redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE')
+  redis.call('RESTORE', DOCUMENT, left, before, 'REPLACE')
   return {'invalid', 'no number at ' .. wrong}
 end
 local payload = redis.call('JSON.GET', DOCUMENT)
 if before and #payload > limit then
-  redis.call('RESTORE', DOCUMENT, 0, before, 'REPLACE')
+  redis.call('RESTORE', DOCUMENT, left, before, 'REPLACE')
   return {'too_large', tostring(#payload)}
 end
