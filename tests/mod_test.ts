@@ -76,6 +76,10 @@ Deno.test("mod: the configuration and the port load no driver of any server", as
   deepEqual(await packagesOf("lib/targets/mod.ts"), ["async-mutex", "yaml", "zod"]);
 });
 
+Deno.test("mod: a thread of SQLite's, started for each connection, loads no package", async () => {
+  deepEqual(await packagesOf("lib/targets/sqlite/worker/worker.ts"), []);
+});
+
 Deno.test("mod: what deno.json exports is documented, and is what tests and notebooks import", async () => {
   for (const [name, file] of Object.entries(exports)) {
     equal(imports[name.replace(".", "writebehind")], file, `the import map's ${name}`);

@@ -3,8 +3,9 @@
  * @module
  */
 
+import type { Config, TargetConfig } from "../config/config.ts";
 import { keyFamilies } from "../config/key_names.ts";
-import { type Config, entityConfig, type TargetConfig } from "../config/load.ts";
+import { entityConfig } from "../config/lookups.ts";
 import { hasPartition } from "../config/ranges.ts";
 import { checkRanges, type Shape, shapeOf } from "../config/shapes.ts";
 

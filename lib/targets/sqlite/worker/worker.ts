@@ -81,7 +81,15 @@ function answerOf(session: Session, request: Request): Answer {
   }
 }
 
-self.onmessage = ({ data: opening }: MessageEvent<Opening>) => {
-  const session = new Session(opening);
-  self.onmessage = ({ data }: MessageEvent<Request>) => self.postMessage(answerOf(session, data));
-};
+/** One connection after the other: once it is closed, the thread takes the next. */
+function awaitOpening(): void {
+  self.onmessage = ({ data: opening }: MessageEvent<Opening>) => {
+    const session = new Session(opening);
+    self.onmessage = ({ data }: MessageEvent<Request>) => {
+      if (data.name === "close") awaitOpening();
+      self.postMessage(answerOf(session, data));
+    };
+  };
+}
+
+awaitOpening();
