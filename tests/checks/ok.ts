@@ -22,11 +22,23 @@ export const MODULES: readonly string[] = [
 const PAGES = [...Deno.readDirSync(`${CHECKOUT}/docs`)].map(({ name }) => `docs/${name}`)
   .filter((path) => path.endsWith(".md"));
 
+/** The check of all types: what has passed is not checked again until it changes. */
+export const TYPES: string[] = [
+  "check",
+  "--quiet",
+  "--doc",
+  "lib",
+  "tests",
+  "README.md",
+  "CONTRIBUTING.md",
+  ...PAGES,
+];
+
 /** What deno is asked to do, one after the other. */
 const CHECKS: readonly string[][] = [
   ["fmt", "--check"],
   ["lint"],
-  ["check", "--quiet", "--doc", "lib", "tests", "README.md", "CONTRIBUTING.md", ...PAGES],
+  TYPES,
   ["doc", "--quiet", "--lint", "lib/mod.ts"],
   ["doc", "--quiet", "--lint", ...MODULES],
   ["run", "-A", "tests/checks/floors.ts"],

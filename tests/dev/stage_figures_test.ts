@@ -34,7 +34,10 @@ async function breakEverything(shown: StagePage): Promise<void> {
   await shown.click("burst");
   await shown.says(/a burst of/);
   await shown.click("stopPostgres");
-  await waitFor(async () => await shown.number("lag") > BURST, { what: "the burst to wait" });
+  await waitFor(async () => await shown.number("lag") > BURST, {
+    what: "the burst to wait",
+    deadlineMs: 60_000,
+  });
   await shown.click("startPostgres");
   await shown.says(/PostgreSQL runs again/);
   await shown.says(/stands by/);
