@@ -504,6 +504,12 @@ function* cacheProblems(
     const message = `the target ${source.name} has some of the partitions only; name another`;
     yield { path: [...path, "source"], message };
   }
+  if (source?.on_full === "detach") {
+    const message =
+      `the target ${source.name} may lose its place (on_full: detach), and evicted documents with it; ` +
+      "set on_full: stop";
+    yield { path: [...path, "source"], message };
+  }
   if (Object.values(dummy?.perform_write_behind ?? {}).includes(false)) {
     const message =
       "a cache needs all changes in its target; set dummy_data.perform_write_behind " +

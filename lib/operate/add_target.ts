@@ -1,5 +1,6 @@
 /**
- * Adding a target while everything runs: it is filled with the documents that Redis holds.
+ * Adding a target while everything runs: it is filled with the documents that Redis holds, and where a cache has evicted
+ * some, with their rows in the target that the cache is in front of.
  * @module
  */
 
@@ -24,12 +25,13 @@ import { checkBelonging } from "../sink/belonging.ts";
 import { forward, hasWitness } from "../sink/rewind.ts";
 import type { BatchRows } from "../targets/batch.ts";
 import { type Claim, HEARTBEATS, READ_BYTES, type Target } from "../targets/target.ts";
+import { evictedRows, evictedSource, isAsBefore } from "./evicted.ts";
 
 /** What filling a target has done. */
 export interface AddReport {
   /** the streams that it was added to; those that knew it before are left out */
   streams: string[];
-  /** rows written from documents in Redis */
+  /** rows written from documents in Redis, or from those that a cache has evicted */
   rows: number;
   /** rows removed, since Redis does not have their documents any more */
   removed: number;
@@ -52,7 +54,8 @@ const LOOK_AGAIN_MS = 100;
  * @param target it, opened: `openTarget(config, name)`
  * @param options.onProgress called after each chunk, with documents done and about how many there are
  * @param options.signal stops it between two chunks, with its reason
- * @throws {ConfigError} where the configuration does not name it, or it belongs to other data
+ * @throws {ConfigError} where the configuration does not name it, or it belongs to other data, or a cache is in front of it,
+ * or is just being turned on
  *
  * @example
  * ```ts
@@ -79,6 +82,9 @@ export async function addTarget(
   targetConfig(config, name);
   entityConfig(config, entity);
   await checkShape(redis, config, entity);
+  await using opened = new AsyncDisposableStack();
+  const partitions = allPartitions(config, entity);
+  const evicted = opened.use(await evictedSource(redis, config, entity, name));
   await target.migrate(entity);
   // That another target was carried on to before is why this one is added.
   await checkBelonging(redis, target, config, entity, ["target"]);
@@ -90,11 +96,10 @@ export async function addTarget(
     refusedDocuments: 0,
   };
   const total = await redis.countKeys();
-  const partitions = allPartitions(config, entity);
   // In all streams first: once rows are there, a sink that waits would take them for those of the others, too.
   const begun: Filling[] = [];
   for (const keys of partitionsOf(config, entity, name)) {
-    const filling = new Filling(redis, target, config, keys, partitions, report);
+    const filling = new Filling(redis, target, evicted, config, keys, partitions, report);
     if (await filling.begin(signal)) begun.push(filling);
   }
   for (const filling of begun) {
@@ -110,6 +115,8 @@ export async function addTarget(
 class Filling {
   #redis: RedisConnection;
   #target: Target;
+  /** what has the documents that Redis has evicted; `null` where that has all */
+  #evicted: Target | null;
   #config: Config;
   #keys: PartitionKeys;
   #partitions: PartitionKeys[];
@@ -120,6 +127,7 @@ class Filling {
   constructor(
     redis: RedisConnection,
     target: Target,
+    evicted: Target | null,
     config: Config,
     keys: PartitionKeys,
     partitions: PartitionKeys[],
@@ -127,6 +135,7 @@ class Filling {
   ) {
     this.#redis = redis;
     this.#target = target;
+    this.#evicted = evicted;
     this.#config = config;
     this.#keys = keys;
     this.#partitions = partitions;
@@ -157,8 +166,11 @@ class Filling {
         between();
       };
       await this.#fill(claim, place, check);
+      // Behind the walk over Redis: what was evicted before it came along is here.
+      if (this.#evicted !== null) await this.#fillEvicted(this.#evicted, claim, place, check);
       await this.#clear(claim, place, check);
       await this.#look();
+      await this.#lookAtCache();
       await this.#place();
       const identity = await this.#redis.hget(keys.settings, "identity");
       if (identity !== null) await target.identities.note(claim, identity);
@@ -253,6 +265,15 @@ class Filling {
     this.#newest = newest?.[0] ?? "0-0";
   }
 
+  /** A document may have been evicted while the walk over Redis took all to be there. */
+  async #lookAtCache(): Promise<void> {
+    if (await isAsBefore(this.#redis, this.#keys, this.#evicted)) return;
+    throw new WriteBehindError(
+      `the cache of ${this.#keys.entity} was turned on, or another program has written beside it, while the target ` +
+        `${this.#target.describe().name} was filled; run this again`,
+    );
+  }
+
   async #lost(): Promise<WriteBehindError> {
     const { name } = this.#target.describe();
     const state = (await this.#registration())?.state ?? "forgotten";
@@ -282,6 +303,39 @@ class Filling {
     }
   }
 
+  /** Documents that Redis has evicted, from their rows: what is written of them afterwards is behind the place. */
+  async #fillEvicted(
+    source: Target,
+    claim: Claim,
+    place: string,
+    between: () => Promise<void>,
+  ): Promise<void> {
+    for await (const own of this.#ownIds(source)) {
+      for (let left = own; left.length > 0;) {
+        const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
+        const asked = left.slice(0, texts.length);
+        const missing = asked.filter((_, index) => texts[index] === null);
+        const rows = await evictedRows(this.#redis, source, this.#keys, missing);
+        const upserts = asked.flatMap((id, index) => {
+          const payload = texts[index] ?? rows.get(id);
+          return payload ? [{ ...rowOf(Buffer.from(id), place), payload, ...writtenNow() }] : [];
+        });
+        await this.#apply(claim, { upserts, removals: [] });
+        left = left.slice(texts.length);
+        await between();
+      }
+    }
+  }
+
+  /** The ids of a target's rows that are of this partition. */
+  async *#ownIds({ rows }: Target): AsyncGenerator<string[]> {
+    const { entity, partition } = this.#keys;
+    if (!rows) return;
+    for await (const page of rows.ids(entity)) {
+      yield page.filter((id) => partitionOf(id, this.#partitions.length) === partition);
+    }
+  }
+
   async #fill(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
     const keys = this.#keys;
     for await (const { ids } of documentIds(this.#redis, this.#partitions, [keys])) {
@@ -299,14 +353,13 @@ class Filling {
 
   /** Removes rows of documents that Redis does not have: a target that was there before may have some. */
   async #clear(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
-    const { rows } = this.#target;
-    if (!rows) return;
-    const { entity, partition } = this.#keys;
-    for await (const page of rows.ids(entity)) {
-      const own = page.filter((id) => partitionOf(id, this.#partitions.length) === partition);
+    for await (const own of this.#ownIds(this.#target)) {
       for (let left = own; left.length > 0;) {
         const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
-        const gone = left.slice(0, texts.length).filter((_, index) => texts[index] === null);
+        const missing = left.slice(0, texts.length).filter((_, index) => texts[index] === null);
+        const evicted = this.#evicted &&
+          await evictedRows(this.#redis, this.#evicted, this.#keys, missing);
+        const gone = missing.filter((id) => !evicted?.has(id));
         const removals = gone.map((id) => rowOf(Buffer.from(id), place));
         if (removals.length > 0) await this.#apply(claim, { upserts: [], removals });
         left = left.slice(texts.length);

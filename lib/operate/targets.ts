@@ -6,6 +6,7 @@
 import type { Config } from "../config/load.ts";
 import { ConfigError, reasonOf } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
+import { checkUncached } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, groupOf, type PartitionKeys, targetsWith } from "../redis/keys.ts";
 import { readLag } from "../redis/lag.ts";
@@ -19,6 +20,7 @@ import {
 import { checkShape } from "../redis/shape.ts";
 import { isNoKey } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
+import { isSource } from "../sink/settler.ts";
 
 /** A target of a stream. */
 export interface ListedTarget {
@@ -210,7 +212,7 @@ export interface RemovedTarget {
  * holds stays there.
  * @param options.dryRun looks, and changes nothing. @default {false}
  * @returns what it will not get, one a stream
- * @throws {ConfigError} where neither the configuration nor a stream of the entity knows the target
+ * @throws {ConfigError} where neither the configuration nor a stream of the entity knows the target, or a cache reads from it
  *
  * @example
  * ```ts
@@ -230,6 +232,10 @@ export async function removeTarget(
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<RemovedTarget[]> {
   const found = await registered(redis, config, entity, name);
+  if (isSource(config, entity, name)) {
+    const cannot = `Cannot remove the target ${name}, which ${entity} is read from`;
+    await checkUncached(redis, config, entity, cannot);
+  }
   const gone: RemovedTarget[] = [];
   for (const { keys, registration } of found) {
     const { stream } = keys;

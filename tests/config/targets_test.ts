@@ -156,6 +156,11 @@ Deno.test("targets: each may have a range of the partitions", () => {
     () => parseConfig(`${cached}\nstreams: { partitions: 1 }\ntargets:\n${ranged("0")}`, "t.yaml"),
     /t\.yaml:1: entities\[0\]\.cache\.source: the target t0 has some of the partitions only; name/,
   );
+  const detached = "targets: [{ name: t0, kind: sqlite, path: a.db, on_full: detach }]";
+  assert.throws(
+    () => parseConfig(`${cached}\n${detached}`, "t.yaml"),
+    /t\.yaml:1: entities\[0\]\.cache\.source: the target t0 may lose its place \(on_full: detach\)/,
+  );
   for (const [partitions, ranges, message] of mistakes) {
     assert.throws(() => of(partitions, ...ranges), message, ranges.join());
   }

@@ -260,6 +260,17 @@ Deno.test("what cannot begin is refused in one line, and nothing has moved", asy
       await refused(/the id "\{session-0\}:d9" of session begins as the names of partitions do/);
       await deleteDocument(redis, config, "session", "{session-0}:d9");
     },
+    "a cache": async () => {
+      await redis.hset("stream:settings:session", "cache", "on");
+      const cached = configWith(config, {
+        entities: [{ ...config.entities[0]!, cache: { enabled: true } }],
+      });
+      await assert.rejects(
+        repartition(redis, [target], cached, "session", { to: 4 }),
+        /^ConfigError: Cannot repartition session: its cache may .*: deno task cache off --entity session$/,
+      );
+      await redis.hdel("stream:settings:session", "cache");
+    },
     "two at once": async () => {
       await drain({ redis, pool, config });
       await redis.set("stream:settings:session:repartition:lock", "other", "PX", 60_000);

@@ -14,6 +14,7 @@ import { passes } from "../../core/error_kinds.ts";
 import { ConfigError, reasonOf, WriteBehindError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import { compareStreamIds, isFar } from "../../core/stream_ids.ts";
+import { checkUncached } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, keysOfDocument, type PartitionKeys } from "../../redis/keys.ts";
 import { MOST_PARTITIONS, readShape } from "../../redis/shape.ts";
@@ -217,6 +218,7 @@ class Repartition {
       throw new ConfigError(`${entity} has ${textOf(to)} partitions already`);
     }
     learnShape(config, entity, from);
+    await checkUncached(redis, config, entity, `Cannot repartition ${entity}`);
     const carried = await carriedTargets(redis, this.#targets, config, entity, from);
     for (const { stream } of this.#olds) {
       if (!isFar(await lastGeneratedId(redis, stream))) continue;

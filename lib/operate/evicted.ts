@@ -1,0 +1,79 @@
+/**
+ * Documents that a cache has evicted, for those who need all of them.
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { type Config, entityConfig, targetConfig } from "../config/load.ts";
+import { ConfigError } from "../core/errors.ts";
+import { readCaches } from "../redis/cache_state.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
+import { isSource } from "../sink/settler.ts";
+import { openTarget, rowsOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
+
+/**
+ * The target that a cache's documents are read from, opened; `null` where all are in Redis.
+ * @param added the name of the target that is added
+ * @throws {ConfigError} where it is that one, or cannot tell just now what was evicted
+ */
+export async function evictedSource(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  added: string,
+): Promise<Target | null> {
+  const caches = await readCaches(redis, allPartitions(config, entity));
+  if (caches.every(({ state }) => state === null)) return null;
+  const says = (why: string) =>
+    new ConfigError(`Cannot add the target ${added} for ${entity}: ${why}`);
+  if (isSource(config, entity, added)) {
+    throw says(`the cache reads from it; run deno task cache off --entity ${entity} first`);
+  }
+  // Only what is noted tells a document that was deleted from one that was evicted.
+  if (caches.some(({ state, foreign }) => state === "noting" || foreign !== null)) {
+    throw says(
+      `not all of its writers have noted their events in the cache; run deno task cache on --entity ${entity} first`,
+    );
+  }
+  const { source } = entityConfig(config, entity).cache;
+  return await openTarget(config, targetConfig(config, source ?? undefined).name);
+}
+
+/**
+ * Whether documents of a partition could be missing in Redis without being evicted, or be evicted.
+ * @param source what {@linkcode evictedSource} has said before
+ */
+export async function isAsBefore(
+  redis: RedisConnection,
+  keys: PartitionKeys,
+  source: Target | null,
+): Promise<boolean> {
+  const [cache] = await readCaches(redis, [keys]);
+  const { state, foreign } = cache!;
+  return source === null ? state === null || state === "noting" : foreign === null;
+}
+
+/**
+ * The rows of those among missing documents that were evicted; the others are deleted. A document that is missing and of
+ * which no event is noted is in its row as it is.
+ */
+export async function evictedRows(
+  redis: RedisConnection,
+  source: Target,
+  keys: PartitionKeys,
+  missing: readonly string[],
+): Promise<Map<string, Buffer>> {
+  const found = new Map<string, Buffer>();
+  if (missing.length === 0) return found;
+  const noted = await redis.hmget(keys.notes, ...missing);
+  for (let left = missing.filter((_, index) => noted[index] === null); left.length > 0;) {
+    const { rows } = await rowsOf(source).at(keys, left);
+    rows.forEach((row, index) => {
+      if (row?.text.startsWith("{")) found.set(left[index]!, Buffer.from(row.text));
+    });
+    left = left.slice(rows.length);
+  }
+  return found;
+}
