@@ -4,7 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { partitionsOf } from "../redis/keys.ts";
+import { allPartitions } from "../redis/keys.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import type { DeadLetter, DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
@@ -62,10 +62,9 @@ export async function discardDeadLetters(
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<number> {
   entityConfig(config, entity);
-  const opened = targetOf(target, config);
-  const letters = deadLettersOf(opened);
+  const letters = deadLettersOf(targetOf(target, config));
   let discarded = 0;
-  for (const keys of partitionsOf(config, entity, opened.describe().name)) {
+  for (const keys of allPartitions(config, entity)) {
     discarded += await letters.discard(keys, selection, dryRun);
   }
   return discarded;

@@ -6,7 +6,6 @@
 
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
-import { hasPartition } from "../config/ranges.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -97,9 +96,7 @@ export async function mendStreams(
       const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
       // A stream that is empty begins anew at the present time, of which no event may be passed.
       const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;
-      const has = (one: Target) =>
-        hasPartition(config.targets, one.describe().name, keys.partition);
-      for (const one of targets.filter(has)) await moveBack(redis, one, keys, begin);
+      for (const one of targets) await moveBack(redis, one, keys, begin);
       // Another program has written such an entry again.
       if (!isFar(await lastGeneratedId(redis, stream))) break;
       if (attempt === ATTEMPTS) throw goesOn(stream);

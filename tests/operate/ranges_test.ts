@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import {
   addTarget,
+  adopt,
   caughtUp,
   type Config,
   configWith,
@@ -97,6 +98,7 @@ Deno.test("targets with a range of the partitions each", (t) =>
         const known = await readRegistrations(redis, keys);
         assert.deepEqual(known.map(({ name }) => name), [keys.partition < 2 ? "a" : "b"]);
       }
+      assert.deepEqual((await adopt(redis, a, config, "session")).partitions, []);
       const figures = await readFigures(redis, b, config, "session");
       assert.deepEqual(figures.partitions.map(({ partition }) => partition), [2, 3]);
       assert.equal(figures.applied, written[2]! + written[3]!);
@@ -156,6 +158,7 @@ Deno.test("targets with a range of the partitions each", (t) =>
       );
       assert.deepEqual(await read([a, b], IDS), IDS.map((_, n) => ({ n })));
       await lose();
+      inFile(config, 0, `INSERT INTO sessions (id, payload) VALUES ('${one}', '{"n": -1}')`);
       const { restored, kept } = await rebuild(redis, a, config, "session");
       assert.deepEqual([restored, kept], [IN_A.length, 0]);
       assert.deepEqual(
@@ -194,6 +197,14 @@ Deno.test("targets with a range of the partitions each", (t) =>
       assert.deepEqual([await parked(a), await parked(b)], [0, 1]);
       const report = await replayDeadLetters(redis, b, config, "session", { all: true });
       assert.equal(report.failed, 1);
+      // What is left of a partition that it has no more is listed, and no row is written of it.
+      const [first, second] = config.targets as SqliteTargetConfig[];
+      const third = { ...second!, name: "c", path: `${second!.path}.c`, partitions: "3" };
+      const less = configWith(config, {
+        targets: [first!, { ...second!, partitions: "2" }, third],
+      });
+      const none = await replayDeadLetters(redis, b, less, "session", { all: true });
+      assert.deepEqual([none.failed, await parked(b)], [0, 1]);
       await redis.xadd(stream, FAR, "doc_id", IN_B[0]!, "event_type", "update");
       const { streams } = await mendStreams(redis, [a, b], config, "session");
       assert.deepEqual(streams, [stream]);

@@ -132,10 +132,9 @@ export class Comparison {
 
   /** Of each partition, the offset of the target and the last event of the stream. */
   progress(): Promise<{ offset: string; lastId: string }[]> {
-    return Promise.all(this.partitions.map(async (keys) => {
-      if (!this.#own.has(keys.partition)) return { offset: NOTHING, lastId: NOTHING };
-      const offset = await this.#offsets.offset(keys);
-      return { offset, lastId: await lastGeneratedId(this.#redis, keys.stream) };
-    }));
+    return Promise.all(this.partitions.map(async (keys) => ({
+      offset: await this.#offsets.offset(keys),
+      lastId: await lastGeneratedId(this.#redis, keys.stream),
+    })));
   }
 }
