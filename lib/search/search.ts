@@ -42,12 +42,18 @@ export interface SearchResult {
   total: number;
   /** at most `limit` of them */
   documents: FoundDocument[];
+  /**
+   * `true` where the entity has a cache: what Redis has evicted is not among them, and the columns of the cache's target are
+   * to be asked where all are needed. Missing where all documents are in Redis.
+   */
+  partial?: true;
 }
 
 /**
  * Finds documents. User input is safe in every value: it is searched for, and never read as a query.
  *
- * What an index cannot hold is simply not found: an empty text, or one of punctuation only.
+ * What an index cannot hold is simply not found: an empty text, or one of punctuation only. Of an entity with a cache, what
+ * is in Redis is found, and the result is `partial`.
  * @throws {ConfigError} where the configuration has no such entity
  * @throws {SearchError} `no_index`, `unknown_field`, `invalid`, `refused`; in a cluster also `incomplete`
  * @throws {ConnectionError} without an answer from Redis
@@ -73,8 +79,7 @@ export async function search(
   const built = buildQuery(config, filter);
   checkPage(options);
   if (built === null) {
-    entityConfig(config, entity);
-    return { total: 0, documents: [] };
+    return { total: 0, documents: [], ...coverage(config, entity) };
   }
   return await run(redis, config, entity, built.query, built.params, options);
 }
@@ -107,6 +112,11 @@ export async function searchRaw(
 ): Promise<SearchResult> {
   checkPage(page);
   return await run(redis, config, entity, query, [], { ...page, returns });
+}
+
+/** Redis indexes what it has. */
+function coverage(config: Config, entity: string): { partial?: true } {
+  return entityConfig(config, entity).cache.enabled ? { partial: true } : {};
 }
 
 function checkPage({ limit = 0, offset = 0 }: SearchOptions): void {
@@ -153,7 +163,7 @@ async function run(
         names.map((name, column) => [name, (values.get(`f${column}`) ?? null) as string | null]),
       ),
     }));
-    return { total, documents };
+    return { total, documents, ...coverage(config, entity) };
   };
   if (!several) return await searchOne(indexes[0]!);
   const { index_name } = entityConfig(config, entity);
@@ -161,6 +171,7 @@ async function run(
   return {
     total: results.reduce((sum, { total }) => sum + total, 0),
     documents: results.flatMap(({ documents }) => documents).slice(offset, offset + limit),
+    ...coverage(config, entity),
   };
 }
 

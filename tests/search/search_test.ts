@@ -45,6 +45,19 @@ Deno.test("both sample queries of the original give results, with the field that
   assert.deepEqual(documents.find(({ id }) => id === "a")?.fields, fields);
 });
 
+Deno.test("where the entity has a cache, the result says that it covers what is in Redis", async () => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  const cached = configWith(config, {
+    entities: [{ ...config.entities[0]!, cache: { enabled: true } }],
+  });
+  await createSearchIndex(redis, cached, "session");
+  const result = { total: 0, documents: [], partial: true };
+  assert.deepEqual(await search(redis, cached, "session", { text: { user_id: "user_1" } }), result);
+  assert.deepEqual(await search(redis, cached, "session", { text: { user_id: "" } }), result);
+  assert.deepEqual(await searchRaw(redis, cached, "session", "*"), result);
+});
+
 Deno.test("with four partitions all documents are found, by their ids", async () => {
   await using own = await emptyWithFields({ streams: { partitions: 4 } });
   const { redis, config } = own;
