@@ -5,6 +5,7 @@ import { interruptible } from "../core/interrupt.ts";
 import { CONFIG, ENTITY, JSON_OUTPUT, number } from "./common.ts";
 import type { SelectionOptions } from "./dead_letter.ts";
 import type { AdoptOptions } from "./adopt.ts";
+import type { CacheOptions } from "./cache.ts";
 import type { MendOptions } from "./mend.ts";
 import type { RebuildCommandOptions } from "./rebuild.ts";
 import type { RepartitionCommandOptions } from "./repartition.ts";
@@ -67,6 +68,7 @@ export function addOperatorCommands(program: Command): void {
     .option(...CONFIG)
     .option(...ENTITY)
     .option(...TARGET)
+    .option("--limit <documents>", "with a cache: only those that were written last", wholeNumber)
     .option(...JSON_OUTPUT)
     .action((options: RebuildCommandOptions) =>
       interruptible(async (signal) => (await import("./rebuild.ts")).runRebuild(options, signal))
@@ -86,6 +88,25 @@ export function addOperatorCommands(program: Command): void {
         { cleansUp: true },
       )
     );
+
+  const caches = program.command("cache").description("which documents Redis may evict");
+  for (
+    const [verb, what] of [
+      ["on", "let Redis evict what the target holds; goes on where it was stopped"],
+      ["off", "bring all documents back into Redis, and evict none any more"],
+      ["status", "tell the state of the cache"],
+    ] as const
+  ) {
+    caches.command(verb).description(what)
+      .option(...CONFIG)
+      .option(...ENTITY)
+      .option(...JSON_OUTPUT)
+      .action((options: CacheOptions) =>
+        interruptible(async (signal) =>
+          (await import("./cache.ts")).runCache(verb, options, signal)
+        )
+      );
+  }
 
   program.command("mend")
     .description(

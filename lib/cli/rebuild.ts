@@ -13,6 +13,7 @@ export interface RebuildCommandOptions {
   entity: string;
   /** by default the first, or all that have some of the partitions */
   target?: string;
+  limit?: number;
   json?: boolean;
 }
 
@@ -41,15 +42,15 @@ async function rebuildFrom(
   redis: RedisConnection,
   config: Config,
   name: string,
-  { entity }: RebuildCommandOptions,
+  { entity, limit }: RebuildCommandOptions,
   signal: AbortSignal,
 ): Promise<RebuildReport> {
   await using target = await openTarget(config, name);
   await target.check(entity);
   signal.throwIfAborted();
   const progress = progressOf("rows");
-  return await rebuild(redis, target, config, entity, { onProgress: progress.update, signal })
-    .finally(progress.end);
+  const options = { onProgress: progress.update, signal, limit };
+  return await rebuild(redis, target, config, entity, options).finally(progress.end);
 }
 
 function print({ rows, restored, kept, refused, refusedRows, index }: RebuildReport, of: string) {

@@ -37,6 +37,21 @@ interface Found {
   unfilled: string;
 }
 
+/** What has become of a document that was to be brought into Redis. */
+export interface Filled {
+  /**
+   * - `there`: Redis has it, meanwhile
+   * - `filled`: it was missing
+   * - `unfilled`: Redis has no memory for it, or cannot hold it as its row is
+   * - `missing`: there is none
+   */
+  outcome: "there" | "filled" | "unfilled" | "missing";
+  /** its JSON text; `null` where there is none */
+  text: string | null;
+  /** as {@linkcode Found} has it */
+  unfilled: string;
+}
+
 /** A read of a document from the target that is under way. */
 interface Flight {
   /** in ms, of `performance.now()` */
@@ -166,14 +181,14 @@ export class Cache {
         else if (what === "ask") asking.push(id);
         else if (what === "wait") waiting.push(id);
       });
-      const again = await this.#fill(keys, asking, found, through);
-      left = [...waiting, ...again];
+      for (const [id, { text, unfilled }] of await this.fill(keys, asking, through)) {
+        if (text !== null) found.set(id, { text, unfilled });
+      }
+      left = waiting;
       if (left.length === 0) break;
       if (performance.now() > deadline) {
         throw new ConnectionError(
-          `Cannot read ${
-            left[0]
-          } of ${keys.entity}: its row was applied anew each time that it was read, for ` +
+          `Cannot read ${left[0]} of ${keys.entity}: others have asked the target for it for ` +
             `${PATIENCE_MS / 1000} s; try again`,
         );
       }
@@ -182,11 +197,40 @@ export class Cache {
     return found;
   }
 
-  /** @returns the ids whose rows are to be read again */
-  async #fill(
+  /**
+   * Brings documents of one partition that Redis does not have into it, from their rows. The caller sees to it that not too
+   * many ask for the same.
+   * @returns what has become of each
+   * @throws {ConnectionError} where the target cannot be asked, or has applied new events at each of many looks
+   */
+  async fill(
     keys: PartitionKeys,
     docIds: string[],
-    found: Map<string, Found>,
+    through?: Through,
+  ): Promise<Map<string, Filled>> {
+    const filled = new Map<string, Filled>();
+    const deadline = performance.now() + PATIENCE_MS;
+    for (let left = docIds; left.length > 0;) {
+      left = await this.#fillOnce(keys, left, filled, through);
+      if (left.length === 0) break;
+      if (performance.now() > deadline) {
+        throw new ConnectionError(
+          `Cannot read ${
+            left[0]
+          } of ${keys.entity}: events were applied each time that its row was read, for ` +
+            `${PATIENCE_MS / 1000} s; try again`,
+        );
+      }
+      await delay(LOOK_AGAIN_MS);
+    }
+    return filled;
+  }
+
+  /** @returns the ids whose rows are to be read again */
+  async #fillOnce(
+    keys: PartitionKeys,
+    docIds: string[],
+    filled: Map<string, Filled>,
     through: Through | undefined,
   ): Promise<string[]> {
     const { keep_seconds } = entityConfig(this.#config, keys.entity).cache;
@@ -204,13 +248,13 @@ export class Cache {
         String(1000 * keep_seconds),
         String(MISSING_MS),
         ...ids.flatMap((id, index) => [id, ...fillArguments(rows[index]!, parked[index]!)]),
-      ]) as [string, string][];
+      ]) as [Filled["outcome"] | "again", string][];
       ids.forEach((id, index) => {
-        const [outcome, text] = answers[index]!;
-        if (outcome === "there") found.set(id, { text, unfilled: "" });
-        else if (outcome === "filled" || outcome === "unfilled") {
-          found.set(id, { text: rows[index]!.text, unfilled: text });
-        } else if (outcome === "again") again.push(id);
+        const [outcome, says] = answers[index]!;
+        if (outcome === "again") return again.push(id);
+        const row = outcome === "missing" ? null : rows[index]?.text ?? null;
+        const text = outcome === "there" ? says : row;
+        filled.set(id, { outcome, text, unfilled: outcome === "unfilled" ? says : "" });
       });
       left = left.slice(rows.length);
     }

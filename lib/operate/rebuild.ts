@@ -5,6 +5,7 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import { DocumentError, WriteBehindError } from "../core/errors.ts";
+import { cacheOf } from "../documents/cache.ts";
 import { encoded, restore } from "../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
@@ -37,6 +38,8 @@ export interface RebuildOptions {
   onProgress?: (done: number, about: number) => void;
   /** stops it between two chunks, with its reason */
   signal?: AbortSignal;
+  /** with a cache: documents at most, those that were written last. @default {Infinity} */
+  limit?: number;
 }
 
 /** Why a rebuild does not begin, or does not go on. */
@@ -49,7 +52,7 @@ const ATTEMPTS = 10;
 /**
  * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index. Of a target
  * that has some of the partitions, those of its own: rebuild from each.
- * Appends no events. Writers and sinks may run: no document is overwritten, and none that was deleted
+ * Appends no events. In a cache, documents are warmed: they may be evicted again. Writers and sinks may run: no document is overwritten, and none that was deleted
  * meanwhile is brought back. It can be stopped and run again.
  * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
  * documents would be older than what Redis held
@@ -70,7 +73,7 @@ export async function rebuild(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { onProgress, signal }: RebuildOptions = {},
+  { onProgress, signal, limit = Infinity }: RebuildOptions = {},
 ): Promise<RebuildReport> {
   entityConfig(config, entity);
   await checkShape(redis, config, entity);
@@ -79,6 +82,12 @@ export async function rebuild(
   const stored = rowsOf(opened);
   const partitions = allPartitions(config, entity);
   const own = partitionsOf(config, entity, opened.describe().name);
+  const isCached = own.some(({ cached }) => cached);
+  if (limit !== Infinity && !isCached) {
+    throw new RebuildRefusedError(
+      `Cannot rebuild ${limit} documents of ${entity}: it has no cache, so that the others would seem to be missing`,
+    );
+  }
   for (const keys of own) await prepare(redis, opened.offsets, keys);
   const isOwn = new Set(own.map(({ partition }) => partition));
   const report: RebuildReport = {
@@ -90,6 +99,11 @@ export async function rebuild(
     index: "off",
   };
   const size = await stored.size(entity);
+  if (isCached) {
+    await warm(redis, opened, config, entity, report, { limit, onProgress, signal });
+    report.index = (await createSearchIndex(redis, config, entity)).status;
+    return report;
+  }
   let after = "";
   let attempt = 1;
   for (;;) {
@@ -125,6 +139,45 @@ export async function rebuild(
   return report;
 }
 
+/** How many documents are warmed at a time. */
+const WARMED = 500;
+
+/** Brings rows into a cache, those that were written last first where they are limited. */
+async function warm(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  entity: string,
+  report: RebuildReport,
+  { limit, onProgress, signal }: Required<Pick<RebuildOptions, "limit">> & RebuildOptions,
+): Promise<void> {
+  const cache = cacheOf(redis, config);
+  const stored = rowsOf(target);
+  const partitions = allPartitions(config, entity);
+  const about = Math.min(limit, await stored.size(entity));
+  const newest = limit === Infinity ? undefined : await stored.newest?.(entity, limit);
+  const pages = newest === undefined ? stored.ids(entity) : pagesOf(newest);
+  for await (const page of pages) {
+    signal?.throwIfAborted();
+    for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
+      for (const [id, { outcome, unfilled }] of await cache.fill(keys, ids, target)) {
+        report.rows++;
+        if (outcome === "filled") report.restored++;
+        else if (outcome !== "unfilled") report.kept++;
+        else {
+          report.refusedRows++;
+          if (report.refused.length < MAX_REFUSED) report.refused.push({ id, reason: unfilled });
+        }
+      }
+    }
+    onProgress?.(report.rows, Math.max(report.rows, about));
+  }
+}
+
+function* pagesOf(ids: string[]): Generator<string[]> {
+  for (let at = 0; at < ids.length; at += WARMED) yield ids.slice(at, at + WARMED);
+}
+
 /** Checks that no event is newer than the partition's rows, and makes new events get ids past the offset. */
 async function prepare(
   redis: RedisConnection,
@@ -133,6 +186,11 @@ async function prepare(
 ): Promise<void> {
   const { stream } = keys;
   const { offset, witness, parked } = await offsets.standing(keys);
+  // What a cache is filled with is looked at one by one.
+  if (keys.cached) {
+    if (offset !== "0-0") await forward(redis, keys, offset);
+    return;
+  }
   const refuse = (reason: string) => new RebuildRefusedError(`Cannot rebuild ${stream}: ${reason}`);
   if (parked > 0) {
     throw refuse(

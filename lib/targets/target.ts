@@ -281,6 +281,8 @@ export interface Rows {
   size(entity: string): Promise<number>;
   /** The ids of all rows, in the target's order of keys, at most {@linkcode PAGE_ROWS} at a time. */
   ids(entity: string): AsyncGenerator<string[]>;
+  /** The ids of the rows with the highest versions, at most so many: without it, nothing is known of their age. */
+  newest?(entity: string, limit: number): Promise<string[]>;
   /**
    * Which of these documents are not certainly equal to their rows, as JSON values: those that differ, those
    * without a row, those without a text, and any that the target cannot compare.

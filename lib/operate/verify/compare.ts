@@ -60,6 +60,8 @@ export function hashOfRow({ version, text }: Row): string {
 /** Compares documents with their rows, by their ids. */
 export class Comparison {
   readonly partitions: PartitionKeys[];
+  /** documents that were only in the target so far, since Redis has evicted them */
+  evicted = 0;
   #redis: RedisConnection;
   #rows: Rows;
   #offsets: Offsets;
@@ -95,10 +97,15 @@ export class Comparison {
         this.#rows.at(keys, left),
       ]);
       const both = Math.min(documents.length, rows.length);
+      const evicted = await this.#evictedAmong(
+        keys,
+        left.slice(0, both).filter((_, at) => documents[at] === null && rows[at] !== null),
+      );
+      this.evicted += evicted.size;
       for (let index = 0; index < both; index++) {
         const document = documents[index]!;
         const row = rows[index]!;
-        if (document === null && row === null) continue;
+        if (document === null && row === null || evicted.has(left[index]!)) continue;
         if (document !== null && row !== null && equalJson(document, row.text)) continue;
         suspects.push({
           id: left[index]!,
@@ -118,6 +125,17 @@ export class Comparison {
       for (const suspect of suspects) suspect.lastId = lastId;
     }
     return suspects;
+  }
+
+  /** Those of the documents that are missing of which no event is noted: their rows are current. */
+  async #evictedAmong(keys: PartitionKeys, missing: string[]): Promise<Set<string>> {
+    if (missing.length === 0 || !keys.cached) return new Set();
+    const [state, notes] = await Promise.all([
+      this.#redis.hget(keys.settings, "cache"),
+      this.#redis.hmget(keys.notes, ...missing),
+    ]);
+    if (state === null || state === "noting") return new Set();
+    return new Set(missing.filter((_, index) => notes[index] === null));
   }
 
   /** Those of the suspects that have a parked event. */

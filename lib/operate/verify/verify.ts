@@ -32,6 +32,8 @@ export interface VerifyReport {
   behind: string[];
   /** documents with an event in the dead-letter table */
   parked: string[];
+  /** documents that are only in the target, since a cache has evicted them: no difference */
+  evicted: number;
   /** differences that `perform_write_behind` explains */
   notForwarded: string[];
   /** how long the full lists would be */
@@ -49,9 +51,10 @@ const LOOK_AGAIN_MS = 50;
 const LOOKS_FOR_MISSING = 3;
 
 /** A report's counts, in one line for people. */
-export function countsOf({ documents, rows, equal, counts }: VerifyReport): string {
+export function countsOf({ documents, rows, equal, evicted, counts }: VerifyReport): string {
   return `${documents} documents, ${rows} rows, ${equal} equal, ${counts.mismatches} mismatches, ` +
-    `${counts.behind} behind, ${counts.parked} parked, ${counts.notForwarded} not forwarded`;
+    `${counts.behind} behind, ${counts.parked} parked, ${counts.notForwarded} not forwarded` +
+    (evicted > 0 ? `, ${evicted} only in the target: evicted` : "");
 }
 
 /** Options of {@linkcode verify}. */
@@ -103,6 +106,7 @@ export async function verify(
     mismatches: [],
     behind: [],
     parked: [],
+    evicted: 0,
     notForwarded: [],
     counts: { mismatches: 0, behind: 0, parked: 0, notForwarded: 0 },
     foreign: 0,
@@ -132,6 +136,7 @@ export async function verify(
     progress();
   }
   await settling.settle();
+  report.evicted = comparison.evicted;
   report.foreign = scan.foreign;
   if (report.counts.mismatches + report.counts.behind === 0) {
     await settleDoubts(opened, config, entity, doubts);

@@ -29,10 +29,15 @@ for index = 4, #KEYS, 2 do
   elseif text == '' then
     if ARGV[3] ~= '0' and not moves then redis.pcall('SET', asked, '-', 'PX', ARGV[3]) end
   elseif moves then answer = {'unfilled', ''}
-  elseif text == '-' then answer = {'unfilled', 'its row is no document of ours, or an event of it is parked: see dead-letter'}
+  elseif text == '-' then
+    redis.call('DEL', asked)
+    answer = {'unfilled', 'its row is no document of ours, or an event of it is parked: see dead-letter'}
   else
     local set = redis.pcall('JSON.SET', document, '$', text)
-    if type(set) == 'table' and set.err then answer = {'unfilled', set.err}
+    if type(set) == 'table' and set.err then
+      -- Nobody waits for it.
+      redis.call('DEL', asked)
+      answer = {'unfilled', set.err}
     else
       if additions ~= '' then add_numbers(document, additions) end
       if cache == 'on' then redis.call('PEXPIRE', document, ARGV[2]) end

@@ -7,6 +7,7 @@ import type { Redis } from "../client.ts";
 import { createHash } from "node:crypto";
 import append from "./append.lua" with { type: "text" };
 import askVerb from "./ask.lua" with { type: "text" };
+import cachedVerb from "./cached.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
@@ -17,6 +18,7 @@ import identityVerb from "./identity.lua" with { type: "text" };
 import ids from "./ids.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import keepVerb from "./keep.lua" with { type: "text" };
+import keepingVerb from "./keeping.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
 import lowerVerb from "./lower.lua" with { type: "text" };
 import markVerb from "./mark.lua" with { type: "text" };
@@ -74,6 +76,10 @@ export const settleScript: Script = script("settle", `${ids}\n${settleVerb}`);
 export const lowerScript: Script = script("lower", lowerVerb);
 /** Removes documents that a cache could evict. */
 export const dropScript: Script = script("drop", dropVerb);
+/** Takes a step of turning a cache on or off. */
+export const cachedScript: Script = script("cached", cachedVerb);
+/** Lets a cache evict documents that equal their rows, or keeps them. */
+export const keepingScript: Script = script("keeping", keepingVerb);
 /** Keeps a lock, or gives it back. */
 export const keepScript: Script = script("keep", keepVerb);
 /** Marks all partitions of an entity with what writers find there. */

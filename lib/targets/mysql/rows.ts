@@ -69,6 +69,14 @@ export class MysqlRows implements Rows {
     }
   }
 
+  async newest(entity: string, limit: number): Promise<string[]> {
+    const rows = await this.#query<{ id: string }>(
+      `SELECT id FROM ${this.#table(entity)} ORDER BY version DESC LIMIT ?`,
+      [limit],
+    );
+    return rows.map(({ id }) => id);
+  }
+
   /** Compared here: a payload is a text to the server. */
   async notSurelyEqual(
     entity: string,

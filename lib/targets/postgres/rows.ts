@@ -54,6 +54,15 @@ export class PostgresRows implements Rows {
     }
   }
 
+  async newest(entity: string, limit: number): Promise<string[]> {
+    const { rows } = await this.#pool.query<[string]>({
+      text: `SELECT id FROM ${this.#table(entity)} ORDER BY version DESC LIMIT $1`,
+      values: [limit],
+      rowMode: "array",
+    });
+    return rows.map(([id]) => id);
+  }
+
   /** PostgreSQL's equality of JSONB is ours: numbers are decimals, there is no -0, and keys have no order. */
   async notSurelyEqual(
     entity: string,

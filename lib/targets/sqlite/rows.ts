@@ -37,6 +37,10 @@ export class SqliteRows implements Rows {
     }
   }
 
+  async newest(entity: string, limit: number): Promise<string[]> {
+    return await this.#connections.reader.call("newest", [this.#table(entity), limit]);
+  }
+
   /** Compared in the worker: SQLite has no equality of JSON that is ours. */
   async notSurelyEqual(
     entity: string,

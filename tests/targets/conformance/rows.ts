@@ -50,6 +50,20 @@ export const rows: Cases = {
     }
   },
 
+  "those that were written last": async (place) => {
+    await using own = await claimed(place);
+    const { target, claim } = own;
+    if (target.rows.newest === undefined) return;
+    for (const [index, id] of ["b", "c", "a"].entries()) {
+      await target.batches.apply(
+        claim,
+        batch(index + 1, { upserts: [insert(id, "{}", index + 1)] }),
+      );
+    }
+    assert.deepEqual(await target.rows.newest("session", 2), ["a", "c"]);
+    assert.deepEqual(await target.rows.newest("session", 9), ["a", "c", "b"]);
+  },
+
   "a walk tells the offset of each row's partition, and what is parked": async (place) => {
     await using own = await claimed(place);
     const { target, claim } = own;

@@ -39,6 +39,7 @@ export const operations = {
   anyRow: batches.anyRow,
   parkedAmong: batches.parkedAmong,
   size: rows.size,
+  newest: rows.newest,
   ids: rows.ids,
   notSurelyEqual: rows.notSurelyEqual,
   at: rows.at,

@@ -26,6 +26,14 @@ export function ids(db: Database, table: string, after: string): string[] {
   ).map(({ id }) => id);
 }
 
+/** The ids of the rows with the highest versions. */
+export function newest(db: Database, table: string, limit: number): string[] {
+  return db.all<{ id: string }>(
+    `SELECT id FROM "${table}" ORDER BY version DESC LIMIT ?`,
+    limit,
+  ).map(({ id }) => id);
+}
+
 /** Which of these documents are not surely equal to their rows, by their places. */
 export function notSurelyEqual(
   db: Database,

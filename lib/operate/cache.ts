@@ -1,0 +1,277 @@
+/**
+ * Turning the cache of an entity on, for data that stands, and off again. Writers, readers and sinks go on meanwhile; each
+ * step may be stopped, and the command run again.
+ * @module
+ */
+
+import { type Config, entityConfig } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
+import { cacheOf } from "../documents/cache.ts";
+import { documentIds } from "../redis/documents.ts";
+import type { RedisConnection } from "../redis/connection.ts";
+import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
+import { cachedScript, keepingScript, runScript } from "../redis/scripts/mod.ts";
+import { checkShape } from "../redis/shape.ts";
+import { rowsOf } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
+import { Comparison } from "./verify/compare.ts";
+
+/** The state of a cache, or of a part of it. */
+export type CacheState =
+  /** there is none */
+  | "off"
+  /** it is being turned on: writers note their events, and nothing is evicted yet */
+  | "noting"
+  /** what the target holds may be evicted */
+  | "on"
+  /** nothing more may be evicted: it is being turned off, or a program that knows of no cache has written */
+  | "leaving";
+
+/** What Redis says of the cache of an entity. */
+export interface CacheStatus {
+  /** of all partitions, or of the one that is the furthest from being on */
+  state: CacheState;
+  /** documents with an event that the source has not applied, or that was not settled since */
+  pending: number;
+  /** the first event that was written by a program that knows of no cache; `null` where there was none */
+  foreign: string | null;
+}
+
+/** What turning on or off has done, in documents. */
+export interface CacheReport extends CacheStatus {
+  /** documents that may be evicted now, and could not before; or that were brought back into Redis */
+  changed: number;
+  /** documents that are not as their rows, and stay in Redis; at most 1,000 of them. Run verify. */
+  different: string[];
+}
+
+/** Options of {@linkcode turnCacheOn} and {@linkcode turnCacheOff}. */
+export interface CacheOptions {
+  /** called with what is done next, for people */
+  onStep?: (what: string) => void;
+  /** called after each chunk, with the documents done so far and about how many there are */
+  onProgress?: (done: number, about: number) => void;
+  /** stops it between two chunks, with its reason */
+  signal?: AbortSignal;
+}
+
+/** How long the source may apply nothing of what is waited for, in ms, and how often that is looked at. */
+const PATIENCE_MS = 30_000;
+const LOOK_AGAIN_MS = 100;
+const MAX_LISTED = 1000;
+/** Documents that one script changes. */
+const CHUNK = 500;
+const ORDER: CacheState[] = ["off", "noting", "leaving", "on"];
+
+interface Part extends CacheStatus {
+  keys: PartitionKeys;
+  /** the last event of before writers noted theirs */
+  notedFrom: string;
+}
+
+/** Tells the state of the cache of an entity. */
+export async function readCache(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<CacheStatus> {
+  return statusOf(await step(redis, config, entity, ""));
+}
+
+/**
+ * Lets Redis evict the documents of an entity that its source holds as they are.
+ * @param target the cache's source
+ * @throws {ConfigError} where the configuration has no cache of it, or events of before are parked
+ * @throws {WriteBehindError} where the source does not apply what was written before
+ */
+export async function turnCacheOn(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  entity: string,
+  { onStep, onProgress, signal }: CacheOptions = {},
+): Promise<CacheReport> {
+  await checkConfigured(redis, config, entity);
+  for (const keys of allPartitions(config, entity)) {
+    const { parked } = await target.offsets.standing(keys);
+    if (parked === 0) continue;
+    throw new ConfigError(
+      `Cannot turn the cache of ${entity} on: events of ${keys.stream} are parked, which their rows lack; replay or ` +
+        "discard them first, see deno task dead-letter",
+    );
+  }
+  const parts = await step(redis, config, entity, "note");
+  onStep?.("waiting until the target holds what was written before");
+  for (const { keys, notedFrom } of parts) await reached(target, keys, notedFrom, signal);
+  const now = await step(redis, config, entity, "on");
+  const report: CacheReport = { ...statusOf(now), changed: 0, different: [] };
+  if (report.state !== "on") return report;
+  onStep?.("comparing documents with their rows");
+  const comparison = new Comparison(redis, target, config, entity);
+  const { keep_seconds } = entityConfig(config, entity).cache;
+  const about = await redis.countKeys();
+  let done = 0;
+  for (const { keys } of now) {
+    for await (const chunk of chunksOf(redis, config, keys)) {
+      signal?.throwIfAborted();
+      const differ = new Set((await comparison.compare(chunk)).map(({ id }) => id));
+      const equal = chunk.filter((id) => !differ.has(id));
+      report.changed += await keep(redis, keys, equal, String(1000 * keep_seconds));
+      const pending = await redis.hmget(keys.notes, ...chunk);
+      const different = chunk.filter((id, index) => differ.has(id) && pending[index] === null);
+      report.different.push(...different.slice(0, MAX_LISTED - report.different.length));
+      onProgress?.(done += chunk.length, Math.max(done, about));
+    }
+  }
+  return report;
+}
+
+/**
+ * Brings all documents of an entity back into Redis, which evicts none any more.
+ * @param target the cache's source
+ * @throws {ConfigError} where the configuration has no cache of it
+ * @throws {WriteBehindError} where Redis has no memory for all
+ */
+export async function turnCacheOff(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  entity: string,
+  { onStep, onProgress, signal }: CacheOptions = {},
+): Promise<CacheReport> {
+  await checkConfigured(redis, config, entity);
+  const parts = await step(redis, config, entity, "leave");
+  const report: CacheReport = { ...statusOf(parts), changed: 0, different: [] };
+  onStep?.("keeping what is in Redis");
+  for (const { keys } of parts) {
+    for await (const chunk of chunksOf(redis, config, keys)) {
+      signal?.throwIfAborted();
+      await keep(redis, keys, chunk, "");
+    }
+  }
+  onStep?.("bringing back what is only in the target");
+  const stored = rowsOf(target);
+  const cache = cacheOf(redis, config);
+  const partitions = parts.map(({ keys }) => keys);
+  const about = await stored.size(entity);
+  let done = 0;
+  for await (const page of stored.ids(entity)) {
+    signal?.throwIfAborted();
+    for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
+      const missing = await missingAmong(redis, keys, ids);
+      for (const [id, { outcome, unfilled }] of await cache.fill(keys, missing, target)) {
+        if (outcome === "filled") report.changed++;
+        else if (outcome === "unfilled") {
+          throw new WriteBehindError(
+            `Cannot turn the cache of ${entity} off: ${id} cannot be brought back (${unfilled}); ${report.changed} were. Mend ` +
+              "that, such as by more memory for Redis, and run this again: until then the others are read from the target",
+          );
+        }
+      }
+    }
+    onProgress?.(done += page.length, Math.max(done, about));
+  }
+  return { ...report, ...statusOf(await step(redis, config, entity, "off")) };
+}
+
+async function checkConfigured(redis: RedisConnection, config: Config, entity: string) {
+  await checkShape(redis, config, entity);
+  if (entityConfig(config, entity).cache.enabled) return;
+  throw new ConfigError(
+    `entities: expected cache.enabled for ${entity}, got none; set it for all writers, readers and sinks first, and take ` +
+      "it away only after deno task cache off",
+  );
+}
+
+/** Takes a step in all partitions. */
+async function step(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  what: "note" | "on" | "leave" | "off" | "",
+): Promise<Part[]> {
+  return await Promise.all(
+    allPartitions(config, entity).map(async (keys) => {
+      const names = [keys.settings, keys.stream, keys.notes];
+      const [state, notedFrom, pending, foreign] = await runScript(redis, cachedScript, names, [
+        what,
+      ]) as [CacheState | "", string, number, string];
+      return { keys, state: state || "off", notedFrom, pending, foreign: foreign || null };
+    }),
+  );
+}
+
+function statusOf(parts: Part[]): CacheStatus {
+  const states = parts.map(({ state }) => ORDER.indexOf(state));
+  return {
+    state: ORDER[Math.min(...states)]!,
+    pending: parts.reduce((sum, { pending }) => sum + pending, 0),
+    foreign: parts.find(({ foreign }) => foreign !== null)?.foreign ?? null,
+  };
+}
+
+/** Waits until a target holds an entry. */
+async function reached(
+  target: Target,
+  keys: PartitionKeys,
+  streamId: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let [last, since] = ["", performance.now()];
+  for (;;) {
+    signal?.throwIfAborted();
+    const offset = await target.offsets.offset(keys);
+    if (compareStreamIds(offset, streamId) >= 0) return;
+    if (offset !== last) [last, since] = [offset, performance.now()];
+    if (performance.now() - since > PATIENCE_MS) {
+      throw new WriteBehindError(
+        `${keys.stream} is not applied up to ${streamId} (${offset} for ${
+          PATIENCE_MS / 1000
+        } s): see that a sink runs, ` +
+          "and run this again",
+      );
+    }
+    await delay(LOOK_AGAIN_MS, signal);
+  }
+}
+
+/** The ids of a partition's documents. */
+async function* chunksOf(
+  redis: RedisConnection,
+  config: Config,
+  keys: PartitionKeys,
+): AsyncGenerator<string[]> {
+  const partitions = allPartitions(config, keys.entity);
+  let chunk: string[] = [];
+  for await (const { ids } of documentIds(redis, partitions, [keys])) {
+    for (const id of ids) chunk.push(id.toString());
+    while (chunk.length >= CHUNK) {
+      yield chunk.slice(0, CHUNK);
+      chunk = chunk.slice(CHUNK);
+    }
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+/** Lets documents be evicted after a time, or keeps them for ever. @returns how many that changes */
+async function keep(
+  redis: RedisConnection,
+  { settings, notes, documentPrefix }: PartitionKeys,
+  ids: string[],
+  ms: string,
+): Promise<number> {
+  if (ids.length === 0) return 0;
+  const names = [settings, notes, ...ids.map((id) => documentPrefix + id)];
+  return Number(await runScript(redis, keepingScript, names, [ms, ...ids]));
+}
+
+async function missingAmong(
+  redis: RedisConnection,
+  { documentPrefix }: PartitionKeys,
+  ids: string[],
+): Promise<string[]> {
+  const there = await Promise.all(ids.map((id) => redis.call("EXISTS", documentPrefix + id)));
+  return ids.filter((_, index) => there[index] === 0);
+}

@@ -1,0 +1,36 @@
+-- Takes a step of turning a cache on or off, in one partition; or tells its state.
+-- KEYS: 1 settings of the stream  2 stream  3 notes
+-- ARGV: 1 "note": writers note each event from now on, and the target has to hold those of before; "on": documents may be
+--   evicted, if no event was written without a note; "leave": none is given a time any more; "off": there is no cache
+--   any more; "" changes nothing
+-- Returns {the state, the last id as it was noted, how many events are noted, the first event without a note or ""}.
+
+local SETTINGS, STREAM, NOTES = KEYS[1], KEYS[2], KEYS[3]
+-- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory.
+if ARGV[1] ~= '' then redis.call('HDEL', NOTES, '') end
+local state = redis.call('HGET', SETTINGS, 'cache')
+local function set(to) state = to; redis.call('HSET', SETTINGS, 'cache', to) end
+if ARGV[1] == 'note' then
+  local foreign = redis.call('HGET', SETTINGS, 'foreign')
+  if state ~= 'on' or foreign then
+    local last, info = '0-0', redis.pcall('XINFO', 'STREAM', STREAM)
+    for index = 1, info.err and 0 or #info, 2 do
+      if info[index] == 'last-generated-id' then last = info[index + 1] end
+    end
+    -- What was evicted before is still read from the target.
+    set((state == 'leaving' or state == 'on') and 'leaving' or 'noting')
+    redis.call('HSET', SETTINGS, 'noted_from', last)
+    redis.call('HDEL', SETTINGS, 'foreign')
+  end
+elseif ARGV[1] == 'on' then
+  if state and redis.call('HEXISTS', SETTINGS, 'foreign') == 0 then set('on') end
+elseif ARGV[1] == 'leave' then
+  if state == 'noting' then redis.call('HDEL', SETTINGS, 'cache'); state = nil
+  elseif state then set('leaving') end
+elseif ARGV[1] == 'off' then
+  redis.call('HDEL', SETTINGS, 'cache', 'settled', 'noted_from', 'foreign')
+  redis.call('DEL', NOTES)
+  state = nil
+end
+return {state or '', redis.call('HGET', SETTINGS, 'noted_from') or '0-0', redis.call('HLEN', NOTES),
+  redis.call('HGET', SETTINGS, 'foreign') or ''}

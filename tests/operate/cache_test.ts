@@ -1,0 +1,177 @@
+import assert from "node:assert/strict";
+import {
+  deleteDocument,
+  insertDocument,
+  readByIds,
+  rebuild,
+  repairTarget,
+  updateDocument,
+  verify,
+} from "writebehind";
+import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
+import { targetOf } from "writebehind/targets/open.ts";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import {
+  assertEqual,
+  documentsOf,
+  drain,
+  reset,
+  rowsOf,
+  testPipeline,
+} from "../support/pipeline.ts";
+
+const SESSION = { name: "session", table: "sessions", index_name: "idx:sessions" };
+const WITH_CACHE = { entities: [{ ...SESSION, cache: { enabled: true, keep_seconds: 100 } }] };
+const COUNT = 900;
+
+Deno.test("operating a cache", async (t) => {
+  await using plain = await testPipeline();
+  const { redis, pool } = plain;
+  const config = plain.with(WITH_CACHE);
+  const pipeline = { ...plain, config };
+  const target = targetOf(pool, config);
+  const keys = partitionKeys(config, "session", 0);
+  const keyOf = (id: string) => `session:${id}`;
+  const state = async () => (await readCache(redis, config, "session")).state;
+  const on = (options = {}) => turnCacheOn(redis, target, config, "session", options);
+  const off = (options = {}) => turnCacheOff(redis, target, config, "session", options);
+  const evictable = async () => {
+    const all = await redis.keys("session:*");
+    const times = await Promise.all(all.map((key) => redis.ttl(key)));
+    return times.filter((time) => time > 0).length;
+  };
+  /** Documents of a pipeline without a cache, all applied. */
+  const filled = async (own = plain) => {
+    await reset(own);
+    const inserts = Array.from(
+      { length: COUNT },
+      (_, n) => insertDocument(redis, own.config, "session", { n }, `d${n}`),
+    );
+    await Promise.all(inserts);
+    await drain(own);
+  };
+
+  await t.step("turned on for data that stands: what equals its row may be evicted", async () => {
+    await filled();
+    await updateDocument(redis, plain.config, "session", "d1", { n: -1 });
+    await pool.query("UPDATE sessions SET payload = '{\"n\": 7}' WHERE id = 'd2'");
+    const turning = on();
+    await drain(pipeline);
+    assert.deepEqual(await turning, {
+      state: "on",
+      pending: 0,
+      foreign: null,
+      changed: COUNT - 1,
+      different: ["d2"],
+    });
+    assert.equal(await evictable(), COUNT - 1);
+    await redis.del(keyOf("d3"));
+    assert.deepEqual(await readByIds(redis, config, "session", ["d3"]), [{ n: 3 }]);
+  });
+
+  await t.step("stopped at each step, it is run again to its end", async () => {
+    await filled();
+    for (const [steps, expected] of [[1, "noting"], [2, "on"]] as const) {
+      const stop = new AbortController();
+      let step = 0;
+      const onStep = () => ++step === steps && stop.abort();
+      await assert.rejects(on({ signal: stop.signal, onStep }), { name: "AbortError" });
+      assert.equal(await state(), expected);
+      await insertDocument(redis, config, "session", { n: 0 }, `stopped-${steps}`);
+      await drain(pipeline);
+    }
+    assert.equal((await on()).changed, COUNT + 1, "one was settled since it is on");
+    assert.equal(await evictable(), COUNT + 2);
+  });
+
+  await t.step("events of before that are parked are to be replayed first", async () => {
+    await filled();
+    await pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (NOT payload ? 'bad')");
+    try {
+      await updateDocument(redis, plain.config, "session", "d1", { bad: 1 });
+      await drain(plain);
+      await assert.rejects(on(), /events of stream:session are parked.*dead-letter/);
+      assert.equal(await state(), "off");
+    } finally {
+      await pool.query("ALTER TABLE sessions DROP CONSTRAINT good");
+    }
+  });
+
+  await t.step("without cache.enabled it is refused", async () => {
+    await assert.rejects(
+      turnCacheOn(redis, target, plain.config, "session"),
+      /expected cache\.enabled for session, got none/,
+    );
+  });
+
+  await t.step(
+    "verify: what is only in the target is evicted, a real difference is told",
+    async () => {
+      await filled(pipeline);
+      await redis.del(keyOf("d1"), keyOf("d2"), keyOf("d3"));
+      await pool.query("UPDATE sessions SET payload = '{}' WHERE id = 'd9'");
+      const { evicted, equal, mismatches } = await verify(redis, target, config, "session");
+      assert.equal(evicted, 3);
+      assert.equal(equal, COUNT - 4);
+      assert.deepEqual(mismatches.map(({ id, difference }) => [id, difference]), [[
+        "d9",
+        "different",
+      ]]);
+      await repairTarget(redis, config, "session", mismatches);
+      await drain(pipeline);
+      assert.equal((await rowsOf(pipeline)).size, COUNT, "no row of an evicted document is gone");
+      assert.equal((await verify(redis, target, config, "session")).mismatches.length, 0);
+    },
+  );
+
+  await t.step("rebuild warms it, with those that were written last", async () => {
+    await filled(pipeline);
+    await updateDocument(redis, config, "session", "d5", { n: 55 });
+    await drain(pipeline);
+    await redis.flushall();
+    const { rows, restored } = await rebuild(redis, target, config, "session", { limit: 10 });
+    assert.deepEqual([rows, restored], [10, 10]);
+    const documents = await documentsOf(pipeline);
+    assert.equal(documents.size, 10);
+    assert(documents.has("d5"));
+    assert.equal(await evictable(), 10);
+    await assert.rejects(
+      rebuild(redis, target, plain.config, "session", { limit: 10 }),
+      /it has no cache/,
+    );
+  });
+
+  await t.step("turned off, all are in Redis, and none is evicted", async () => {
+    await filled(pipeline);
+    await redis.del(...Array.from({ length: 700 }, (_, n) => keyOf(`d${n}`)));
+    await deleteDocument(redis, config, "session", "d699");
+    await insertDocument(redis, config, "session", { n: 1 }, "new");
+    const stop = new AbortController();
+    const onStep = (what: string) => what.startsWith("bringing") && stop.abort();
+    const stopped = off({ signal: stop.signal, onStep });
+    await assert.rejects(stopped, { name: "AbortError" });
+    assert.equal(await state(), "leaving");
+    await drain(pipeline);
+    await off();
+    assert.equal(await state(), "off");
+    assert.equal(await evictable(), 0);
+    assert.equal(await redis.exists(keys.notes), 0);
+    assert.equal((await documentsOf(pipeline)).size, COUNT);
+    await assertEqual(pipeline);
+    const again = { ...plain, redis };
+    await insertDocument(redis, plain.config, "session", { n: 1 }, "without");
+    await drain(again);
+  });
+
+  await t.step("turned off without the memory for all: it says so, and can go on", async () => {
+    await filled(pipeline);
+    await redis.del(...Array.from({ length: 700 }, (_, n) => keyOf(`d${n}`)));
+    await redis.config("SET", "maxmemory", "1mb");
+    await assert.rejects(off(), /cannot be brought back \(OOM/);
+    await redis.config("SET", "maxmemory", "0");
+    assert.equal(await state(), "leaving");
+    assert.deepEqual(await readByIds(redis, config, "session", ["d1"]), [{ n: 1 }]);
+    await off();
+    await assertEqual(pipeline);
+  });
+});
