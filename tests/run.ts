@@ -21,7 +21,7 @@ import { coverageByRoom, LEAST } from "./coverage.ts";
  */
 const BESIDE = [
   ["tests/targets", "tests/redis", "tests/search", "tests/cli"],
-  ["tests/sink", "tests/faults", "tests/metrics", "tests/documents"],
+  ["tests/sink", "tests/faults", "tests/metrics", "tests/operate"],
 ];
 
 /** A test that hangs must not hang the whole run: after so long, in ms, it is stopped, and Deno names what is pending. */
