@@ -131,6 +131,7 @@ export {
   type ReplayReport,
 } from "./operate/replay.ts";
 export { type PartitionStatus, readStatus } from "./operate/status.ts";
+export type { CacheState, PartitionCache } from "./redis/cache_state.ts";
 export { type AddReport, addTarget } from "./operate/add_target.ts";
 export {
   type ListedTarget,

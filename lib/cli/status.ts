@@ -1,10 +1,11 @@
 /** `deno task status`: a line a partition. */
 
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { type PartitionStatus, readStatus } from "../operate/status.ts";
+import { type CacheFigures, hitRate, readCacheFigures } from "../redis/cache_state.ts";
 import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
 import { answered, configured, oneLine, sayFor } from "./common.ts";
@@ -51,17 +52,33 @@ const HOME = "\x1b[H\x1b[2J\x1b[3J";
 interface Look {
   away: string[];
   partitions: PartitionStatus[];
+  /** the caches of the entities that have one */
+  caches: (CacheFigures & { entity: string })[];
   /** whether the configuration does not say which Redis has a partition: sentinels or a cluster do */
   tellsNode: boolean;
 }
 
-function print({ away, partitions, tellsNode }: Look, { json, watch }: StatusOptions): void {
-  // A line each, where there are many.
-  if (json) console.log(JSON.stringify({ away, partitions }, null, watch === undefined ? 2 : 0));
-  else {
+function print(
+  { away, partitions, caches, tellsNode }: Look,
+  { json, watch }: StatusOptions,
+): void {
+  if (json) {
+    // A line each, where there are many.
+    const indent = watch === undefined ? 2 : 0;
+    console.log(JSON.stringify({ away, partitions, caches }, null, indent));
+  } else {
     for (const reason of away) console.log(reason);
     const several = new Set(partitions.map(({ target }) => target)).size > 1;
     for (const partition of partitions) console.log(lineOf(partition, { several, tellsNode }));
+    for (const { entity, ...figures } of caches) {
+      const { evictedKeys, expiredKeys } = figures;
+      console.log(
+        `${entity} | cache: hits ${
+          hitRate(figures)
+        } | all of Redis since it started: ${evictedKeys} keys evicted, ` +
+          `${expiredKeys} expired`,
+      );
+    }
   }
   Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
 }
@@ -89,12 +106,16 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   ]);
   const entities = options.entity ? [options.entity] : config.entities.map(({ name }) => name);
   const partitions: PartitionStatus[] = [];
+  const caches: Look["caches"] = [];
   for (const entity of entities) {
     for (const [index, target] of targets.entries()) {
       const reading = readStatus(redis, target, config, entity, { name: names[index] });
       const read = await reach("status", reading);
       partitions.push(...read ?? []);
     }
+    if (redis === null || !entityConfig(config, entity).cache.enabled) continue;
+    const figures = await reach("the cache", readCacheFigures(redis, config, entity));
+    if (figures !== null) caches.push({ entity, ...figures });
   }
   redis?.disconnect();
   // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
@@ -102,6 +123,7 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   return {
     away,
     partitions,
+    caches,
     tellsNode: config.redis.sentinels !== null || config.redis.cluster !== null,
   };
 }
@@ -151,6 +173,7 @@ function lineOf(
       : "owner none",
     `parked ${known(status.parked, String)}`,
     `went back ${known(status.wentBack, times)}`,
+    ...(status.cache ? [`cache ${status.cache.state}, ${status.cache.pending} pending`] : []),
     lastError === null
       ? "last error none"
       : `last error (${status.failures} in a row): ${shortened(lastError)}`,

@@ -26,6 +26,8 @@ export interface KeyFamilies {
   readonly requests: string;
   /** the counters, by their names */
   readonly counters: string;
+  /** how often readers have found documents in a cache, and have not */
+  readonly looks: string;
 }
 
 /** What the keys of each kind begin with. */
@@ -42,6 +44,8 @@ export function keyFamilies(
     asked: `${prefix}:asked:`,
     requests: "request:",
     counters: "metrics:",
+    // Writers and readers may use what begins with metrics:redis_.
+    looks: "metrics:redis_cache:",
   };
 }
 
@@ -79,6 +83,7 @@ export function* keyCollisions(
   for (const counter of Object.keys(log_streams)) {
     add("", `the counter ${counter}`, families.counters + counter);
   }
+  add("", "the looks at caches", families.looks, true);
   add("", "the receipts of requests", families.requests, true);
   add("streams.prefix", "the gauges of sinks", families.gauges, true);
   add("streams.prefix", "the settings of streams", families.settings, true);

@@ -11,7 +11,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
+import { allPartitions, byPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
 import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
 import { openTarget, rowsOf, targetFor, type Through } from "../targets/open.ts";
 import type { Row, RowsAt, Target } from "../targets/target.ts";
@@ -141,6 +141,13 @@ export class Cache {
   async missingAt(keys: PartitionKeys, docId: string): Promise<string | null> {
     const { offset, rows: [row] } = await this.#rowsAt(keys, [docId]);
     return row === null ? offset : null;
+  }
+
+  /** Counts the documents that a read has found in Redis, and those that it has not. */
+  count(entity: string, hits: number, misses: number): void {
+    const looks = looksOf(this.#config, entity);
+    if (hits > 0) this.#redis.counters.tally(looks.hits, hits);
+    if (misses > 0) this.#redis.counters.tally(looks.misses, misses);
   }
 
   /** Makes documents that were just read stay for longer, once a minute. */

@@ -70,6 +70,7 @@ export async function readByIds(
     const keyOf = (docId: string) => keysOfDocument(config, entity, docId).documentPrefix + docId;
     cached.renew(entity, docIds.filter(isThere).map(keyOf));
     const missing = docIds.filter((_, index) => texts[index] === null);
+    cached.count(entity, docIds.length - missing.length, missing.length);
     if (missing.length > 0) {
       const found = await cached.read(entity, missing, began, through);
       docIds.forEach((docId, index) => texts[index] ??= found.get(docId)?.text ?? null);

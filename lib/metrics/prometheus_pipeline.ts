@@ -4,10 +4,11 @@
  */
 
 import prometheus from "prom-client";
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
+import { type CacheState, readCacheFigures, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
@@ -32,6 +33,10 @@ const DEADLINE_MS = 2000;
 // The types tell when one is missing.
 const TARGET_STATES = Object.keys(
   { active: 0, paused: 0, filling: 0, detached: 0, removed: 0 } satisfies Record<TargetState, 0>,
+);
+
+const CACHE_STATES = Object.keys(
+  { noting: 0, on: 0, leaving: 0 } satisfies Record<CacheState, 0>,
 );
 
 /** Takes why a server said nothing to a scrape, or null where it did. */
@@ -108,6 +113,26 @@ export function pipelineMetrics(
     "The five counters, as processes have counted them, by side (redis, postgres) and outcome.",
     ["side", "outcome"],
   );
+  const cacheState = gauge(
+    "cache_state",
+    "1 for how far the partition's cache is, 0 for the others; none without a cache.",
+    [...ofStream, "state"],
+  );
+  const cachePending = gauge(
+    "cache_pending_documents",
+    "Documents that are not evicted, since the cache's target does not have their last event.",
+    ofStream,
+  );
+  const cacheReads = counter(
+    "cache_reads_total",
+    "Documents that readers have found in Redis (hit) or not (miss), as their processes have counted them.",
+    ["entity", "outcome"],
+  );
+  const keysGone = counter(
+    "redis_keys_gone_total",
+    "Keys of whatever kind that all of Redis has evicted, or whose time was over, since it started.",
+    ["how"],
+  );
   const up = new prometheus.Gauge({
     ...options("server_up", "1 where the server, or each target, answered this scrape, else 0.", [
       "server",
@@ -119,10 +144,13 @@ export function pipelineMetrics(
 
   /** What only Redis knows. */
   const readRedis = async () => {
-    const [streams, counters, registrations] = await Promise.all([
+    const { cache } = entityConfig(config, entity);
+    const [streams, counters, registrations, caches, looks] = await Promise.all([
       readStreams(watched.redis, config, partitions),
       loadMetrics(watched.redis),
       Promise.all(partitions.map((keys) => readRegistration(watched.redis, keys, name))),
+      cache.enabled ? readCaches(watched.redis, partitions) : null,
+      cache.enabled ? readCacheFigures(watched.redis, config, entity) : null,
     ]);
     return () => {
       partitions.forEach((keys, index) => {
@@ -138,7 +166,19 @@ export function pipelineMetrics(
         for (const state of TARGET_STATES) {
           targetState.set({ ...labels, target: name, state }, state === is ? 1 : 0);
         }
+        const { state, pending } = caches?.[index] ?? { state: null, pending: 0 };
+        if (state === null) return;
+        cachePending.set(labels, pending);
+        for (const one of CACHE_STATES) {
+          cacheState.set({ ...labels, state: one }, one === state ? 1 : 0);
+        }
       });
+      if (looks !== null) {
+        cacheReads.inc({ entity, outcome: "hit" }, looks.hits);
+        cacheReads.inc({ entity, outcome: "miss" }, looks.misses);
+        keysGone.inc({ how: "evicted" }, looks.evictedKeys);
+        keysGone.inc({ how: "expired" }, looks.expiredKeys);
+      }
       for (const [key, value] of Object.entries(counters)) {
         const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
         counted.inc({ side, outcome }, value);
@@ -176,6 +216,7 @@ export function pipelineMetrics(
       columnsDiffer,
     ],
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
+    ...[cacheState, cachePending, cacheReads, keysGone],
   ];
   return async () => {
     partitions = partitionsOf(config, entity, name); // others, once it was repartitioned

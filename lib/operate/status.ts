@@ -5,6 +5,7 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import { isFar } from "../core/stream_ids.ts";
+import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
 import { readRegistrations, type Registration } from "../redis/registrations.ts";
@@ -15,6 +16,7 @@ import { mostUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
 import { sameDatabase } from "../sink/same_database.ts";
 import { hasWitness } from "../sink/rewind.ts";
+import { isSource } from "../sink/settler.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings } from "../targets/standings.ts";
 import type { Offsets, Standing, Target } from "../targets/target.ts";
@@ -57,6 +59,8 @@ export interface PartitionStatus {
   failures: number | null;
   /** the error of the last one */
   lastError: string | null;
+  /** its cache; `null` where it has none */
+  cache: PartitionCache | null;
   /** why the partition makes no progress; empty where it does */
   stuck: string[];
   /** why rows may be missing or old, until a verify has looked; empty where nothing says so */
@@ -126,6 +130,7 @@ async function partitionStatus(
   const standing = together ? together.standing : offsets && await offsets.standing(keys);
   const lag: Lag | null = together ? together.lag : null;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(gaugesOf(keys, name))));
+  const [cache = null] = redis ? await readCaches(redis, [keys]) : [];
   const stuck: string[] = [];
 
   const doubts: string[] = [];
@@ -168,6 +173,7 @@ async function partitionStatus(
     }
     warnings.push(...strangers(known, config, keys));
   }
+  if (cache && isSource(config, keys.entity, name)) warnings.push(...cacheWarnings(cache, keys));
   // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.
   const heard = gauges !== null && gauges.size > 0 &&
     (!standing?.live || gauges.get("owner") === standing.owner);
@@ -194,10 +200,29 @@ async function partitionStatus(
     state: heard ? String(gauges.get("state") ?? "") || null : null,
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
+    cache: cache?.state == null ? null : cache,
     stuck,
     doubts,
     warnings,
   };
+}
+
+/** Why a cache does not evict what it could. */
+function cacheWarnings({ state, foreign }: PartitionCache, { entity }: PartitionKeys): string[] {
+  const on = `run deno task cache on --entity ${entity}`;
+  if (state === "on") return [];
+  if (state === null) {
+    return [`the configuration has a cache, and Redis has none, so nothing is evicted: ${on}`];
+  }
+  if (state === "noting") {
+    return [`the cache is being turned on; if that was stopped, ${on} again`];
+  }
+  return [
+    foreign === null
+      ? `the cache is being turned off; if that was stopped, run deno task cache off --entity ${entity} again`
+      : `the event ${foreign} was written by a program that knows of no cache, so nothing is evicted any more: stop ` +
+        `it, then ${on}`,
+  ];
 }
 
 /** Targets for which the stream is kept, though no sink of this configuration carries it on to them. */

@@ -6,7 +6,7 @@
 import type { Config } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { RedisConnection } from "./connection.ts";
-import { allPartitions, type PartitionKeys } from "./keys.ts";
+import { allPartitions, looksOf, type PartitionKeys } from "./keys.ts";
 import { valueOf } from "./streams.ts";
 
 /**
@@ -46,6 +46,54 @@ export async function readCaches(
     const isEmpty = written === null && length === 0;
     return { state: state ?? (cached && isEmpty ? "on" : null), foreign, pending };
   });
+}
+
+/** How an entity's cache does, for people. */
+export interface CacheFigures {
+  /** documents that readers have found in Redis, as their processes have counted them */
+  hits: number;
+  /** those that they did not find there, also where there is no such document */
+  misses: number;
+  /** keys that the servers of Redis have evicted since they started, of whatever kind */
+  evictedKeys: number;
+  /** keys whose time was over, the same */
+  expiredKeys: number;
+}
+
+/** Reads how a cache does. */
+export async function readCacheFigures(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<CacheFigures> {
+  const looks = looksOf(config, entity);
+  // In a cluster, each node has its own.
+  const nodes = new Map(
+    allPartitions(config, entity).map(({ stream }) => redis.at(stream))
+      .map((node) => [node.address, node]),
+  );
+  const [hits, misses, ...stats] = await Promise.all([
+    redis.get(looks.hits),
+    redis.get(looks.misses),
+    ...[...nodes.values()].map((node) => node.info("stats")),
+  ]);
+  const sum = (name: string) =>
+    stats.reduce(
+      (all, text) => all + Number(RegExp(`^${name}:(\\d+)`, "m").exec(text!)?.[1] ?? 0),
+      0,
+    );
+  return {
+    hits: Number(hits),
+    misses: Number(misses),
+    evictedKeys: sum("evicted_keys"),
+    expiredKeys: sum("expired_keys"),
+  };
+}
+
+/** A share of hits, for people; with no look yet there is none. */
+export function hitRate({ hits, misses }: CacheFigures): string {
+  const looks = hits + misses;
+  return looks === 0 ? "no looks yet" : `${(100 * hits / looks).toFixed(1)} % of ${looks} looks`;
 }
 
 /**

@@ -43,7 +43,8 @@ interface Message {
 export class Counters {
   #config: Config;
   #send: Redis;
-  #counts = new Map<CounterName, number>();
+  /** by their keys */
+  #counts = new Map<string, number>();
   #messages = new Map<string, Message>();
   #gauges = new Map<string, Gauge>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -66,8 +67,16 @@ export class Counters {
    * @param message what happened, such as the reason of a failure
    */
   count(name: CounterName, events: number, message: string): void {
-    this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
+    this.tally(`metrics:${name}`, events);
     this.#log(name, message, events);
+  }
+
+  /**
+   * Counts what no log stream tells, such as the looks at a cache.
+   * @param key the counter's, in Redis
+   */
+  tally(key: string, count: number): void {
+    this.#counts.set(key, (this.#counts.get(key) ?? 0) + count);
     this.#schedule();
   }
 
@@ -136,13 +145,11 @@ export class Counters {
 
   /** Keeps what could not be sent for the next time. */
   #keep(
-    counts: Map<CounterName, number>,
+    counts: Map<string, number>,
     messages: Map<string, Message>,
     gauges: Map<string, Gauge>,
   ): void {
-    for (const [name, events] of counts) {
-      this.#counts.set(name, (this.#counts.get(name) ?? 0) + events);
-    }
+    for (const [key, count] of counts) this.tally(key, count);
     for (const { name, message, count } of messages.values()) this.#log(name, message, count);
     for (const [key, fields] of gauges) if (!this.#gauges.has(key)) this.#gauges.set(key, fields);
     if (counts.size + messages.size + gauges.size > 0) this.#schedule();
@@ -153,14 +160,14 @@ export class Counters {
    * several nodes: there, each is sent by itself.
    */
   #transaction(
-    counts: Map<CounterName, number>,
+    counts: Map<string, number>,
     messages: Map<string, Message>,
     gauges: Map<string, Gauge>,
   ): ChainableCommander {
     const { log_streams, log_max_entries } = this.#config.streams;
     const inCluster = this.#config.redis.cluster !== null;
     const transaction = inCluster ? this.#send.pipeline() : this.#send.multi();
-    for (const [name, events] of counts) transaction.incrby(`metrics:${name}`, events);
+    for (const [key, count] of counts) transaction.incrby(key, count);
     const ts = Date.now();
     for (const { name, message, count } of messages.values()) {
       transaction.xadd(

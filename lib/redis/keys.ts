@@ -110,6 +110,12 @@ export function partitionKeys(
   };
 }
 
+/** The counters of the documents that readers have found in an entity's cache, and of those that they have not. */
+export function looksOf({ streams }: Config, entity: string): { hits: string; misses: string } {
+  const { looks } = keyFamilies(streams);
+  return { hits: `${looks}${entity}:hits`, misses: `${looks}${entity}:misses` };
+}
+
 /** An index of RediSearch, and what the keys of its documents begin with. */
 export interface IndexName {
   name: string;

@@ -4,12 +4,12 @@
  */
 
 import type { Redis } from "./client.ts";
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { COUNTER_NAMES } from "./counters.ts";
 import { durabilityOf } from "./durability.ts";
 import { CLUSTER, explainRedis } from "./explain.ts";
-import { allPartitions, indexesOf } from "./keys.ts";
+import { allPartitions, indexesOf, looksOf } from "./keys.ts";
 
 /**
  * The commands that writers send, by the keys that they touch, with arguments of the right shape. `KEY` is replaced by
@@ -91,6 +91,9 @@ function commandsOf(config: Config, rights: Rights): string[][] {
       const { stream, settings, lastId, gauges, documentPrefix, requestPrefix } = partition;
       keys.push(["document", `${documentPrefix}x`], ["stream", stream], ["settings", settings]);
       keys.push(["copy", lastId], ["gauges", gauges], ["request", `${requestPrefix}x`]);
+    }
+    if (entityConfig(config, name).cache.enabled) {
+      for (const key of Object.values(looksOf(config, name))) keys.push(["counter", key]);
     }
     for (const index of indexesOf(config, name).slice(0, CHECKED_PARTITIONS)) {
       keys.push(["index", index.name]);

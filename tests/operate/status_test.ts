@@ -39,6 +39,7 @@ Deno.test("status", (t) =>
         state: null,
         failures: 0,
         lastError: null,
+        cache: null,
         stuck: [],
         warnings: [],
         doubts: [],

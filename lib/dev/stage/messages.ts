@@ -6,7 +6,7 @@
 import type { Action, ActionName } from "./actions.ts";
 import type { Happening } from "./happened.ts";
 import type { SinkView } from "./sinks.ts";
-import type { Reachable, StageSample, TargetView } from "./watch.ts";
+import type { CacheView, Reachable, StageSample, TargetView } from "./watch.ts";
 
 /** The last comparison of everything. */
 export interface VerifyView {
@@ -42,6 +42,8 @@ export interface StageState {
   target: string;
   /** all of several targets; empty where there is one only */
   targets: readonly TargetView[];
+  /** `null` where the entity has none */
+  cache: CacheView | null;
   postgresRuns: boolean;
   /** ports, of servers of its own */
   primary: number | null;

@@ -182,6 +182,7 @@ export class Stage implements AsyncDisposable, Scene {
       reachable: this.#reachable,
       target: KINDS[kind] ?? kind,
       targets: this.#watch.targets,
+      cache: this.#watch.cache,
       postgresRuns: servers?.own.postgresRuns ?? this.#reachable.target,
       primary: servers?.own.primary.port ?? null,
       replica: servers?.own.replica.port ?? null,

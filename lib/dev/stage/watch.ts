@@ -3,10 +3,11 @@
  * @module
  */
 
-import type { Config } from "../../config/load.ts";
+import { type Config, entityConfig } from "../../config/load.ts";
 import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
+import { type CacheState, hitRate, readCacheFigures, readCaches } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
-import { gaugesOf, partitionsOf } from "../../redis/keys.ts";
+import { allPartitions, gaugesOf, partitionsOf } from "../../redis/keys.ts";
 import { readLag } from "../../redis/lag.ts";
 import { listTargets } from "../../operate/targets.ts";
 import type { TargetState } from "../../redis/registrations.ts";
@@ -47,6 +48,18 @@ export interface TargetView {
   lag: number;
 }
 
+/** How the entity's cache is. */
+export interface CacheView {
+  /** that of its partitions that is least far; `null` where Redis has none */
+  state: CacheState | null;
+  /** documents that are not evicted, since the target lacks their last event */
+  pending: number;
+  /** the share of hits, for people */
+  hits: string;
+  /** keys that all of Redis has evicted, or whose time was over, since it started */
+  gone: number;
+}
+
 /** Options of {@linkcode Watch}. */
 export interface WatchOptions {
   redis: RedisConnection;
@@ -77,6 +90,7 @@ export class Watch implements AsyncDisposable {
   #figures: Figures | null = null;
   #reachable: Reachable = { redis: true, target: true };
   #targets: TargetView[] = [];
+  #cache: CacheView | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #reading: Promise<void> = Promise.resolve();
   #stopped = false;
@@ -98,6 +112,11 @@ export class Watch implements AsyncDisposable {
   /** All of several targets; empty where there is one only. */
   get targets(): readonly TargetView[] {
     return this.#targets;
+  }
+
+  /** `null` where the entity has none, or that is not known yet. */
+  get cache(): CacheView | null {
+    return this.#cache;
   }
 
   /** Reads now, and then at the interval. */
@@ -133,6 +152,7 @@ export class Watch implements AsyncDisposable {
         ? await this.#freshness()
         : NOTHING_APPLIED;
       this.#targets = await this.#readTargets();
+      this.#cache = await this.#readCache();
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
     } catch {
@@ -176,6 +196,21 @@ export class Watch implements AsyncDisposable {
       state: parts.find(({ state }) => state !== "active")?.state ?? parts[0]!.state,
       lag: parts.reduce((sum, { lagEvents }) => sum + lagEvents, 0),
     }));
+  }
+
+  async #readCache(): Promise<CacheView | null> {
+    const { redis, config, entity } = this.#options;
+    if (!entityConfig(config, entity).cache.enabled) return null;
+    const [caches, figures] = await Promise.all([
+      readCaches(redis, allPartitions(config, entity)),
+      readCacheFigures(redis, config, entity),
+    ]);
+    return {
+      state: (caches.find(({ state }) => state !== "on") ?? caches[0]!).state,
+      pending: caches.reduce((sum, { pending }) => sum + pending, 0),
+      hits: hitRate(figures),
+      gone: figures.evictedKeys + figures.expiredKeys,
+    };
   }
 
   /**

@@ -186,11 +186,10 @@ function showState(next) {
   if (fastest !== null) $("#fastest").textContent = `as fast as possible: ${number(fastest)} /s`;
   node(
     "redis",
-    !reachable.redis
-      ? [word("s", "no answer")]
-      : own
-      ? [word("em", `:${state.primary}`), ` replica :${state.replica}`]
-      : ["given"],
+    !reachable.redis ? [word("s", "no answer")] : [
+      ...own ? [word("em", `:${state.primary}`), ` replica :${state.replica}`] : ["given"],
+      ...state.cache ? [` · ${cacheWords(state.cache)}`] : [],
+    ],
     reachable.redis ? "" : "down",
   );
   const words = sinks.flatMap(({ name, state }, index) => {
@@ -219,6 +218,13 @@ function showState(next) {
   showLost(state.verify);
   showButtons();
 }
+
+function cacheWords({ state, pending, hits, gone }) {
+  return `cache ${CACHE_WORDS[state] ?? "off"}: hits ${hits}, ${number(pending)} pending, ` +
+    `${number(gone)} keys evicted or expired`;
+}
+
+const CACHE_WORDS = { noting: "coming", on: "on", leaving: "leaving" };
 
 const TARGET_WORDS = {
   paused: "is paused",
