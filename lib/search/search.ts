@@ -23,6 +23,12 @@ export interface SearchOptions {
    * @default all indexed fields
    */
   returns?: readonly string[];
+  /**
+   * Whether a part is better than none: in a cluster, what the partitions have that can answer now. The result says
+   * whether it is one.
+   * @default {false}
+   */
+  partial?: boolean;
 }
 
 /** One document that a search found. */
@@ -43,8 +49,9 @@ export interface SearchResult {
   /** at most `limit` of them */
   documents: FoundDocument[];
   /**
-   * `true` where the entity has a cache: what Redis has evicted is not among them, and the columns of the cache's target are
-   * to be asked where all are needed. Missing where all documents are in Redis.
+   * `true` where documents may be missing: the entity has a cache, so that what Redis has evicted is not among them, and the
+   * columns of the cache's target are to be asked where all are needed; or a part was asked for, and partitions could not
+   * answer.
    */
   partial?: true;
 }
@@ -88,7 +95,7 @@ export async function search(
  * Runs a query in RediSearch's own language (dialect 2), such as `@device_type:{android}`. It is sent
  * unchanged: never put user input into it.
  * @param returns as in {@linkcode SearchOptions}
- * @param page `limit` and `offset` as in {@linkcode SearchOptions}
+ * @param page `limit`, `offset` and `partial` as in {@linkcode SearchOptions}
  * @throws as {@linkcode search}
  *
  * @example
@@ -108,7 +115,7 @@ export async function searchRaw(
   entity: string,
   query: string,
   returns?: readonly string[],
-  page: { limit?: number; offset?: number } = {},
+  page: Omit<SearchOptions, "returns"> = {},
 ): Promise<SearchResult> {
   checkPage(page);
   return await run(redis, config, entity, query, [], { ...page, returns });
@@ -135,7 +142,7 @@ async function run(
   entity: string,
   query: string,
   params: string[],
-  { limit = 10, offset = 0, returns }: SearchOptions,
+  { limit = 10, offset = 0, returns, partial = false }: SearchOptions,
 ): Promise<SearchResult> {
   const { fields } = config.search_index;
   const names = [...new Set(returns ?? fields.map(({ name }) => name))];
@@ -167,28 +174,42 @@ async function run(
   };
   if (!several) return await searchOne(indexes[0]!);
   const { index_name } = entityConfig(config, entity);
-  const results = await all(indexes.map(searchOne), index_name);
+  const { results, missing } = await all(indexes.map(searchOne), index_name, partial);
   return {
     total: results.reduce((sum, { total }) => sum + total, 0),
     documents: results.flatMap(({ documents }) => documents).slice(offset, offset + limit),
     ...coverage(config, entity),
+    ...(missing > 0 ? { partial: true } : {}),
   };
 }
 
-/** The results of all indexes; where some have none, that is an error of its own. */
-async function all(searches: Promise<SearchResult>[], index: string): Promise<SearchResult[]> {
+/**
+ * The results of all indexes, and how many have none.
+ * @param partial whether some may have none; else that is an error of its own
+ */
+async function all(
+  searches: Promise<SearchResult>[],
+  index: string,
+  partial: boolean,
+): Promise<{ results: SearchResult[]; missing: number }> {
   const settled = await Promise.allSettled(searches); // the first failure is thrown below
   const failed = settled.filter((one) => one.status === "rejected");
-  // What is wrong with the query, or with all of them, is that of one.
+  const results = settled.filter((one) => one.status === "fulfilled").map(({ value }) => value);
+  const missing = failed.length;
   const [first] = failed;
-  if (first === undefined) return settled.map((one) => (one as { value: SearchResult }).value);
-  if (failed.length === settled.length || first.reason.code === "unknown_field") throw first.reason;
-  throw new SearchError(
-    "incomplete",
-    `Cannot search all of ${index}: ${failed.length} of ${settled.length} partitions do not answer, since ` +
-      `their node is away or their slot moves; try again (${reasonOf(first.reason)})`,
-    { cause: first.reason },
-  );
+  // What is wrong with the query, or with all of them, is that of one.
+  if (first && (results.length === 0 || first.reason.code === "unknown_field")) throw first.reason;
+  if (first && !partial) {
+    throw new SearchError(
+      "incomplete",
+      `Cannot search all of ${index}: ${missing} of ${settled.length} partitions do not answer, since ` +
+        `their node is away or their slot moves; try again, or with \`partial: true\` (${
+          reasonOf(first.reason)
+        })`,
+      { cause: first.reason },
+    );
+  }
+  return { results, missing };
 }
 
 /** The server on which an index was seen to be complete, by connection and name. */

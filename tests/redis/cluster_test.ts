@@ -334,6 +334,8 @@ Deno.test("a node is away: a search says so, and counts that it could not take a
     code: "incomplete",
     message: /\d of 8 partitions do not answer/,
   });
+  const part = await search(redis, config, "session", {}, { partial: true });
+  assert.deepEqual(part, { total: 0, documents: [], partial: true });
   await cluster.restart(node);
   await waitFor(async () => (await loadMetrics(redis))["metrics:redis_retry"] === 7, {
     what: "the counts",
@@ -414,7 +416,7 @@ Deno.test("a search asks the index of each partition, which is made anew where i
   assert.deepEqual(all.ids.toSorted(), even.toSorted());
   assert.deepEqual(await find({ offset: 5, limit: 10 }), { total: 20, ids: all.ids.slice(5, 15) });
 
-  const { stream } = partitionKeys(config, "session", 0);
+  const { stream, documentPrefix } = partitionKeys(config, "session", 0);
   const from = await cluster.masterOf(stream);
   const to = await cluster.masterBeside(from);
   let looked = false;
@@ -424,6 +426,17 @@ Deno.test("a search asks the index of each partition, which is made anew where i
     await assert.rejects(find(), { code: "incomplete" });
   });
   await assert.rejects(find(), { code: "incomplete" });
+  // What the others have is in its place, and said to be a part.
+  const part = await search(redis, config, "session", { tag: { device_type: "ios" } }, {
+    limit: 40,
+    partial: true,
+  });
+  const there = all.ids.filter((id) =>
+    !documentKey(config, "session", id).startsWith(documentPrefix)
+  );
+  assert.deepEqual(part.documents.map(({ id }) => id), there);
+  assert.deepEqual([part.total, part.partial], [there.length, true]);
+  assert(there.length < all.total);
   {
     await using _sink = consumePeriodically(redis, pool, config, "session");
     await waitFor(
