@@ -22,6 +22,7 @@ export type Failpoint =
   | "probing"
   | "parking"
   | "resending"
+  | "forwarded"
   | "resent"
   | "settling"
   | "settled"

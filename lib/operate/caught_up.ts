@@ -8,9 +8,8 @@ import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { passes } from "../core/error_kinds.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
-import { compareStreamIds } from "../core/stream_ids.ts";
 import { partitionsOf } from "../redis/keys.ts";
-import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
+import { type Goal, goalOf, isReached } from "../sink/goal.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
@@ -46,17 +45,18 @@ export async function caughtUp(
   const one = targetOf(target, config);
   for (const keys of partitionsOf(config, entity, one.describe().name)) {
     const { stream } = keys;
-    let goal: string | undefined;
+    let goal: Goal | undefined;
     for (;;) {
       signal.throwIfAborted();
       let behind: string;
       try {
-        goal ??= await lastEntryId(redis, stream);
-        const offset = await one.offsets.offset(keys);
-        // An offset past the last id means that the stream has gone back: a sink has to rewind it first.
-        const reached = compareStreamIds(offset, goal) >= 0;
-        if (reached && compareStreamIds(await lastGeneratedId(redis, stream), offset) >= 0) break;
-        behind = `${stream} is at ${offset}, not at ${goal}`;
+        goal ??= await goalOf(redis, one.offsets, keys);
+        const { is, offset } = await isReached(redis, one.offsets, keys, goal);
+        if (is === "reached") break;
+        behind = is === "old"
+          ? `${stream} has gone back, and is to be rewound`
+          : `${stream} is at ${offset}, not at ${goal.id}`;
+        if (is === "old") goal = undefined;
       } catch (error) {
         // A connection that was lost comes back by itself.
         if (!passes(one.kindOf(error))) throw error;

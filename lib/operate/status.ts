@@ -14,12 +14,12 @@ import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { mostUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
+import { hasGoneBack } from "../sink/goal.ts";
 import { sameDatabase } from "../sink/same_database.ts";
-import { hasWitness } from "../sink/rewind.ts";
 import { isSource } from "../sink/settler.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings } from "../targets/standings.ts";
-import type { Offsets, Standing, Target } from "../targets/target.ts";
+import type { Target } from "../targets/target.ts";
 import { repartitionUnderWay } from "./repartition/state.ts";
 import { columnsProblem } from "./migrate_columns.ts";
 
@@ -279,20 +279,4 @@ async function lookAtIndex(
     `${most.unindexed} documents could not be indexed by ${most.name}, and no search finds them; ` +
     `FT.INFO ${most.name} has the last error`,
   ];
-}
-
-/** Whether the last event that the target applied is missing in the stream, and no sink has rewound it yet. */
-async function hasGoneBack(
-  redis: RedisConnection,
-  offsets: Offsets,
-  keys: PartitionKeys,
-  { witness }: Standing,
-): Promise<boolean> {
-  for (;;) {
-    if (await hasWitness(redis, keys, witness)) return false;
-    // Since the target was read, a sink may have applied more and trimmed.
-    const again = await offsets.standing(keys);
-    if (again.witness === witness) return true;
-    witness = again.witness;
-  }
 }

@@ -9,13 +9,13 @@ import { delay } from "../core/delay.ts";
 import { asError } from "../core/events.ts";
 import { ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
-import { compareStreamIds, isFar } from "../core/stream_ids.ts";
+import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkCached, checkShape } from "../redis/shape.ts";
 import { keepIndex } from "../search/index.ts";
-import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
+import { lastGeneratedId } from "../redis/streams.ts";
 import {
   type Claim,
   HEARTBEATS,
@@ -24,6 +24,7 @@ import {
   type Target,
 } from "../targets/target.ts";
 import { identify } from "./belonging.ts";
+import { type Goal, goalOf, isReached } from "./goal.ts";
 import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -118,7 +119,7 @@ export class PartitionOwnership {
    * @returns `null` where the owner has drained it, or where the signal was aborted
    */
   async take(follow: boolean, signal: AbortSignal): Promise<Owned | null> {
-    let goal: string | undefined;
+    let goal: Goal | undefined;
     while (!signal.aborted) {
       if (this.#owned !== null && this.#claim === this.#owned.claim) return this.#owned;
       if (this.#paused && await this.#isPaused()) {
@@ -160,12 +161,12 @@ export class PartitionOwnership {
       // The owner trims the stream, so an entry that our trimmer misses means nothing.
       this.#trimmer = null;
       if (!follow) {
-        const offset = await this.#target.offsets.offset(this.#keys);
+        const { offsets } = this.#target;
         const redis = await this.#reader.connection();
-        const last = await lastGeneratedId(redis, this.#keys.stream);
-        goal ??= await lastEntryId(redis, this.#keys.stream);
-        // An offset past the last id means that the stream has gone back: its owner has to rewind it.
-        if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) return null;
+        goal ??= await goalOf(redis, offsets, this.#keys);
+        const { is } = await isReached(redis, offsets, this.#keys, goal);
+        if (is === "reached") return null;
+        if (is === "old") goal = undefined;
       }
       await delay(STANDBY_MS, signal);
     }
@@ -299,6 +300,7 @@ export class PartitionOwnership {
 
   /** The stream has gone back: reports it, and resends what the target may not have. */
   async #rewind(claim: Claim): Promise<void> {
+    if (claim.witness === "0-0") await this.#expectWitness(claim);
     const what =
       `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
       "last, is not in it any more";
@@ -318,6 +320,16 @@ export class PartitionOwnership {
     claim.witness = "0-0";
     const done = `${sent} documents were resent; run verify for what else was lost`;
     this.#report.rewound(sent, new WentBackError(`${what}; ${done}`));
+  }
+
+  /**
+   * A stream may go back again before anything was applied: then no witness is expected, and only its last id tells,
+   * which a rewind moves first of all. So that whoever goes on where this sink dies half way knows of it, the offset's
+   * own entry is expected, which is not there.
+   */
+  async #expectWitness({ keys, offset }: Claim): Promise<never> {
+    await this.#target.ownership.moveOffset(keys, offset, offset);
+    throw new ParkedChangedError(`${keys.stream} is to be rewound`);
   }
 
   /** Never rejects: a batch whose claim was lost meanwhile fails by itself. */

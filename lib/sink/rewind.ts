@@ -7,7 +7,9 @@
  * @module
  */
 
+import { failpoint } from "../core/failpoints.ts";
 import { isFar } from "../core/stream_ids.ts";
+import type { Redis } from "../redis/client.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { forwardScript, resendScript, runScript } from "../redis/scripts/mod.ts";
@@ -18,7 +20,7 @@ const CHUNK = 500;
 
 /** Whether the last entry that the target applied is still in the stream. */
 export async function hasWitness(
-  redis: RedisConnection,
+  redis: Redis,
   { stream }: PartitionKeys,
   witness: string,
 ): Promise<boolean> {
@@ -53,6 +55,7 @@ export async function rewind(
 ): Promise<number> {
   const { stream } = keys;
   await forward(redis, keys, offset);
+  await failpoint?.("forwarded");
   if (isFar(offset)) return 0; // what is resent would get such an id as well
   let after = applied === "0-0" ? "-" : `(${applied}`;
   let sent = 0;

@@ -1,12 +1,47 @@
 import assert from "node:assert/strict";
-import { consumePeriodically, deleteDocument, insertDocument, updateDocument } from "writebehind";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  caughtUp,
+  consumePeriodically,
+  deleteDocument,
+  insertDocument,
+  repartition,
+  updateDocument,
+  verify,
+} from "writebehind";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { forward } from "writebehind/sink/rewind.ts";
+import { targetOf } from "writebehind/targets/open.ts";
 import { assertEqual, drain, type Pipeline, rowsOf, withPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** Entries of a day ago, as a replica with a slow clock, or an old snapshot, would hold them. */
 const PAST = Date.now() - 86_400_000;
 
-async function offsetOf({ pool }: Pipeline) {
+/**
+ * What a sink leaves that dies in its rewind, before it has resent anything: new ids begin above the offset, and the
+ * event of `b` lies below it.
+ */
+async function halfRewound({ redis, config, pool }: Pipeline): Promise<void> {
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await drain({ redis, config, pool });
+  const { last_id } = await offsetOf({ pool });
+  await redis.flushall();
+  await redis.call("JSON.SET", "session:a", "$", '{"n":1}');
+  await insertDocument(redis, config, "session", { n: 2 }, "c"); // for its settings
+  await deleteDocument(redis, config, "session", "c");
+  await redis.del("stream:session");
+  await redis.call("JSON.SET", "session:b", "$", '{"n":2}');
+  await redis.xadd(
+    "stream:session",
+    `${PAST}-0`,
+    ...["ts", "1", "doc_id", "b", "event_type", "insert", "payload", '{"n":2}'],
+  );
+  const [keys] = allPartitions(config, "session");
+  await forward(redis, keys!, last_id);
+}
+
+async function offsetOf({ pool }: Pick<Pipeline, "pool">) {
   const { rows: [row] } = await pool.query(
     "SELECT last_id, witness, went_back FROM writebehind_offset",
   );
@@ -130,6 +165,39 @@ Deno.test("a stream that has gone back", (t) =>
       );
       await redis.del("session:a");
       await drain(pipeline);
+      await assertEqual(pipeline);
+    },
+
+    "half way through a rewind: nobody is told that the target holds all": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      await halfRewound(pipeline);
+      const wait = (deadlineMs: number) => caughtUp(redis, pool, config, "session", { deadlineMs });
+      await assert.rejects(wait(0), /stream:session has gone back, and is to be rewound/);
+      await assert.rejects(
+        repartition(redis, [targetOf(pool, config)], config, "session", { to: 4, patienceMs: 0 }),
+        /stream:session has gone back, .* for the target postgresql; no sink owns it: start one/,
+      );
+      const verifying = verify(redis, pool, config, "session", { settleMs: 60_000 });
+      assert.equal(await Promise.race([verifying, delay(500, "waits")]), "waits");
+      // From here on, what is waited for is what the sink resends.
+      const waiting = wait(30_000);
+      assert.equal((await drain(pipeline)).wentBack, 1);
+      await waiting;
+      assert.equal((await rowsOf(pipeline)).get("b"), '{"n":2e0}');
+      assert.equal((await verifying).counts.mismatches, 0);
+    },
+
+    "a drain beside a sink that is half way through a rewind waits for it": async (pipeline) => {
+      const { pool, config } = pipeline;
+      await halfRewound(pipeline);
+      const [keys] = allPartitions(config, "session");
+      const owner = targetOf(pool, config);
+      const claim = await owner.ownership.claim(keys!, "another", 600);
+      const draining = drain(pipeline);
+      const ended = draining.then(() => "told early");
+      assert.equal(await Promise.race([ended, delay(1500, "waits")]), "waits");
+      await owner.ownership.release(keys!, claim);
+      await draining;
       await assertEqual(pipeline);
     },
 

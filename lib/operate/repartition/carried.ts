@@ -7,7 +7,6 @@ import type { Config } from "../../config/load.ts";
 import type { Shape } from "../../config/shapes.ts";
 import { ConfigError, WriteBehindError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
-import { compareStreamIds } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import {
@@ -17,8 +16,8 @@ import {
   type Registration,
   setState,
 } from "../../redis/registrations.ts";
-import { lastEntryId, lastGeneratedId } from "../../redis/streams.ts";
 import { assess, checkBelonging } from "../../sink/belonging.ts";
+import { goalOf, isReached } from "../../sink/goal.ts";
 import type { Target } from "../../targets/target.ts";
 import type { Paused, RepartitionState } from "./state.ts";
 
@@ -85,11 +84,9 @@ export async function behind(
   for (const { name, target } of carried) {
     for (const keys of partitions) {
       const { stream } = keys;
-      const goal = await lastEntryId(redis, stream);
-      const offset = await target.offsets.offset(keys);
-      const last = await lastGeneratedId(redis, stream);
-      // An offset past the last id means that the stream has gone back: a sink has to rewind it first.
-      if (compareStreamIds(offset, goal) >= 0 && compareStreamIds(last, offset) >= 0) continue;
+      const goal = await goalOf(redis, target.offsets, keys);
+      const { is: how, offset } = await isReached(redis, target.offsets, keys, goal);
+      if (how === "reached") continue;
       const { live } = await target.offsets.standing(keys, { waits: false });
       const state = (await readRegistration(redis, keys, name))?.state ?? "active";
       const is = state === "paused" ? state : live ? "owned" : "alone";
@@ -99,9 +96,11 @@ export async function behind(
         alone: "no sink owns it: start one",
       };
       return {
-        reason: `the target ${name} is behind: ${stream} is at ${offset}, not at ${goal}; ${
-          hints[is]
-        }`,
+        reason: how === "behind"
+          ? `the target ${name} is behind: ${stream} is at ${offset}, not at ${goal.id}; ${
+            hints[is]
+          }`
+          : `${stream} has gone back, and is to be rewound for the target ${name}; ${hints[is]}`,
         is,
       };
     }

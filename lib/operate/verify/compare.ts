@@ -9,7 +9,7 @@ import { equalJson } from "../../core/json/equality.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
 import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../../redis/keys.ts";
-import { lastGeneratedId } from "../../redis/streams.ts";
+import { type Goal, goalOf, isReached } from "../../sink/goal.ts";
 import { rowsOf } from "../../targets/open.ts";
 import {
   type Offsets,
@@ -38,14 +38,14 @@ export interface Seen {
 /** A difference that may go away by itself. */
 export interface Suspect extends Seen {
   partition: number;
-  /** the last event in the stream when it was seen: the difference counts once the target has passed it */
-  lastId: string;
+  /** the end of the stream when it was seen: the difference counts once the target has reached it */
+  goal: Goal;
   /** how often it was seen unchanged after the target had passed that event */
   looks: number;
 }
 
 /** Nothing is waited for. */
-const NOTHING = "0-0";
+const NOTHING: Goal = { id: "0-0", wentBack: 0 };
 
 /** The hash of a document's text, as {@linkcode Seen} has it. */
 export function hashOf(text: string): string {
@@ -113,7 +113,7 @@ export class Comparison {
           difference: document === null ? "extra" : row === null ? "missing" : "different",
           document: document === null ? null : hashOf(document),
           row: row === null ? null : hashOfRow(row),
-          lastId: NOTHING,
+          goal: NOTHING,
           looks: 0,
         });
       }
@@ -121,8 +121,8 @@ export class Comparison {
     }
     if (isOwn && suspects.length > 0) {
       // Read after the documents, so that the events behind what was seen are not above it.
-      const lastId = await lastGeneratedId(this.#redis, keys.stream);
-      for (const suspect of suspects) suspect.lastId = lastId;
+      const goal = await goalOf(this.#redis, this.#offsets, keys);
+      for (const suspect of suspects) suspect.goal = goal;
     }
     return suspects;
   }
@@ -148,11 +148,12 @@ export class Comparison {
     return parked;
   }
 
-  /** Of each partition, the offset of the target and the last event of the stream. */
-  progress(): Promise<{ offset: string; lastId: string }[]> {
-    return Promise.all(this.partitions.map(async (keys) => ({
-      offset: await this.#offsets.offset(keys),
-      lastId: await lastGeneratedId(this.#redis, keys.stream),
-    })));
+  /** Of a partition: its end now, the offset of the target, and whether that is of the stream as it is now. */
+  async progress(partition: number): Promise<{ goal: Goal; offset: string; counts: boolean }> {
+    const keys = this.partitions[partition]!;
+    const goal = await goalOf(this.#redis, this.#offsets, keys);
+    const any = { ...goal, id: NOTHING.id };
+    const { is, offset } = await isReached(this.#redis, this.#offsets, keys, any);
+    return { goal, offset, counts: is === "reached" };
   }
 }

@@ -199,11 +199,19 @@ class Settling {
 
   /** Looks again at what the target has passed. */
   async #look(late: boolean): Promise<void> {
-    const progress = await this.#comparison.progress();
-    const settled = [...this.#suspects.values()].filter(({ partition, lastId: seen }) => {
-      const { offset, lastId } = progress[partition]!;
-      // An offset past the last event means that the stream has gone back: a sink may be rewinding it.
-      return compareStreamIds(offset, seen) >= 0 && (late || compareStreamIds(lastId, offset) >= 0);
+    const partitions = [...new Set([...this.#suspects.values()].map(({ partition }) => partition))];
+    const progress = new Map(
+      await Promise.all(
+        partitions.map(async (partition) =>
+          [partition, await this.#comparison.progress(partition)] as const
+        ),
+      ),
+    );
+    const settled = [...this.#suspects.values()].filter((suspect) => {
+      const { offset, counts, goal } = progress.get(suspect.partition)!;
+      // What a sink has resent since it was seen lies past its goal.
+      if (counts && suspect.goal.wentBack !== goal.wentBack) suspect.goal = goal;
+      return compareStreamIds(offset, suspect.goal.id) >= 0 && (late || counts);
     });
     if (settled.length === 0) return;
     // Asked before the rows are read, so that a replay in between makes a document equal, not a mismatch.

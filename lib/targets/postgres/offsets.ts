@@ -107,14 +107,16 @@ export class PostgresOffsets implements Offsets {
     { stream }: PartitionKeys,
     { waits = true }: { waits?: boolean } = {},
   ): Promise<Standing> {
-    const { rows: [tables] } = await this.#pool.query<{ there: boolean }>(
+    const { rows: [tables] } = await patiently<{ there: boolean }>(
+      this.#pool,
       `SELECT to_regclass('writebehind_offset') IS NOT NULL
           AND to_regclass('writebehind_lease') IS NOT NULL
           AND to_regclass('writebehind_dead_letter') IS NOT NULL AS there`,
+      [],
     );
     // No sink has ever run here, or somebody has dropped some of them.
     if (!tables!.there) return { ...NOTHING, offset: await this.offset({ stream }) };
-    const { rows: [row] } = await this.#pool.query<StandingRow>(STANDING, [stream]);
+    const { rows: [row] } = await patiently<StandingRow>(this.#pool, STANDING, [stream]);
     const { last_id, events, witness, went_back, went_back_at, owner, live, lease, ended, parked } =
       row!;
     return {
