@@ -50,6 +50,7 @@ const REFUSALS = new Map([
   ["CLUSTERDOWN", "its cluster is down"],
   ["MASTERDOWN", "its master is down"],
   ["TRYAGAIN", "its cluster is moving keys"],
+  ["ASK", "its cluster is moving keys"],
 ]);
 
 /** Of a Redis in cluster mode. */
@@ -58,7 +59,7 @@ export const CLUSTER =
 
 /** Answers that Redis gives before it begins with a command; in the middle of a script they prove nothing. */
 const NOT_BEGUN: [answer: RegExp, why: string][] = [
-  [/^(MOVED|ASK|CROSSSLOT) /, CLUSTER],
+  [/^(MOVED|CROSSSLOT) /, CLUSTER],
   [
     /^(NOAUTH|ERR Protocol error: unauthenticated) /,
     "it wants a password now; check redis.username and redis.password",

@@ -13,6 +13,7 @@ import { testPostgres, waitFor } from "../support/servers.ts";
 
 /** How long servers may take to be back, in ms. */
 const BACK_MS = 60_000;
+const STOPPED_LONG = "master stopped (SIGSTOP) for 30 s, goes on";
 /** Each write is on disk before it is answered. */
 const REDIS_ARGS = ["--appendfsync", "always"];
 
@@ -104,6 +105,20 @@ export class SoakCluster {
     return { stream, master: await this.#cluster.masterOf(stream) };
   }
 
+  /** A master stands still, also for a while after its replica has taken over. */
+  async #stopped(random: Random, ms: number): Promise<void> {
+    const { stream, master } = await this.#one(random);
+    const end = performance.now() + ms;
+    await master.kill("SIGSTOP");
+    try {
+      await this.#other(stream, master);
+      await delay(Math.max(0, end - performance.now()));
+    } finally {
+      await master.kill("SIGCONT");
+    }
+    await this.#cluster.settled();
+  }
+
   /** Waits until another node has a partition. */
   async #other(stream: string, { port }: RedisServer): Promise<void> {
     await waitFor(async () => {
@@ -136,16 +151,11 @@ export class SoakCluster {
       await this.#other(stream, master).finally(() => clearInterval(timer));
       await this.#cluster.settled();
     },
-    "master stopped (SIGSTOP), failed over, goes on": async (random) => {
-      const { stream, master } = await this.#one(random);
-      await master.kill("SIGSTOP");
-      try {
-        await this.#other(stream, master);
-        await delay(1000 * random());
-      } finally {
-        await master.kill("SIGCONT");
-      }
-      await this.#cluster.settled();
+    "master stopped (SIGSTOP), failed over, goes on": (random) =>
+      this.#stopped(random, 1000 * random()),
+    [STOPPED_LONG]: async (random) => {
+      delete this.faults[STOPPED_LONG]; // once is enough, or little else would happen
+      await this.#stopped(random, 30_000);
     },
     "slot moved to another master": async (random) => {
       const { stream, master } = await this.#one(random);
