@@ -7,7 +7,6 @@ import type { Config } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { RedisConnection } from "./connection.ts";
 import { allPartitions, looksOf, type PartitionKeys } from "./keys.ts";
-import { valueOf } from "./streams.ts";
 
 /**
  * How far a partition's cache is: `noting`: it is being turned on, and nothing is evicted yet; `on`; `leaving`: nothing is
@@ -30,22 +29,21 @@ export async function readCaches(
   redis: RedisConnection,
   partitions: readonly PartitionKeys[],
 ): Promise<PartitionCache[]> {
-  const pipeline = redis.pipeline();
-  for (const { settings, stream, notes } of partitions) {
-    pipeline.hmget(settings, "cache", "foreign", "partitions").xlen(stream).hlen(notes);
-  }
-  const replies = ((await pipeline.exec()) ?? []).map(valueOf);
-  return partitions.map(({ cached }, index) => {
-    const [fields, length, pending] = replies.slice(3 * index, 3 * index + 3) as [
-      (string | null)[],
-      number,
-      number,
-    ];
-    const [state, foreign, written] = fields as [CacheState | null, string | null, string | null];
+  return await Promise.all(partitions.map(async ({ cached, settings, stream, notes }) => {
+    const [[state, foreign, written], length, pending] = await Promise.all([
+      redis.hmget(settings, "cache", "foreign", "partitions"),
+      redis.xlen(stream),
+      // A user for an entity without a cache need not have the right.
+      cached ? redis.hlen(notes) : 0,
+    ]);
     // Where Redis was emptied, all is read from the target.
     const isEmpty = written === null && length === 0;
-    return { state: state ?? (cached && isEmpty ? "on" : null), foreign, pending };
-  });
+    return {
+      state: state as CacheState | null ?? (cached && isEmpty ? "on" : null),
+      foreign: foreign ?? null,
+      pending,
+    };
+  }));
 }
 
 /** How an entity's cache does, for people. */
