@@ -269,7 +269,7 @@ class Filling {
   async #lookAtCache(): Promise<void> {
     if (await isAsBefore(this.#redis, this.#keys, this.#evicted)) return;
     throw new WriteBehindError(
-      `the cache of ${this.#keys.entity} was turned on, or another program has written beside it, while the target ` +
+      `the cache of ${this.#keys.entity} was turned on or off, or another program has written beside it, while the target ` +
         `${this.#target.describe().name} was filled; run this again`,
     );
   }

@@ -6,7 +6,7 @@
 import { Buffer } from "node:buffer";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
-import { readCaches } from "../redis/cache_state.ts";
+import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { isSource } from "../sink/settler.ts";
@@ -31,18 +31,21 @@ export async function evictedSource(
   if (isSource(config, entity, added)) {
     throw says(`the cache reads from it; run deno task cache off --entity ${entity} first`);
   }
-  // Only what is noted tells a document that was deleted from one that was evicted.
-  if (caches.some(({ state, foreign }) => state === "noting" || foreign !== null)) {
+  if (!caches.every(notesAll)) {
     throw says(
-      `not all of its writers have noted their events in the cache; run deno task cache on --entity ${entity} first`,
+      `the cache is just being turned on or off, or another program has written beside it; run deno task cache on ` +
+        `--entity ${entity} first`,
     );
   }
   const { source } = entityConfig(config, entity).cache;
   return await openTarget(config, targetConfig(config, source ?? undefined).name);
 }
 
+/** Only what is noted tells a document that was deleted from one that was evicted. */
+const notesAll = ({ state, foreign }: PartitionCache) => state === "on" && foreign === null;
+
 /**
- * Whether documents of a partition could be missing in Redis without being evicted, or be evicted.
+ * Whether it still holds which documents of a partition may have been evicted.
  * @param source what {@linkcode evictedSource} has said before
  */
 export async function isAsBefore(
@@ -51,8 +54,8 @@ export async function isAsBefore(
   source: Target | null,
 ): Promise<boolean> {
   const [cache] = await readCaches(redis, [keys]);
-  const { state, foreign } = cache!;
-  return source === null ? state === null || state === "noting" : foreign === null;
+  const { state } = cache!;
+  return source === null ? state === null || state === "noting" : notesAll(cache!);
 }
 
 /**

@@ -219,7 +219,7 @@ function cacheWarnings({ state, foreign }: PartitionCache, { entity }: Partition
   }
   return [
     foreign === null
-      ? `the cache is being turned off; if that was stopped, run deno task cache off --entity ${entity} again`
+      ? `the cache is being turned on or off; if that was stopped, ${on}, or off, again`
       : `the event ${foreign} was written by a program that knows of no cache, so nothing is evicted any more: stop ` +
         `it, then ${on}`,
   ];

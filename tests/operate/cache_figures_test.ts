@@ -61,7 +61,7 @@ Deno.test("a cache's state, its looks, and what Redis has evicted are told", asy
       [{ cache: "noting" }, /^the cache is being turned on; if .*run deno task cache on --entity/],
       [
         { cache: "leaving" },
-        /^the cache is being turned off; if .*run deno task cache off --entity/,
+        /^the cache is being turned on or off; if .* session, or off, again$/,
       ],
       [{ foreign: "7-0" }, /^the event 7-0 was written by a program that .*: stop it, then run/],
     ];
