@@ -53,7 +53,14 @@ export class OneRedis {
     this.faults = {
       "Redis killed, started": async () => {
         await this.#running.kill();
-        this.#running = await startRedis({ dir, port, extraArgs: REDIS_ARGS });
+        const again = await startRedis({ dir, port, extraArgs: REDIS_ARGS });
+        this.#running = again;
+        // Or the clients go on with another program's Redis, which has none of the documents.
+        if (again.port !== port) {
+          throw new Error(
+            `Redis came back on port ${again.port}: another program has taken ${port}`,
+          );
+        }
         // The connection comes back by itself.
         await waitFor(() => redis.status === "ready", {
           what: "the way back",
