@@ -66,6 +66,7 @@ export {
   insertDocument,
   type InsertOptions,
   updateDocument,
+  type UpdateOptions,
   type WriteOptions,
 } from "./documents/write.ts";
 export { type Durability } from "./redis/durability.ts";

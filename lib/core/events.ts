@@ -100,6 +100,8 @@ export interface SinkEvents {
   trimFailed: Place & { error: Error };
   /** What was applied could not be settled in a cache's Redis: it stays there until that succeeds. Once a minute at most. */
   settleFailed: Place & { error: Error };
+  /** What is due could not be deleted: it stays until that succeeds. Once a minute at most. */
+  dueFailed: Place & { error: Error };
   /**
    * An event was not noted by its writer, which knows of no cache: from then on no document is evicted any more, until
    * `deno task cache on` runs again. `streamId`: the event's.

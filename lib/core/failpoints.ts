@@ -24,6 +24,7 @@ export type Failpoint =
   | "resending"
   | "forwarded"
   | "resent"
+  | "expiring"
   | "settling"
   | "settled"
   | "releasing"

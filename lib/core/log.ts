@@ -73,6 +73,7 @@ export const LINES: {
     "warning",
     "{stream}: what was applied could not be settled, and stays in Redis: {error}",
   ],
+  dueFailed: ["warning", "{stream}: what is due could not be deleted, and stays: {error}"],
   notNoted: [
     "error",
     "{stream}: the event {streamId} was written by a program that knows of no cache; documents are evicted no more: stop it, " +

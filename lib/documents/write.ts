@@ -48,8 +48,17 @@ export interface WriteOptions {
   requestId?: string;
 }
 
+/** Options of {@linkcode updateDocument}, and of {@linkcode insertDocument}. */
+export interface UpdateOptions extends WriteOptions {
+  /**
+   * After how many seconds the document is deleted, by an ordinary delete event, once a sink runs: about a second late,
+   * at least. An insert without it takes back what was said of an older document of the id; an update changes nothing then.
+   */
+  ttlSeconds?: number;
+}
+
 /** Options of {@linkcode insertDocument}. */
-export interface InsertOptions extends WriteOptions {
+export interface InsertOptions extends UpdateOptions {
   /** replace a document that exists instead of refusing */
   overwrite?: boolean;
   /**
@@ -139,7 +148,7 @@ export function updateDocument(
   entity: string,
   docId: string,
   patch: JsonObject | string,
-  options: WriteOptions = {},
+  options: UpdateOptions = {},
 ): Promise<Receipt> {
   const { max_bytes } = config.documents;
   return write(redis, config, { verb: "update", entity, docId, options }, () => {
@@ -181,7 +190,7 @@ interface Call {
   verb: EventType;
   entity: string;
   docId: string;
-  options: WriteOptions;
+  options: UpdateOptions;
   /** whether an insert need not look whether a cache's target has the document */
   fresh?: boolean;
 }
@@ -219,6 +228,7 @@ async function counted(
   try {
     entityConfig(config, entity);
     checkId(docId);
+    checkTtl(config, call);
     const receipt = await send(redis, config, call, verbArgs());
     redis.counters.count("redis_success", 1, `${verb} ${entity}`);
     return receipt;
@@ -289,27 +299,36 @@ interface Outcome {
 async function sendOnce(
   redis: RedisConnection,
   config: Config,
-  { verb, entity, docId, options }: Call,
+  call: Call,
   verbArgs: string[],
   missingAt: string,
   wait: Wait,
 ): Promise<{ names: PartitionKeys; outcome: Outcome }> {
+  const { verb, entity, docId, options } = call;
   const names = keysOfDocument(config, entity, docId);
   const shape = textOf(names.shape);
   const forward = isForwarded(config, entity, verb);
   const keys = [names.documentPrefix + docId, names.stream, names.settings];
   const args = [docId, String(Date.now()), forward ? shape : `-${shape}`, ...verbArgs];
-  const { requestId } = options;
-  if (names.cached) {
+  const { requestId, ttlSeconds } = options;
+  const ttl = ttlSeconds === undefined ? "" : String(Math.ceil(1000 * ttlSeconds));
+  const receiptIsEvictable = requestId !== undefined && redis.evicts;
+  if (names.cached || ttl !== "" || receiptIsEvictable || mayBeDue(redis).has(entity)) {
     keys.push(names.due, names.notes, names.askedPrefix + docId);
     if (verb === "insert") args.push(missingAt);
+    args.push(ttl);
   }
   if (requestId !== undefined) {
     keys.push(names.requestPrefix + requestId);
-    args.push(hashOf([verb, docId, ...verbArgs]), String(config.documents.request_id_ttl_seconds));
+    const parts = [verb, docId, ...verbArgs, ...ttl === "" ? [] : [ttl]];
+    args.push(hashOf(parts), String(config.documents.request_id_ttl_seconds));
   }
   const script = SCRIPTS[verb];
   const outcome = await run(redis, script, keys, args, wait);
+  if (statusOf(outcome.reply) === "due") {
+    mayBeDue(redis).add(entity);
+    return await sendOnce(redis, config, call, verbArgs, missingAt, wait);
+  }
   if (statusOf(outcome.reply) !== "settings") return { names, outcome };
   const { max_events, max_bytes } = config.streams;
   try {
@@ -414,6 +433,34 @@ function receiptOf(reply: unknown, docId: string, verb: EventType, keys: Partiti
     version: detail === "" ? null : versionOf(detail!),
     repeated: status === "repeated",
   };
+}
+
+/** Entities of which documents may be due, as a connection has learned. */
+const due = new WeakMap<RedisConnection, Set<string>>();
+
+function mayBeDue(redis: RedisConnection): Set<string> {
+  const known = due.get(redis) ?? new Set();
+  due.set(redis, known);
+  return known;
+}
+
+/** The longest time that is taken: a hundred years. */
+const LONGEST_TTL_SECONDS = 100 * 365 * 86_400;
+
+function checkTtl(config: Config, { verb, entity, docId, options: { ttlSeconds } }: Call): void {
+  if (ttlSeconds === undefined) return;
+  const cannot = `Cannot ${verb} ${docId}`;
+  if (!(ttlSeconds > 0 && ttlSeconds <= LONGEST_TTL_SECONDS)) {
+    const range = `a number above 0, at most ${LONGEST_TTL_SECONDS}`;
+    throw new DocumentError(
+      "invalid",
+      `${cannot}: ttlSeconds: expected ${range}, got ${ttlSeconds}`,
+    );
+  }
+  if (isForwarded(config, entity)) return;
+  throw new ConfigError(
+    `${cannot}: ttlSeconds deletes by events, and dummy_data.perform_write_behind is false for some; set all three to true`,
+  );
 }
 
 const hashOf = (parts: string[]) =>

@@ -29,6 +29,7 @@ import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import { hasWitness, rewind } from "./rewind.ts";
+import { DueTimes } from "./due.ts";
 import { isSource, Settler } from "./settler.ts";
 import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
@@ -89,7 +90,9 @@ export class PartitionOwnership {
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   /** of the newest claim that was begun */
   #trimmer: Trimmer | null = null;
-  /** the newest claim that was begun wholly */
+  /** of the newest claim that was begun wholly */
+  #due: DueTimes | null = null;
+  /** that claim */
   #owned: Owned | null = null;
 
   constructor(
@@ -232,6 +235,8 @@ export class PartitionOwnership {
     this.#report.claimed(claim);
     this.#report.columns(differences ?? []);
     await failpoint?.("begun");
+    void this.#due?.stop();
+    this.#due = new DueTimes(this.#reader, this.#keys, this.#report);
     return this.#owned = { claim, trimmer, settler };
   }
 
@@ -386,6 +391,7 @@ export class PartitionOwnership {
   end(): void {
     this.#claim = null;
     void this.#trimmer?.stop();
+    void this.#due?.stop();
     clearInterval(this.#heartbeat);
     this.#reader.close();
   }
@@ -393,7 +399,7 @@ export class PartitionOwnership {
   /** Gives the partition back and closes the connections. Never rejects. */
   async release(): Promise<void> {
     clearInterval(this.#heartbeat);
-    await this.#trimmer?.stop();
+    await Promise.all([this.#trimmer?.stop(), this.#due?.stop()]);
     this.#reader.close();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
@@ -405,6 +411,7 @@ export class PartitionOwnership {
   /** Gives back what was claimed, since nothing can be done with it here, or another is to have it. */
   #giveBack(): Promise<boolean> {
     clearInterval(this.#heartbeat);
+    void this.#due?.stop();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
     this.#sharing?.note(this.#keys.stream, { isMine: false });

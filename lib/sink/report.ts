@@ -26,6 +26,7 @@ export type PartitionState = "idle" | "owner" | "standby" | "retrying" | "paused
 
 /** What may keep failing beside the batches. */
 export type Trouble =
+  | "dueFailed"
   | "settleFailed"
   | "trimFailed"
   | "leaseNotRenewed"
@@ -54,6 +55,7 @@ export class PartitionReport {
   /** how often each trouble beside the batches was met */
   readonly troubles: Record<Trouble, number> = {
     trimFailed: 0,
+    dueFailed: 0,
     settleFailed: 0,
     leaseNotRenewed: 0,
     releaseFailed: 0,

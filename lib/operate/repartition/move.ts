@@ -159,6 +159,47 @@ export async function moveRequests(move: Move, signal: AbortSignal): Promise<voi
   }
 }
 
+/** Members of the due times that are moved at a time. */
+const DUE_CHUNK = 500;
+
+/** Moves the times at which documents and receipts of requests are due to where those are. */
+export async function moveDueTimes(move: Move, signal: AbortSignal): Promise<void> {
+  const { redis, config, entity, from, to } = move;
+  const news = allPartitions(config, entity, to);
+  const isNew = new Set(news.map(({ due }) => due));
+  for (const old of allPartitions(config, entity, from)) {
+    for (let cursor = "0";;) {
+      signal.throwIfAborted();
+      const [next, pairs] = await redis.zscan(old.due, cursor, "COUNT", DUE_CHUNK);
+      const pipeline = redis.pipeline();
+      for (let index = 0; index < pairs.length; index += 2) {
+        const [member, score] = [pairs[index]!, pairs[index + 1]!];
+        const name = member.slice(1);
+        // A receipt's member has its old key: where that is told by no document, all partitions look for it.
+        const members: [due: string, member: string][] = member.startsWith("d")
+          ? [[keysOfDocument(config, entity, name, to).due, member]]
+          : name.startsWith(old.requestPrefix)
+          ? news.map((one) => [
+            one.due,
+            `r${one.requestPrefix}${name.slice(old.requestPrefix.length)}`,
+          ])
+          : [];
+        for (const [due, moved] of members) {
+          pipeline.zadd(due, score, moved);
+          const { settings } = news.find((one) => one.due === due)!;
+          pipeline.hset(settings, "due", 1);
+        }
+        const stays = members.some(([due, moved]) => due === old.due && moved === member);
+        if (members.length > 0 && !stays) pipeline.zrem(old.due, member);
+      }
+      for (const reply of (await pipeline.exec()) ?? []) valueOf(reply);
+      cursor = next;
+      if (cursor === "0") break;
+    }
+    if (!isNew.has(old.due)) await redis.unlink(old.due);
+  }
+}
+
 async function copyToAll(redis: RedisConnection, key: string, places: string[]): Promise<void> {
   const pipeline = redis.pipeline();
   for (const place of places) if (place !== key) pipeline.copy(key, place);

@@ -36,7 +36,7 @@ import {
   resumeAll,
   statesOf,
 } from "./carried.ts";
-import { countDocuments, type Move, moveDocuments, moveRequests } from "./move.ts";
+import { countDocuments, type Move, moveDocuments, moveDueTimes, moveRequests } from "./move.ts";
 import {
   alone,
   forgetState,
@@ -267,6 +267,7 @@ class Repartition {
       else if (state.step === "requests") {
         onStep?.("moving the receipts of requests");
         await moveRequests(this.#move(state), this.#options.signal);
+        await moveDueTimes(this.#move(state), this.#options.signal);
         state = await this.#next(state, { step: "targets" });
       } else state = await this.#switch(state);
     }

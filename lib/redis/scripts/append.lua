@@ -29,9 +29,14 @@ if CACHE then
   -- It is not missing any more, where that was remembered.
   if EVENT_TYPE == 'insert' then redis.call('DEL', ASKED) end
 end
+if DUE and not HAS_DUE and (REQUEST or TTL ~= '') then redis.call('HSET', SETTINGS, 'due', 1) end
+if TTL ~= '' then redis.call('ZADD', DUE, now_ms() + TTL, 'd' .. ARGV[1])
+elseif HAS_DUE and EVENT_TYPE ~= 'update' then redis.call('ZREM', DUE, 'd' .. ARGV[1]) end
 if REQUEST then
   -- A repartition moves it to where the document goes.
   redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id, 'doc_id', ARGV[1])
-  redis.call('EXPIRE', REQUEST, ARGV[#ARGV])
+  -- What has a time may be evicted before that, and the call would be done again.
+  if DUE then redis.call('ZADD', DUE, now_ms() + 1000 * ARGV[#ARGV], 'r' .. REQUEST)
+  else redis.call('EXPIRE', REQUEST, ARGV[#ARGV]) end
 end
 return id

@@ -4,15 +4,18 @@
 -- first write, and the event is appended last.
 --
 -- KEYS of all verbs: 1 document  2 stream  3 settings of the stream
---   [with a cache: 4 due times  5 notes of documents  6 whether its target was just asked for the document]  [request]
+--   [with a cache, or with due times: 4 due times  5 notes of documents  6 whether the cache's target was just asked for the
+--   document]  [request]
 -- ARGV of all verbs: 1 document id  2 ts (ms)  3 partitions; where the event is not forwarded, with "-" before, or
 --   "0" alone, of who does not tell how many
---   4… the verb's own; with a request, the last two are the hash of the call and request_id_ttl_seconds
+--   4… the verb's own; with due times, the next is after how many ms the document is due to be deleted, or ""; with a request,
+--   the last two are the hash of the call and request_id_ttl_seconds
 -- All verbs return the event's stream id ("" where it is not forwarded), or an array:
 --   {"repeated", stream id}, {a DocumentErrorCode, detail} or {a limit, what there is of it, the slowest target or ""}
 --   "partitions" with how many there are, or "4 to 8" (into: documents move already) while that is changed
 --   "settings": the stream has none yet, so call settings.lua and then again
 --   "cached": the entity has a cache, so that more of the keys are needed
+--   "due": documents of the entity may be due, so that more of the keys are needed
 --   "evicted": the cache's target may have the document: fill it in, or see that there is none, and call again
 --
 -- Mostly statements: a function would be created again in every call, which costs more than a check.
@@ -22,6 +25,8 @@ local DUE, NOTES, ASKED
 if #KEYS > 4 then DUE, NOTES, ASKED, REQUEST = KEYS[4], KEYS[5], KEYS[6], KEYS[7] end
 local FORWARD = ARGV[3] ~= '0' and string.byte(ARGV[3]) ~= 45
 local LARGEST = 0
+-- After how many ms the document is due, "" for never, or as before; and whether any document of the partition may be due.
+local TTL, HAS_DUE = DUE and ARGV[#ARGV - (REQUEST and 2 or 0)] or '', false
 -- What the settings say of a cache: nil for none; "noting" while it is turned on, "on", "leaving" while it is turned off.
 -- Where it is on or leaving, a document that is missing and has no note is in the target as it is, or nowhere.
 local CACHE, EVICTS
@@ -32,17 +37,25 @@ local function refused(reply, key)
   error(reply)
 end
 
+-- By the clock of this server, which tells what is due as well.
+local now_ms = DUE and function()
+  local time = redis.call('TIME')
+  return 1000 * time[1] + math.floor(time[2] / 1000)
+end
+
 if REQUEST then
   local first = redis.pcall('HMGET', REQUEST, 'call', 'stream_id')
   if first.err then return refused(first, REQUEST) end
   if first[1] then
     if first[1] ~= ARGV[#ARGV - 1] then return {'request_conflict', ''} end
     -- A repeated request writes too, or a WAIT behind it would confirm nothing.
-    redis.call('EXPIRE', REQUEST, ARGV[#ARGV])
+    if DUE then redis.call('ZADD', DUE, now_ms() + 1000 * ARGV[#ARGV], 'r' .. REQUEST)
+    else redis.call('EXPIRE', REQUEST, ARGV[#ARGV]) end
     return {'repeated', first[2]}
   end
   if not redis.acl_check_cmd('HSET', REQUEST, 'call', '') then return {'permission', 'HSET'} end
-  if not redis.acl_check_cmd('EXPIRE', REQUEST, '1') then return {'permission', 'EXPIRE'} end
+  if DUE and not redis.acl_check_cmd('ZADD', DUE, '1', 'r') then return {'permission', 'ZADD'} end
+  if not DUE and not redis.acl_check_cmd('EXPIRE', REQUEST, '1') then return {'permission', 'EXPIRE'} end
 end
 
 if FORWARD then
@@ -52,7 +65,7 @@ if FORWARD then
   -- Behind an entry whose id is no version (the year 2248), none can be applied, and behind the last one none appended.
   -- XREAD looks at the last entry only; XRANGE would walk through all that lie in a node with it.
   if redis.call('XREAD', 'COUNT', 1, 'STREAMS', STREAM, '8796093022207-1048575') then return {'stream', STREAM} end
-  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far', 'kept', 'cache')
+  local settings = redis.pcall('HMGET', SETTINGS, 'partitions', 'max_events', 'max_bytes', 'largest', 'far', 'kept', 'cache', 'due')
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
@@ -68,6 +81,9 @@ if FORWARD then
     if not redis.acl_check_cmd('PERSIST', DOCUMENT) then return {'permission', 'PERSIST'} end
     if not redis.acl_check_cmd('DEL', ASKED) then return {'permission', 'DEL'} end
   end
+  HAS_DUE = settings[8]
+  if HAS_DUE and not DUE then return {'due', ''} end
+  if TTL ~= '' and not redis.acl_check_cmd('ZADD', DUE, '1', 'd') then return {'permission', 'ZADD'} end
   -- With several targets, the one that is the furthest behind is named.
   -- What all targets hold, and is kept for a while, does not count.
   local waiting = events - tonumber(settings[6] or 0)

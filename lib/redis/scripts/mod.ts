@@ -12,6 +12,7 @@ import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import dropVerb from "./drop.lua" with { type: "text" };
+import expireVerb from "./expire.lua" with { type: "text" };
 import fillVerb from "./fill.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
 import identityVerb from "./identity.lua" with { type: "text" };
@@ -80,6 +81,8 @@ export const dropScript: Script = script("drop", dropVerb);
 export const cachedScript: Script = script("cached", cachedVerb);
 /** Lets a cache evict documents that equal their rows, or keeps them. */
 export const keepingScript: Script = script("keeping", keepingVerb);
+/** Deletes documents and receipts that are due. */
+export const expireScript: Script = script("expire", expireVerb);
 /** Keeps a lock, or gives it back. */
 export const keepScript: Script = script("keep", keepVerb);
 /** Marks all partitions of an entity with what writers find there. */
