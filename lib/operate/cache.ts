@@ -10,6 +10,7 @@ import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { cacheOf } from "../documents/cache.ts";
 import { documentIds } from "../redis/documents.ts";
+import type { CacheState } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { cachedScript, keepingScript, runScript } from "../redis/scripts/mod.ts";
@@ -18,21 +19,10 @@ import { rowsOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { Comparison } from "./verify/compare.ts";
 
-/** The state of a cache, or of a part of it. */
-export type CacheState =
-  /** there is none */
-  | "off"
-  /** it is being turned on: writers note their events, and nothing is evicted yet */
-  | "noting"
-  /** what the target holds may be evicted */
-  | "on"
-  /** nothing more may be evicted: it is being turned off, or a program that knows of no cache has written */
-  | "leaving";
-
 /** What Redis says of the cache of an entity. */
 export interface CacheStatus {
-  /** of all partitions, or of the one that is the furthest from being on */
-  state: CacheState;
+  /** of the partition that is the furthest from being on */
+  state: CacheState | "off";
   /** documents with an event that the source has not applied, or that was not settled since */
   pending: number;
   /** the first event that was written by a program that knows of no cache; `null` where there was none */
@@ -63,7 +53,7 @@ const LOOK_AGAIN_MS = 100;
 const MAX_LISTED = 1000;
 /** Documents that one script changes. */
 const CHUNK = 500;
-const ORDER: CacheState[] = ["off", "noting", "leaving", "on"];
+const ORDER: CacheStatus["state"][] = ["off", "noting", "leaving", "on"];
 
 interface Part extends CacheStatus {
   keys: PartitionKeys;
