@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import {
   addTarget,
   adopt,
+  type Config,
+  configWith,
   connectPostgres,
   connectRedis,
   createSearchIndex,
@@ -13,6 +15,7 @@ import {
   listTargets,
   loadMetrics,
   mendStreams,
+  openTarget,
   pauseTarget,
   readByIds,
   readStatus,
@@ -28,6 +31,7 @@ import {
   verify,
 } from "writebehind";
 import { serveMetrics } from "writebehind/metrics/prometheus.ts";
+import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { documentedGrants, section } from "./docs/pages.ts";
 import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipeline.ts";
@@ -41,6 +45,17 @@ const DURABLE = [
   .../durability, the writer needs (.*) as well/.exec(page)![1]!.matchAll(/`([^`]+)`/g),
 ]
   .map(([, rule]) => rule!);
+/** What the page adds for an entity with a cache. */
+const CACHED = new Map(
+  [...page.matchAll(/an? (writer|operator)(?: needs)? `(~stream:notes:session [^`]*)`/g)]
+    .map(([, user, rules]) => [user!, rules!.split(" ")]),
+);
+const CACHE = {
+  name: "session",
+  table: "sessions",
+  index_name: "idx:sessions",
+  cache: { enabled: true },
+};
 const GRANTS = documentedGrants();
 
 /** Makes the documented users; returns configurations that connect as them. */
@@ -155,19 +170,72 @@ Deno.test("the main path runs with just the documented rights", async () => {
   }
 });
 
+Deno.test("a cache runs with just the documented rights", async () => {
+  await using pipeline = await testPipeline({ entities: [CACHE] });
+  const { writer, operator } = await documented(pipeline);
+  const select = /`(GRANT SELECT ON [^`]*writebehind_dead_letter)`/.exec(page)![1]!;
+  await pipeline.pool.query(`CREATE ROLE reader LOGIN PASSWORD 'word'; ${select} TO reader`);
+  try {
+    for (const [user, rules] of CACHED) await pipeline.redis.acl("SETUSER", user, ...rules);
+    const reader = configWith(writer, { postgresql: { user: "reader" } });
+    await using writing = await connectRedis(reader, { rights: "writer" });
+    await using redis = await connectRedis(operator);
+    await using pool = await connectPostgres(operator);
+    const write = (id: string) => insertDocument(writing, reader, "session", { n: 1.5 }, id);
+    const evict = (...ids: string[]) =>
+      pipeline.redis.del(ids.flatMap((id) => [`session:${id}`, `stream:asked:session:${id}`]));
+    const read = (...ids: string[]) => readByIds(writing, reader, "session", ids);
+    for (const id of ["a", "b", "c"]) await write(id);
+    await drain({ redis, pool, config: operator });
+    await evict("a", "b", "c");
+    assert.deepEqual(await read("a", "none", "a"), [{ n: 1.5 }, null, { n: 1.5 }]);
+    await updateDocument(writing, reader, "session", "b", { m: 1 });
+    await updateDocument(writing, reader, "session", "a", { n: 0.1 + 0.2 });
+    await deleteDocument(writing, reader, "session", "c");
+    assert.deepEqual(await read("b", "c"), [{ n: 1.5, m: 1 }, null]);
+    await assert.rejects(write("b"), { code: "exists" });
+    await insertDocument(writing, reader, "session", {}, "c", { overwrite: true });
+    await drain({ redis, pool, config: operator });
+    await evict("a");
+    const { counts, evicted } = await verify(redis, pool, operator, "session");
+    assert.deepEqual([counts.mismatches, evicted], [0, 1]);
+    assert.equal((await rebuild(redis, pool, operator, "session")).restored, 1);
+    await using target = await openTarget(operator);
+    assert.equal((await turnCacheOff(redis, target, operator, "session")).state, "off");
+    assert.equal((await turnCacheOn(redis, target, operator, "session")).state, "on");
+    assert.equal((await readCache(redis, operator, "session")).pending, 0);
+    // An older file was loaded: what could be evicted goes.
+    await evict("a");
+    await pipeline.redis.del("stream:session");
+    await drain({ redis, pool, config: operator });
+    assert.deepEqual(await read("a"), [{ n: 0.1 + 0.2 }]);
+  } finally {
+    await pipeline.pool.query("DROP OWNED BY app, reader; DROP ROLE app, reader");
+  }
+});
+
 /** What only some calls need: making an index and mending a stream. They name it themselves. */
 const OF_SOME_CALLS = ["ft.create", "ft.dropindex", "rename", "stream:session:mend"];
 
 Deno.test("each documented command and key that a user lacks is named when connecting", async (t) => {
   await using pipeline = await testPipeline();
-  for (const [user, rules] of ACL) {
-    for (const rule of rules.filter((rule) => /^[+~]/.test(rule))) {
+  const each: [string, string[], string[], Config["entities"]][] = ACL.flatMap(([user, rules]) => [
+    [user, rules, rules, pipeline.config.entities],
+    [
+      user,
+      CACHED.get(user)!,
+      [...rules, ...CACHED.get(user)!],
+      pipeline.with({ entities: [CACHE] }).entities,
+    ],
+  ]);
+  for (const [user, without, rules, entities] of each) {
+    for (const rule of without.filter((rule) => /^[+~]/.test(rule))) {
       const name = rule.slice(1);
       if (OF_SOME_CALLS.includes(name)) continue;
       await t.step(`${user} without ${rule}`, async () => {
         const rest = rules.filter((one) => one !== rule);
         await pipeline.redis.acl("SETUSER", user, "reset", ...rest);
-        const config = pipeline.with({ redis: { username: user, password: "word" } });
+        const config = pipeline.with({ entities, redis: { username: user, password: "word" } });
         const rights = user === "writer" ? "writer" : "all";
         await assert.rejects(connectRedis(config, { rights }), (error: Error) => {
           const word = name.replace("*", "").replace("|", " ").split(" ")[0]!;

@@ -47,6 +47,10 @@ const WRITERS: Record<string, string[]> = {
   request: ["HSET KEY f v", "HMGET KEY f", "EXPIRE KEY 1"],
   counter: ["INCRBY KEY 1"],
   log: ["XADD KEY MAXLEN ~ 1 * f v"],
+  cachedDocument: ["PERSIST KEY", "EXPIRE KEY 1", "PEXPIRE KEY 1", "PTTL KEY"],
+  notes: ["HSET KEY f v", "HGET KEY f", "HEXISTS KEY f"],
+  due: ["EXISTS KEY"],
+  asked: ["GET KEY", "SET KEY v", "DEL KEY"],
   none: ["EVALSHA 0 0", "EVAL x 0", "MULTI", "EXEC"],
   index: ["FT.SEARCH KEY *", "FT.INFO KEY"],
 };
@@ -62,6 +66,9 @@ const OTHERS: Record<string, string[]> = {
     "XGROUP CREATE KEY g 0",
   ],
   copy: ["SET KEY v", "GET KEY"],
+  cachedDocument: ["UNLINK KEY"],
+  cachedSettings: ["HDEL KEY f"],
+  notes: ["HMGET KEY f", "HDEL KEY f", "HLEN KEY", "HSCAN KEY 0", "DEL KEY"],
   gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
   counter: ["GET KEY"],
   none: ["TIME", "SCAN 0", "DBSIZE", "CLIENT SETNAME x"],
@@ -91,6 +98,10 @@ function commandsOf(config: Config, rights: Rights): string[][] {
       const { stream, settings, lastId, gauges, documentPrefix, requestPrefix } = partition;
       keys.push(["document", `${documentPrefix}x`], ["stream", stream], ["settings", settings]);
       keys.push(["copy", lastId], ["gauges", gauges], ["request", `${requestPrefix}x`]);
+      const { cached, notes, due, askedPrefix } = partition;
+      if (!cached) continue;
+      keys.push(["cachedDocument", `${documentPrefix}x`], ["cachedSettings", settings]);
+      keys.push(["notes", notes], ["due", due], ["asked", `${askedPrefix}x`]);
     }
     if (entityConfig(config, name).cache.enabled) {
       for (const key of Object.values(looksOf(config, name))) keys.push(["counter", key]);
