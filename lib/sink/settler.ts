@@ -119,7 +119,8 @@ export class Settler {
   }
 
   /**
-   * Resends the documents whose noted events are gone from the stream before the target had them.
+   * Resends the documents whose noted events the target does not have, and which are gone from the stream; also where what
+   * came after them has moved the offset past them. Parked ones are in the dead letters.
    * @returns how many there were
    */
   async resendGone(): Promise<number> {
@@ -127,12 +128,15 @@ export class Settler {
     const redis = await this.#reader.connection();
     let sent = 0;
     for await (const notes of this.#notes()) {
-      const ahead = notes.filter(({ streamId }) => compareStreamIds(streamId, offset) > 0);
+      const [ahead, passed]: [Note[], Note[]] = [[], []];
+      for (const note of notes) {
+        (compareStreamIds(note.streamId, offset) > 0 ? ahead : passed).push(note);
+      }
       const entries = await Promise.all(
         ahead.map(({ streamId }) => redis.xrange(keys.stream, streamId, streamId)),
       );
-      for (const [index, { id }] of ahead.entries()) {
-        if (entries[index]!.length > 0) continue;
+      const gone = ahead.filter((_, index) => entries[index]!.length === 0).map(({ id }) => id);
+      for (const id of [...gone, ...(await this.#held(passed)).lacking]) {
         if (await resend(redis, keys, id) !== null) sent++;
       }
     }
@@ -182,20 +186,28 @@ export class Settler {
     this.#beyond = null;
   }
 
-  /** Those whose rows are as their events have left them; and whose are newer, as where Redis has gone back. */
-  async #held(notes: Note[]): Promise<{ held: Settled[]; newer: Settled[] }> {
+  /**
+   * Those whose rows are as their events have left them; whose are newer, as where Redis has gone back; and ids of those
+   * whose are older, though no event is parked.
+   */
+  async #held(
+    notes: Note[],
+  ): Promise<{ held: Settled[]; newer: Settled[]; lacking: string[] }> {
     const [held, newer]: [Settled[], Settled[]] = [[], []];
+    const lacking: string[] = [];
     for (let left = notes; left.length > 0;) {
-      const { rows } = await rowsOf(this.#target).at(this.#claim.keys, left.map(({ id }) => id));
+      const at = await rowsOf(this.#target).at(this.#claim.keys, left.map(({ id }) => id));
+      const { rows, parked } = at;
       rows.forEach((row, index) => {
         const { id, streamId, isDelete } = left[index]!;
         const since = row && BigInt(row.version) - versionOf(streamId)!;
         if (since === null ? isDelete : since === 0n) held.push([id, streamId]);
         else if (since !== null && since > 0n) newer.push([id, streamId]);
+        else if (!parked[index]) lacking.push(id);
       });
       left = left.slice(rows.length);
     }
-    return { held, newer };
+    return { held, newer, lacking };
   }
 
   /**

@@ -23,12 +23,19 @@ import {
 import { canonicalJson } from "writebehind/core/json/equality.ts";
 import { below } from "writebehind/core/random.ts";
 
-/** What became of a document by its last event. */
-export interface Written {
-  /** `null` after a delete */
+/** A call, by its number, and what it makes of its document: `null` by a delete. */
+export interface Made {
+  n: number;
   document: JsonObject | null;
+}
+
+/** What became of a document by its last event. */
+export interface Written extends Made {
   version: bigint;
 }
+
+/** Calls that are remembered. */
+const REMEMBERED = 50;
 
 export interface AuthorOptions {
   random: Random;
@@ -46,11 +53,17 @@ export interface AuthorOptions {
   insists?: boolean;
   /** how long one call may be tried again, in ms @default {60000} */
   patienceMs?: number;
+  /** a text in each document, which makes it so long @default {""} */
+  pad?: string;
 }
 
 /** Inserts, updates, deletes and creates again, and repeats a call by its requestId until it knows the outcome. */
 export class Author {
   readonly written = new Map<string, Written>();
+  /** the last calls of each document that were begun, whatever became of them */
+  readonly begun = new Map<string, Made[]>();
+  /** the documents that were written last, the newest at the end */
+  readonly recent: string[] = [];
   /** calls that have made an event, each counted once */
   events = 0;
   /** outcomes that were unknown, and calls that were refused, before they went well */
@@ -75,6 +88,7 @@ export class Author {
       durability: "memory",
       insists: false,
       patienceMs: 60_000,
+      pad: "",
       ...options,
     };
   }
@@ -122,21 +136,21 @@ export class Author {
 
   /** A lane has documents of its own, so the order of its calls is the order of their events. */
   async #step(lane: number): Promise<void> {
-    const { random, documents, prefix, lanes } = this.#options;
+    const { random, documents, prefix, lanes, pad } = this.#options;
     const id = `${prefix}${lane + lanes * below(random, Math.ceil(documents / lanes))}`;
     const before = this.written.get(id)?.document ?? null;
     const n = ++this.#n;
     if (before === null) {
-      const document = { n, born: n };
+      const document = pad === "" ? { n, born: n } : { n, born: n, pad };
       await this.#send(
         id,
-        document,
+        { n, document },
         (options) => insertDocument(this.#redis, this.#config, "session", document, id, options),
       );
     } else if (random() < 0.2) {
       await this.#send(
         id,
-        null,
+        { n, document: null },
         (options) => deleteDocument(this.#redis, this.#config, "session", id, options),
       );
     } else {
@@ -146,7 +160,7 @@ export class Author {
       if (value === null) delete document[key];
       await this.#send(
         id,
-        document,
+        { n, document },
         (options) =>
           updateDocument(this.#redis, this.#config, "session", id, { n, [key]: value }, options),
       );
@@ -155,14 +169,19 @@ export class Author {
 
   async #send(
     id: string,
-    document: JsonObject | null,
+    made: Made,
     call: (options: WriteOptions) => Promise<Receipt>,
   ): Promise<void> {
+    const begun = this.begun.get(id) ?? [];
+    this.begun.set(id, begun);
+    begun.push(made);
+    this.recent.push(id);
+    for (const calls of [begun, this.recent]) if (calls.length > REMEMBERED) calls.shift();
     const { version } = await this.#untilKnown(call);
     assert(version !== null);
     const last = this.written.get(id);
     assert(last === undefined || last.version < version, `${id}: versions go back`);
-    this.written.set(id, { document, version });
+    this.written.set(id, { ...made, version });
     this.events++;
   }
 

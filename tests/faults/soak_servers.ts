@@ -45,29 +45,46 @@ export type RedisFaults = Record<string, (random: Random) => Promise<void>>;
 export class OneRedis {
   static readonly options = { redis: { extraArgs: REDIS_ARGS } };
   #running: Pick<RedisServer, "kill" | "stop">;
-  readonly faults: RedisFaults;
+  #redis: Pipeline["redis"];
+  #place: { dir: string; port: number };
+  /** what it is started with */
+  #args = [...REDIS_ARGS];
+  readonly faults: RedisFaults = { "Redis killed, started": () => this.restart() };
 
   constructor({ servers, redis }: Pipeline) {
     this.#running = servers.redis;
+    this.#redis = redis;
     const { dir, port } = servers.redis;
-    this.faults = {
-      "Redis killed, started": async () => {
-        await this.#running.kill();
-        const again = await startRedis({ dir, port, extraArgs: REDIS_ARGS });
-        this.#running = again;
-        // Or the clients go on with another program's Redis, which has none of the documents.
-        if (again.port !== port) {
-          throw new Error(
-            `Redis came back on port ${again.port}: another program has taken ${port}`,
-          );
-        }
-        // The connection comes back by itself.
-        await waitFor(() => redis.status === "ready", {
-          what: "the way back",
-          deadlineMs: BACK_MS,
-        });
-      },
-    };
+    this.#place = { dir, port };
+  }
+
+  /** From now on it has so many bytes, and evicts what has a time. */
+  async limit(bytes: number): Promise<void> {
+    const settings = { "maxmemory": String(bytes), "maxmemory-policy": "volatile-lfu" };
+    for (const [name, value] of Object.entries(settings)) {
+      await this.#redis.config("SET", name, value);
+      this.#args.push(`--${name}`, value);
+    }
+  }
+
+  /**
+   * Kills it and starts it again; ends when the connection is back, which comes by itself.
+   * @param between is given its folder
+   */
+  async restart(between: (dir: string) => Promise<void> = async () => {}): Promise<void> {
+    await this.#running.kill();
+    await between(this.#place.dir);
+    const { port } = this.#place;
+    const again = await startRedis({ ...this.#place, extraArgs: this.#args });
+    this.#running = again;
+    // Or the clients go on with another program's Redis, which has none of the documents.
+    if (again.port !== port) {
+      throw new Error(`Redis came back on port ${again.port}: another program has taken ${port}`);
+    }
+    await waitFor(() => this.#redis.status === "ready", {
+      what: "the way back",
+      deadlineMs: BACK_MS,
+    });
   }
 
   async stop(): Promise<void> {
