@@ -49,7 +49,8 @@ const WRITERS: Record<string, string[]> = {
   log: ["XADD KEY MAXLEN ~ 1 * f v"],
   cachedDocument: ["PERSIST KEY", "EXPIRE KEY 1", "PEXPIRE KEY 1", "PTTL KEY"],
   notes: ["HSET KEY f v", "HGET KEY f", "HEXISTS KEY f"],
-  due: ["EXISTS KEY"],
+  due: ["ZADD KEY 1 m", "ZREM KEY m"],
+  clock: ["TIME"],
   asked: ["GET KEY", "SET KEY v", "DEL KEY"],
   none: ["EVALSHA 0 0", "EVAL x 0", "MULTI", "EXEC"],
   index: ["FT.SEARCH KEY *", "FT.INFO KEY"],
@@ -68,6 +69,7 @@ const OTHERS: Record<string, string[]> = {
   copy: ["SET KEY v", "GET KEY"],
   cachedDocument: ["UNLINK KEY"],
   cachedSettings: ["HDEL KEY f"],
+  due: ["ZSCORE KEY m", "ZRANGEBYSCORE KEY 0 1"],
   notes: ["HMGET KEY f", "HDEL KEY f", "HLEN KEY", "HSCAN KEY 0", "DEL KEY"],
   gauges: ["HSET KEY f v", "HGETALL KEY", "HMGET KEY f"],
   counter: ["GET KEY"],
@@ -101,7 +103,7 @@ function commandsOf(config: Config, rights: Rights): string[][] {
       const { cached, notes, due, askedPrefix } = partition;
       if (!cached) continue;
       keys.push(["cachedDocument", `${documentPrefix}x`], ["cachedSettings", settings]);
-      keys.push(["notes", notes], ["due", due], ["asked", `${askedPrefix}x`]);
+      keys.push(["clock", ""], ["notes", notes], ["due", due], ["asked", `${askedPrefix}x`]);
     }
     if (entityConfig(config, name).cache.enabled) {
       for (const key of Object.values(looksOf(config, name))) keys.push(["counter", key]);

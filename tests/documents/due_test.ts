@@ -8,6 +8,7 @@ import {
   updateDocument,
 } from "writebehind";
 import { partitionKeys } from "writebehind/redis/keys.ts";
+import { expireScript, runScript } from "writebehind/redis/scripts/mod.ts";
 import { waitFor } from "../support/servers.ts";
 import { drain, type Pipeline, reset, rowsOf, testPipeline } from "../support/pipeline.ts";
 
@@ -108,6 +109,30 @@ Deno.test("documents that are due", async (t) => {
     } finally {
       redis.evicts = false;
     }
+  });
+
+  await step("who may not take a time back changes nothing", async () => {
+    await insert("a", 1000);
+    await redis.acl("SETUSER", "no-zrem", "on", ">word", "~*", "&*", "+@all", "-zrem");
+    await using other = await connectRedis(
+      pipeline.with({ redis: { username: "no-zrem", password: "word" } }),
+    );
+    const refusal = { name: "DocumentError", message: /may not run ZREM/ };
+    await assert.rejects(deleteDocument(other, config, "session", "a"), refusal);
+    assert.equal(await redis.exists("session:a"), 1);
+    assert.equal(await redis.xlen("stream:session"), 1);
+  });
+
+  await step("where no event can follow, what is due stays", async () => {
+    await insert("a", 1000);
+    await drain(pipeline);
+    await redis.hset(keys.settings, "far", 1);
+    await makeDue("a");
+    const args = ["1", "a"];
+    const names = [keys.stream, keys.settings, keys.due, keys.notes, "session:a"];
+    assert.equal(await runScript(redis, expireScript, names, args), 0);
+    await redis.hdel(keys.settings, "far");
+    assert.equal(await runScript(redis, expireScript, names, args), 1);
   });
 
   await step("a time that is none is refused", async () => {

@@ -55,6 +55,7 @@ if REQUEST then
   end
   if not redis.acl_check_cmd('HSET', REQUEST, 'call', '') then return {'permission', 'HSET'} end
   if DUE and not redis.acl_check_cmd('ZADD', DUE, '1', 'r') then return {'permission', 'ZADD'} end
+  if DUE and not redis.acl_check_cmd('HSET', SETTINGS, 'due', '1') then return {'permission', 'HSET'} end
   if not DUE and not redis.acl_check_cmd('EXPIRE', REQUEST, '1') then return {'permission', 'EXPIRE'} end
 end
 
@@ -83,7 +84,11 @@ if FORWARD then
   end
   HAS_DUE = settings[8]
   if HAS_DUE and not DUE then return {'due', ''} end
-  if TTL ~= '' and not redis.acl_check_cmd('ZADD', DUE, '1', 'd') then return {'permission', 'ZADD'} end
+  if HAS_DUE and not redis.acl_check_cmd('ZREM', DUE, 'd') then return {'permission', 'ZREM'} end
+  if TTL ~= '' then
+    if not redis.acl_check_cmd('ZADD', DUE, '1', 'd') then return {'permission', 'ZADD'} end
+    if not redis.acl_check_cmd('HSET', SETTINGS, 'due', '1') then return {'permission', 'HSET'} end
+  end
   -- With several targets, the one that is the furthest behind is named.
   -- What all targets hold, and is kept for a while, does not count.
   local waiting = events - tonumber(settings[6] or 0)
