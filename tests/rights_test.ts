@@ -189,12 +189,12 @@ Deno.test("a cache runs with just the documented rights", async () => {
     await drain({ redis, pool, config: operator });
     await evict("a", "b", "c");
     assert.deepEqual(await read("a", "none", "a"), [{ n: 1.5 }, null, { n: 1.5 }]);
-    await updateDocument(writing, reader, "session", "b", { m: 1 });
+    await updateDocument(writing, reader, "session", "b", { m: 1 }, { requestId: "once" });
     await updateDocument(writing, reader, "session", "a", { n: 0.1 + 0.2 });
     await deleteDocument(writing, reader, "session", "c");
     assert.deepEqual(await read("b", "c"), [{ n: 1.5, m: 1 }, null]);
     await assert.rejects(write("b"), { code: "exists" });
-    await insertDocument(writing, reader, "session", {}, "c", { overwrite: true });
+    await insertDocument(writing, reader, "session", {}, "c", { overwrite: true, ttlSeconds: 100 });
     await drain({ redis, pool, config: operator });
     await evict("a");
     const { counts, evicted } = await verify(redis, pool, operator, "session");
