@@ -221,6 +221,20 @@ test("Redis is full: what is applied makes room", async (own) => {
   }
 });
 
+test("Redis is full: what was removed from the stream is sent again", async (own) => {
+  await own.insert("a", 1);
+  await drain(pipeline);
+  await own.update("a", 2);
+  await redis.del(keys.stream);
+  await redis.config("SET", "maxmemory", "1mb", "maxmemory-policy", "volatile-lfu");
+  try {
+    await drain(pipeline);
+    assert.deepEqual(await own.read("a"), [{ n: 2 }]);
+  } finally {
+    await redis.config("SET", "maxmemory", "0", "maxmemory-policy", "noeviction");
+  }
+});
+
 test("a refused update does not make a document stay for good", async (own) => {
   await insertDocument(redis, config, "session", { one: "x".repeat(600) }, "a");
   await drain(pipeline);

@@ -5,6 +5,8 @@
 -- documents while the stream is full, or has an entry that no event can follow.
 
 local STREAM, SETTINGS, DUE, NOTES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory.
+redis.pcall('XTRIM', STREAM, 'MINID', '0-0')
 local time = redis.call('TIME')
 local now, documents = 1000 * time[1] + math.floor(time[2] / 1000), tonumber(ARGV[1])
 local settings = redis.call('HMGET', SETTINGS, 'partitions', 'max_events', 'kept', 'cache', 'far')

@@ -4,6 +4,9 @@
 --   3 "" or the JSON text that the document must still have, "-" where it must still be missing
 -- Returns the event's stream id, or "" where nothing was appended: the document has changed meanwhile, or was evicted.
 
+-- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory. What is resent is what
+-- keeps it full: it cannot be evicted until the target has it.
+redis.pcall('XTRIM', KEYS[2], 'MINID', '0-0')
 -- Documents move to other names just now.
 if string.find(redis.call('HGET', KEYS[3], 'partitions') or '', 'into', 1, true) then
   return redis.error_reply('REPARTITIONING ' .. KEYS[2])
