@@ -69,8 +69,6 @@ export class PartitionSink {
   #refused: unknown;
   /** whether a read was ended, since another process is to have the partition */
   #giving = false;
-  /** ends the pause after a failure */
-  #pause = new AbortController();
   /** what is being prefetched */
   #next: Promise<Work | null> = Promise.resolve(null);
 
@@ -125,9 +123,7 @@ export class PartitionSink {
           if (!follow && !passes(kind)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           const attempt = this.report.failuresInARow;
-          this.#pause = new AbortController();
-          const ended = AbortSignal.any([signal, this.#pause.signal]);
-          await delay(backoff(attempt, retry_base_ms, retry_max_ms), ended);
+          await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
         }
       }
     } finally {
@@ -141,11 +137,10 @@ export class PartitionSink {
     this.#ownership.share(sharing);
   }
 
-  /** Gives the partition to another process once the batch under way is done: what waits is ended. */
+  /** Gives the partition to another process once the batch under way is done: a read that waits is ended. */
   give(): void {
     this.#giving = true;
     this.#reader.close();
-    this.#pause.abort();
   }
 
   /** Gives the partition back and closes the connections. Never rejects. */

@@ -233,7 +233,7 @@ export class RedisWriteBehind {
     const partitionOf = (stream: string) =>
       this.#partitions.find(({ keys }) => keys.stream === stream)!;
     const { max_retry_attempts } = this.#config.write_behind;
-    return new Sharing(this.#redis, ownership, this.#config, keys, {
+    return new Sharing(ownership, this.#config, keys, {
       process: this.process,
       fails: (stream) => partitionOf(stream).report.failuresInARow >= max_retry_attempts,
       onGive: (stream) => partitionOf(stream).give(),

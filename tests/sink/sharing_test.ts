@@ -10,13 +10,10 @@ import {
   insertDocument,
   openTarget,
   parseConfig,
-  RedisConnection,
 } from "writebehind";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
-import { startRedis } from "writebehind/dev/servers/redis.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
-import { Sharing } from "writebehind/sink/sharing.ts";
-import { planOf } from "writebehind/sink/sharing_rule.ts";
+import { planOf, Sharing } from "writebehind/sink/sharing.ts";
 import type { Ownership } from "writebehind/targets/target.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { assertEqual, type Pipeline, testPipeline } from "../support/pipeline.ts";
@@ -140,6 +137,18 @@ Deno.test("sharing: whoever comes, dies, or sees what was, all become even, by t
   );
 });
 
+Deno.test("sharing: partitions of a process that is no member are nobody's business", () => {
+  const streams = ["a", "b", "c", "d"];
+  const owners = new Map([["a", "old"], ["b", "old"]]);
+  assert.deepEqual(planOf("p", { members: ["p", "q"], owners }, streams), {
+    take: ["c"],
+    keep: [],
+    give: [],
+  });
+  const alone = planOf("p", { members: [], owners }, streams);
+  assert.deepEqual(alone, { take: ["c", "d"], keep: [], give: [] });
+});
+
 /** The live leases of partitions: their owners and epochs, by stream. */
 async function leases({ pool, config }: Pipeline): Promise<Map<string, string>> {
   const streams = allPartitions(config, "session").map(({ stream }) => stream);
@@ -236,53 +245,6 @@ Deno.test("sharing: a process that has lost its Redis gives all to the others, a
   await waitFor(() => second.lastError === null, { what: "it to be well", deadlineMs: 30_000 });
 });
 
-Deno.test("sharing: when Redis comes back, its partitions are shared as before", async () => {
-  // Longer pauses than the leases are long, so that what is owned moves meanwhile.
-  await using pipeline = await testPipeline({
-    streams: { partitions: 8 },
-    write_behind: { lease_seconds: 2, retry_base_ms: 50, retry_max_ms: 5000 },
-  }, { redis: { extraArgs: ["--appendfsync", "always"] } });
-  const { redis, pool, config, servers } = pipeline;
-  await using otherPool = await connectPostgres(config);
-  await using other = await connectRedis(config);
-  await using first = consumePeriodically(redis, pool, config, "session");
-  await using second = consumePeriodically(other, otherPool, config, "session");
-  const shared = (deadlineMs: number) =>
-    waitFor(async () => String(countsOf(await leases(pipeline))) === "4,4", {
-      what: "even shares",
-      deadlineMs,
-    });
-  await shared(20_000);
-  await servers.redis.kill();
-  await waitFor(
-    () =>
-      [first, second].every(({ status }) =>
-        status.partitions.some(({ failuresInARow }) => failuresInARow >= 6)
-      ),
-    { what: "both to fail again and again", deadlineMs: 30_000 },
-  );
-  const { dir, port } = servers.redis;
-  const again = await startRedis({ dir, port, extraArgs: ["--appendfsync", "always"] });
-  try {
-    await waitFor(() => redis.status === "ready", { what: "Redis", deadlineMs: 30_000 });
-    // At once; a process that counts as unwell would come back after a minute.
-    await shared(15_000);
-    const written = Array.from(
-      { length: 40 },
-      (_, n) => insertDocument(redis, config, "session", { n }),
-    );
-    await Promise.all(written);
-    await caughtUp(redis, pool, config, "session", { deadlineMs: 15_000 });
-    await waitFor(() => first.lastError === null && second.lastError === null, {
-      what: "both to be well",
-      deadlineMs: 30_000,
-    });
-    await shared(15_000);
-  } finally {
-    await again.stop();
-  }
-});
-
 Deno.test("sharing: a process that was frozen for longer than its lease comes back to its share", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 8 } });
   const { redis, config } = pipeline;
@@ -322,17 +284,11 @@ Deno.test("sharing: while the target is away, nobody is to blame", async () => {
     });
   };
   const stop = new AbortController();
-  const sharing = new Sharing(
-    new RedisConnection(config),
-    { share } as Ownership,
-    config,
-    partitions,
-    {
-      process: "me",
-      fails: () => true,
-      onGive: () => {},
-    },
-  );
+  const sharing = new Sharing({ share } as Ownership, config, partitions, {
+    process: "me",
+    fails: () => true,
+    onGive: () => {},
+  });
   for (const { stream } of partitions) sharing.note(stream, { isMine: true });
   const running = sharing.run(stop.signal);
   await waitFor(() => asked.length >= 2, { what: "looks in vain" });
