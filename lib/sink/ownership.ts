@@ -305,7 +305,8 @@ export class PartitionOwnership {
 
   /** The stream has gone back: reports it, and resends what the target may not have. */
   async #rewind(claim: Claim): Promise<void> {
-    if (claim.witness === "0-0") await this.#expectWitness(claim);
+    // With nothing applied, all is read anyway, and there is nothing to expect.
+    if (claim.witness === "0-0" && claim.offset !== "0-0") await this.#expectWitness(claim);
     const what =
       `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
       "last, is not in it any more";
