@@ -1,6 +1,6 @@
 /** `deno task cache`: turns the cache of an entity on or off, or tells its state. */
 
-import { entityConfig, targetConfig } from "../config/load.ts";
+import { sourceConfig } from "../config/load.ts";
 import { type CacheReport, readCache, turnCacheOff, turnCacheOn } from "../operate/cache.ts";
 import { connectRedis } from "../redis/connect.ts";
 import { openTarget } from "../targets/open.ts";
@@ -33,8 +33,7 @@ export async function runCache(
       : `; the event ${status.foreign} was written by a program that knows of no cache`;
     return console.log(`${entity}: ${status.state}, ${status.pending} pending${foreign}`);
   }
-  const { source } = entityConfig(config, entity).cache;
-  await using target = await openTarget(config, targetConfig(config, source ?? undefined).name);
+  await using target = await openTarget(config, sourceConfig(config, entity).name);
   await target.check(entity);
   const progress = progressOf("documents");
   const turn = verb === "on" ? turnCacheOn : turnCacheOff;

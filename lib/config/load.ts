@@ -28,7 +28,7 @@ export type {
   SqliteTargetConfig,
   TargetConfig,
 } from "./config.ts";
-export { entityConfig, isForwarded, targetConfig } from "./lookups.ts";
+export { entityConfig, isForwarded, sourceConfig, targetConfig } from "./lookups.ts";
 
 const DEFAULT_FILE = "config/config.yaml";
 const MAX_FILE_BYTES = 2 ** 20;

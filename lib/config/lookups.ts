@@ -44,6 +44,11 @@ export function targetConfig({ targets }: Config, name?: string): TargetConfig {
   );
 }
 
+/** The target that the documents of an entity's cache are read from: the one that it names, or the first. */
+export function sourceConfig(config: Config, entity: string): TargetConfig {
+  return targetConfig(config, entityConfig(config, entity).cache.source ?? undefined);
+}
+
 /**
  * Whether changes of an entity's documents are forwarded to the target, as
  * `dummy_data.perform_write_behind` says (the original's place for it).

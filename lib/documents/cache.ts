@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Config, entityConfig } from "../config/load.ts";
+import { type Config, entityConfig, sourceConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -81,11 +81,10 @@ export class Cache {
 
   /** The target that has all documents of an entity; it is closed with the connection to Redis. */
   source(entity: string): Promise<Target> {
-    const { source } = entityConfig(this.#config, entity).cache;
-    const name = source ?? "";
+    const { name } = sourceConfig(this.#config, entity);
     const known = this.#sources.get(name);
     if (known !== undefined) return known;
-    const opening = openTarget(this.#config, source ?? undefined);
+    const opening = openTarget(this.#config, name);
     this.#sources.set(name, opening);
     // The next call tries again.
     opening.catch(() => this.#sources.delete(name));

@@ -10,7 +10,7 @@ import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import { cacheOf } from "../documents/cache.ts";
 import { documentIds } from "../redis/documents.ts";
-import type { CacheState } from "../redis/cache_state.ts";
+import { type CacheState, inAll, readCaches, withoutNote } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
 import { cachedScript, keepingScript, runScript } from "../redis/scripts/mod.ts";
@@ -53,13 +53,6 @@ const LOOK_AGAIN_MS = 100;
 const MAX_LISTED = 1000;
 /** Documents that one script changes. */
 const CHUNK = 500;
-const ORDER: CacheStatus["state"][] = ["off", "noting", "leaving", "on"];
-
-interface Part extends CacheStatus {
-  keys: PartitionKeys;
-  /** the last event of before writers noted theirs */
-  notedFrom: string;
-}
 
 /** Tells the state of the cache of an entity. */
 export async function readCache(
@@ -67,7 +60,8 @@ export async function readCache(
   config: Config,
   entity: string,
 ): Promise<CacheStatus> {
-  return statusOf(await step(redis, config, entity, ""));
+  const { state, ...rest } = inAll(await readCaches(redis, allPartitions(config, entity)));
+  return { state: state ?? "off", ...rest };
 }
 
 /**
@@ -84,7 +78,8 @@ export async function turnCacheOn(
   { onStep, onProgress, signal }: CacheOptions = {},
 ): Promise<CacheReport> {
   await checkConfigured(redis, config, entity);
-  for (const keys of allPartitions(config, entity)) {
+  const partitions = allPartitions(config, entity);
+  for (const keys of partitions) {
     const { parked } = await target.offsets.standing(keys);
     if (parked === 0) continue;
     throw new ConfigError(
@@ -92,25 +87,27 @@ export async function turnCacheOn(
         "discard them first, see deno task dead-letter",
     );
   }
-  const parts = await step(redis, config, entity, "note");
+  const notedFrom = await step(redis, partitions, "note");
   onStep?.("waiting until the target holds what was written before");
-  for (const { keys, notedFrom } of parts) await reached(target, keys, notedFrom, signal);
-  const now = await step(redis, config, entity, "on");
-  const report: CacheReport = { ...statusOf(now), changed: 0, different: [] };
+  for (const [index, keys] of partitions.entries()) {
+    await reached(target, keys, notedFrom[index]!, signal);
+  }
+  await step(redis, partitions, "on");
+  const status = await readCache(redis, config, entity);
+  const report: CacheReport = { ...status, changed: 0, different: [] };
   if (report.state !== "on") return report;
   onStep?.("comparing documents with their rows");
   const comparison = new Comparison(redis, target, config, entity);
   const { keep_seconds } = entityConfig(config, entity).cache;
   const about = await redis.countKeys();
   let done = 0;
-  for (const { keys } of now) {
+  for (const keys of partitions) {
     for await (const chunk of chunksOf(redis, config, keys)) {
       signal?.throwIfAborted();
       const differ = new Set((await comparison.compare(chunk)).map(({ id }) => id));
       const equal = chunk.filter((id) => !differ.has(id));
       report.changed += await keep(redis, keys, equal, String(1000 * keep_seconds));
-      const pending = await redis.hmget(keys.notes, ...chunk);
-      const different = chunk.filter((id, index) => differ.has(id) && pending[index] === null);
+      const different = await withoutNote(redis, keys, [...differ]);
       report.different.push(...different.slice(0, MAX_LISTED - report.different.length));
       onProgress?.(done += chunk.length, Math.max(done, about));
     }
@@ -132,10 +129,10 @@ export async function turnCacheOff(
   { onStep, onProgress, signal }: CacheOptions = {},
 ): Promise<CacheReport> {
   await checkConfigured(redis, config, entity);
-  const parts = await step(redis, config, entity, "leave");
-  const report: CacheReport = { ...statusOf(parts), changed: 0, different: [] };
+  const partitions = allPartitions(config, entity);
+  await step(redis, partitions, "leave");
   onStep?.("keeping what is in Redis");
-  for (const { keys } of parts) {
+  for (const keys of partitions) {
     for await (const chunk of chunksOf(redis, config, keys)) {
       signal?.throwIfAborted();
       await keep(redis, keys, chunk, "");
@@ -144,7 +141,7 @@ export async function turnCacheOff(
   onStep?.("bringing back what is only in the target");
   const stored = rowsOf(target);
   const cache = cacheOf(redis, config);
-  const partitions = parts.map(({ keys }) => keys);
+  let changed = 0;
   const about = await stored.size(entity);
   let done = 0;
   for await (const page of stored.ids(entity)) {
@@ -152,10 +149,10 @@ export async function turnCacheOff(
     for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
       const missing = await missingAmong(redis, keys, ids);
       for (const [id, { outcome, unfilled }] of await cache.fill(keys, missing, target)) {
-        if (outcome === "filled") report.changed++;
+        if (outcome === "filled") changed++;
         else if (outcome === "unfilled") {
           throw new WriteBehindError(
-            `Cannot turn the cache of ${entity} off: ${id} cannot be brought back (${unfilled}); ${report.changed} were. Mend ` +
+            `Cannot turn the cache of ${entity} off: ${id} cannot be brought back (${unfilled}); ${changed} were. Mend ` +
               "that, such as by more memory for Redis, and run this again: until then the others are read from the target",
           );
         }
@@ -163,7 +160,8 @@ export async function turnCacheOff(
     }
     onProgress?.(done += page.length, Math.max(done, about));
   }
-  return { ...report, ...statusOf(await step(redis, config, entity, "off")) };
+  await step(redis, partitions, "off");
+  return { ...await readCache(redis, config, entity), changed, different: [] };
 }
 
 async function checkConfigured(redis: RedisConnection, config: Config, entity: string) {
@@ -175,31 +173,17 @@ async function checkConfigured(redis: RedisConnection, config: Config, entity: s
   );
 }
 
-/** Takes a step in all partitions. */
+/** Takes a step in all partitions. @returns of each, the last event of before writers noted theirs */
 async function step(
   redis: RedisConnection,
-  config: Config,
-  entity: string,
-  what: "note" | "on" | "leave" | "off" | "",
-): Promise<Part[]> {
+  partitions: readonly PartitionKeys[],
+  what: "note" | "on" | "leave" | "off",
+): Promise<string[]> {
   return await Promise.all(
-    allPartitions(config, entity).map(async (keys) => {
-      const names = [keys.settings, keys.stream, keys.notes];
-      const [state, notedFrom, pending, foreign] = await runScript(redis, cachedScript, names, [
-        what,
-      ]) as [CacheState | "", string, number, string];
-      return { keys, state: state || "off", notedFrom, pending, foreign: foreign || null };
-    }),
+    partitions.map(async ({ settings, stream, notes }) =>
+      String(await runScript(redis, cachedScript, [settings, stream, notes], [what]))
+    ),
   );
-}
-
-function statusOf(parts: Part[]): CacheStatus {
-  const states = parts.map(({ state }) => ORDER.indexOf(state));
-  return {
-    state: ORDER[Math.min(...states)]!,
-    pending: parts.reduce((sum, { pending }) => sum + pending, 0),
-    foreign: parts.find(({ foreign }) => foreign !== null)?.foreign ?? null,
-  };
 }
 
 /** Waits until a target holds an entry. */

@@ -4,9 +4,9 @@
  */
 
 import { Buffer } from "node:buffer";
-import { type Config, entityConfig, targetConfig } from "../config/load.ts";
+import { type Config, sourceConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
-import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
+import { type PartitionCache, readCaches, withoutNote } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { isSource } from "../sink/settler.ts";
@@ -37,8 +37,7 @@ export async function evictedSource(
         `--entity ${entity} first`,
     );
   }
-  const { source } = entityConfig(config, entity).cache;
-  return await openTarget(config, targetConfig(config, source ?? undefined).name);
+  return await openTarget(config, sourceConfig(config, entity).name);
 }
 
 /** Only what is noted tells a document that was deleted from one that was evicted. */
@@ -70,8 +69,7 @@ export async function evictedRows(
 ): Promise<Map<string, Buffer>> {
   const found = new Map<string, Buffer>();
   if (missing.length === 0) return found;
-  const noted = await redis.hmget(keys.notes, ...missing);
-  for (let left = missing.filter((_, index) => noted[index] === null); left.length > 0;) {
+  for (let left = await withoutNote(redis, keys, missing); left.length > 0;) {
     const { rows } = await rowsOf(source).at(keys, left);
     rows.forEach((row, index) => {
       if (row?.text.startsWith("{")) found.set(left[index]!, Buffer.from(row.text));

@@ -46,6 +46,28 @@ export async function readCaches(
   }));
 }
 
+const ORDER = [null, "noting", "leaving", "on"] as const satisfies readonly (CacheState | null)[];
+
+/** The caches of an entity's partitions as one: the state is that of the one which is the furthest from being on. */
+export function inAll(caches: readonly PartitionCache[]): PartitionCache {
+  const states = caches.map(({ state }) => ORDER.indexOf(state));
+  return {
+    state: ORDER[Math.min(...states)]!,
+    foreign: caches.find(({ foreign }) => foreign !== null)?.foreign ?? null,
+    pending: caches.reduce((sum, { pending }) => sum + pending, 0),
+  };
+}
+
+/** Those of a partition's documents of which no event is noted: where they are missing, their rows are current. */
+export async function withoutNote(
+  redis: RedisConnection,
+  { notes }: PartitionKeys,
+  docIds: readonly string[],
+): Promise<string[]> {
+  const noted = docIds.length === 0 ? [] : await redis.hmget(notes, ...docIds);
+  return docIds.filter((_, index) => noted[index] === null);
+}
+
 /** How an entity's cache does, for people. */
 export interface CacheFigures {
   /** documents that readers have found in Redis, as their processes have counted them */

@@ -326,11 +326,14 @@ export class ClusterConnection extends RedisConnection {
   }
 
   override disconnect(): void {
+    const isFirst = !this.#ended;
     this.#ended = true;
     this.#forget();
     clearTimeout(this.#seeking);
     for (const redis of [...this.#nodes.values(), ...this.#left]) redis.disconnect();
     this.status = "end";
+    // As a connection to one server tells it.
+    if (isFirst) this.emit("end");
   }
 
   override async close(): Promise<void> {

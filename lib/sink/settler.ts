@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Config, entityConfig, targetConfig } from "../config/load.ts";
+import { type Config, entityConfig, sourceConfig } from "../config/load.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds, versionOf } from "../core/stream_ids.ts";
 import { documentIds } from "../redis/documents.ts";
@@ -33,8 +33,7 @@ interface Note {
 
 /** Whether an entity is cached in front of a target. */
 export function isSource(config: Config, entity: string, target: string): boolean {
-  const { cache } = entityConfig(config, entity);
-  return cache.enabled && targetConfig(config, cache.source ?? undefined).name === target;
+  return entityConfig(config, entity).cache.enabled && sourceConfig(config, entity).name === target;
 }
 
 /** Settles what is applied under one claim. */

@@ -81,6 +81,9 @@ Deno.test("documents are written, changed, read and deleted on the nodes that ha
   assert.equal(masters.size, 3, "the documents are on all masters");
   await redis.counters.flush();
   assert.equal((await loadMetrics(redis))["metrics:redis_success"], 64);
+  const ended = new Promise((end) => redis.once("end", () => end("ended")));
+  await redis.close();
+  assert.equal(await ended, "ended");
 });
 
 Deno.test("a write waits for the replicas of its own node", async () => {

@@ -5,7 +5,13 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
-import { type CacheState, hitRate, readCacheFigures, readCaches } from "../../redis/cache_state.ts";
+import {
+  type CacheState,
+  hitRate,
+  inAll,
+  readCacheFigures,
+  readCaches,
+} from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, gaugesOf, partitionsOf } from "../../redis/keys.ts";
 import { readLag } from "../../redis/lag.ts";
@@ -205,9 +211,10 @@ export class Watch implements AsyncDisposable {
       readCaches(redis, allPartitions(config, entity)),
       readCacheFigures(redis, config, entity),
     ]);
+    const { state, pending } = inAll(caches);
     return {
-      state: (caches.find(({ state }) => state !== "on") ?? caches[0]!).state,
-      pending: caches.reduce((sum, { pending }) => sum + pending, 0),
+      state,
+      pending,
       hits: hitRate(figures),
       gone: figures.evictedKeys + figures.expiredKeys,
     };

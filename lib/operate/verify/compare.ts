@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import type { Config } from "../../config/load.ts";
 import { equalJson } from "../../core/json/equality.ts";
+import { withoutNote } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
 import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../../redis/keys.ts";
@@ -130,12 +131,11 @@ export class Comparison {
   /** Those of the documents that are missing of which no event is noted: their rows are current. */
   async #evictedAmong(keys: PartitionKeys, missing: string[]): Promise<Set<string>> {
     if (missing.length === 0 || !keys.cached) return new Set();
-    const [state, notes] = await Promise.all([
+    const [state, evicted] = await Promise.all([
       this.#redis.hget(keys.settings, "cache"),
-      this.#redis.hmget(keys.notes, ...missing),
+      withoutNote(this.#redis, keys, missing),
     ]);
-    if (state === null || state === "noting") return new Set();
-    return new Set(missing.filter((_, index) => notes[index] === null));
+    return new Set(state === null || state === "noting" ? [] : evicted);
   }
 
   /** Those of the suspects that have a parked event. */

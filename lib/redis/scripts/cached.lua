@@ -1,15 +1,15 @@
--- Takes a step of turning a cache on or off, in one partition; or tells its state.
+-- Takes a step of turning a cache on or off, in one partition.
 -- KEYS: 1 settings of the stream  2 stream  3 notes
 -- ARGV: 1 "note": writers note each event from now on, and the target has to hold those of before; "on": documents may be
 --   evicted, if no event was written without a note; "leave": none is given a time any more; "off": there is no cache
---   any more; "" changes nothing
--- Returns {the state, the last id as it was noted, how many events are noted, the first event without a note or ""}.
+--   any more
+-- Returns the last event of before all was noted.
 
 local SETTINGS, STREAM, NOTES = KEYS[1], KEYS[2], KEYS[3]
 -- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory.
-if ARGV[1] ~= '' then redis.call('HDEL', NOTES, '') end
+redis.call('HDEL', NOTES, '')
 local state = redis.call('HGET', SETTINGS, 'cache')
-local function set(to) state = to; redis.call('HSET', SETTINGS, 'cache', to) end
+local function set(to) redis.call('HSET', SETTINGS, 'cache', to) end
 if ARGV[1] == 'note' then
   local foreign = redis.call('HGET', SETTINGS, 'foreign')
   if state ~= 'on' or foreign then
@@ -25,12 +25,10 @@ if ARGV[1] == 'note' then
 elseif ARGV[1] == 'on' then
   if state and redis.call('HEXISTS', SETTINGS, 'foreign') == 0 then set('on') end
 elseif ARGV[1] == 'leave' then
-  if state == 'noting' then redis.call('HDEL', SETTINGS, 'cache'); state = nil
+  if state == 'noting' then redis.call('HDEL', SETTINGS, 'cache')
   elseif state then set('leaving') end
 elseif ARGV[1] == 'off' then
   redis.call('HDEL', SETTINGS, 'cache', 'settled', 'noted_from', 'foreign')
   redis.call('DEL', NOTES)
-  state = nil
 end
-return {state or '', redis.call('HGET', SETTINGS, 'noted_from') or '0-0', redis.call('HLEN', NOTES),
-  redis.call('HGET', SETTINGS, 'foreign') or ''}
+return redis.call('HGET', SETTINGS, 'noted_from') or '0-0'
