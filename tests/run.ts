@@ -17,10 +17,11 @@ import { coverageByRoom, LEAST } from "./coverage.ts";
 
 /**
  * Where all tests are run, those in these folders run beside the others: each list takes about a third of the time. Most
- * tests wait for servers and processes, so that three runs side by side leave two cores some time.
+ * tests wait for servers and processes, so that three runs side by side leave two cores some time. The commands' tests are
+ * not among them: where no server is named, a command takes those that the checkout has recorded, which other tests start.
  */
 const BESIDE = [
-  ["tests/targets", "tests/redis", "tests/search", "tests/cli"],
+  ["tests/targets", "tests/redis", "tests/search"],
   ["tests/sink", "tests/faults", "tests/metrics", "tests/operate"],
 ];
 
