@@ -6,7 +6,7 @@
 
 import { Command } from "commander";
 import { join } from "node:path";
-import type { Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { WriteBehindError } from "writebehind";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { ending } from "writebehind/core/ending.ts";
@@ -60,6 +60,21 @@ class Pictures {
     }
     console.log(state);
   }
+}
+
+/** On a Redis Cluster. */
+async function takeCluster(browser: Browser, wanted: string[]): Promise<void> {
+  await using stage = await Stage.start({ cluster: true, rate: 1000 });
+  await using served = await serveStage(stage);
+  const page = await browser.newPage();
+  await page.goto(served.url);
+  const pictures = new Pictures(stage, page, wanted);
+  await pictures.says(/owns 8 of 16/);
+  await pictures.take("cluster");
+  await pictures.press("killRedis");
+  await pictures.says(/is back, as the replica/, 2000);
+  await pictures.take("cluster-failed-over");
+  await page.close();
 }
 
 async function run(): Promise<void> {
@@ -137,6 +152,7 @@ async function run(): Promise<void> {
       await new Pictures(watching, other, wanted).take("given");
       await other.close();
     }
+    await takeCluster(browser, wanted);
     await served[Symbol.asyncDispose]();
     await page.locator("#banner").waitFor({ timeout: 10_000 });
     await pictures.take("gone");

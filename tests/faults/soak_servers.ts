@@ -3,7 +3,6 @@
 import { createTable, type Random } from "writebehind";
 import { setTimeout as delay } from "node:timers/promises";
 import { below } from "writebehind/core/random.ts";
-import { askNode } from "writebehind/dev/servers/cluster.ts";
 import { type PostgresServer, startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { type RedisServer, startRedis } from "writebehind/dev/servers/redis.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
@@ -135,7 +134,7 @@ export class SoakCluster {
     const end = performance.now() + ms;
     await master.kill("SIGSTOP");
     try {
-      await this.#other(stream, master);
+      await this.#cluster.failedOver(stream, master);
       await delay(Math.max(0, end - performance.now()));
     } finally {
       await master.kill("SIGCONT");
@@ -143,19 +142,11 @@ export class SoakCluster {
     await this.#cluster.settled();
   }
 
-  /** Waits until another node has a partition. */
-  async #other(stream: string, { port }: RedisServer): Promise<void> {
-    await waitFor(async () => {
-      const now = await this.#cluster.masterOf(stream);
-      return now !== undefined && now.port !== port;
-    }, { what: "the failover", deadlineMs: BACK_MS });
-  }
-
   readonly faults: RedisFaults = {
     "master killed, failed over, started": async (random) => {
       const { stream, master } = await this.#one(random);
       await master.kill();
-      await this.#other(stream, master);
+      await this.#cluster.failedOver(stream, master);
       await this.#cluster.restart(master);
       await this.#cluster.settled();
     },
@@ -167,12 +158,7 @@ export class SoakCluster {
     },
     "replica takes over from a live master": async (random) => {
       const { stream, master } = await this.#one(random);
-      const replica = await this.#cluster.replicaOf(master);
-      // One that does not catch up within 5 s gives up, and is told again.
-      const order = () => void askNode(replica, "CLUSTER", "FAILOVER").catch(() => {});
-      order();
-      const timer = setInterval(order, 6000);
-      await this.#other(stream, master).finally(() => clearInterval(timer));
+      await this.#cluster.handOver(stream, master);
       await this.#cluster.settled();
     },
     "master stopped (SIGSTOP), failed over, goes on": (random) =>

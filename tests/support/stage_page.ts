@@ -71,7 +71,7 @@ export class StagePage {
         if (!inside && !isListed) found.push(`outside: ${element.textContent}`);
       }
       const boxes =
-        "#flow li, nav button, #tiles p, #tiles h2, footer button, #rate, figcaption, h1";
+        "#flow li, #masters :is(li, span), nav button, #tiles :is(p, h2), footer button, #rate, figcaption, h1";
       for (const box of document.querySelectorAll(boxes)) {
         const { scrollWidth, clientWidth, scrollHeight, clientHeight, textContent } = box;
         // An inline box has no size of its own; a line may be a pixel higher than its text.

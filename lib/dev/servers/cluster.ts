@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Redis } from "ioredis";
 import { delay } from "../../core/delay.ts";
 import { asError } from "../../core/events.ts";
-import { SLOTS } from "../../redis/slots.ts";
+import { slotOf, SLOTS } from "../../redis/slots.ts";
 import { freePort } from "./processes.ts";
 import { type RedisOptions, type RedisServer, startRedis } from "./redis.ts";
 
@@ -14,27 +14,123 @@ const READY_MS = 60_000;
 const ANSWER_MS = 5000;
 /** After so long without a word, a node is taken for dead by the others, in ms. */
 const NODE_TIMEOUT_MS = 2000;
+/** A replica that does not catch up with its master within 5 s gives up, and is told again after so long, in ms. */
+const FAILOVER_MS = 6000;
+
+/** What each server of a cluster is started with. */
+type NodeOptions = Pick<RedisOptions, "password" | "extraArgs">;
 
 /** Options of {@linkcode startCluster}. */
-export interface ClusterOptions {
+export interface ClusterOptions extends NodeOptions {
   /** The folder in which each server has its own. */
   dir: string;
   /** Masters, each with a part of the slots. @default {3} */
   masters?: number;
   /** Replicas of each master. @default {1} */
   replicas?: number;
-  /** Letters and digits: what clients and the nodes need. @default {none} */
-  password?: string;
-  /** `redis-server` arguments that win over ours. */
-  extraArgs?: readonly string[];
 }
 
+/** What CLUSTER SLOTS answers: from, to, and their master. */
+type Slots = [from: number, to: number, master: [host: string | null, port: number]][];
+
 /** A cluster that this project started. */
-export interface RedisCluster {
-  /** Its servers: the masters first, then their replicas in the same order. */
-  readonly nodes: readonly RedisServer[];
+export class RedisCluster implements AsyncDisposable {
+  /** Its servers; one that was started again stands in the place of the one before. */
+  readonly nodes: RedisServer[];
+  readonly #options: NodeOptions;
+
+  /** @param options what each of them was started with */
+  constructor(nodes: readonly RedisServer[], options: NodeOptions = {}) {
+    this.nodes = [...nodes];
+    this.#options = options;
+  }
+
+  /** The masters of keys' slots, in the order of the keys, by the word of most nodes. */
+  async mastersOf(keys: readonly string[]): Promise<RedisServer[]> {
+    const slots = keys.map(slotOf);
+    const votes = slots.map(() => new Map<number, number>());
+    await Promise.all(this.nodes.map(async (node) => {
+      // One that is away, or hangs, has no vote.
+      const ranges = await askNode(node, "CLUSTER", "SLOTS").catch(() => []) as Slots;
+      for (const [index, slot] of slots.entries()) {
+        const port = ranges.find(([from, to]) => from <= slot && slot <= to)?.[2][1];
+        if (port !== undefined) votes[index]!.set(port, (votes[index]!.get(port) ?? 0) + 1);
+      }
+    }));
+    return votes.map((ofOne) => {
+      const [port] = [...ofOne].sort(([, a], [, b]) => b - a)[0] ?? [];
+      return this.nodes.find((node) => node.port === port)!;
+    });
+  }
+
+  /** The master of a key's slot. */
+  async masterOf(key: string): Promise<RedisServer> {
+    const [master] = await this.mastersOf([key]);
+    return master!;
+  }
+
+  /** A replica of a master. */
+  async replicaOf({ port }: RedisServer): Promise<RedisServer> {
+    for (const node of this.nodes) {
+      // One that is away is none.
+      const role = await askNode(node, "ROLE").catch(() => []) as [string?, string?, number?];
+      if (role[0] === "slave" && Number(role[2]) === port) return node;
+    }
+    throw new Error(`nobody is a replica of ${port}`);
+  }
+
+  /**
+   * Waits until another node has the slot of a key.
+   * @returns that one
+   */
+  async failedOver(key: string, { port }: RedisServer): Promise<RedisServer> {
+    const deadline = Date.now() + READY_MS;
+    for (;;) {
+      const now = await this.masterOf(key);
+      if (now !== undefined && now.port !== port) return now;
+      if (Date.now() > deadline) {
+        throw new Error(`no other node has the slots of ${port} after ${READY_MS} ms`);
+      }
+      await delay(50);
+    }
+  }
+
+  /**
+   * Hands over from a live master to its replica, with every write.
+   * @param key in one of its slots
+   * @returns the new master
+   */
+  async handOver(key: string, master: RedisServer): Promise<RedisServer> {
+    const replica = await this.replicaOf(master);
+    // Whatever it answers, what follows is waited for.
+    const order = () => void askNode(replica, "CLUSTER", "FAILOVER").catch(() => {});
+    order();
+    const timer = setInterval(order, FAILOVER_MS);
+    return await this.failedOver(key, master).finally(() => clearInterval(timer));
+  }
+
+  /** Waits until all are up, and say that the cluster is whole. */
+  async settled(): Promise<void> {
+    await whole(this.nodes, this.nodes.length);
+  }
+
+  /**
+   * Starts a server that was killed again, with its data, and on its port where that is free.
+   * @returns what it is now
+   */
+  async restart({ dir, port }: RedisServer): Promise<RedisServer> {
+    const at = this.nodes.findIndex((node) => node.port === port);
+    return this.nodes[at] = await startClusterNode({ ...this.#options, dir, port });
+  }
+
   /** Shuts all of them down. */
-  stop(): Promise<void>;
+  async stop(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.stop()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
 }
 
 /**
@@ -62,7 +158,7 @@ export async function askNode(
 
 /** Starts a server in cluster mode that belongs to no cluster yet; again on its folder and ports, it is what it was. */
 export function startClusterNode(
-  { extraArgs = [], ...options }: Pick<RedisOptions, "dir" | "port" | "password" | "extraArgs">,
+  { extraArgs = [], ...options }: NodeOptions & Pick<RedisOptions, "dir" | "port">,
 ): Promise<RedisServer> {
   return startRedis({
     ...options,
@@ -76,29 +172,27 @@ export function startClusterNode(
   });
 }
 
-/** Starts a cluster, and waits until all of its nodes say that it is whole. */
+/** Starts a cluster, the masters first, and waits until all of its nodes say that it is whole. */
 export async function startCluster(options: ClusterOptions): Promise<RedisCluster> {
-  const { dir, masters = 3, replicas = 1, password = "", extraArgs = [] } = options;
+  const { dir, masters = 3, replicas = 1, ...common } = options;
   const count = masters * (1 + replicas);
   // Those that did start are stopped again, before what failed is thrown.
   const started = await Promise.allSettled(
     Array.from(
       { length: count },
-      (_, n) => startClusterNode({ dir: join(dir, `node-${n}`), password, extraArgs }),
+      (_, n) => startClusterNode({ dir: join(dir, `node-${n}`), ...common }),
     ),
   );
   const nodes = started.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
-  const stop = async () => {
-    await Promise.all(nodes.map((node) => node.stop()));
-  };
+  const cluster = new RedisCluster(nodes, common);
   try {
     for (const one of started) if (one.status === "rejected") throw one.reason;
     await unite(nodes, masters);
   } catch (error) {
-    await stop();
+    await cluster.stop();
     throw error;
   }
-  return { nodes, stop };
+  return cluster;
 }
 
 async function unite(nodes: readonly RedisServer[], masters: number): Promise<void> {

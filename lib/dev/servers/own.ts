@@ -4,12 +4,14 @@
  */
 
 import { randomBytes } from "node:crypto";
+import { parseRedisUrl, redisUrlOf } from "../../config/addresses.ts";
 import { redisInfo } from "../../config/probe.ts";
 import { type ResolvedServers, resolveServers, type ServerSettings } from "../../config/servers.ts";
 import { delay } from "../../core/delay.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import { Redis } from "../../redis/client.ts";
 import { NoEmbeddedServerError } from "./binaries.ts";
+import { type RedisCluster, startCluster } from "./cluster.ts";
 import { ServersFolder } from "./folder.ts";
 import type { Progress } from "./lock.ts";
 import type { Passwords } from "./passwords.ts";
@@ -36,12 +38,14 @@ export interface OwnServersOptions {
   redisArgs?: readonly string[];
   /** Whether Redis has one; what is measured without is not slowed by it. @default {true} */
   replica?: boolean;
+  /** A cluster of masters and their replicas in its place. @default {false} */
+  cluster?: boolean;
 }
 
 /** How long a replica may take to become the primary, in ms. */
 const PROMOTE_MS = 15_000;
 
-/** A Redis with a replica, and a PostgreSQL. */
+/** A Redis with a replica, or a cluster, and a PostgreSQL. */
 export class OwnServers implements BreakableServers {
   readonly source = { redis: "embedded", database: "embedded" } as const;
   readonly #folder = new ServersFolder("writebehind-own-");
@@ -49,6 +53,7 @@ export class OwnServers implements BreakableServers {
   readonly #options: OwnServersOptions;
   #primary!: RedisServer;
   #replica!: RedisServer;
+  #cluster: RedisCluster | undefined;
   #postgres!: PostgresServer;
   #postgresRuns = false;
 
@@ -66,7 +71,7 @@ export class OwnServers implements BreakableServers {
   static async start(options: OwnServersOptions = {}): Promise<OwnServers> {
     const servers = new OwnServers(options);
     try {
-      const starting = [servers.#startBothRedis(), servers.startPostgres()];
+      const starting = [servers.#startAllRedis(), servers.startPostgres()];
       // Waits for all of them, so that none is still starting while a failure is handled.
       for (const result of await Promise.allSettled(starting)) {
         if (result.status === "rejected") throw result.reason;
@@ -83,9 +88,15 @@ export class OwnServers implements BreakableServers {
     return this.#folder.next(kind);
   }
 
-  async #startBothRedis(): Promise<void> {
+  async #startAllRedis(): Promise<void> {
+    const { cluster = false, replica = true, redisArgs: extraArgs } = this.#options;
+    if (cluster) {
+      const { redis: password } = this.#passwords;
+      this.#cluster = await startCluster({ dir: this.path("cluster"), password, extraArgs });
+      return;
+    }
     this.#primary = await this.#startRedis("Redis");
-    if (this.#options.replica === false) return;
+    if (!replica) return;
     this.#replica = await this.#startRedis("Redis replica", this.#primary);
   }
 
@@ -117,6 +128,11 @@ export class OwnServers implements BreakableServers {
     return server;
   }
 
+  /** The cluster, where there is one, which then has no primary. */
+  get cluster(): RedisCluster | undefined {
+    return this.#cluster;
+  }
+
   /** The primary now. */
   get primary(): RedisServer {
     return this.#primary;
@@ -136,9 +152,9 @@ export class OwnServers implements BreakableServers {
     return this.#postgresRuns;
   }
 
-  /** The address of the primary now. */
+  /** The address of the primary now, or of all nodes. */
   get redisUrl(): string {
-    return this.#primary.url;
+    return this.#cluster ? clusterUrl(this.#cluster) : this.#primary.url;
   }
 
   get databaseUrl(): string {
@@ -200,6 +216,15 @@ export class OwnServers implements BreakableServers {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#folder[Symbol.asyncDispose]();
   }
+}
+
+/**
+ * The address of a cluster, by all of its nodes.
+ * @param host in place of their own
+ */
+export function clusterUrl({ nodes }: Pick<RedisCluster, "nodes">, host?: string): string {
+  const cluster = nodes.map((node) => ({ host: host ?? node.host, port: node.port }));
+  return redisUrlOf({ ...parseRedisUrl("a node's address", nodes[0]!.url), cluster });
 }
 
 /** Tells a Redis to do something. */

@@ -6,7 +6,7 @@ type Link = { client: net.Socket; upstream: net.Socket; vanished: boolean };
 
 /** Forwards to a target until told to do worse: to open connections and new ones, until `heal()`. */
 export class TcpProxy implements AsyncDisposable {
-  readonly host = "127.0.0.1";
+  readonly host: string;
   #target: { host: string; port: number };
   readonly #links = new Set<Link>();
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
@@ -18,13 +18,22 @@ export class TcpProxy implements AsyncDisposable {
   #flow: Promise<void> = Promise.resolve();
   #openFlow = () => {};
 
-  constructor(target: { host: string; port: number }) {
+  private constructor(target: { host: string; port: number }, host: string, port: number) {
     this.#target = target;
+    this.host = host;
+    this.#port = port;
   }
 
-  /** Starts a proxy before `target` on a port of its own. */
-  static async start(target: { host: string; port: number }): Promise<TcpProxy> {
-    const proxy = new TcpProxy(target);
+  /**
+   * Starts a proxy before `target`.
+   * @param options.host where it listens. @default {"127.0.0.1"}
+   * @param options.port @default {one that is free}
+   */
+  static async start(
+    target: { host: string; port: number },
+    { host = "127.0.0.1", port = 0 }: { host?: string; port?: number } = {},
+  ): Promise<TcpProxy> {
+    const proxy = new TcpProxy(target, host, port);
     await proxy.#listen();
     return proxy;
   }

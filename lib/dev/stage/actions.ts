@@ -3,6 +3,8 @@
  * @module
  */
 
+import type { Config } from "../../config/load.ts";
+
 /** The names of all actions. */
 export type ActionName =
   | "rate"
@@ -18,14 +20,18 @@ export type ActionName =
   | "verify"
   | "reset";
 
-/** What an action needs: nothing, leave to change the servers (`--control`), or servers of the stage's own. */
-export type Need = "nothing" | "control" | "own";
+/**
+ * What an action needs: nothing, leave to change the servers (`--control`), servers of the stage's own, or those with a
+ * network that can be cut.
+ */
+export type Need = "nothing" | "control" | "own" | "network";
 
 /** What is said where an action lacks what it needs. */
 export const REFUSALS: Readonly<Record<Need, string>> = {
   nothing: "",
   control: "these servers are given, and only read: start with --control",
   own: "these servers are not the stage's own, and are not broken",
+  network: "the network between these sinks and Redis cannot be cut",
 };
 
 /** One action. */
@@ -38,6 +44,8 @@ export interface Action {
   need: Need;
   /** one sentence for who points at it */
   hint: string;
+  /** where these are others in a cluster */
+  inCluster?: Pick<Action, "label" | "hint">;
 }
 
 /** The most that the slider asks for, in documents a second. */
@@ -83,12 +91,16 @@ export const ACTIONS: readonly Action[] = [
     key: "k",
     need: "own",
     hint: "kill -9: the other sink takes over where this one stopped",
+    inCluster: {
+      label: "Kill a sink",
+      hint: "kill -9 of the sink with the most partitions: the other takes over all of them",
+    },
   },
   {
     name: "cut",
     label: "Cut the network",
     key: "n",
-    need: "own",
+    need: "network",
     hint: `For ${CUT_MS / 1000} s nothing passes between the sinks and Redis`,
   },
   {
@@ -97,6 +109,10 @@ export const ACTIONS: readonly Action[] = [
     key: "m",
     need: "own",
     hint: "Redis hands over to its replica, and the two change places",
+    inCluster: {
+      label: "Promote a replica",
+      hint: "CLUSTER FAILOVER: the master with the most partitions and its replica change places",
+    },
   },
   {
     name: "killRedis",
@@ -104,6 +120,12 @@ export const ACTIONS: readonly Action[] = [
     key: "d",
     need: "own",
     hint: "kill -9 of the primary: its replica takes its place, and it comes back as the replica",
+    inCluster: {
+      label: "Kill a master",
+      hint:
+        "kill -9 of the master with the most partitions: the cluster makes its replica the master, " +
+        "and it comes back as the replica",
+    },
   },
   {
     name: "poison",
@@ -134,3 +156,9 @@ export const ACTIONS: readonly Action[] = [
     hint: "Empties everything, and begins anew: press it twice",
   },
 ];
+
+/** All actions, in the words of one Redis or of a cluster. */
+export function actionsOf(config: Config): readonly Action[] {
+  const isCluster = config.redis.cluster !== null;
+  return ACTIONS.map(({ inCluster, ...action }) => ({ ...action, ...isCluster ? inCluster : {} }));
+}

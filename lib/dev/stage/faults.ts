@@ -7,7 +7,7 @@ import { delay } from "../../core/delay.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import { CUT_MS } from "./actions.ts";
 import { ownServers, type Scene } from "./scene.ts";
-import type { StageServers } from "./servers.ts";
+import type { StageRedis } from "./redis.ts";
 import type { Sinks } from "./sinks.ts";
 
 /** The faults. What is broken is told before what follows from it. */
@@ -48,8 +48,8 @@ export class Faults {
     if (!killed) {
       throw new WriteBehindError("no sink runs at the moment; one comes back in seconds");
     }
-    const { name, pid, state, ended } = killed;
-    if (state === "owner" || state === "retrying") notices.killed(name, at);
+    const { name, pid, owned, ended } = killed;
+    notices.killed(name, at, owned);
     happened.add("break", `kill -9 of sink ${name}, process ${pid}`, `sink ${name} killed`);
     await ended;
   }
@@ -57,62 +57,35 @@ export class Faults {
   /** Nothing passes between the sinks and Redis, for a while. */
   async cut(): Promise<void> {
     const { happened, signal, notices } = this.#scene;
-    const servers = ownServers(this.#scene);
-    servers.cutNetwork();
+    const { redis } = ownServers(this.#scene);
+    redis.cut();
     this.#cutUntil = Date.now() + CUT_MS;
     const text = `the network between the sinks and Redis is cut for ${CUT_MS / 1000} s`;
     happened.add("break", text, "network cut");
     this.#scene.changed();
     await delay(CUT_MS, signal);
     this.#cutUntil = null;
-    await servers.mendNetwork();
+    await redis.mend();
     happened.add("mend", "the network is there again", "network back");
     notices.faultIsOver();
   }
 
   /** Redis hands over to its replica, with every write. */
   async promote(): Promise<void> {
-    const { happened, notices } = this.#scene;
-    const { own } = ownServers(this.#scene);
-    await this.#handOver(async (servers) => {
-      const before = own.primary.port;
-      happened.add("note", `Redis on port ${before} hands over to its replica`);
-      await servers.promote();
-      happened.add(
-        "break",
-        `the replica on port ${own.primary.port} is the primary now, ` +
-          `and the one on port ${before} its replica`,
-        "replica promoted",
-      );
-      notices.faultIsOver();
-    });
+    await this.#handOver((redis) => redis.promote(this.#scene));
   }
 
   /** Kills Redis, as a power cut would: its replica takes its place. */
   async killRedis(): Promise<void> {
-    const { happened, notices } = this.#scene;
-    const { own } = ownServers(this.#scene);
-    await this.#handOver(async (servers) => {
-      const { port, pid } = own.primary;
-      happened.add("break", `kill -9 of Redis on port ${port}, process ${pid}`, "Redis killed");
-      await servers.killPrimary(() => {
-        happened.add(
-          "mend",
-          `the replica on port ${own.primary.port} takes its place, with what it has received`,
-          "replica took over",
-        );
-        notices.faultIsOver();
-      });
-      happened.add("note", `Redis on port ${port} is back, as the replica`);
-    });
+    await this.#handOver((redis) => redis.kill(this.#scene));
   }
 
   /** One at a time. */
-  async #handOver(how: (servers: StageServers) => Promise<void>): Promise<void> {
+  async #handOver(how: (redis: StageRedis) => Promise<void>): Promise<void> {
     if (this.#handsOver) throw new WriteBehindError("Redis hands over already; wait for its end");
     this.#handsOver = true;
     try {
-      await how(ownServers(this.#scene));
+      await how(ownServers(this.#scene).redis);
     } finally {
       this.#handsOver = false;
     }

@@ -58,7 +58,7 @@ const OF_OWNERS = new Set(["failed", "connectionLost", "reconnected"]);
 
 /** The line for a sink's event; null where it needs none. */
 export function lineOf(
-  { sink, event, level, message, was, ...fields }: SinkEvent,
+  { sink, event, level, message, was, now, ...fields }: SinkEvent,
 ): { tone: Tone; text: string; mark: string | null } | null {
   const who = `sink ${sink}`;
   const error = String(fields.error ?? fields.reason ?? "");
@@ -66,14 +66,16 @@ export function lineOf(
   if (SILENT.has(event) || was === "standby" && OF_OWNERS.has(event)) return null;
   switch (event) {
     case "standby":
-      return was === "starting" ? { tone: "note", text: `${who} stands by`, mark: null } : null;
+      return was === "starting" && now === "standby"
+        ? { tone: "note", text: `${who} stands by`, mark: null }
+        : null;
     case "failed":
-      // It goes on trying: the first of a row is enough.
-      return fields.failures === 1
+      // It goes on trying: the first of a row is enough, and one of several partitions.
+      return fields.failures === 1 && was !== "retrying"
         ? { tone: "wrong", text: `${who} cannot apply, and tries again: ${error}`, mark: null }
         : null;
     case "recovered":
-      return { tone: "mend", text: `${who} applies again`, mark: null };
+      return now === "retrying" ? null : { tone: "mend", text: `${who} applies again`, mark: null };
     case "connectionLost":
       return { tone: "wrong", text: `${who} lost Redis: ${error}`, mark: null };
     case "reconnected":

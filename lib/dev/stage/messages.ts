@@ -5,6 +5,7 @@
 
 import type { Action, ActionName } from "./actions.ts";
 import type { Happening } from "./happened.ts";
+import type { MasterView } from "./nodes.ts";
 import type { SinkView } from "./sinks.ts";
 import type { CacheView, Reachable, StageSample, TargetView } from "./watch.ts";
 
@@ -45,9 +46,10 @@ export interface StageState {
   /** `null` where the entity has none */
   cache: CacheView | null;
   postgresRuns: boolean;
-  /** ports, of servers of its own */
-  primary: number | null;
-  replica: number | null;
+  /** ports, of a Redis of its own; `null` in a cluster */
+  pair: { primary: number; replica: number } | null;
+  /** where the partitions are; `null` where Redis is no cluster */
+  masters: readonly MasterView[] | null;
   sinks: SinkView[];
   /** until when nothing passes, in ms since 1970 */
   cutUntil: number | null;

@@ -11,35 +11,54 @@ import type { Reachable, StageSample } from "./watch.ts";
 const CAUGHT_UP_SECONDS = 0.5;
 /** A shorter wait than this, in seconds, is not worth a line. */
 const WORTH_TELLING_SECONDS = 1;
+/** Partitions change hands together: one line tells of all, once none has followed for so long, in ms. */
+const TOGETHER_MS = 700;
+
+/** A sink that was killed. */
+interface Killed {
+  name: string;
+  /** in ms since 1970 */
+  at: number;
+  /** how many partitions it owned */
+  count: number;
+  /** those of them that nobody has taken yet */
+  left: Set<string>;
+}
 
 /** Adds to the list what it notices. */
 export class Notices {
   readonly #happened: Happenings;
-  /** the sink that was killed last, until another has taken over */
-  #killed: { name: string; at: number } | undefined;
-  /** the sink that owned the stream last */
+  /** how many partitions there are */
+  readonly #partitions: number;
+  /** the sink that was killed last, and what it has left, until others have taken over all of it */
+  #killed: Killed | undefined;
+  /** the sink that owned a stream last */
   #owners = new Map<string, string>();
+  /** sinks that have claimed some of several partitions, when last, and which is not told yet */
+  #claims = new Map<string, number>();
   /** since when the target has to catch up after a fault, and with how much */
   #behind: { since: number; events: number; seconds: number } | undefined;
   #lag = { events: 0, seconds: 0 };
   #figures: Figures | null = null;
   #reachable: Reachable = { redis: true, target: true };
 
-  constructor(happened: Happenings) {
+  constructor(happened: Happenings, partitions: number) {
     this.#happened = happened;
+    this.#partitions = partitions;
   }
 
   /** Everything begins anew. */
   clear(): void {
     this.#killed = this.#behind = undefined;
     this.#owners.clear();
+    this.#claims.clear();
     this.#lag = { events: 0, seconds: 0 };
     this.#figures = null;
   }
 
-  /** The owner was killed, at a time in ms. */
-  killed(name: string, at: number): void {
-    this.#killed = { name, at };
+  /** The owner of some streams was killed, at a time in ms. */
+  killed(name: string, at: number, owned: ReadonlySet<string>): void {
+    if (owned.size > 0) this.#killed = { name, at, count: owned.size, left: new Set(owned) };
   }
 
   /** A sink owns a stream from now on. */
@@ -47,16 +66,31 @@ export class Notices {
     const before = this.#owners.get(stream);
     this.#owners.set(stream, sink);
     const killed = this.#killed;
-    if (!killed || killed.name === sink) {
-      if (before === undefined) this.#happened.add("note", `sink ${sink} owns ${stream}`);
-      else if (before !== sink) this.#happened.add("note", `sink ${sink} took over`);
-      return;
-    }
-    const seconds = ((Date.now() - killed.at) / 1000).toFixed(1);
+    if (killed?.left.delete(stream) && killed.name !== sink) return this.#tookOver(sink, killed);
+    if (before === sink) return;
+    if (this.#partitions > 1) this.#claims.set(sink, Date.now());
+    else if (before === undefined) this.#happened.add("note", `sink ${sink} owns ${stream}`);
+    else this.#happened.add("note", `sink ${sink} took over`);
+  }
+
+  #tookOver(sink: string, { at, count, left }: Killed): void {
+    if (left.size > 0) return;
     this.#killed = undefined;
-    const text = `sink ${sink} took over after ${seconds} s`;
+    const seconds = ((Date.now() - at) / 1000).toFixed(1);
+    const what = this.#partitions > 1 ? ` ${partitions(count)}` : "";
+    const text = `sink ${sink} took over${what} after ${seconds} s`;
     this.#happened.add("mend", text, `sink ${sink} took over`);
     this.faultIsOver();
+  }
+
+  /** Tells who has claimed some of several partitions. */
+  #tellClaims(): void {
+    for (const [sink, at] of this.#claims) {
+      if (Date.now() - at < TOGETHER_MS) continue;
+      this.#claims.delete(sink);
+      const owned = [...this.#owners.values()].filter((owner) => owner === sink).length;
+      this.#happened.add("note", `sink ${sink} owns ${owned} of ${this.#partitions} partitions`);
+    }
   }
 
   /** When the target has caught up, the list says so. */
@@ -66,6 +100,7 @@ export class Notices {
 
   /** Looks at the figures of the stage's own servers. */
   ownServers(sample: StageSample | null, { target }: Reachable): void {
+    this.#tellClaims();
     if (!sample) return;
     const { at, lag: events, lagSeconds: seconds } = sample;
     this.#lag = { events, seconds };
@@ -91,9 +126,14 @@ export class Notices {
     const before = this.#figures;
     this.#figures = figures ?? before;
     if (!before || !figures) return;
-    figures.partitions.forEach(({ stream, owner, parked }, index) => {
+    const changed = figures.partitions.filter(({ owner }, index) =>
+      owner !== before.partitions[index]!.owner
+    );
+    for (const [owner, streams] of Map.groupBy(changed, ({ owner }) => owner)) {
+      this.#owner(streams.length === 1 ? streams[0]!.stream : partitions(streams.length), owner);
+    }
+    figures.partitions.forEach(({ stream, parked }, index) => {
       const then = before.partitions[index]!;
-      if (owner !== then.owner) this.#owner(stream, owner);
       const more = parked - then.parked;
       if (more > 0) this.#happened.add("wrong", `${more} events of ${stream} parked`, "parked");
       if (more < 0) this.#happened.add("mend", `${-more} events of ${stream} no longer parked`);
@@ -106,8 +146,10 @@ export class Notices {
     else this.#happened.add("wrong", `${who} does not answer`, `${who} is away`);
   }
 
-  #owner(stream: string, owner: string | null): void {
-    if (owner === null) this.#happened.add("wrong", `nobody owns ${stream}`, "no owner");
-    else this.#happened.add("note", `${owner} owns ${stream}`, "taken over");
+  #owner(what: string, owner: string | null): void {
+    if (owner === null) this.#happened.add("wrong", `nobody owns ${what}`, "no owner");
+    else this.#happened.add("note", `${owner} has taken ${what}`, "taken over");
   }
 }
+
+const partitions = (count: number) => count === 1 ? "1 partition" : `${count} partitions`;

@@ -17,6 +17,8 @@ export interface SinkView {
   name: string;
   pid: number;
   state: SinkState;
+  /** how many partitions it owns */
+  partitions: number;
 }
 
 /** A line of a sink's log: one typed event of it, or of its connection to Redis. */
@@ -33,8 +35,9 @@ interface LogLine {
 export interface SinkEvent extends LogLine {
   /** the sink's name */
   sink: string;
-  /** what the sink did before */
+  /** what the sink did before, and does now */
   was: SinkState;
+  now: SinkState;
 }
 
 /** Options of {@linkcode Sinks}. */
@@ -55,7 +58,9 @@ const BACK_MS = 3000;
 
 /** One process. */
 class Sink {
-  state: SinkState = "starting";
+  readonly #states = new Map<string, SinkState>();
+  readonly #owned = new Set<string>();
+  #ended = false;
   /** it was stopped, or killed, on purpose */
   expected = false;
   readonly name: string;
@@ -83,6 +88,41 @@ class Sink {
       // Ctrl-C is for the stage, which stops it.
       detached: true,
     }).spawn();
+  }
+
+  /** Of all its partitions: one that fails says more than those that do not, and one that is owned than the others. */
+  get state(): SinkState {
+    if (this.#ended) return "ended";
+    const states = new Set(this.#states.values());
+    const telling = (["retrying", "owner", "standby"] as const).find((one) => states.has(one));
+    return telling ?? "starting";
+  }
+
+  get view(): SinkView {
+    const { name, child: { pid }, state } = this;
+    return { name, pid, state, partitions: this.#owned.size };
+  }
+
+  /** The partitions that it owns, by their streams. */
+  get owned(): ReadonlySet<string> {
+    return this.#owned;
+  }
+
+  /** Notes an event of a partition. */
+  note(event: string, stream: string): void {
+    const next = STATES[event];
+    // One that stands by and cannot ask whether it may own still stands by.
+    if (next === undefined) return;
+    if (event === "failed" && this.#states.get(stream) === "standby") return;
+    this.#states.set(stream, next);
+    if (next === "owner") this.#owned.add(stream);
+    else if (next === "standby") this.#owned.delete(stream);
+  }
+
+  /** Its process is no more. */
+  end(): void {
+    this.#ended = true;
+    this.#owned.clear();
   }
 
   signal(signal: Deno.Signal): void {
@@ -114,23 +154,18 @@ export class Sinks implements AsyncDisposable {
 
   /** What each does now. */
   get view(): SinkView[] {
-    return [...this.#sinks.values()].map(({ name, child, state }) => ({
-      name,
-      pid: child.pid,
-      state,
-    }));
+    return [...this.#sinks.values()].map(({ view }) => view);
   }
 
   /**
-   * Kills the owner as a power cut would; where there is none, the other. It comes back by itself.
-   * @returns which one it was, and when it has ended; undefined where none runs
+   * Kills the owner of most partitions as a power cut would; where there is none, the other. It comes back by itself.
+   * @returns which one it was, the streams that it owned, and when it has ended; undefined where none runs
    */
-  kill(): SinkView & { ended: Promise<unknown> } | undefined {
+  kill(): SinkView & { owned: ReadonlySet<string>; ended: Promise<unknown> } | undefined {
     const running = [...this.#sinks.values()].filter(({ state }) => state !== "ended");
-    const sink = running.find(({ state }) => state === "owner" || state === "retrying") ??
-      running[0];
+    const [sink] = running.toSorted((a, b) => b.owned.size - a.owned.size);
     if (!sink) return undefined;
-    const killed = { name: sink.name, pid: sink.child.pid, state: sink.state };
+    const killed = { ...sink.view, owned: new Set(sink.owned) };
     sink.signal("SIGKILL");
     return { ...killed, ended: sink.child.status };
   }
@@ -149,11 +184,9 @@ export class Sinks implements AsyncDisposable {
     const { code } = await sink.child.status;
     await read;
     await sink.child.stdin.close().catch(() => {}); // the pipe is broken
-    sink.state = "ended";
+    sink.end();
     this.#options.onChange();
-    if (!sink.expected) {
-      this.#options.onEnded({ name: sink.name, pid: sink.child.pid, state: sink.state }, code);
-    }
+    if (!sink.expected) this.#options.onEnded(sink.view, code);
     await delay(BACK_MS, this.#stop.signal);
     if (!this.#stop.signal.aborted) this.#start(sink.name);
   }
@@ -168,14 +201,12 @@ export class Sinks implements AsyncDisposable {
   }
 
   #take(sink: Sink, line: string): void {
-    const before = sink.state;
-    const event = { ...parsed(line), sink: sink.name, was: before };
-    // One that stands by and cannot ask whether it may own still stands by.
-    if (event.event !== "failed" || before !== "standby") {
-      sink.state = STATES[event.event] ?? before;
-    }
-    this.#options.onEvent(event);
-    if (sink.state !== before) this.#options.onChange();
+    const { state: was, owned: { size } } = sink;
+    const event = parsed(line);
+    if (typeof event.stream === "string") sink.note(event.event, event.stream);
+    const { name, state: now } = sink;
+    this.#options.onEvent({ ...event, sink: name, was, now });
+    if (now !== was || sink.owned.size !== size) this.#options.onChange();
   }
 
   /** Lets each finish its batch. */
@@ -186,7 +217,7 @@ export class Sinks implements AsyncDisposable {
   }
 }
 
-/** What a sink does after an event. */
+/** What a sink does about a partition after an event. */
 const STATES: Record<string, SinkState> = {
   claimed: "owner",
   standby: "standby",

@@ -10,9 +10,18 @@ import type { Figures } from "../../metrics/figures.ts";
 import { columnsProblem } from "../../operate/migrate_columns.ts";
 import { connectRedis } from "../../redis/connect.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { allPartitions } from "../../redis/keys.ts";
 import { createTable, openTarget } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
-import { type ActionName, ACTIONS, BURST, MAX_RATE, type Need, REFUSALS } from "./actions.ts";
+import {
+  type Action,
+  type ActionName,
+  actionsOf,
+  BURST,
+  MAX_RATE,
+  type Need,
+  REFUSALS,
+} from "./actions.ts";
 import { Faults } from "./faults.ts";
 import { Happenings, lineOf } from "./happened.ts";
 import type { StageMessage, StageState } from "./messages.ts";
@@ -33,12 +42,17 @@ const KINDS: Record<string, string> = {
   kafka: "Kafka",
 };
 
+/** What a sink meets with several partitions within so long, in ms, is one and the same. */
+const TOGETHER_MS = 1000;
+
 /** Whose servers a stage is on. */
 export interface StageOptions {
   /** Servers of somebody else's, by their configuration. @default {servers of the stage's own} */
   given?: { config: Config; configPath: string | undefined };
   /** Whether given servers may be written to. @default {false} */
   control?: boolean;
+  /** Whether the Redis of its own is a cluster. @default {false} */
+  cluster?: boolean;
   /** @default {"session"} */
   entity?: string;
   /** documents a second at the beginning. @default {0} */
@@ -54,6 +68,7 @@ export class Stage implements AsyncDisposable, Scene {
   readonly entity: string;
   readonly happened: Happenings;
   readonly notices: Notices;
+  readonly #actions: readonly Action[];
   readonly #needs: ReadonlySet<Need>;
   readonly #configPath: string | undefined;
   readonly #watch: Watch;
@@ -78,6 +93,8 @@ export class Stage implements AsyncDisposable, Scene {
     verify: () => this.#verification.run(),
     reset: () => this.#reset(),
   };
+  /** what sinks have met, and when last, in ms */
+  readonly #met = new Map<string, number>();
   #traffic: StageTraffic | undefined;
   #looking: Promise<void> | undefined;
   #sinks: Sinks | undefined;
@@ -95,14 +112,16 @@ export class Stage implements AsyncDisposable, Scene {
     this.redis = redis;
     this.target = target;
     this.entity = entity;
+    this.#actions = actionsOf(config);
     this.#configPath = servers ? servers.configPath : given?.configPath;
     this.#needs = new Set<Need>([
       "nothing",
       ...(control || servers ? ["control"] as const : []),
       ...(servers ? ["own"] as const : []),
+      ...(servers?.redis.canBeCut ? ["network"] as const : []),
     ]);
     this.happened = new Happenings((happening) => this.#send({ kind: "happened", happening }));
-    this.notices = new Notices(this.happened);
+    this.notices = new Notices(this.happened, allPartitions(config, entity).length);
     this.#watch = new Watch({
       ...{ redis, target, config, entity },
       onSample: (...read) => this.#sampled(...read),
@@ -117,8 +136,8 @@ export class Stage implements AsyncDisposable, Scene {
    */
   static async start(options: StageOptions = {}): Promise<Stage> {
     await using connecting = new AsyncDisposableStack();
-    const { given, entity = "session" } = options;
-    const servers = given ? null : connecting.use(await StageServers.start());
+    const { given, cluster, entity = "session" } = options;
+    const servers = given ? null : connecting.use(await StageServers.start({ cluster, entity }));
     const config = given?.config ?? await servers!.config();
     const redis = connecting.use(await connectRedis(config));
     const target = connecting.use(await openTarget(config));
@@ -160,7 +179,7 @@ export class Stage implements AsyncDisposable, Scene {
   get hello(): StageMessage {
     return {
       kind: "hello",
-      actions: ACTIONS,
+      actions: this.#actions,
       maxRate: MAX_RATE,
       samples: this.#watch.samples,
       happenings: this.happened.entries,
@@ -173,7 +192,7 @@ export class Stage implements AsyncDisposable, Scene {
     const { kind } = this.target.describe();
     return {
       own: servers !== null,
-      allowed: ACTIONS.filter(({ need }) => this.#needs.has(need)).map(({ name }) => name),
+      allowed: this.#actions.filter(({ need }) => this.#needs.has(need)).map(({ name }) => name),
       busy: [...this.#busy.keys()],
       entity: this.entity,
       rate: this.#traffic?.rate ?? 0,
@@ -184,8 +203,8 @@ export class Stage implements AsyncDisposable, Scene {
       targets: this.#watch.targets,
       cache: this.#watch.cache,
       postgresRuns: servers?.own.postgresRuns ?? this.#reachable.target,
-      primary: servers?.own.primary.port ?? null,
-      replica: servers?.own.replica.port ?? null,
+      pair: servers?.redis.pair ?? null,
+      masters: this.#watch.masters,
       sinks: this.#sinks?.view ?? [],
       cutUntil: this.#faults.cutUntil,
       verify: this.#verification.view,
@@ -207,7 +226,7 @@ export class Stage implements AsyncDisposable, Scene {
    * @returns why it may not be done; null where it was begun
    */
   act(name: ActionName, value = 0): string | null {
-    const action = ACTIONS.find((one) => one.name === name);
+    const action = this.#actions.find((one) => one.name === name);
     if (!action) return "no such action";
     if (!this.#needs.has(action.need)) return REFUSALS[action.need];
     if (name === "rate") return this.#setRate(value);
@@ -253,9 +272,10 @@ export class Stage implements AsyncDisposable, Scene {
     await sinks?.[Symbol.asyncDispose]();
     await this.servers!.own.startPostgres();
     await this.redis.counters.flush();
-    await this.redis.flushall();
+    await Promise.all(this.redis.servers.map((server) => server.flushall()));
     await this.#poison.reset();
     this.#verification.clear();
+    this.#met.clear();
     this.notices.clear();
     this.#watch.clear();
     this.happened.clear();
@@ -293,7 +313,16 @@ export class Stage implements AsyncDisposable, Scene {
     const { sink } = event;
     if (event.event === "claimed") this.notices.claimed(sink, String(event.stream));
     const line = lineOf(event);
-    if (line) this.happened.add(line.tone, line.text, line.mark);
+    if (line && !this.#isRepeated(event)) this.happened.add(line.tone, line.text, line.mark);
+  }
+
+  /** Whether another partition, or node, of the same sink has just met the same. */
+  #isRepeated({ sink, event, error }: SinkEvent): boolean {
+    if (error === undefined && event !== "reconnected" && event !== "recovered") return false;
+    const what = `${sink} ${event} ${error}`;
+    const last = this.#met.get(what) ?? -Infinity;
+    this.#met.set(what, Date.now());
+    return Date.now() - last < TOGETHER_MS;
   }
 
   #sampled(sample: StageSample | null, reachable: Reachable, figures: Figures | null): void {

@@ -46,8 +46,8 @@ export class StageTraffic implements AsyncDisposable {
   rate = 0;
   readonly #worker: Worker;
   readonly #reports = new Map<number, TrafficReport>();
-  /** how much was written, lately, since the rate was set */
-  #lately: { at: number; written: number }[] = [];
+  /** how much was written, and how many calls had failed, lately, since the rate was set */
+  #lately: { at: number; written: number; failed: number }[] = [];
   readonly #opened = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
 
@@ -104,14 +104,17 @@ export class StageTraffic implements AsyncDisposable {
     const now = performance.now();
     const written = [...this.#reports.values()]
       .reduce((sum, { inserted, updated, deleted }) => sum + inserted + updated + deleted, 0);
-    this.#lately.push({ at: now, written });
+    this.#lately.push({ at: now, written, failed: this.failed });
     while (this.#lately[0]!.at < now - LATELY_MS) this.#lately.shift();
   }
 
-  /** Documents a second that are written lately, where fewer than asked for; else, and at first, null. */
+  /**
+   * Documents a second that are written lately, where fewer than asked for; else, and at first, null. Where calls fail, that
+   * is why fewer are written.
+   */
   get asFastAsPossible(): number | null {
     const [first, last] = [this.#lately[0], this.#lately.at(-1)];
-    if (!first || !last) return null;
+    if (!first || !last || first.failed < last.failed) return null;
     const ms = Math.max(last.at, performance.now() - REPORTS_MS) - first.at;
     if (ms < ENOUGH_MS) return null;
     const reached = 1000 * (last.written - first.written) / ms;

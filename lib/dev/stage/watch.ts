@@ -18,6 +18,7 @@ import { readLag } from "../../redis/lag.ts";
 import { listTargets } from "../../operate/targets.ts";
 import type { TargetState } from "../../redis/registrations.ts";
 import type { Target } from "../../targets/target.ts";
+import { type MasterView, readNodes } from "./nodes.ts";
 
 /** One moment, as the page shows it. Rates are per second since the moment before. */
 export interface StageSample {
@@ -97,6 +98,7 @@ export class Watch implements AsyncDisposable {
   #reachable: Reachable = { redis: true, target: true };
   #targets: TargetView[] = [];
   #cache: CacheView | null = null;
+  #masters: readonly MasterView[] | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #reading: Promise<void> = Promise.resolve();
   #stopped = false;
@@ -123,6 +125,11 @@ export class Watch implements AsyncDisposable {
   /** `null` where the entity has none, or that is not known yet. */
   get cache(): CacheView | null {
     return this.#cache;
+  }
+
+  /** Where the partitions are, as was known last; `null` where Redis is no cluster. */
+  get masters(): readonly MasterView[] | null {
+    return this.#masters;
   }
 
   /** Reads now, and then at the interval. */
@@ -164,6 +171,7 @@ export class Watch implements AsyncDisposable {
     } catch {
       reachable.redis = false; // told on the page; the connection's events have the cause
     }
+    this.#masters = await this.#readMasters();
     this.#reachable = reachable;
     this.#options.onSample(sample, reachable, figures);
   }
@@ -174,12 +182,14 @@ export class Watch implements AsyncDisposable {
     try {
       return this.#figures = await readFigures(redis, target, config, entity);
     } catch {
-      // Where Redis answers, it was the target; the sinks' events have the cause.
-      await redis.ping();
-      reachable.target = false;
+      // Whoever does not answer, it was; the sinks' events have the cause.
+      const [keys] = partitionsOf(config, entity, target.describe().name);
+      reachable.target = await target.offsets.offset(keys!).then(() => true, () => false);
+      await Promise.all(redis.servers.map((server) => server.ping()));
     }
     const known = this.#figures;
-    if (known === null) return null;
+    // Where both do by now, the next moment tells.
+    if (known === null || reachable.target) return null;
     const lags = await readLag(redis, known.partitions);
     const partitions = known.partitions.map((partition, index) => {
       const { events, seconds } = lags[index]!;
@@ -202,6 +212,17 @@ export class Watch implements AsyncDisposable {
       state: parts.find(({ state }) => state !== "active")?.state ?? parts[0]!.state,
       lag: parts.reduce((sum, { lagEvents }) => sum + lagEvents, 0),
     }));
+  }
+
+  async #readMasters(): Promise<readonly MasterView[] | null> {
+    const { redis, config, entity } = this.#options;
+    if (config.redis.cluster === null) return null;
+    try {
+      return await readNodes(redis, allPartitions(config, entity));
+    } catch {
+      // What they said last still names them.
+      return this.#masters?.map((master) => ({ ...master, answers: false })) ?? null;
+    }
   }
 
   async #readCache(): Promise<CacheView | null> {

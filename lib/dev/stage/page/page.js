@@ -59,7 +59,6 @@ function take(message) {
       happenings.forEach(showHappening);
       makeButtons();
       showState(message.state);
-      showFigures();
       break;
     case "sample":
       samples.push(message.sample);
@@ -111,6 +110,14 @@ function tile(name, value, unit, small, mood = "") {
 function showFigures() {
   const now = samples.at(-1);
   if (!now) return;
+  if (state.reachable.redis) showFlow(now);
+  else showPast(now);
+  const waits = now.parked === 0 ? "the dead letter is empty" : "in the dead letter";
+  tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
+}
+
+/** What flows now. */
+function showFlow(now) {
   const then = samples.at(-1 - CALM) ?? samples[0];
   const seconds = (now.at - then.at) / 1000;
   const rate = (key) => seconds > 0 ? Math.max(0, now[key] - then[key]) / seconds : 0;
@@ -123,15 +130,19 @@ function showFigures() {
     : `the oldest waits ${now.lagSeconds.toFixed(1)} s`;
   tile("lag", number(now.lag), "", oldest);
   const { freshnessP50Ms: p50, freshnessP99Ms: p99 } = now;
-  if (p99 === null) tile("freshness", "–", "", "nothing is applied now");
-  else {
-    const long = p99 >= 10_000;
-    const value = long ? (p99 / 1000).toFixed(1) : number(p99);
-    const half = p50 >= 10_000 ? `${(p50 / 1000).toFixed(1)} s` : `${number(p50)} ms`;
-    tile("freshness", value, long ? "s" : "ms", `half within ${half}`);
+  if (p99 === null) return tile("freshness", "–", "", "nothing is applied now");
+  const long = p99 >= 10_000;
+  const value = long ? (p99 / 1000).toFixed(1) : number(p99);
+  const half = p50 >= 10_000 ? `${(p50 / 1000).toFixed(1)} s` : `${number(p50)} ms`;
+  tile("freshness", value, long ? "s" : "ms", `half within ${half}`);
+}
+
+/** What flows is not known while Redis does not tell. */
+function showPast({ at, written, applied, lag }) {
+  for (const [name, sum] of Object.entries({ written, applied, lag })) {
+    tile(name, "–", "", `${number(sum)} at ${clock(at)}`);
   }
-  const waits = now.parked === 0 ? "the dead letter is empty" : "in the dead letter";
-  tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
+  tile("freshness", "–", "", "not known now");
 }
 
 function showLost({ running, progress, lost, documents, behind, at }) {
@@ -174,7 +185,7 @@ function word(kind, text) {
 function showState(next) {
   state = next;
   const { rate, reachable, sinks, own, postgresRuns, cutUntil } = state;
-  const { allowed } = state;
+  const { allowed, masters } = state;
   const canWrite = allowed.includes("rate");
   const fastest = state.asFastAsPossible;
   const asked = fastest === null
@@ -186,15 +197,16 @@ function showState(next) {
   if (fastest !== null) $("#fastest").textContent = `as fast as possible: ${number(fastest)} /s`;
   node(
     "redis",
-    !reachable.redis ? [word("s", "no answer")] : [
-      ...own ? [word("em", `:${state.primary}`), ` replica :${state.replica}`] : ["given"],
+    !reachable.redis ? [word("s", silence(state.masters))] : [
+      ...redisWords(state),
       ...state.cache ? [` · ${cacheWords(state.cache)}`] : [],
     ],
     reachable.redis ? "" : "down",
   );
-  const words = sinks.flatMap(({ name, state }, index) => {
+  const words = sinks.flatMap(({ name, state, partitions }, index) => {
     const kind = state === "owner" ? "em" : state === "ended" ? "s" : "span";
-    return [index > 0 ? " · " : "", word(kind, `${name} ${SINK_WORDS[state]}`)];
+    const many = masters !== null && state === "owner" ? ` ${partitions}` : "";
+    return [index > 0 ? " · " : "", word(kind, `${name} ${SINK_WORDS[state]}${many}`)];
   });
   const works = !own || sinks.some((sink) => sink.state === "owner");
   node("sinks", own ? words : ["others'"], `${works ? "" : "down"} ${cutUntil ? "cut" : ""}`);
@@ -211,12 +223,68 @@ function showState(next) {
     ` ${state === "active" ? `${number(lag)} behind` : TARGET_WORDS[state] ?? "has not begun"}`,
   ]);
   node("target", several.length > 0 ? several : [target], up ? "" : "down");
+  showMasters(state);
+  showFigures();
   $("#rate").hidden = !canWrite;
   const slider = $("#slider");
   if (document.activeElement !== slider) slider.value = nearest(rate);
   $("#rate output").textContent = `${number(rate)} /s`;
   showLost(state.verify);
   showButtons();
+}
+
+function redisWords({ own, pair, masters }) {
+  if (masters === null) {
+    return pair === null
+      ? ["given"]
+      : [word("em", `:${pair.primary}`), ` replica :${pair.replica}`];
+  }
+  const replicas = masters.flatMap((master) => master.replicas);
+  const of = own ? "" : "given, ";
+  return [`${of}${masters.length} masters, ${replicas.length} replicas`];
+}
+
+/** What of Redis does not answer. */
+function silence(masters) {
+  const up = masters?.filter(({ answers }) => answers).length;
+  if (!masters || up === 0) return "no answer";
+  return up < masters.length ? `${up} of ${masters.length} masters answer` : "not whole";
+}
+
+/** Where the partitions are, in a cluster. */
+function showMasters({ own, masters }) {
+  $("#masters").hidden = masters === null;
+  if (masters === null) return;
+  const named = ({ name, answers }) =>
+    word(answers ? "em" : "s", own ? name.replace(/^.*:/, ":") : name);
+  $("#masters").replaceChildren(...masters.map((master) => {
+    const { answers, partitions, replicas } = master;
+    const item = document.createElement("li");
+    item.className = answers ? "" : "down";
+    const has = partitions.length === 0
+      ? "no partition"
+      : partitions.length === 1
+      ? `partition ${partitions[0]}`
+      : `${partitions.length} partitions: ${rangesOf(partitions)}`;
+    const copies = replicas.flatMap((replica) => [" ", named(replica)]);
+    item.append(named(master), word("span", has));
+    item.title = has; // it may be too long
+    const copy = word("span", replicas.length === 0 ? "no replica" : "replica");
+    copy.append(...copies);
+    item.append(copy);
+    return item;
+  }));
+}
+
+/** Such as 0–3 5 8: what is long is short. */
+function rangesOf(numbers) {
+  const ranges = [];
+  for (const number of numbers) {
+    const last = ranges.at(-1);
+    if (last?.at(-1) === number - 1) last[1] = number;
+    else ranges.push([number]);
+  }
+  return ranges.map((range) => range.join("–")).join(" ");
 }
 
 function cacheWords({ state, pending, hits, gone }) {
