@@ -8,7 +8,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
-import { type CacheState, readCacheFigures, readCaches } from "../redis/cache_state.ts";
+import { type CacheState, readCacheFigures, readCaches, readRoom } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
@@ -133,6 +133,14 @@ export function pipelineMetrics(
     "Keys of whatever kind that all of Redis has evicted, or whose time was over, since it started.",
     ["how"],
   );
+  const memory = gauge("redis_memory_bytes", "Memory that the node of Redis uses.", ["node"]);
+  const memoryLimit = gauge(
+    "redis_memory_limit_bytes",
+    "Memory from which on it evicts, or refuses writes; none without a limit.",
+    ["node"],
+  );
+  const allKeys = gauge("redis_keys", "Keys of the node, of whatever kind.", ["node"]);
+  const evictable = gauge("redis_evictable_keys", "Those of them that it may evict.", ["node"]);
   const up = new prometheus.Gauge({
     ...options("server_up", "1 where the server, or each target, answered this scrape, else 0.", [
       "server",
@@ -145,12 +153,13 @@ export function pipelineMetrics(
   /** What only Redis knows. */
   const readRedis = async () => {
     const { cache } = entityConfig(config, entity);
-    const [streams, counters, registrations, caches, looks] = await Promise.all([
+    const [streams, counters, registrations, caches, looks, rooms] = await Promise.all([
       readStreams(watched.redis, config, partitions),
       loadMetrics(watched.redis),
       Promise.all(partitions.map((keys) => readRegistration(watched.redis, keys, name))),
       cache.enabled ? readCaches(watched.redis, partitions) : null,
       cache.enabled ? readCacheFigures(watched.redis, config, entity) : null,
+      cache.enabled ? readRoom(watched.redis, config, entity) : [],
     ]);
     return () => {
       partitions.forEach((keys, index) => {
@@ -178,6 +187,12 @@ export function pipelineMetrics(
         cacheReads.inc({ entity, outcome: "miss" }, looks.misses);
         keysGone.inc({ how: "evicted" }, looks.evictedKeys);
         keysGone.inc({ how: "expired" }, looks.expiredKeys);
+      }
+      for (const { node, ...room } of rooms) {
+        memory.set({ node }, room.bytes);
+        if (room.limitBytes > 0) memoryLimit.set({ node }, room.limitBytes);
+        allKeys.set({ node }, room.keys);
+        evictable.set({ node }, room.evictableKeys);
       }
       for (const [key, value] of Object.entries(counters)) {
         const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
@@ -216,7 +231,7 @@ export function pipelineMetrics(
       columnsDiffer,
     ],
     ...[streamEvents, streamBytes, limitEvents, limitBytes, backpressure, counted],
-    ...[cacheState, cachePending, cacheReads, keysGone],
+    ...[cacheState, cachePending, cacheReads, keysGone, memory, memoryLimit, allKeys, evictable],
   ];
   return async () => {
     partitions = partitionsOf(config, entity, name); // others, once it was repartitioned

@@ -87,21 +87,12 @@ export async function readCacheFigures(
   entity: string,
 ): Promise<CacheFigures> {
   const looks = looksOf(config, entity);
-  // In a cluster, each node has its own.
-  const nodes = new Map(
-    allPartitions(config, entity).map(({ stream }) => redis.at(stream))
-      .map((node) => [node.address, node]),
-  );
   const [hits, misses, ...stats] = await Promise.all([
     redis.get(looks.hits),
     redis.get(looks.misses),
-    ...[...nodes.values()].map((node) => node.info("stats")),
+    ...nodesOf(redis, config, entity).map((node) => node.info("stats")),
   ]);
-  const sum = (name: string) =>
-    stats.reduce(
-      (all, text) => all + Number(RegExp(`^${name}:(\\d+)`, "m").exec(text!)?.[1] ?? 0),
-      0,
-    );
+  const sum = (name: string) => stats.reduce((all, text) => all + numberIn(text!, name), 0);
   return {
     hits: Number(hits),
     misses: Number(misses),
@@ -109,6 +100,51 @@ export async function readCacheFigures(
     expiredKeys: sum("expired_keys"),
   };
 }
+
+/** How much room a node of Redis has. */
+export interface Room {
+  /** its address */
+  node: string;
+  /** memory that it uses, and from which on it evicts or refuses writes; 0 for no limit */
+  bytes: number;
+  limitBytes: number;
+  /** keys of whatever kind, and those that it may evict */
+  keys: number;
+  evictableKeys: number;
+}
+
+/** Reads how much room the nodes have that have an entity's partitions. */
+export async function readRoom(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<Room[]> {
+  return await Promise.all(
+    nodesOf(redis, config, entity).map(async (node) => {
+      const [memory, keyspace] = await Promise.all([node.info("memory"), node.info("keyspace")]);
+      const databases = [...keyspace.matchAll(/^db\d+:keys=(\d+),expires=(\d+)/gm)];
+      const sum = (index: 1 | 2) => databases.reduce((all, one) => all + Number(one[index]), 0);
+      const isEvicting = !/^maxmemory_policy:noeviction/m.test(memory);
+      return {
+        node: node.address,
+        bytes: numberIn(memory, "used_memory"),
+        limitBytes: numberIn(memory, "maxmemory"),
+        keys: sum(1),
+        // Only what has a time may go: `allkeys-*` is refused.
+        evictableKeys: isEvicting ? sum(2) : 0,
+      };
+    }),
+  );
+}
+
+/** The nodes that have an entity's partitions: one, or some of a cluster. */
+function nodesOf(redis: RedisConnection, config: Config, entity: string): RedisConnection[] {
+  const nodes = allPartitions(config, entity).map(({ stream }) => redis.at(stream));
+  return [...new Map(nodes.map((node) => [node.address, node])).values()];
+}
+
+const numberIn = (info: string, name: string) =>
+  Number(RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1] ?? 0);
 
 /** A share of hits, for people; with no look yet there is none. */
 export function hitRate({ hits, misses }: CacheFigures): string {

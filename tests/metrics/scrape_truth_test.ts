@@ -288,6 +288,18 @@ Deno.test("after faults, every metric of the dashboards says what verify and the
   ["freshness_seconds_bucket", "batch_duration_seconds_bucket", "batch_events_bucket"]
     .forEach((name) => checked.add(name)); // their counts and sums are above
 
+  // Without a cache they are not told; with one, tests/operate/cache_figures_test.ts checks each.
+  for (
+    const name of [
+      ...["cache_state", "cache_pending_documents", "cache_reads_total"],
+      ...["redis_keys_gone_total", "redis_memory_bytes", "redis_memory_limit_bytes"],
+      ...["redis_keys", "redis_evictable_keys"],
+    ]
+  ) {
+    checked.add(name);
+    assert.deepEqual(series(text, `writebehind_${name}`), [], name);
+  }
+
   const asked = JSON.stringify(dashboards()).matchAll(/writebehind_(\w+)|(?<![a-z])process_\w+/g);
   const unchecked = new Set([...asked].map(([whole, ours]) => ours ?? whole)).difference(checked);
   assert.deepEqual([...unchecked], [], "the dashboards ask for what nothing here checks");

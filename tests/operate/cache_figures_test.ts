@@ -120,6 +120,37 @@ Deno.test("a cache's state, its looks, and what Redis has evicted are told", asy
     assert(series("redis_keys_gone_total")['how="expired"']! >= 1);
   });
 
+  await t.step("/metrics tell how much room Redis has", async () => {
+    await using sink = new RedisWriteBehind(redis, pool, config, "session");
+    await using server = serveMetrics({ port: 0 });
+    server.watch({ redis, target, config, entity: "session" }, sink);
+    const node = `node="${redis.address}"`;
+    const told = async () => {
+      const text = await (await fetch(server.url)).text();
+      return ["keys", "evictable_keys", "memory_bytes", "memory_limit_bytes"].map((name) =>
+        seriesOf(text, `writebehind_redis_${name}`)[node]
+      );
+    };
+    const counted = async () => {
+      const keys = await redis.keys("*");
+      const times = await Promise.all(keys.map((key) => redis.ttl(key)));
+      return [keys.length, times.filter((ttl) => ttl >= 0).length];
+    };
+    let seen = await told();
+    // What readers remember goes by itself.
+    await waitFor(async () => {
+      seen = await told();
+      return JSON.stringify(seen.slice(0, 2)) === JSON.stringify(await counted());
+    }, { what: "metrics of all keys" });
+    const [keys, evictable, bytes, limit] = seen;
+    assert(evictable! > 0 && evictable! < keys! && bytes! > 1e6);
+    assert.equal(limit, undefined, "there is none");
+    await redis.config("SET", "maxmemory", "1gb");
+    await redis.config("SET", "maxmemory-policy", "noeviction");
+    const [, none, , gigabyte] = await told();
+    assert.deepEqual([none, gigabyte], [0, 2 ** 30]);
+  });
+
   await t.step("the stage's page", async () => {
     const seen = Promise.withResolvers<void>();
     await using watch = new Watch({

@@ -22,6 +22,9 @@ const ofProcess = (process: string) =>
 const ofState = (state: string) =>
   `writebehind_target_state{entity="session",partition="0",target="postgresql",state="${state}"}`;
 
+const ofCache = (state: string) =>
+  `writebehind_cache_state{entity="session",partition="0",state="${state}"}`;
+
 /** What all series are where all is well, a value each 15 s for 20 minutes. Two sinks: one of them owns the partition. */
 const WELL: Record<string, string> = {
   'up{job="writebehind",instance="a"}': "1x80",
@@ -43,6 +46,14 @@ const WELL: Record<string, string> = {
   [ofState("active")]: "1x80",
   [ofState("paused")]: "0x80",
   [ofState("filling")]: "0x80",
+  // A cache fills its memory by design.
+  'writebehind_redis_memory_bytes{node="r"}': "99x80",
+  'writebehind_redis_memory_limit_bytes{node="r"}': "100x80",
+  'writebehind_redis_keys{node="r"}': "1000x80",
+  'writebehind_redis_evictable_keys{node="r"}': "800x80",
+  [ofCache("noting")]: "0x80",
+  [ofCache("on")]: "1x80",
+  [ofCache("leaving")]: "0x80",
   'writebehind_server_up{server="redis"}': "1x80",
   'writebehind_server_up{server="target"}': "1x80",
 };
@@ -104,6 +115,32 @@ const CASES: Record<
   "trims fail": {
     series: { [`writebehind_sink_trims_failed_total${ofProcess("1-a")}`]: "0+1x80" },
     raises: { WritebehindTrimsFail: OF_TARGET },
+  },
+  "a program has written that knows of no cache": {
+    series: { [ofCache("on")]: "0x80", [ofCache("leaving")]: "1x80" },
+    raises: { WritebehindCacheNotOn: { entity: "session", state: "leaving" } },
+  },
+  "the cache is just being turned on": {
+    series: { [ofCache("on")]: "0x80", [ofCache("noting")]: "0x40 1x40" },
+    raises: {},
+  },
+  "Redis is full of what may not go": {
+    series: { 'writebehind_redis_evictable_keys{node="r"}': "190x80" },
+    raises: { WritebehindCacheFull: { node: "r" } },
+  },
+  "little may go, and there is room": {
+    series: {
+      'writebehind_redis_memory_bytes{node="r"}': "90x80",
+      'writebehind_redis_evictable_keys{node="r"}': "0x80",
+    },
+    raises: {},
+  },
+  "Redis has no limit": {
+    series: {
+      'writebehind_redis_memory_limit_bytes{node="r"}': null,
+      'writebehind_redis_evictable_keys{node="r"}': "0x80",
+    },
+    raises: {},
   },
   "no sink has the partition": {
     series: { [`writebehind_owned${ofTarget}`]: "0x80" },

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { insertDocument } from "writebehind";
+import { insertDocument, readByIds } from "writebehind";
 import { dashboards } from "writebehind/dev/grafana/dashboards.ts";
+import { SESSION } from "../support/cached.ts";
 import { testPipeline } from "../support/pipeline.ts";
-import { environmentOf, startTask } from "../support/processes.ts";
+import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { isInstalled } from "../support/programs.ts";
 import { type RunningPrometheus, startPrometheus } from "../support/prometheus.ts";
 import { waitFor } from "../support/servers.ts";
@@ -42,9 +43,13 @@ Deno.test({
     "a Prometheus scrapes a sink; every query of the dashboards gives data, every rule can be evaluated (apt-get install prometheus)",
   ignore: !isInstalled("prometheus"),
   async fn() {
-    await using pipeline = await testPipeline();
+    const entities = [{ ...SESSION, cache: { enabled: true } }];
+    await using pipeline = await testPipeline({ entities });
     const { redis, config } = pipeline;
-    await using sink = startTask(["sink", "--metrics", "0"], environmentOf(config));
+    await redis.config("SET", "maxmemory", "1gb");
+    const file = await configFile({ entities });
+    const args = ["sink", "--config", file, "--metrics", "0"];
+    await using sink = startTask(args, environmentOf(config));
     const address = await waitFor(
       () => sink.output().match(/metrics for Prometheus at http:\/\/(\S+)\/metrics/)?.[1],
       { what: "the address of /metrics", deadlineMs: 20_000 },
@@ -57,6 +62,7 @@ Deno.test({
       for (let n = 0; n < 10; n++) {
         await insertDocument(redis, config, "session", { n }, `d${written++}`);
       }
+      await readByIds(redis, config, "session", [`d${written - 1}`, "none"]);
       for (const [name, query] of missing) {
         if (await hasData(prometheus, query)) missing.delete(name);
       }

@@ -214,7 +214,79 @@ function overview(): Dashboard {
       unit: "bytes",
       queries: { "{{instance}}": `process_resident_memory_bytes{job="writebehind"}` },
     }));
+  builder.withRow(new RowBuilder("Cache, of entities that have one"));
+  for (const panel of cache(of)) builder.withPanel(panel);
   return builder.build();
+}
+
+/** The panels of caches, of whatever entities are selected. */
+function cache(of: string) {
+  const reads = (outcome: string) =>
+    `sum(${
+      once(
+        `rate(writebehind_cache_reads_total{${of},outcome=~"${outcome}"}${RATE})`,
+        "entity, outcome",
+      )
+    })`;
+  return [
+    series({
+      title: "Hits and misses",
+      description: "Documents that readers found in Redis, and did not, a second.",
+      unit: "ops",
+      queries: { hits: reads("hit"), misses: reads("miss") },
+    }),
+    series({
+      title: "Share of hits",
+      description: "None while nobody reads.",
+      unit: "percentunit",
+      queries: { hits: `${reads("hit")} / ${reads("hit|miss")}` },
+    }),
+    series({
+      title: "Documents that wait for the target",
+      description: "They are not evicted, since the target lacks their last event.",
+      unit: "short",
+      queries: {
+        "{{entity}}": `sum by (entity) (${
+          once(`writebehind_cache_pending_documents{${of}}`, "entity, partition")
+        })`,
+      },
+    }),
+    series({
+      title: "Evicted and expired",
+      description: "Keys of all of Redis that went, a second.",
+      unit: "ops",
+      queries: { "{{how}}": once(`rate(writebehind_redis_keys_gone_total${RATE})`, "how") },
+    }),
+    series({
+      title: "Memory of Redis",
+      description: "At its limit it evicts what it may, and refuses writes where that is nothing.",
+      unit: "bytes",
+      queries: {
+        "{{node}}": once("writebehind_redis_memory_bytes", "node"),
+        "limit of {{node}}": once("writebehind_redis_memory_limit_bytes", "node"),
+      },
+    }),
+    series({
+      title: "Keys of Redis",
+      description: "All, and those that it may evict.",
+      unit: "short",
+      queries: {
+        "{{node}}": once("writebehind_redis_keys", "node"),
+        "evictable of {{node}}": once("writebehind_redis_evictable_keys", "node"),
+      },
+    }),
+    timeline({
+      title: "State of the cache",
+      description: "Nothing is evicted unless it is on.",
+      unit: "short",
+      queries: {
+        "{{entity}} {{partition}} {{state}}": once(
+          `writebehind_cache_state{${of}}`,
+          "entity, partition, state",
+        ) + " == 1",
+      },
+    }),
+  ];
 }
 
 function partition(): Dashboard {
