@@ -13,6 +13,7 @@ import page from "./page/page.html" with { type: "text" };
 import style from "./page/page.css" with { type: "text" };
 import script from "./page/page.js" with { type: "text" };
 import chart from "./page/chart.js" with { type: "text" };
+import masters from "./page/masters.js" with { type: "text" };
 import labels from "../../notebook/charts/mark_labels.js" with { type: "text" };
 
 /** A page that is served. */
@@ -60,6 +61,7 @@ export async function serveStage(stage: Stage, port = 0): Promise<ServedStage> {
     ["page.js", [TYPES.js, script]],
     // In the page all files lie beside each other.
     ["chart.js", [TYPES.js, chart.replace("../../../notebook/charts/", "./")]],
+    ["masters.js", [TYPES.js, masters]],
     ["mark_labels.js", [TYPES.js, labels]],
     ["d3.js", [TYPES.js, await library("d3", "d3.min.js")]],
     ["plot.js", [TYPES.js, await library("@observablehq/plot", "plot.umd.min.js")]],

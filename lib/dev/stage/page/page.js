@@ -4,6 +4,7 @@
  */
 
 import { drawChart } from "./chart.js";
+import { redisWords, showMasters, silence, word } from "./masters.js";
 
 /** After so long without a word, in ms, the stage's process is gone. */
 const SILENCE_MS = 3500;
@@ -176,12 +177,6 @@ function node(name, text, mood = "") {
   element.querySelector("span").replaceChildren(...text);
 }
 
-function word(kind, text) {
-  const element = document.createElement(kind);
-  element.textContent = text;
-  return element;
-}
-
 function showState(next) {
   state = next;
   const { rate, reachable, sinks, own, postgresRuns, cutUntil } = state;
@@ -223,7 +218,7 @@ function showState(next) {
     ` ${state === "active" ? `${number(lag)} behind` : TARGET_WORDS[state] ?? "has not begun"}`,
   ]);
   node("target", several.length > 0 ? several : [target], up ? "" : "down");
-  showMasters(state);
+  showMasters($("#masters"), state);
   showFigures();
   $("#rate").hidden = !canWrite;
   const slider = $("#slider");
@@ -231,60 +226,6 @@ function showState(next) {
   $("#rate output").textContent = `${number(rate)} /s`;
   showLost(state.verify);
   showButtons();
-}
-
-function redisWords({ own, pair, masters }) {
-  if (masters === null) {
-    return pair === null
-      ? ["given"]
-      : [word("em", `:${pair.primary}`), ` replica :${pair.replica}`];
-  }
-  const replicas = masters.flatMap((master) => master.replicas);
-  const of = own ? "" : "given, ";
-  return [`${of}${masters.length} masters, ${replicas.length} replicas`];
-}
-
-/** What of Redis does not answer. */
-function silence(masters) {
-  const up = masters?.filter(({ answers }) => answers).length;
-  if (!masters || up === 0) return "no answer";
-  return up < masters.length ? `${up} of ${masters.length} masters answer` : "not whole";
-}
-
-/** Where the partitions are, in a cluster. */
-function showMasters({ own, masters }) {
-  $("#masters").hidden = masters === null;
-  if (masters === null) return;
-  const named = ({ name, answers }) =>
-    word(answers ? "em" : "s", own ? name.replace(/^.*:/, ":") : name);
-  $("#masters").replaceChildren(...masters.map((master) => {
-    const { answers, partitions, replicas } = master;
-    const item = document.createElement("li");
-    item.className = answers ? "" : "down";
-    const has = partitions.length === 0
-      ? "no partition"
-      : partitions.length === 1
-      ? `partition ${partitions[0]}`
-      : `${partitions.length} partitions: ${rangesOf(partitions)}`;
-    const copies = replicas.flatMap((replica) => [" ", named(replica)]);
-    item.append(named(master), word("span", has));
-    item.title = has; // it may be too long
-    const copy = word("span", replicas.length === 0 ? "no replica" : "replica");
-    copy.append(...copies);
-    item.append(copy);
-    return item;
-  }));
-}
-
-/** Such as 0–3 5 8: what is long is short. */
-function rangesOf(numbers) {
-  const ranges = [];
-  for (const number of numbers) {
-    const last = ranges.at(-1);
-    if (last?.at(-1) === number - 1) last[1] = number;
-    else ranges.push([number]);
-  }
-  return ranges.map((range) => range.join("–")).join(" ");
 }
 
 function cacheWords({ state, pending, hits, gone }) {
