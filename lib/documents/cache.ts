@@ -1,17 +1,20 @@
 /**
  * Documents that Redis has evicted, since the target holds them: they are read from there, and put back.
  *
- * A document that is missing, and of which no event is noted, is in the target as it is. While its row is read, it may be
- * written, applied, settled and evicted again: then more is settled than the offset that was read with the row, and the
- * row is read again. So what is given back was true at one moment of the call.
+ * A document that is missing, and of which no event is noted, is in the target as it is. Its row is given back where nothing
+ * that was settled by then is newer than the offset that was read with it: so it was true at one moment of the call. Putting
+ * it back takes another round trip, for which no reader waits; meanwhile the document may be written, applied, settled and
+ * evicted again, and then its row is read again.
  * @module
  */
 
+import { setImmediate } from "node:timers/promises";
 import { type Config, entityConfig, sourceConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, byPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
+import { documentKey, idsByPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
 import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
 import { openTarget, rowsOf, targetFor, type Through } from "../targets/open.ts";
 import type { Row, RowsAt, Target } from "../targets/target.ts";
@@ -29,13 +32,9 @@ const PATIENCE_MS = 10_000;
 /** How often a read makes a document stay for longer, in ms, and of how many it is known. */
 const RENEW_MS = 60_000;
 const RENEWED = 100_000;
-
-/** A document that was found. */
-interface Found {
-  text: string;
-  /** why it was not put back, or "": it is in Redis, or was */
-  unfilled: string;
-}
+/** Reads expect to miss where more than this part of about so many reads before them did. */
+const MISSES_OFTEN = 0.25;
+const LAST_READS = 32;
 
 /** What has become of a document that was to be brought into Redis. */
 export interface Filled {
@@ -48,16 +47,34 @@ export interface Filled {
   outcome: "there" | "filled" | "unfilled" | "missing";
   /** its JSON text; `null` where there is none */
   text: string | null;
-  /** as {@linkcode Found} has it */
+  /** why it was not put back, or "" */
   unfilled: string;
 }
 
-/** A read of a document from the target that is under way. */
-interface Flight {
-  /** in ms, of `performance.now()` */
-  began: number;
-  found: Promise<Found | null>;
+/** A document's JSON text, `null` where it has no row, and the offset that was read with it. */
+interface Landed {
+  text: string | null;
+  offset: string;
 }
+
+/** A look at the target for a document, which is shared by all calls that miss it meanwhile. */
+interface Flight {
+  landed: Promise<Landed>;
+  filled: Promise<Filled>;
+  /** whether it has taken so long that others look for themselves */
+  isLate: boolean;
+  /** for those that wait for it: when that is so */
+  late: Promise<null>;
+}
+
+/** A flight as one that waits for it sees it: `null` where it is late, and one had better look again. */
+interface Look {
+  landed(): Promise<Landed | null>;
+  filled(): Promise<Filled | null>;
+}
+
+/** What Redis says of a document, see `ask.lua`. */
+type Answer = [what: "there" | "ask" | "wait" | "missing" | "off", text?: string];
 
 /** The cache that a connection to Redis reads and writes. */
 export class Cache {
@@ -65,6 +82,8 @@ export class Cache {
   #config: Config;
   #flights = new Map<string, Flight>();
   #sources = new Map<string, Promise<Target>>();
+  /** the part of the last reads that missed, by entity */
+  #misses = new Map<string, number>();
   #renewed = new Set<string>();
   #renewedAt = 0;
 
@@ -92,45 +111,92 @@ export class Cache {
   }
 
   /**
-   * Reads documents that Redis did not have a moment ago. Calls for the same document share one look at the target.
-   * @param since when the call began, in ms of `performance.now()`: what was under way before may be older than what the
-   * caller has written since
+   * Reads documents, from Redis or else from the target. Calls that miss the same document share one look at the target.
+   * @param inRedis reads their JSON texts from Redis alone, in order, `null` for one that is missing
    * @param through the target, in place of the configured one
-   * @returns documents by id; an id without one has none
+   * @returns their JSON texts in order, `null` for one that is missing
    * @throws {ConnectionError} where the target cannot be asked
    */
   async read(
     entity: string,
-    docIds: readonly string[],
-    since: number,
+    docIds: string[],
+    inRedis: (docIds: string[]) => Promise<(string | null)[]>,
     through?: Through,
-  ): Promise<Map<string, Found>> {
-    const partitions = allPartitions(this.#config, entity);
-    const ids = [...new Set(docIds)];
-    const flightOf = (id: string) => `${entity} ${id}`;
-    const joins = (id: string) => (this.#flights.get(flightOf(id))?.began ?? -Infinity) >= since;
-    const asked = byPartition(partitions, ids.filter((id) => !joins(id)), (id) => id);
-    for (const [keys, own] of asked) {
-      const began = performance.now();
-      for (let at = 0; at < own.length; at += CHUNK) {
-        const some = own.slice(at, at + CHUNK);
-        const reading = this.#readPartition(keys, some, through);
-        for (const id of some) {
-          const flight = { began, found: reading.then((found) => found.get(id) ?? null) };
-          const end = () => {
-            if (this.#flights.get(flightOf(id)) === flight) this.#flights.delete(flightOf(id));
-          };
-          flight.found.then(end, end);
-          this.#flights.set(flightOf(id), flight);
-        }
+  ): Promise<(string | null)[]> {
+    // To ask for a document costs a little more than to look whether it is there, and spares a miss that look.
+    const asksAtOnce = (this.#misses.get(entity) ?? 0) > MISSES_OFTEN;
+    const texts = asksAtOnce ? docIds.map(() => null) : await inRedis(docIds);
+    const missed = new Set<string>();
+    if (texts.includes(null)) {
+      const left = docIds.filter((_, index) => texts[index] === null);
+      const found = new Map<string, string>();
+      const off = await this.#readFurther(entity, left, found, missed, through);
+      // A cache is turned off before its documents are moved to other names.
+      if (asksAtOnce && off.length > 0) {
+        (await inRedis(off)).forEach((text, index) =>
+          text !== null && found.set(off[index]!, text)
+        );
       }
+      docIds.forEach((id, index) => texts[index] ??= found.get(id) ?? null);
     }
-    const flights = ids.map(async (id) =>
-      [id, await this.#flights.get(flightOf(id))!.found] as const
+    this.#count(entity, docIds, missed);
+    return texts;
+  }
+
+  /**
+   * Reads documents where they are now.
+   * @param found the texts of those that there are
+   * @param missed those that Redis did not have
+   * @returns those of which the cache does not know, since it is off
+   */
+  async #readFurther(
+    entity: string,
+    docIds: string[],
+    found: Map<string, string>,
+    missed: Set<string>,
+    through: Through | undefined,
+  ): Promise<string[]> {
+    const off: string[] = [];
+    const chunks = idsByPartition(this.#config, entity, docIds).flatMap(([keys, own]) => {
+      const starts = Array.from({ length: Math.ceil(own.length / CHUNK) }, (_, n) => n * CHUNK);
+      return starts.map((at) => [keys, own.slice(at, at + CHUNK)] as const);
+    });
+    await Promise.all(
+      chunks.map(([keys, some]) =>
+        this.#ask(keys, some, through, async (id, [what, text], look, settled) => {
+          if (what === "there") {
+            found.set(id, text!);
+            return true;
+          }
+          missed.add(id);
+          if (what === "off") off.push(id);
+          if (look === undefined) return what !== "wait";
+          const landed = await look.landed();
+          if (landed === null) return false;
+          // The target is behind, or the look was from before what the caller may know of.
+          if (settled !== "" && compareStreamIds(landed.offset, settled) < 0) return false;
+          if (landed.text !== null) found.set(id, landed.text);
+          return true;
+        })
+      ),
     );
-    const found = new Map<string, Found>();
-    for (const [id, one] of await Promise.all(flights)) if (one !== null) found.set(id, one);
-    return found;
+    return off;
+  }
+
+  /**
+   * Brings a document into Redis that was missing a moment ago. Calls for the same one share a look at the target.
+   * @returns what has become of it
+   * @throws {ConnectionError} where the target cannot be asked
+   */
+  async bringBack(keys: PartitionKeys, docId: string): Promise<Filled> {
+    let result: Filled | null = null;
+    await this.#ask(keys, [docId], undefined, async (_, [what, text], look) => {
+      if (what === "there") result = { outcome: "there", text: text!, unfilled: "" };
+      else if (look !== undefined) result = await look.filled();
+      else if (what !== "wait") result = { outcome: "missing", text: null, unfilled: "" };
+      return result !== null;
+    });
+    return result!;
   }
 
   /**
@@ -142,70 +208,123 @@ export class Cache {
     return row === null ? offset : null;
   }
 
-  /** Counts the documents that a read has found in Redis, and those that it has not. */
-  count(entity: string, hits: number, misses: number): void {
+  /** Counts the documents that a read has found in Redis, which stay for longer, and those that it has not. */
+  #count(entity: string, docIds: string[], missed: Set<string>): void {
     const looks = looksOf(this.#config, entity);
-    if (hits > 0) this.#redis.counters.tally(looks.hits, hits);
+    const hits = missed.size === 0 ? docIds : docIds.filter((id) => !missed.has(id));
+    if (hits.length > 0) {
+      this.#redis.counters.tally(looks.hits, hits.length);
+      this.#renew(entity, hits);
+    }
+    const misses = docIds.length - hits.length;
     if (misses > 0) this.#redis.counters.tally(looks.misses, misses);
+    const before = this.#misses.get(entity) ?? 0;
+    this.#misses.set(entity, before + (misses / docIds.length - before) / LAST_READS);
   }
 
   /** Makes documents that were just read stay for longer, once a minute. */
-  renew(entity: string, keys: readonly string[]): void {
+  #renew(entity: string, docIds: string[]): void {
     const now = performance.now();
     if (now - this.#renewedAt >= RENEW_MS || this.#renewed.size >= RENEWED) {
       this.#renewed.clear();
       this.#renewedAt = now;
     }
     const { keep_seconds } = entityConfig(this.#config, entity).cache;
-    for (const key of keys) {
-      if (this.#renewed.has(key)) continue;
-      this.#renewed.add(key);
+    for (const id of docIds) {
+      const name = `${entity} ${id}`;
+      if (this.#renewed.has(name)) continue;
+      this.#renewed.add(name);
+      const key = documentKey(this.#config, entity, id);
       // Only where it has a time: one without may not be in the target. Nothing depends on it.
       this.#redis.call("EXPIRE", key, String(keep_seconds), "XX").catch(() => {});
     }
   }
 
-  async #readPartition(
+  /**
+   * Asks what is to be done about documents of one partition, and looks at the target for those that nobody asks it for.
+   * @param take is given each document, what Redis says of it, the look at the target that it can share, and the newest of
+   * what was settled when Redis said so, or ""; whether it is done, or to be asked for again in a while
+   */
+  async #ask(
     keys: PartitionKeys,
     docIds: string[],
     through: Through | undefined,
-  ): Promise<Map<string, Found>> {
-    const found = new Map<string, Found>();
+    take: (
+      id: string,
+      answer: Answer,
+      look: Look | undefined,
+      settled: string,
+    ) => Promise<boolean>,
+  ): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
-    for (let left = docIds; left.length > 0;) {
-      const answers = await runScript(this.#redis, askScript, [
+    for (let left = docIds;;) {
+      const [settled, ...answers] = await runScript(this.#redis, askScript, [
         keys.stream,
         keys.settings,
         keys.notes,
         ...left.flatMap((id) => [keys.documentPrefix + id, keys.askedPrefix + id]),
-      ], [String(ASKING_MS), ...left]) as [string, ...[string, string?][]];
-      const asking: string[] = [];
-      const waiting: string[] = [];
-      left.forEach((id, index) => {
-        const [what, text] = answers[index + 1] as [string, string?];
-        if (what === "there") found.set(id, { text: text!, unfilled: "" });
-        else if (what === "ask") asking.push(id);
-        else if (what === "wait") waiting.push(id);
-      });
-      for (const [id, { text, unfilled }] of await this.fill(keys, asking, through)) {
-        if (text !== null) found.set(id, { text, unfilled });
-      }
-      left = waiting;
-      if (left.length === 0) break;
+      ], [String(ASKING_MS), ...left]) as [string, ...Answer[]];
+      const flightOf = (id: string) => {
+        const flight = this.#flights.get(`${keys.entity} ${id}`);
+        return flight?.isLate ? undefined : flight;
+      };
+      const own = new Set(left.filter((id, n) => answers[n]![0] === "ask" && !flightOf(id)));
+      if (own.size > 0) this.#takeOff(keys, [...own], through);
+      const lookOf = (id: string): Look | undefined => {
+        const flight = flightOf(id);
+        if (flight === undefined) return undefined;
+        const soon = <T>(one: Promise<T>) => own.has(id) ? one : Promise.race([one, flight.late]);
+        return { landed: () => soon(flight.landed), filled: () => soon(flight.filled) };
+      };
+      const done = await Promise.all(left.map((id, index) => {
+        const answer = answers[index]!;
+        const waits = answer[0] === "ask" || answer[0] === "wait";
+        return take(id, answer, waits ? lookOf(id) : undefined, settled);
+      }));
+      left = left.filter((_, index) => !done[index]);
+      if (left.length === 0) return;
       if (performance.now() > deadline) {
         throw new ConnectionError(
-          `Cannot read ${left[0]} of ${keys.entity}: others have asked the target for it for ` +
+          `Cannot read ${
+            left[0]
+          } of ${keys.entity}: others have asked the target for it, or it is behind, for ` +
             `${PATIENCE_MS / 1000} s; try again`,
         );
       }
       await delay(LOOK_AGAIN_MS);
     }
-    return found;
+  }
+
+  /** Begins a look at the target, which others may share until all is put back. */
+  #takeOff(keys: PartitionKeys, docIds: string[], through: Through | undefined): void {
+    const landing = new Map(docIds.map((id) => [id, Promise.withResolvers<Landed>()]));
+    const filling = this.fill(keys, docIds, through, (id, row) => landing.get(id)!.resolve(row));
+    const { promise: late, resolve: isLate } = Promise.withResolvers<null>();
+    const begun: Flight[] = [];
+    const timer = setTimeout(() => {
+      begun.forEach((flight) => flight.isLate = true);
+      isLate(null);
+    }, ASKING_MS);
+    for (const [id, { promise: landed, reject }] of landing) {
+      const filled = filling.then((all) => all.get(id)!);
+      const flight: Flight = { landed, filled, isLate: false, late };
+      begun.push(flight);
+      const name = `${keys.entity} ${id}`;
+      this.#flights.set(name, flight);
+      filled.catch(reject); // who has its row by then does not mind
+      landed.catch(() => {}); // each that waits for it has the error
+      const end = () => {
+        clearTimeout(timer);
+        if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      };
+      filled.then(end, end);
+    }
   }
 
   /**
    * Brings documents of one partition that Redis does not have into it, from their rows. The caller sees to it that not too
    * many ask for the same.
+   * @param landed is given each document's row as soon as it is there
    * @returns what has become of each
    * @throws {ConnectionError} where the target cannot be asked, or has applied new events at each of many looks
    */
@@ -213,11 +332,12 @@ export class Cache {
     keys: PartitionKeys,
     docIds: string[],
     through?: Through,
+    landed?: (id: string, row: Landed) => void,
   ): Promise<Map<string, Filled>> {
     const filled = new Map<string, Filled>();
     const deadline = performance.now() + PATIENCE_MS;
     for (let left = docIds; left.length > 0;) {
-      left = await this.#fillOnce(keys, left, filled, through);
+      left = await this.#fillOnce(keys, left, filled, through, landed);
       if (left.length === 0) break;
       if (performance.now() > deadline) {
         throw new ConnectionError(
@@ -238,12 +358,18 @@ export class Cache {
     docIds: string[],
     filled: Map<string, Filled>,
     through: Through | undefined,
+    landed: ((id: string, row: Landed) => void) | undefined,
   ): Promise<string[]> {
     const { keep_seconds } = entityConfig(this.#config, keys.entity).cache;
     const again: string[] = [];
     for (let left = docIds; left.length > 0;) {
       const { offset, rows, parked } = await this.#rowsAt(keys, left, through);
       const ids = left.slice(0, rows.length);
+      if (landed) {
+        ids.forEach((id, index) => landed(id, { text: rows[index]?.text ?? null, offset }));
+        // Readers go on first: to put rows back takes as long as to read them.
+        await setImmediate();
+      }
       const answers = await runScript(this.#redis, fillScript, [
         keys.stream,
         keys.settings,

@@ -8,7 +8,7 @@ import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";
-import { allPartitions, byPartition, keysOfDocument } from "../redis/keys.ts";
+import { idsByPartition, keysOfDocument } from "../redis/keys.ts";
 import { awaitShape, checkShape, otherShape, patienceEnds } from "../redis/shape.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -57,25 +57,17 @@ export async function readByIds(
   docIds: string[],
   { through }: ReadOptions = {},
 ): Promise<(JsonObject | null)[]> {
-  const began = performance.now();
   const { cache } = entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
-  const texts = config.redis.cluster === null
-    ? await readByName(redis, config, entity, docIds)
-    : await readByPartition(redis, config, entity, docIds);
-  if (cache.enabled) {
-    const cached = cacheOf(redis, config);
-    const isThere = (_: string, index: number) => texts[index] !== null;
-    const keyOf = (docId: string) => keysOfDocument(config, entity, docId).documentPrefix + docId;
-    cached.renew(entity, docIds.filter(isThere).map(keyOf));
-    const missing = docIds.filter((_, index) => texts[index] === null);
-    cached.count(entity, docIds.length - missing.length, missing.length);
-    if (missing.length > 0) {
-      const found = await cached.read(entity, missing, began, through);
-      docIds.forEach((docId, index) => texts[index] ??= found.get(docId)?.text ?? null);
-    }
-  } else if (through) {
+  const inRedis = (ids: string[]) =>
+    config.redis.cluster === null
+      ? readByName(redis, config, entity, ids)
+      : readByPartition(redis, config, entity, ids);
+  const texts = cache.enabled
+    ? await cacheOf(redis, config).read(entity, docIds, inRedis, through)
+    : await inRedis(docIds);
+  if (through && !cache.enabled) {
     const missing = docIds.filter((_, index) => texts[index] === null);
     const found = await readThrough(redis, through, config, entity, missing);
     docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
@@ -144,7 +136,7 @@ async function readByPartition(
   docIds: string[],
 ): Promise<(string | null)[]> {
   const found = new Map<string, string>();
-  const groups = byPartition(allPartitions(config, entity), [...new Set(docIds)], (id) => id);
+  const groups = idsByPartition(config, entity, docIds);
   await Promise.all(groups.map(async ([keys, ids]) => {
     const texts = await readTogether(redis, ids.map((id) => keys.documentPrefix + id));
     await Promise.all(ids.map(async (id, index) => {

@@ -355,7 +355,7 @@ async function sendOnce(
 async function look(
   redis: RedisConnection,
   config: Config,
-  { verb, entity, docId }: Call,
+  { verb, docId }: Call,
   names: PartitionKeys,
   deadline: number,
 ): Promise<string> {
@@ -367,9 +367,8 @@ async function look(
     if (missingAt === null) throw refuse("exists");
     return missingAt;
   }
-  const found = await cache.read(entity, [docId], performance.now());
-  const unfilled = found.get(docId)?.unfilled;
-  if (unfilled === undefined) throw refuse("missing");
+  const { outcome, unfilled } = await cache.bringBack(names, docId);
+  if (outcome === "missing") throw refuse("missing");
   if (unfilled.startsWith("OOM ")) throw refuse("evicted");
   if (unfilled !== "") throw refuse("invalid", unfilled);
   // It is evicted again at once where Redis has no memory for it.

@@ -191,6 +191,20 @@ export function byPartition<Thing>(
   return [...groups].map(([partition, own]) => [partitions[partition]!, own]);
 }
 
+/** Ids of documents, each once, by the partition that they hash to: those partitions alone are worked out. */
+export function idsByPartition(
+  config: Config,
+  entity: string,
+  docIds: Iterable<string>,
+): [PartitionKeys, string[]][] {
+  const shape = shapeOf(config, entity);
+  const groups = Map.groupBy(new Set(docIds), (id) => partitionOf(id, shape.partitions));
+  return [...groups].map(([partition, own]) => [
+    partitionKeys(config, entity, partition, shape),
+    own,
+  ]);
+}
+
 /**
  * The Redis key of a document: `session:<id>`, or `session:{session-3}:<id>` with several partitions, or in a cluster.
  *

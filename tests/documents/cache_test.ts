@@ -8,9 +8,10 @@ import {
   readByIds,
   RedisWriteBehind,
 } from "writebehind";
-import { partitionKeys } from "writebehind/redis/keys.ts";
+import { looksOf, partitionKeys } from "writebehind/redis/keys.ts";
 import { type Cached, cached, SESSION, watchedTarget } from "../support/cached.ts";
 import { drain, type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 
 const refused = (code: string) => (error: unknown) => (error as DocumentError).code === code;
 
@@ -44,7 +45,8 @@ Deno.test("a cache in front of the target", async (t) => {
     await drain(pipeline);
     await own.evict("a");
     assert.deepEqual(await own.read("a", "none", "b"), [{ n: 1 }, null, { n: 2 }]);
-    assert(await own.ttl("a") > 90);
+    // It is put back while its reader has it already.
+    await waitFor(async () => await own.ttl("a") > 90, { what: "the document to be put back" });
   });
 
   await step("all is read from the target after Redis was emptied", async (own) => {
@@ -130,6 +132,25 @@ Deno.test("a cache in front of the target", async (t) => {
     } finally {
       await Promise.all(connections.map((one) => one.close()));
     }
+  });
+
+  await step("reads that often miss find what is there as well", async (own) => {
+    const ids = Array.from({ length: 40 }, (_, n) => `d${n}`);
+    for (const [n, id] of ids.entries()) await own.insert(id, n);
+    await drain(pipeline);
+    await own.evict(...ids);
+    for (const [n, id] of ids.entries()) assert.deepEqual(await own.read(id), [{ n }]);
+    await own.insert("new", 41);
+    await own.remove("d1");
+    const { hits, misses } = looksOf(config, "session");
+    const counted = async () => {
+      await redis.counters.flush();
+      return (await redis.mget(hits, misses)).map(Number);
+    };
+    const [hitsBefore, missesBefore] = await counted();
+    assert.deepEqual(await own.read("new", "d0", "d1", "none"), [{ n: 41 }, { n: 0 }, null, null]);
+    const [hitsNow, missesNow] = await counted();
+    assert.deepEqual([hitsNow! - hitsBefore!, missesNow! - missesBefore!], [2, 2]);
   });
 
   await step("that there is none is remembered for a second", async () => {

@@ -80,10 +80,23 @@ for (const what of ["updated", "deleted"] as const) {
     assert.deepEqual(await own.read("a"), [expected], "one's own write is read at once");
     await drain(pipeline);
     if (what === "updated") await own.evict("a");
-    assert.deepEqual(await held.end(), expected);
-    assert.deepEqual(await own.read("a"), [expected]);
+    assert.deepEqual(await held.end(), { n: 1 }, "what it was when the read began");
+    assert.deepEqual(await own.read("a"), [expected], "who reads since has what is written since");
   });
 }
+
+test("a look from before one's own write is not shared", async (own) => {
+  await own.insert("a", 1);
+  await drain(pipeline);
+  await own.evict("a");
+  await using held = await heldRead("a");
+  await own.insert("a", 2, { overwrite: true });
+  await drain(pipeline);
+  await own.evict("a");
+  const since = own.read("a");
+  assert.deepEqual(await held.end(), { n: 1 }, "what it was when the read began");
+  assert.deepEqual(await since, [{ n: 2 }]);
+});
 
 test("a row that was read before Redis was emptied is not put back", async (own) => {
   await own.insert("a", 1);
@@ -96,7 +109,8 @@ test("a row that was read before Redis was emptied is not put back", async (own)
   assert.equal((await drain(pipeline)).wentBack, 1);
   assert.deepEqual(await own.read("a"), [{ n: 2 }], "also where nobody has written since");
   await redis.unlink("session:a");
-  assert.deepEqual(await held.end(), { n: 2 });
+  assert.deepEqual(await held.end(), { n: 1 }, "what it was when the read began");
+  assert.deepEqual(await own.read("a"), [{ n: 2 }]);
 });
 
 test("that a batch is settled is known before its first document may be evicted", async (own) => {

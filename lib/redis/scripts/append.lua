@@ -25,7 +25,7 @@ if CACHE then
   -- The document's last event, until the cache's target has it; with "-" before it for a delete.
   redis.call('HSET', NOTES, ARGV[1], payload and id or '-' .. id)
   -- Nothing may evict what the target does not have.
-  if payload then redis.call('PERSIST', DOCUMENT) end
+  if TIMED then redis.call('PERSIST', DOCUMENT) end
   -- It is not missing any more, where that was remembered.
   if EVENT_TYPE == 'insert' then redis.call('DEL', ASKED) end
 end

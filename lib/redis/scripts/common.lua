@@ -30,6 +30,8 @@ local TTL, HAS_DUE = DUE and ARGV[#ARGV - (REQUEST and 2 or 0)] or '', false
 -- What the settings say of a cache: nil for none; "noting" while it is turned on, "on", "leaving" while it is turned off.
 -- Where it is on or leaving, a document that is missing and has no note is in the target as it is, or nowhere.
 local CACHE, EVICTS
+-- Whether the document may have a time after which it goes, so that the verb has to take it off.
+local TIMED = false
 
 -- Why a read was refused: the key's type, or the user's rights.
 local function refused(reply, key)
@@ -38,7 +40,7 @@ local function refused(reply, key)
 end
 
 -- By the clock of this server, which tells what is due as well.
-local now_ms = DUE and function()
+local now_ms = DUE and (REQUEST or TTL ~= '') and function()
   local time = redis.call('TIME')
   return 1000 * time[1] + math.floor(time[2] / 1000)
 end
@@ -79,8 +81,6 @@ if FORWARD then
     if not NOTES then return {'cached', ''} end
     EVICTS = CACHE ~= 'noting'
     if not redis.acl_check_cmd('HSET', NOTES, 'id', '') then return {'permission', 'HSET'} end
-    if not redis.acl_check_cmd('PERSIST', DOCUMENT) then return {'permission', 'PERSIST'} end
-    if not redis.acl_check_cmd('DEL', ASKED) then return {'permission', 'DEL'} end
   end
   HAS_DUE = settings[8]
   if HAS_DUE and not DUE then return {'due', ''} end

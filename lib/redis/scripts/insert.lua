@@ -13,6 +13,11 @@ local payload = ARGV[6] ~= '' and ARGV[6] or document
 if #payload > LARGEST and FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}
 end
+if CACHE then
+  TIMED = ARGV[5] == '1'
+  if TIMED and not redis.acl_check_cmd('PERSIST', DOCUMENT) then return {'permission', 'PERSIST'} end
+  if not redis.acl_check_cmd('DEL', ASKED) then return {'permission', 'DEL'} end
+end
 if EVICTS and ARGV[5] ~= '1' and ARGV[8] ~= 'fresh' and redis.call('HEXISTS', NOTES, ARGV[1]) == 0
   and redis.call('EXISTS', DOCUMENT) == 0
   and (ARGV[8] == '' or is_after(redis.call('HGET', SETTINGS, 'settled'), ARGV[8])) then

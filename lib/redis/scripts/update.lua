@@ -15,6 +15,10 @@ if not redis.acl_check_cmd('JSON.MERGE', DOCUMENT, '$', '{}') then
   return {'permission', 'JSON.MERGE'}
 end
 if not redis.acl_check_cmd('JSON.GET', DOCUMENT, '$') then return {'permission', 'JSON.GET'} end
+if CACHE then
+  TIMED = true
+  if not redis.acl_check_cmd('PERSIST', DOCUMENT) then return {'permission', 'PERSIST'} end
+end
 -- Only after the merge is it known how long the payload is, and whether that has to be noted.
 if FORWARD and not redis.acl_check_cmd('HSET', SETTINGS, 'largest', '0') then
   return {'permission', 'HSET'}

@@ -12,9 +12,9 @@ import { postgresErrorKind } from "./errors.ts";
 import { parkedOfSql } from "./statements.ts";
 
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
-const isParked = (id: string, streams: string) =>
+const isParked = (id: string, inStream: string) =>
   `EXISTS (SELECT FROM writebehind_dead_letter d
-            WHERE d.stream = ANY(${streams}) AND d.fingerprint = sha256(convert_to(${id}, 'UTF8'))
+            WHERE d.stream ${inStream} AND d.fingerprint = sha256(convert_to(${id}, 'UTF8'))
               AND d.state = 'parked')`;
 
 /** The rows of a configuration's entities. */
@@ -104,7 +104,7 @@ WITH found AS MATERIALIZED (
   SELECT *, sum(coalesce(octet_length(text), 0)) OVER (ORDER BY n) AS bytes FROM found
 )
 SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'), text, version,
-       ${isParked("measured.id", "ARRAY[$2]")}
+       ${isParked("measured.id", "= $2")}
   FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
       values: [ids, stream, READ_BYTES],
       rowMode: "array",
@@ -125,7 +125,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
       text: `
 SELECT coalesce(o.last_id, '0-0'),
        CASE WHEN t.id IS NOT NULL THEN coalesce(t.payload::text, 'null') END, t.version::text,
-       ${isParked("$1::text", "ARRAY[$2]")}
+       ${isParked("$1::text", "= $2")}
   FROM (VALUES (1)) AS one
   LEFT JOIN ${this.#table(entity)} AS t ON t.id = $1
   LEFT JOIN writebehind_offset AS o ON o.stream = $2`,
@@ -156,7 +156,7 @@ SELECT coalesce(o.last_id, '0-0'),
        ), measured AS (
          SELECT *, sum(octet_length(text)) OVER (ORDER BY id) AS bytes FROM page
        )
-       SELECT id, text, version, ${isParked("measured.id", "$2::text[]")} AS parked,
+       SELECT id, text, version, ${isParked("measured.id", "= ANY($2::text[])")} AS parked,
               (SELECT coalesce(json_object_agg(stream, last_id), '{}')
                  FROM writebehind_offset WHERE stream = ANY($2::text[])) AS offsets
          FROM measured WHERE bytes - octet_length(text) < $3 ORDER BY id`,
