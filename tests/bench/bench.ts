@@ -54,7 +54,7 @@ const GROUPS: readonly Group[] = [
   { name: "Kafka", rows: [19], seconds: 60, measure: kafkaRows },
   { name: "partitions", rows: [20, 22], seconds: 140, measure: partitionRows },
   { name: "cluster", rows: [23], seconds: 40, measure: clusterRows },
-  { name: "cache", rows: [24], seconds: 90, measure: cacheRows },
+  { name: "cache", rows: [24], seconds: 110, measure: cacheRows },
   { name: "sizes", rows: [21], seconds: 60, measure: sizeRows },
   { name: "spans", rows: [16], seconds: 6, measure: spanRows },
 ];

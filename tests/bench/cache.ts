@@ -1,4 +1,4 @@
-/** Row 24: what a cache costs: a hit, a miss, a write, and the sink's drain. */
+/** Row 24: what a cache costs: a hit, a miss, a write, and the sink's drain; and what many due times cost a write. */
 
 import {
   type Config,
@@ -10,9 +10,9 @@ import {
   RedisWriteBehind,
   updateDocument,
 } from "writebehind";
-import { documentKey } from "writebehind/redis/keys.ts";
+import { documentKey, partitionKeys } from "writebehind/redis/keys.ts";
 import { type Goal, median, perSecond, ratios, type Row, row } from "./measure.ts";
-import type { Workbench } from "./workbench.ts";
+import { send, type Workbench } from "./workbench.ts";
 import { type Case, casesOf, PATCH, run } from "./write.ts";
 
 /** An entity with a cache, and one without, in the same servers. */
@@ -24,6 +24,11 @@ const IN_FLIGHT = 64;
 /** So many misses are measured among hits, with so many before each. */
 const RARE = 200;
 const HITS_BETWEEN = 7;
+/** An entity of which many documents are due, in ten days; and one of which none is. */
+const DUE = "due";
+const UNDUE = "undue";
+const TTL_SECONDS = 864_000;
+const FILLED_AT_A_TIME = 1000;
 
 /** How long two calls took, one time a case, in ms. */
 interface Pair {
@@ -81,7 +86,48 @@ export async function cacheRows(bench: Workbench): Promise<Row[]> {
       null,
       `${perSecond(drains("ours"))} / ${perSecond(drains("base"))}`,
     ),
+    await dueRow(bench),
   ];
+}
+
+/** Inserts of documents that are due, where very many are already, beside the same where none is. */
+async function dueRow(bench: Workbench): Promise<Row> {
+  const { redis, sizes: { writes, largeBacklog }, rounds, step } = bench;
+  const entities = [DUE, UNDUE].map((name) => ({ name, table: name, index_name: `idx:${name}` }));
+  const config = bench.with({ entities });
+  await bench.clear();
+  const cases = casesOf(writes);
+  const many = largeBacklog.toLocaleString("en");
+  const insertInto = (entity: string, number: number) => (one: Case) =>
+    insertDocument(redis, config, entity, one.document, `${number}-${one.event.docId}`, {
+      ttlSeconds: TTL_SECONDS,
+    });
+  const measured: Pair[] = [];
+  for (let number = 0; number <= rounds; number++) {
+    step(number === 0 ? `warm-up: ${many} due times` : `round ${number} of ${rounds}: due times`);
+    const now = await inTurns(cases, insertInto(DUE, number), insertInto(UNDUE, number));
+    if (number === 0) await fillDue(bench, partitionKeys(config, DUE, 0).due, largeBacklog);
+    else measured.push(now);
+    await redis.unlink(partitionKeys(config, UNDUE, 0).due);
+  }
+  const [ours, base] = (["ours", "base"] as const)
+    .map((side) => measured.map((pair) => median(pair[side])));
+  const name = `an insert's p50 with ttlSeconds, ${many} due times / none, at most`;
+  const note = `${median(ours!).toFixed(3)} ms / ${median(base!).toFixed(3)} ms`;
+  return row("24h", name, ratios(ours!, base!), { atMost: 1.1 }, note);
+}
+
+/** Notes that as many documents are due, spread over as long as any of the measured ones. */
+async function fillDue({ redis }: Workbench, key: string, count: number): Promise<void> {
+  for (let at = 0; at < count; at += FILLED_AT_A_TIME) {
+    const pipeline = redis.pipeline();
+    for (let n = at; n < Math.min(count, at + FILLED_AT_A_TIME); n++) {
+      // Not in the order of their times, as those of documents with different times.
+      const part = (n * 0.618_033_988_75) % 1;
+      pipeline.zadd(key, Date.now() + Math.round(2000 * TTL_SECONDS * part), `dfilled-${n}`);
+    }
+    await send(pipeline);
+  }
 }
 
 /** All of it once, on emptied servers. */
