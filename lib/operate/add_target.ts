@@ -25,7 +25,7 @@ import { checkBelonging } from "../sink/belonging.ts";
 import { forward, hasWitness } from "../sink/rewind.ts";
 import type { BatchRows } from "../targets/batch.ts";
 import { type Claim, HEARTBEATS, READ_BYTES, type Target } from "../targets/target.ts";
-import { evictedRows, evictedSource, isAsBefore } from "./evicted.ts";
+import { type Evicted, evictedRows, evictedSource, isAsBefore } from "./evicted.ts";
 
 /** What filling a target has done. */
 export interface AddReport {
@@ -115,8 +115,8 @@ export async function addTarget(
 class Filling {
   #redis: RedisConnection;
   #target: Target;
-  /** what has the documents that Redis has evicted; `null` where that has all */
-  #evicted: Target | null;
+  /** where the documents are that Redis has evicted */
+  #evicted: Evicted;
   #config: Config;
   #keys: PartitionKeys;
   #partitions: PartitionKeys[];
@@ -127,7 +127,7 @@ class Filling {
   constructor(
     redis: RedisConnection,
     target: Target,
-    evicted: Target | null,
+    evicted: Evicted,
     config: Config,
     keys: PartitionKeys,
     partitions: PartitionKeys[],
@@ -167,7 +167,8 @@ class Filling {
       };
       await this.#fill(claim, place, check);
       // Behind the walk over Redis: what was evicted before it came along is here.
-      if (this.#evicted !== null) await this.#fillEvicted(this.#evicted, claim, place, check);
+      const { source } = this.#evicted;
+      if (source !== null) await this.#fillEvicted(source, claim, place, check);
       await this.#clear(claim, place, check);
       await this.#look();
       await this.#lookAtCache();
@@ -357,8 +358,8 @@ class Filling {
       for (let left = own; left.length > 0;) {
         const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
         const missing = left.slice(0, texts.length).filter((_, index) => texts[index] === null);
-        const evicted = this.#evicted &&
-          await evictedRows(this.#redis, this.#evicted, this.#keys, missing);
+        const { source } = this.#evicted;
+        const evicted = source && await evictedRows(this.#redis, source, this.#keys, missing);
         const gone = missing.filter((id) => !evicted?.has(id));
         const removals = gone.map((id) => rowOf(Buffer.from(id), place));
         if (removals.length > 0) await this.#apply(claim, { upserts: [], removals });

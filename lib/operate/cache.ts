@@ -60,8 +60,9 @@ export async function readCache(
   config: Config,
   entity: string,
 ): Promise<CacheStatus> {
-  const { state, ...rest } = inAll(await readCaches(redis, allPartitions(config, entity)));
-  return { state: state ?? "off", ...rest };
+  const caches = await readCaches(redis, allPartitions(config, entity));
+  const { state, pending, foreign } = inAll(caches);
+  return { state: state ?? "off", pending, foreign };
 }
 
 /**
@@ -90,7 +91,7 @@ export async function turnCacheOn(
   const notedFrom = await step(redis, partitions, "note");
   onStep?.("waiting until the target holds what was written before");
   for (const [index, keys] of partitions.entries()) {
-    await reached(target, keys, notedFrom[index]!, signal);
+    await reached(redis, target, keys, notedFrom[index]!, signal);
   }
   await step(redis, partitions, "on");
   const status = await readCache(redis, config, entity);
@@ -186,8 +187,9 @@ async function step(
   );
 }
 
-/** Waits until a target holds an entry. */
+/** Waits until a target holds all entries up to an id, which need be none of them: it may have been moved up. */
 async function reached(
+  redis: RedisConnection,
   target: Target,
   keys: PartitionKeys,
   streamId: string,
@@ -198,6 +200,8 @@ async function reached(
     signal?.throwIfAborted();
     const offset = await target.offsets.offset(keys);
     if (compareStreamIds(offset, streamId) >= 0) return;
+    const next = await redis.xrange(keys.stream, `(${offset}`, streamId, "COUNT", 1);
+    if (next.length === 0) return;
     if (offset !== last) [last, since] = [offset, performance.now()];
     if (performance.now() - since > PATIENCE_MS) {
       throw new WriteBehindError(

@@ -13,8 +13,16 @@ import { isSource } from "../sink/settler.ts";
 import { openTarget, rowsOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
+/** Where documents are that a cache has evicted. */
+export interface Evicted extends AsyncDisposable {
+  /** the target that has them, opened; `null` where all are in Redis */
+  source: Target | null;
+  /** how often the cache of each partition had been turned on or off, by its stream */
+  turned: Map<string, number>;
+}
+
 /**
- * The target that a cache's documents are read from, opened; `null` where all are in Redis.
+ * Tells where documents are that a cache has evicted.
  * @param added the name of the target that is added
  * @throws {ConfigError} where it is that one, or cannot tell just now what was evicted
  */
@@ -23,9 +31,16 @@ export async function evictedSource(
   config: Config,
   entity: string,
   added: string,
-): Promise<Target | null> {
-  const caches = await readCaches(redis, allPartitions(config, entity));
-  if (caches.every(({ state }) => state === null)) return null;
+): Promise<Evicted> {
+  const partitions = allPartitions(config, entity);
+  const caches = await readCaches(redis, partitions);
+  const turned = new Map(partitions.map(({ stream }, index) => [stream, caches[index]!.turned]));
+  const evicted = (source: Target | null): Evicted => ({
+    source,
+    turned,
+    [Symbol.asyncDispose]: async () => await source?.close(),
+  });
+  if (caches.every(({ state }) => state === null)) return evicted(null);
   const says = (why: string) =>
     new ConfigError(`Cannot add the target ${added} for ${entity}: ${why}`);
   if (isSource(config, entity, added)) {
@@ -37,24 +52,26 @@ export async function evictedSource(
         `--entity ${entity} first`,
     );
   }
-  return await openTarget(config, sourceConfig(config, entity).name);
+  return evicted(await openTarget(config, sourceConfig(config, entity).name));
 }
 
 /** Only what is noted tells a document that was deleted from one that was evicted. */
 const notesAll = ({ state, foreign }: PartitionCache) => state === "on" && foreign === null;
 
 /**
- * Whether it still holds which documents of a partition may have been evicted.
- * @param source what {@linkcode evictedSource} has said before
+ * Whether it still holds which documents of a partition may have been evicted. While the cache is off, nothing is noted, so
+ * one that is on again is not as it was.
+ * @param before what {@linkcode evictedSource} has said
  */
 export async function isAsBefore(
   redis: RedisConnection,
   keys: PartitionKeys,
-  source: Target | null,
+  before: Evicted,
 ): Promise<boolean> {
   const [cache] = await readCaches(redis, [keys]);
-  const { state } = cache!;
-  return source === null ? state === null || state === "noting" : notesAll(cache!);
+  const { state, turned } = cache!;
+  if (turned !== before.turned.get(keys.stream)) return false;
+  return before.source === null ? state === null || state === "noting" : notesAll(cache!);
 }
 
 /**

@@ -22,6 +22,8 @@ export interface PartitionCache {
   foreign: string | null;
   /** documents with an event that the source has not applied, which are not evicted */
   pending: number;
+  /** how often a step of turning it on or off was taken */
+  turned: number;
 }
 
 /** Reads the caches of partitions, in order. */
@@ -30,8 +32,8 @@ export async function readCaches(
   partitions: readonly PartitionKeys[],
 ): Promise<PartitionCache[]> {
   return await Promise.all(partitions.map(async ({ cached, settings, stream, notes }) => {
-    const [[state, foreign, written], length, pending] = await Promise.all([
-      redis.hmget(settings, "cache", "foreign", "partitions"),
+    const [[state, foreign, written, turned], length, pending] = await Promise.all([
+      redis.hmget(settings, "cache", "foreign", "partitions", "turned"),
       redis.xlen(stream),
       // A user for an entity without a cache need not have the right.
       cached ? redis.hlen(notes) : 0,
@@ -42,6 +44,7 @@ export async function readCaches(
       state: state as CacheState | null ?? (cached && isEmpty ? "on" : null),
       foreign: foreign ?? null,
       pending,
+      turned: Number(turned ?? 0),
     };
   }));
 }
@@ -55,6 +58,7 @@ export function inAll(caches: readonly PartitionCache[]): PartitionCache {
     state: ORDER[Math.min(...states)]!,
     foreign: caches.find(({ foreign }) => foreign !== null)?.foreign ?? null,
     pending: caches.reduce((sum, { pending }) => sum + pending, 0),
+    turned: caches.reduce((sum, { turned }) => sum + turned, 0),
   };
 }
 

@@ -11,6 +11,7 @@ import {
   updateDocument,
   verify,
 } from "writebehind";
+import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { before, drain, once, type Two, withTwo, write } from "../support/two_targets.ts";
 
@@ -120,5 +121,30 @@ Deno.test("targets behind a cache", (t) =>
       );
       await addTarget(redis, b, config, "session");
       assert.equal((await verify(redis, b, config, "session")).equal, 1);
+    }, { entities });
+
+    await step("turned off and on again meanwhile: it is filled once more", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 3);
+      await drain(redis, config, a);
+      await evict(two, "d0");
+      const adding = before(
+        b,
+        "batches",
+        "apply",
+        once(async () => {
+          await turnCacheOff(redis, a, config, "session");
+          await turnCacheOn(redis, a, config, "session");
+        }),
+      );
+      const { state } = await readCache(redis, config, "session");
+      await assert.rejects(
+        addTarget(redis, adding, config, "session"),
+        /the cache of session was turned on or off, .* while the target b was filled; run this again/,
+      );
+      assert.equal((await readCache(redis, config, "session")).state, state);
+      await addTarget(redis, b, config, "session");
+      await drain(redis, config, a, b);
+      assert.deepEqual(await rowsOf(two, b), [["d0", 0], ["d1", 1], ["d2", 2]]);
     }, { entities });
   }));

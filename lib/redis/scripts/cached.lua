@@ -9,7 +9,12 @@ local SETTINGS, STREAM, NOTES = KEYS[1], KEYS[2], KEYS[3]
 -- Removes nothing: a full Redis lets a script go on that has begun with a write that takes no memory.
 redis.call('HDEL', NOTES, '')
 local state = redis.call('HGET', SETTINGS, 'cache')
-local function set(to) redis.call('HSET', SETTINGS, 'cache', to) end
+-- How often it was turned: whoever takes long may see that it is not as it was, though it is on, or off, again.
+local function turn() redis.call('HSET', SETTINGS, 'turned', tonumber(redis.call('HGET', SETTINGS, 'turned') or 0) + 1) end
+local function set(to)
+  redis.call('HSET', SETTINGS, 'cache', to)
+  turn()
+end
 if ARGV[1] == 'note' then
   local foreign = redis.call('HGET', SETTINGS, 'foreign')
   if state ~= 'on' or foreign then
@@ -23,12 +28,15 @@ if ARGV[1] == 'note' then
     redis.call('HDEL', SETTINGS, 'foreign')
   end
 elseif ARGV[1] == 'on' then
-  if state and redis.call('HEXISTS', SETTINGS, 'foreign') == 0 then set('on') end
+  if state and state ~= 'on' and redis.call('HEXISTS', SETTINGS, 'foreign') == 0 then set('on') end
 elseif ARGV[1] == 'leave' then
-  if state == 'noting' then redis.call('HDEL', SETTINGS, 'cache')
-  elseif state then set('leaving') end
+  if state == 'noting' then
+    redis.call('HDEL', SETTINGS, 'cache')
+    turn()
+  elseif state and state ~= 'leaving' then set('leaving') end
 elseif ARGV[1] == 'off' then
   redis.call('HDEL', SETTINGS, 'cache', 'settled', 'noted_from', 'foreign')
   redis.call('DEL', NOTES)
+  turn()
 end
 return redis.call('HGET', SETTINGS, 'noted_from') or '0-0'
