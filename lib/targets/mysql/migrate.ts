@@ -63,7 +63,7 @@ async function takeLock(connection: Connection, lock: string): Promise<void> {
 /**
  * Makes an entity's table and ours where they are missing, and brings older ones up to date.
  * @param what whose tables these are, for people
- * @param keys of the partition that is about to be claimed, if any
+ * @param claimed the entity's partitions, where they are about to be claimed
  * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
  * changed the tables so that this one cannot work with them
@@ -74,7 +74,7 @@ export async function createTables(
   flavor: Flavor,
   { table, columns }: Pick<EntityConfig, "table" | "columns">,
   what: string,
-  keys: PartitionKeys | null,
+  claimed: PartitionKeys[],
 ): Promise<string[]> {
   const refused = (schema: Schema) => {
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
@@ -87,13 +87,14 @@ export async function createTables(
       await goneTables(connection),
     ];
     // After it was looked for, so that none is made anew that went away in between.
-    await checkTable(connection, table, keys);
+    await checkTable(connection, table, claimed);
     return { pending, gone };
   });
   if (pending.length === 0) return [];
   await underLock(pool, async (connection) => {
     // Another process may have been first.
     const { pending, oldest } = refused(await readSchema(connection, table));
+    await checkTable(connection, table, claimed);
     const isNew = await commentOf(connection, table) === null;
     for (const migration of pending) {
       const ran = [migration.number, migration.of === "ours" ? "" : table, migration.oldest];

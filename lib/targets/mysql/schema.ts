@@ -83,7 +83,7 @@ interface Column {
 export async function checkTable(
   connection: Connection,
   table: string,
-  claimed: PartitionKeys | null,
+  claimed: PartitionKeys[],
 ): Promise<void> {
   const [made] = await rowsOf<{ type: string; engine: string | null }>(
     connection,
@@ -92,14 +92,18 @@ export async function checkTable(
     [table],
   );
   if (made === undefined) {
-    if (claimed === null) return;
-    const [row] = await rowsIfThere<{ last_id: string }>(
+    if (claimed.length === 0) return;
+    // An offset may be "0-0" again, where Redis was emptied since.
+    const [row] = await rowsIfThere<{ stream: string }>(
       connection,
-      "SELECT last_id FROM writebehind_offset WHERE stream = ?",
-      [claimed.stream],
+      `SELECT stream FROM writebehind_offset
+        WHERE stream IN (${claimed.map(() => "?").join()}) AND (last_id <> '0-0' OR events > 0)`,
+      claimed.map(({ stream }) => stream),
     );
-    if ((row?.last_id ?? "0-0") === "0-0") return;
-    throw new ConfigError(tableProblems.gone(table, claimed));
+    if (row === undefined) return;
+    throw new ConfigError(
+      tableProblems.gone(table, claimed.find(({ stream }) => stream === row.stream)!),
+    );
   }
   const columns = await rowsOf<Column>(
     connection,

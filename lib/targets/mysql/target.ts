@@ -6,7 +6,7 @@
 import { type Config, entityConfig } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
-import type { PartitionKeys } from "../../redis/keys.ts";
+import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf } from "../migrations.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { MysqlBatches } from "./batch.ts";
@@ -57,7 +57,7 @@ export class MysqlTarget implements Target {
     this.ownership = new MysqlOwnership(
       this.#sessions,
       database,
-      (keys) => this.#migrate(keys.entity, keys),
+      ({ entity }) => this.#migrate(entity, allPartitions(config, entity)),
     );
     this.batches = new MysqlBatches(this.#sessions, config, flavor);
     this.offsets = new MysqlOffsets(pool, database);
@@ -76,7 +76,7 @@ export class MysqlTarget implements Target {
   }
 
   async migrate(entity: string): Promise<void> {
-    await this.#migrate(entity, null);
+    await this.#migrate(entity, []);
   }
 
   async check(entity: string): Promise<void> {
@@ -86,10 +86,16 @@ export class MysqlTarget implements Target {
     if (refusal !== null) throw new ConnectionError(refusal);
   }
 
-  /** @param keys of the partition that is about to be claimed, if any */
-  #migrate(entity: string, keys: PartitionKeys | null): Promise<string[]> {
+  /** @param claimed the entity's partitions, where they are about to be claimed */
+  #migrate(entity: string, claimed: PartitionKeys[]): Promise<string[]> {
     const { table, columns } = entityConfig(this.#config, entity);
-    return createTables(this.#pool, this.#flavor, { table, columns }, this.#whatOf(entity), keys);
+    return createTables(
+      this.#pool,
+      this.#flavor,
+      { table, columns },
+      this.#whatOf(entity),
+      claimed,
+    );
   }
 
   /** Whose tables they are, for people. */

@@ -7,9 +7,10 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import { escapeLiteral, type Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
 import { type Migration, refusalOf } from "../migrations.ts";
 import { freshColumns } from "./columns.ts";
 import {
@@ -20,6 +21,7 @@ import {
   UNIQUE_VIOLATION,
 } from "./errors.ts";
 import { DDL_LOCK, LOCK_SECONDS, MIGRATIONS, OUR_RIGHTS, RECORD } from "./migrations/mod.ts";
+import { checkTable, HAD_ROWS } from "./table.ts";
 import { isWholeSql, readTables, type Tables } from "./schema.ts";
 
 /**
@@ -28,18 +30,19 @@ import { isWholeSql, readTables, type Tables } from "./schema.ts";
  * change tables where there is nothing to change.
  *
  * @param known for tests: the migrations of another version
- * @param check sees that a table that is not there may be made; called after it was looked for, so that none is made
- * anew that went away in between
+ * @param claimed the entity's partitions, where they are about to be claimed: then its table is not made anew where it had
+ * rows, and has to be one that can hold documents
  * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where the user may not, with the SQL for an administrator; where a newer version has
  * changed the tables so that this one cannot work with them; where somebody keeps a table locked for too long
+ * @throws {ConfigError} as {@linkcode checkTable} does
  */
 export async function createTable(
   pool: Pool,
   config: Config,
   entity: string,
   known: readonly Migration[] = MIGRATIONS,
-  check: () => Promise<void> = () => Promise.resolve(),
+  claimed: PartitionKeys[] = [],
 ): Promise<string[]> {
   let before: Migration | undefined;
   const gone = new Set<string>();
@@ -47,7 +50,7 @@ export async function createTable(
     const tables = await readTables(pool, config, entity, known);
     const { schema, mayRecord, what, ran, absent } = tables;
     if (ran.some(({ table_name }) => table_name === "")) absent.forEach((name) => gone.add(name));
-    await check();
+    if (claimed.length > 0) await checkTable(pool, tables.table, claimed);
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
     // Without the right to do so, what is only to be put on record can wait.
     const [next] = mayRecord ? toDo(tables) : schema.pending;
@@ -61,11 +64,15 @@ export async function createTable(
     before = next;
     try {
       // Several statements in one simple query are one transaction: a process that dies leaves none open.
-      await pool.query(script(tables, [next]));
+      await pool.query(script(tables, [next], claimed));
     } catch (error) {
       if (!isPostgresError(error)) throw error;
       // Another process was first.
       if (error.code === UNIQUE_VIOLATION && error.table === "writebehind_migration") continue;
+      if (error.code === TABLE_MISSED) {
+        before = undefined;
+        continue;
+      }
       throw explained(error, next, tables);
     }
   }
@@ -80,7 +87,7 @@ function toDo({ recognised, schema }: Tables): Migration[] {
 const MAKES_ENTITY = MIGRATIONS.find(({ of }) => of === "entity")!.number;
 
 /** Migrations and their record, under the lock. */
-function script(tables: Tables, migrations: Migration[]): string {
+function script(tables: Tables, migrations: Migration[], claimed: PartitionKeys[]): string {
   const { oursIn, recorded } = tables;
   return [
     "SET LOCAL statement_timeout = 0;",
@@ -88,11 +95,11 @@ function script(tables: Tables, migrations: Migration[]): string {
     `SELECT pg_advisory_xact_lock(${DDL_LOCK});`,
     `SET LOCAL search_path TO ${oursIn};`,
     ...(recorded ? [] : [RECORD]),
-    ...migrations.flatMap((migration) => part(tables, migration)),
+    ...migrations.flatMap((migration) => part(tables, migration, claimed)),
   ].join("\n");
 }
 
-function part(tables: Tables, migration: Migration): string[] {
+function part(tables: Tables, migration: Migration, claimed: PartitionKeys[]): string[] {
   const { table, oursIn, entityIn, recorded, recognised } = tables;
   const { number, name, of, oldest, sql } = migration;
   const recordedAs = of === "ours" ? "''" : `'${table}'`;
@@ -112,7 +119,11 @@ function part(tables: Tables, migration: Migration): string[] {
     "INSERT INTO writebehind_migration (number, table_name, oldest) " +
       `VALUES (${number}, ${recordedAs}, ${oldest});`,
   );
-  if (!recognised.includes(migration)) parts.push(sql.replaceAll("{table}", `"${table}"`));
+  if (!recognised.includes(migration)) {
+    const making = sql.replaceAll("{table}", `"${table}"`);
+    const guards = number === MAKES_ENTITY && claimed.length > 0;
+    parts.push(...guards ? unlessMissed(table, making, claimed) : [making]);
+  }
   if (number === MAKES_ENTITY && !tables.made) {
     parts.push(...freshColumns(table, tables.columns).map((statement) => `${statement};`));
   }
@@ -126,6 +137,28 @@ function part(tables: Tables, migration: Migration): string[] {
   return parts;
 }
 
+/** Raised where a table was made anew that had rows. */
+const TABLE_MISSED = "WB001";
+
+/**
+ * Makes an entity's table, and fails where it was not there though it had rows: it may have gone away again since it was
+ * looked for, and whoever renames it back would find another one in its place.
+ */
+function unlessMissed(table: string, making: string, claimed: PartitionKeys[]): string[] {
+  const now = `coalesce(to_regclass('"${table}"')::oid::text, '')`;
+  const streams = claimed.map(({ stream }) => escapeLiteral(stream)).join(", ");
+  return [
+    `SELECT set_config('writebehind.table', ${now}, true);`,
+    making,
+    `DO $$ BEGIN
+  IF current_setting('writebehind.table') <> ${now}
+     AND EXISTS (SELECT FROM writebehind_offset WHERE stream IN (${streams}) AND ${HAD_ROWS}) THEN
+    RAISE EXCEPTION 'the table ${table} had rows' USING ERRCODE = '${TABLE_MISSED}';
+  END IF;
+END $$;`,
+  ];
+}
+
 /** What an administrator runs for a user that may not: all that is to be done, and the user's rights. */
 function administratorsScript(tables: Tables): string {
   const { table, oursIn, entityIn, role } = tables;
@@ -134,7 +167,7 @@ function administratorsScript(tables: Tables): string {
   });
   return [
     "BEGIN;",
-    script(tables, toDo(tables)),
+    script(tables, toDo(tables), []),
     `GRANT USAGE ON SCHEMA ${[...new Set([entityIn, oursIn])].join(", ")} TO ${role};`,
     `GRANT SELECT, INSERT, UPDATE, DELETE ON ${entityIn}."${table}" TO ${role};`,
     ...rights,

@@ -7,7 +7,7 @@ import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { tableProblems } from "../common.ts";
-import { PostgresOffsets } from "./offsets.ts";
+import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
 import { patiently } from "./sessions.ts";
 
 /** What PostgreSQL's catalogue says of a table. */
@@ -45,6 +45,9 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
          ON payload.attrelid = c.oid AND payload.attname = 'payload' AND NOT payload.attisdropped
  WHERE c.oid = to_regclass($1)`;
 
+/** A condition on a row of `writebehind_offset`: its events have made rows. */
+export const HAD_ROWS = "(last_id <> '0-0' OR events > 0)";
+
 /** The rights that a sink needs and the user lacks. A right on any column counts: which are needed, the batches tell. */
 const LACKING = `
 SELECT string_agg(format('%s ON %s', p, t.name), ', ') AS lacking, current_user AS role
@@ -78,6 +81,7 @@ export async function checkRights(pool: Pool, table: string): Promise<void> {
 /**
  * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
  * offset says that it had rows, it is not made anew without a word.
+ * @param partitions the entity's
  * @throws {ConfigError} with the table, and what to do
  */
 export async function checkTable(
@@ -87,15 +91,30 @@ export async function checkTable(
 ): Promise<void> {
   const { rows: [row] } = await patiently<TableRow>(pool, ASK, [`"${table}"`]);
   if (row === undefined) {
-    const offsets = new PostgresOffsets(pool);
-    for (const keys of partitions) {
-      if (await offsets.offset(keys) === "0-0") continue;
-      throw new ConfigError(tableProblems.gone(table, keys));
-    }
-    return;
+    const missed = await streamWithRows(pool, partitions.map(({ stream }) => stream));
+    if (missed === null) return;
+    throw new ConfigError(
+      tableProblems.gone(table, partitions.find(({ stream }) => stream === missed)!),
+    );
   }
   const problem = problemOf(row);
   if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);
+}
+
+/** One of the streams whose events have made rows, if any: its offset may be "0-0" again, where Redis was emptied since. */
+async function streamWithRows(pool: Pool, streams: string[]): Promise<string | null> {
+  try {
+    const { rows: [row] } = await patiently<{ stream: string }>(
+      pool,
+      `SELECT stream FROM writebehind_offset WHERE stream = ANY($1) AND ${HAD_ROWS} LIMIT 1`,
+      [streams],
+    );
+    return row?.stream ?? null;
+  } catch (error) {
+    // No sink has ever run here.
+    if (isPostgresError(error) && error.code === UNDEFINED_TABLE) return null;
+    throw error;
+  }
 }
 
 function problemOf({ kind, idType, idMade, deterministic, keyed, payloadType }: TableRow) {

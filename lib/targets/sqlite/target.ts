@@ -5,7 +5,7 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
-import type { PartitionKeys } from "../../redis/keys.ts";
+import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { SqliteBatches } from "./batch.ts";
 import { SqliteColumns } from "./columns.ts";
@@ -61,7 +61,7 @@ export class SqliteTarget implements Target {
     this.batches = batches;
     this.ownership = new SqliteOwnership(
       connections,
-      (keys) => this.#migrate(keys.entity, keys),
+      ({ entity }) => this.#migrate(entity, allPartitions(config, entity)),
       (keys, reason) => batches.abandon(keys, reason),
     );
     this.offsets = new SqliteOffsets(connections);
@@ -84,7 +84,7 @@ export class SqliteTarget implements Target {
   }
 
   async migrate(entity: string): Promise<void> {
-    await this.#migrate(entity, null);
+    await this.#migrate(entity, []);
   }
 
   check(entity: string): Promise<void> {
@@ -92,10 +92,10 @@ export class SqliteTarget implements Target {
     return this.#connections.reader.call("check", [table, this.#whatOf(entity)]);
   }
 
-  /** @param keys of the partition that is about to be claimed, if any */
-  #migrate(entity: string, keys: PartitionKeys | null): Promise<string[]> {
+  /** @param claimed the entity's partitions, where they are about to be claimed */
+  #migrate(entity: string, claimed: PartitionKeys[]): Promise<string[]> {
     const { table, columns } = entityConfig(this.#config, entity);
-    const given: Given<"migrate"> = [table, columns, this.#whatOf(entity), keys];
+    const given: Given<"migrate"> = [table, columns, this.#whatOf(entity), claimed];
     return this.#connections.writer.call("migrate", given);
   }
 

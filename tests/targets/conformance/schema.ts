@@ -1,13 +1,14 @@
 /** The tables, and what a target says of itself. */
 
 import assert from "node:assert/strict";
-import { ConnectionError } from "writebehind";
+import { ConfigError, ConnectionError } from "writebehind";
 import {
   all,
   batch,
   type Cases,
   claimed,
   insert,
+  LEASE_SECONDS,
   openWhole,
   partitionsOf,
   textsOf,
@@ -53,6 +54,28 @@ export const schema: Cases = {
     await own.target.batches.apply(own.claim, batch(1, { upserts: [insert("a", "1", 1)] }));
     assert.deepEqual(await textsOf(reader, place, ["a"]), ["1"]);
     assert.equal((await reader.offsets.standing(keys!)).events, 1);
+  },
+
+  "a table that had rows and is away is not made anew": async (place) => {
+    {
+      await using own = await claimed(place);
+      await own.target.batches.apply(own.claim, batch(1, { upserts: [insert("a", "1", 1)] }));
+    }
+    await using target = await openWhole(place);
+    const [first, second] = partitionsOf(place);
+    const assertMissed = () =>
+      assert.rejects(target.ownership.claim(second!, "b", LEASE_SECONDS), (error) => {
+        assert(error instanceof ConfigError);
+        assert.match(error.message, /^The table \S*sessions is gone, and the offset of stream:/);
+        return true;
+      });
+    await place.query("ALTER TABLE sessions RENAME TO away");
+    await assertMissed(); // by a partition that had none
+    await place.query("UPDATE writebehind_offset SET last_id = '0-0'");
+    await assertMissed(); // after Redis was emptied
+    await place.query("ALTER TABLE away RENAME TO sessions");
+    assert.notEqual(await target.ownership.claim(first!, "b", LEASE_SECONDS), null);
+    assert.deepEqual(await textsOf(target, place, ["a"]), ["1"]);
   },
 
   "the tables are made once, by as many as come": async (place) => {

@@ -9,6 +9,7 @@ import {
   readStatus,
   updateDocument,
 } from "writebehind";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import type { Migration } from "writebehind/targets/migrations.ts";
 import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 import { createTable } from "writebehind/targets/postgres/migrate.ts";
@@ -279,4 +280,39 @@ Deno.test("a user without rights", async (t) => {
     await createTable(pool, config, "session");
     await checkSchema(pool, config, "session");
   });
+});
+
+Deno.test("a table that goes away while it is looked for is not made anew", async () => {
+  await using pipeline = await emptyPipeline(servers);
+  const { pool, config } = pipeline;
+  await createTable(pool, config, "session");
+  await pool.query(
+    `INSERT INTO sessions (id, payload) VALUES ('a', '{}');
+     INSERT INTO writebehind_offset (stream, last_id, events) VALUES ('stream:session', '5-0', 1);
+     ALTER TABLE sessions RENAME TO away`,
+  );
+  // It is back when it is asked whether it is missed, and away again when it is made.
+  const [back, away] = ["relkind AS kind", "CREATE TABLE"];
+  const steps = [[back, "away RENAME TO sessions"], [away, "sessions RENAME TO away"], [
+    back,
+    "away RENAME TO sessions",
+  ]];
+  const query = async (...args: Parameters<typeof pool.query>) => {
+    const [next] = steps;
+    if (next && JSON.stringify(args).includes(next[0]!)) {
+      await pool.query(`ALTER TABLE ${next[1]}`);
+      steps.shift();
+    }
+    return await pool.query(...args);
+  };
+  const renaming: typeof pool = Object.create(pool, { query: { value: query } });
+  await createTable(renaming, config, "session", undefined, allPartitions(config, "session"));
+  const { rows } = await pool.query("SELECT id FROM sessions");
+  assert.deepEqual(rows, [{ id: "a" }]);
+  assert.deepEqual(steps, []);
+  await pool.query("ALTER TABLE sessions RENAME TO away");
+  await assert.rejects(
+    createTable(pool, config, "session", undefined, allPartitions(config, "session")),
+    /The table sessions is gone/,
+  );
 });

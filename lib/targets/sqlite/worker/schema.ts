@@ -33,7 +33,7 @@ export function check(db: Database, table: string, what: string): void {
  * in one transaction.
  * @param columns typed columns, for a table that is made
  * @param what whose tables these are, for people
- * @param keys of the partition that is about to be claimed, if any
+ * @param claimed the entity's partitions, where they are about to be claimed
  * @returns tables of ours that somebody had dropped: they are made anew
  * @throws {ConnectionError} where a newer version has changed them so that this one cannot work with them
  * @throws {ConfigError} where the entity's table cannot hold documents, or is gone
@@ -43,9 +43,9 @@ export function migrate(
   table: string,
   columns: readonly ColumnConfig[],
   what: string,
-  keys: PartitionKeys | null,
+  claimed: PartitionKeys[],
 ): string[] {
-  checkTable(db, table, keys);
+  checkTable(db, table, claimed);
   const gone = goneTables(db);
   const refused = (schema: Schema) => {
     if (schema.state === "newer, refused") throw new ConnectionError(refusalOf(schema, what)!);
@@ -116,15 +116,22 @@ interface Column extends Columns {
  * Sees that a table, where it is there, can hold documents; and that one that is not there is not missed: where an
  * offset says that it had rows, it is not made anew without a word.
  */
-function checkTable(db: Database, table: string, claimed: PartitionKeys | null): void {
+function checkTable(db: Database, table: string, claimed: PartitionKeys[]): void {
   const made = db.get<{ type: string; sql: string }>(
     "SELECT type, sql FROM sqlite_master WHERE name = ?",
     table,
   );
   if (made === undefined) {
-    if (claimed === null || !has(db, "writebehind_offset")) return;
-    if (offset(db, claimed.stream) === "0-0") return;
-    throw new ConfigError(tableProblems.gone(table, claimed));
+    if (!has(db, "writebehind_offset")) return;
+    // An offset may be "0-0" again, where Redis was emptied since.
+    const had = new Set(
+      db.all<{ stream: string }>(
+        "SELECT stream FROM writebehind_offset WHERE last_id <> '0-0' OR events > 0",
+      ).map(({ stream }) => stream),
+    );
+    const missed = claimed.find(({ stream }) => had.has(stream));
+    if (missed === undefined) return;
+    throw new ConfigError(tableProblems.gone(table, missed));
   }
   const columns = db.all<Column>("SELECT name, type FROM pragma_table_info(?)", table);
   const keys = db.all<{ name: string | null; collation: string }>(
