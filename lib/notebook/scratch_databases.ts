@@ -103,10 +103,6 @@ function ownerOf(url: string): { user: string; password: string | null } {
 }
 
 async function administer(config: Config, statement: string): Promise<void> {
-  const pool = await connectPostgres(config);
-  try {
-    await pool.query(statement);
-  } finally {
-    await pool.end();
-  }
+  await using pool = await connectPostgres(config);
+  await pool.query(statement);
 }

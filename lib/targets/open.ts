@@ -62,7 +62,10 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
       const own = configWith(config, { postgresql: { ...given, password } });
       const { connectPostgres, keysOf } = await import("./postgres/connect.ts");
       const pool = await connectPostgres(own, keysOf(target, config.postgresql));
-      return new PostgresTarget(pool, own, { name: target.name, ownsPool: true });
+      return new PostgresTarget(pool, own, {
+        name: target.name,
+        closePool: () => pool[Symbol.asyncDispose](),
+      });
     }
   }
 }

@@ -18,6 +18,7 @@ import {
 import { below } from "writebehind/core/random.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
+import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
 import { Author } from "./author.ts";
 import { assertExact, keepLedger } from "./ledger.ts";
@@ -53,8 +54,7 @@ async function distantSink(config: Config, redisPort: number, postgresPort: numb
     postgresql: { port: postgresPort },
   });
   const redis = stack.use(await connectRedis(own));
-  const pool = await connectPostgres(own);
-  stack.defer(() => pool.end());
+  const pool = stack.use(await connectPostgres(own));
   const sink = stack.use(consumePeriodically(redis, pool, own, "session"));
   const owned = stack.move();
   return { sink, [Symbol.asyncDispose]: () => owned.disposeAsync() };
@@ -166,11 +166,7 @@ Deno.test("a statement whose connection vanishes does not hold the sink up for l
   }
   // Through other connections, for the one that it used never says anything again.
   await updateDocument(redis, config, "session", "a", { n: 3 });
-  try {
-    await caughtUp(redis, pool, config, "session", { deadlineMs: 8000 });
-  } finally {
-    toPostgres.resetAll(); // A sink that still waits would never stop.
-  }
+  await caughtUp(redis, pool, config, "session", { deadlineMs: 8000 });
   const { rows: [row] } = await pool.query("SELECT payload FROM sessions");
   assert.deepEqual(row.payload, { n: 3 });
 });
@@ -181,22 +177,18 @@ Deno.test("all connections vanish: the sink claims its partition anew, by others
   await using forSink = await proxyBefore(servers.redis);
   await using toPostgres = await proxyBefore(servers.postgres);
   await using away = await distantSink(config, forSink.port, toPostgres.port);
-  try {
-    for (let n = 1; n < 3; n++) {
-      await insertDocument(redis, config, "session", { n }, `d${n}`);
-      await waitFor(() => away.sink.status.events === n, {
-        what: `event ${n}`,
-        deadlineMs: 30_000,
-      });
-      toPostgres.vanish();
-      // Only Redis is heard to be lost.
-      forSink.resetAll();
-    }
-    await insertDocument(redis, config, "session", { n: 3 }, "d3");
-    await caughtUp(redis, pool, config, "session", { deadlineMs: 30_000 });
-  } finally {
-    toPostgres.resetAll();
+  for (let n = 1; n < 3; n++) {
+    await insertDocument(redis, config, "session", { n }, `d${n}`);
+    await waitFor(() => away.sink.status.events === n, {
+      what: `event ${n}`,
+      deadlineMs: 30_000,
+    });
+    toPostgres.vanish();
+    // Only Redis is heard to be lost.
+    forSink.resetAll();
   }
+  await insertDocument(redis, config, "session", { n: 3 }, "d3");
+  await caughtUp(redis, pool, config, "session", { deadlineMs: 30_000 });
 });
 
 Deno.test("a read whose connection vanishes does not hold the sink up", async () => {
@@ -209,4 +201,24 @@ Deno.test("a read whose connection vanishes does not hold the sink up", async ()
   forSink.vanish();
   await updateDocument(redis, config, "session", "a", { n: 2 });
   await caughtUp(redis, pool, config, "session", { deadlineMs: 8000 });
+});
+
+Deno.test("a sink whose connections have all vanished ends when it is told to", async () => {
+  await using pipeline = await testPipeline(LIMITS);
+  const { redis, config, servers, pool } = pipeline;
+  await using toRedis = await proxyBefore(servers.redis);
+  await using toPostgres = await proxyBefore(servers.postgres);
+  const away = pipeline.with({
+    redis: { port: toRedis.port },
+    postgresql: { port: toPostgres.port },
+  });
+  await using sink = startTask(["sink", "--config", await configFile(LIMITS)], environmentOf(away));
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await caughtUp(redis, pool, config, "session", { deadlineMs: 30_000 });
+  toPostgres.vanish();
+  toRedis.vanish();
+  sink.kill("SIGTERM");
+  const ended = await Promise.race([sink.status, delay(30_000, null, { ref: false })]);
+  assert(ended !== null, sink.output());
+  assert.match(sink.output(), /stopped: /);
 });

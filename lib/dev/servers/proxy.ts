@@ -110,7 +110,8 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #listen(): Promise<void> {
-    const listener = net.createServer((client) => this.#connect(client));
+    // Half open: one that has vanished does not even answer that the other side has ended.
+    const listener = net.createServer({ allowHalfOpen: true }, (client) => this.#connect(client));
     return new Promise((resolve, reject) => {
       listener.once("error", reject);
       listener.listen(this.#port, this.host, () => {
@@ -124,7 +125,7 @@ export class TcpProxy implements AsyncDisposable {
   #connect(client: net.Socket): void {
     const link = {
       client,
-      upstream: net.connect(this.#target.port, this.#target.host),
+      upstream: net.connect({ ...this.#target, allowHalfOpen: true }),
       vanished: false,
     };
     this.#links.add(link);

@@ -5,7 +5,7 @@
 
 import type { TLSSocket } from "node:tls";
 import type { EventEmitter } from "node:events";
-import pg from "pg";
+import pg, { type PoolClient } from "pg";
 import type { PostgresTargetConfig } from "../../config/config.ts";
 import type { Config } from "../../config/load.ts";
 import {
@@ -17,7 +17,7 @@ import {
 } from "../../config/tls.ts";
 import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
-import { SETTINGS } from "./sessions.ts";
+import { patiently, SETTINGS } from "./sessions.ts";
 
 /** Tables are named without a schema, so a table that the search path does not show, and that is there once, is added. */
 const SEARCH_PATH = `
@@ -50,9 +50,33 @@ function guardedClient(trust: Trust): typeof pg.Client {
   };
 }
 
+/** How long connections may take to close, in ms; then their sockets are destroyed. */
+const CLOSE_MS = 2000;
+
 class DisposablePool extends pg.Pool implements AsyncDisposable {
+  /** of connections that nobody has taken out, and of those that are being closed */
+  #idle = new Map<PoolClient, TLSSocket>();
+
+  constructor(options: pg.PoolConfig) {
+    super(options);
+    this.on("acquire", (client) => this.#idle.delete(client));
+    this.on("release", (_, client) => {
+      this.#idle.set(client, (client as unknown as OwnClient).connection.stream);
+    });
+    this.on("remove", (client) => this.#idle.delete(client));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.ending) await this.end();
+    if (this.ending) return;
+    // One that has silently died never says that it has ended, and pg would wait for that.
+    const timer = setTimeout(() => {
+      for (const socket of this.#idle.values()) socket.destroy();
+    }, CLOSE_MS);
+    try {
+      await this.end();
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
@@ -99,8 +123,8 @@ export async function connectPostgres(
     keepAliveInitialDelayMillis: 10_000,
     application_name,
     onConnect: async (client) => {
-      await client.query(SETTINGS);
-      await client.query(SEARCH_PATH, [schema, tables]);
+      await patiently(client, SETTINGS, []);
+      await patiently(client, SEARCH_PATH, [schema, tables]);
     },
   });
   // The pool replaces a connection that breaks while idle; without a listener it would end the process.
@@ -132,7 +156,7 @@ export async function connectPostgres(
     }
     return pool;
   } catch (cause) {
-    await pool.end();
+    await pool[Symbol.asyncDispose]();
     const why = await explainPostgres(cause, config, named);
     throw new ConnectionError(`Cannot use PostgreSQL at ${host}:${port}: ${why}`, { cause });
   }

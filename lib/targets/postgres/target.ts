@@ -20,7 +20,7 @@ import { PostgresOffsets } from "./offsets.ts";
 import { PostgresRows } from "./rows.ts";
 import { checkSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
-import { checkRights, checkTable } from "./table.ts";
+import { checkRights } from "./table.ts";
 
 /** The PostgreSQL target of a configuration's entities. */
 export class PostgresTarget implements Target {
@@ -35,24 +35,27 @@ export class PostgresTarget implements Target {
   #config: Config;
   #sessions: Sessions;
   #name: string;
-  #ownsPool: boolean;
+  #closePool: () => PromiseLike<void>;
   /** what is under way, by entity */
   #preparing = new Map<string, Promise<string[]>>();
 
   /**
    * @param pool while partitions are owned, `write_behind.connections` are taken from it, and one more
    * @param options.name its name in the configuration
-   * @param options.ownsPool whether `close` ends the pool as well. @default {false}
+   * @param options.closePool what `close` does with the pool. @default {nothing}
    */
   constructor(
     pool: Pool,
     config: Config,
-    { name, ownsPool = false }: { name: string; ownsPool?: boolean },
+    { name, closePool = () => Promise.resolve() }: {
+      name: string;
+      closePool?: () => PromiseLike<void>;
+    },
   ) {
     this.#pool = pool;
     this.#name = name;
     this.#config = config;
-    this.#ownsPool = ownsPool;
+    this.#closePool = closePool;
     const { entities, write_behind } = config;
     this.#sessions = new Sessions(
       pool,
@@ -84,8 +87,7 @@ export class PostgresTarget implements Target {
   async #prepareOnce(entity: string): Promise<string[]> {
     const [pool, config] = [this.#pool, this.#config];
     const { table } = entityConfig(config, entity);
-    const check = () => checkTable(pool, table, allPartitions(config, entity));
-    const made = await createTable(pool, config, entity, undefined, check);
+    const made = await createTable(pool, config, entity, undefined, allPartitions(config, entity));
     await checkRights(pool, table);
     return made;
   }
@@ -113,7 +115,7 @@ export class PostgresTarget implements Target {
 
   async close(): Promise<void> {
     this.ownership.close();
-    if (this.#ownsPool && !this.#pool.ending) await this.#pool.end();
+    await this.#closePool();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

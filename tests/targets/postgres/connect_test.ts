@@ -12,12 +12,14 @@ import {
 } from "writebehind";
 import { freePort } from "writebehind/dev/servers/processes.ts";
 import { fails, SECRET } from "../../support/connecting.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import type { PostgresServer } from "writebehind/dev/servers/postgres.ts";
 import {
   type TestDatabase,
   testDatabase,
   testFolder,
   testPostgres,
+  waitFor,
 } from "../../support/servers.ts";
 
 /** Gives configurations of a database, with what differs in the section. */
@@ -27,6 +29,32 @@ const configOf =
     configWith(parseConfig("", "test.yaml"), {
       postgresql: { host, port, user, password, database: name, ...more },
     });
+
+Deno.test("PostgreSQL: a connection that vanishes holds up neither the end nor who asked for it", async () => {
+  await using postgres = await testPostgres();
+  await using database = await testDatabase(postgres);
+  await using proxy = await TcpProxy.start(postgres);
+  const of = configOf(postgres, database);
+  await using direct = await connectPostgres(of({}));
+  {
+    await using pool = await connectPostgres(of({ port: proxy.port }));
+    const [one, other] = [await pool.connect(), await pool.connect()];
+    one.release();
+    proxy.vanish();
+    other.release(true);
+  }
+  // Its settings are sent, and never answered.
+  proxy.delay(500);
+  const opening = connectPostgres(of({ port: proxy.port, application_name: "vanishes" }));
+  await waitFor(async () => {
+    const { rowCount } = await direct.query(
+      "SELECT FROM pg_stat_activity WHERE application_name = 'vanishes' AND query LIKE '%SET datestyle%'",
+    );
+    return rowCount === 1;
+  }, { what: "the settings to be sent" });
+  proxy.vanish();
+  await assert.rejects(opening, /Cannot use PostgreSQL .* Query read timeout/);
+});
 
 Deno.test("PostgreSQL: connected to, and every reason why not", async () => {
   await using postgres = await testPostgres();
