@@ -13,8 +13,9 @@ import { documentIds } from "../redis/documents.ts";
 import { type CacheState, inAll, readCaches, withoutNote } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
-import { cachedScript, keepingScript, runScript } from "../redis/scripts/mod.ts";
+import { cachedScript, keepingScript, noteScript, runScript } from "../redis/scripts/mod.ts";
 import { checkShape } from "../redis/shape.ts";
+import { decodeEntry, type Entry, isEvent } from "../sink/decode.ts";
 import { rowsOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { Comparison } from "./verify/compare.ts";
@@ -89,6 +90,9 @@ export async function turnCacheOn(
     );
   }
   const notedFrom = await step(redis, partitions, "note");
+  for (const [index, keys] of partitions.entries()) {
+    await noteUnapplied(redis, keys, notedFrom[index]!, signal);
+  }
   onStep?.("waiting until the target holds what was written before");
   for (const [index, keys] of partitions.entries()) {
     await reached(redis, target, keys, notedFrom[index]!, signal);
@@ -185,6 +189,37 @@ async function step(
       String(await runScript(redis, cachedScript, [settings, stream, notes], [what]))
     ),
   );
+}
+
+/**
+ * Notes what a program that knows of no cache has written and the source does not have: a document that it has deleted would
+ * else be read as its old row until then.
+ * @param notedFrom the last event of before writers noted theirs
+ */
+async function noteUnapplied(
+  redis: RedisConnection,
+  { stream, settings, notes, documentPrefix }: PartitionKeys,
+  notedFrom: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const [state, settled] = await redis.hmget(settings, "cache", "settled");
+  if (state !== "leaving") return;
+  const after = settled ? `(${settled}` : "-";
+  for (let from = notedFrom;;) {
+    signal?.throwIfAborted();
+    const entries = await redis.xrevrangeBuffer(stream, from, after, "COUNT", CHUNK) as Entry[];
+    const events = entries.map(decodeEntry).filter(isEvent)
+      .map(({ docId, streamId, type }) => ({ id: docId.toString(), streamId, type }));
+    const names = [settings, notes, ...events.map(({ id }) => documentPrefix + id)];
+    const args = events.flatMap(({ id, streamId, type }) => [
+      id,
+      streamId,
+      type === "delete" ? "-" : "",
+    ]);
+    await runScript(redis, noteScript, names, args);
+    if (entries.length < CHUNK) return;
+    from = `(${entries.at(-1)![0].toString("latin1")}`;
+  }
 }
 
 /** Waits until a target holds all entries up to an id, which need be none of them: it may have been moved up. */

@@ -104,6 +104,47 @@ Deno.test("operating a cache", async (t) => {
     );
   });
 
+  await t.step("what another program has written is noted when it is turned on again", async () => {
+    await filled(pipeline);
+    /** as by a program that knows of no cache */
+    const foreign = async (id: string, n: number | null) => {
+      if (n === null) await redis.del(keyOf(id));
+      else await redis.call("JSON.SET", keyOf(id), "$", JSON.stringify({ n }));
+      const fields = ["ts", "1", "doc_id", id, "event_type", n === null ? "delete" : "update"];
+      if (n !== null) fields.push("payload", JSON.stringify({ n }));
+      await redis.xadd(keys.stream, "*", ...fields);
+    };
+    const read = (...ids: string[]) => readByIds(redis, config, "session", ids);
+    await foreign("d0", -1);
+    await drain(pipeline);
+    assert.equal(await state(), "leaving");
+    await redis.del(keyOf("d5"));
+    await foreign("d1", null);
+    await foreign("d2", null);
+    await foreign("d2", -2);
+    await foreign("d3", -3);
+    await foreign("d4", null);
+    await insertDocument(redis, config, "session", { n: -4 }, "d4", { overwrite: true });
+    assert.deepEqual(await read("d1"), [{ n: 1 }], "put back, since nothing says that it is old");
+    const waiting = Promise.withResolvers<void>();
+    const turning = on({
+      onStep: (what: string) => what.startsWith("waiting") && waiting.resolve(),
+    });
+    await Promise.race([waiting.promise, turning]);
+    const now = [null, { n: -2 }, { n: -3 }, { n: -4 }, { n: 5 }];
+    assert.deepEqual(await read("d1", "d2", "d3", "d4", "d5"), now);
+    assert.equal(await redis.ttl(keyOf("d3")), -1, "not evicted before it is applied");
+    assert.equal(await redis.hlen(keys.notes), 4);
+    await drain(pipeline);
+    assert.deepEqual((await turning).different, []);
+    assert.deepEqual(await read("d1", "d2", "d3", "d4", "d5"), now);
+    assert.equal((await readCache(redis, config, "session")).pending, 0);
+    assert.deepEqual((await verify(redis, target, config, "session")).mismatches, []);
+    await foreign("d6", -6);
+    await drain(pipeline);
+    assert.equal(await state(), "leaving", "who goes on with it is noticed");
+  });
+
   await t.step(
     "verify: what is only in the target is evicted, a real difference is told",
     async () => {

@@ -25,6 +25,7 @@ import lowerVerb from "./lower.lua" with { type: "text" };
 import markVerb from "./mark.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
 import moveVerb from "./move.lua" with { type: "text" };
+import noteVerb from "./note.lua" with { type: "text" };
 import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import registerVerb from "./register.lua" with { type: "text" };
@@ -79,6 +80,8 @@ export const lowerScript: Script = script("lower", lowerVerb);
 export const dropScript: Script = script("drop", dropVerb);
 /** Takes a step of turning a cache on or off. */
 export const cachedScript: Script = script("cached", cachedVerb);
+/** Notes documents of which a writer knew of no cache. */
+export const noteScript: Script = script("note", `${ids}\n${noteVerb}`);
 /** Lets a cache evict documents that equal their rows, or keeps them. */
 export const keepingScript: Script = script("keeping", keepingVerb);
 /** Deletes documents and receipts that are due. */
