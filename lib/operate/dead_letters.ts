@@ -37,7 +37,8 @@ export async function* listDeadLetters(
 
 /**
  * Discards parked events. They stay in the table, for audit, and later events of their documents are applied
- * again once none of the document's events is parked.
+ * again once none of the document's events is parked. Where the target is a cache's source, the row counts from then on: the
+ * sink removes the document from Redis.
  * @param selection a `streamId` names one event, a `docId` all of a document's
  * @param options.dryRun counts, and changes nothing. @default {false}
  * @returns how many events

@@ -12,7 +12,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { dropScript, lowerScript, runScript, settleScript } from "../redis/scripts/mod.ts";
 import { type Batch, byPlace } from "../targets/batch.ts";
-import { rowsOf } from "../targets/open.ts";
+import { deadLettersOf, rowsOf } from "../targets/open.ts";
 import type { Claim, Target } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -89,7 +89,7 @@ export class Settler {
 
   /**
    * Settles what the offset has passed, where that may be needed. Only what the rows show: an event that is parked, or whose
-   * row was swallowed, keeps its note.
+   * row was swallowed, keeps its note. Where it was discarded, the row counts from then on, and the document goes.
    * @param isCaughtUp whether all that is in the stream was applied under this claim
    */
   async sweep({ isCaughtUp }: { isCaughtUp: boolean }): Promise<void> {
@@ -135,7 +135,8 @@ export class Settler {
         ahead.map(({ streamId }) => redis.xrange(keys.stream, streamId, streamId)),
       );
       const gone = ahead.filter((_, index) => entries[index]!.length === 0).map(({ id }) => id);
-      for (const id of [...gone, ...(await this.#held(passed)).lacking]) {
+      const { lacking } = await this.#held(passed);
+      for (const id of [...gone, ...lacking.map(([id]) => id)]) {
         if (await resend(redis, keys, id) !== null) sent++;
       }
     }
@@ -164,9 +165,9 @@ export class Settler {
     for await (const notes of this.#notes()) {
       const passed = notes.filter(({ streamId }) => compareStreamIds(streamId, offset) <= 0);
       if (passed.length === 0) continue;
-      const { held, newer } = await this.#held(passed);
+      const { held, newer, discarded } = await this.#held(passed);
       await this.#settle(held, offset, { keeps: true });
-      await this.#settle(newer, offset, { keeps: false });
+      await this.#settle([...newer, ...discarded], offset, { keeps: false });
     }
   }
 
@@ -186,14 +187,13 @@ export class Settler {
   }
 
   /**
-   * Those whose rows are as their events have left them; whose are newer, as where Redis has gone back; and ids of those
-   * whose are older, though no event is parked.
+   * Those whose rows are as their events have left them; whose are newer, as where Redis has gone back; and whose are older,
+   * though no event is parked: since it was discarded, or is gone.
    */
   async #held(
     notes: Note[],
-  ): Promise<{ held: Settled[]; newer: Settled[]; lacking: string[] }> {
-    const [held, newer]: [Settled[], Settled[]] = [[], []];
-    const lacking: string[] = [];
+  ): Promise<{ held: Settled[]; newer: Settled[]; discarded: Settled[]; lacking: Settled[] }> {
+    const [held, newer, older]: [Settled[], Settled[], Settled[]] = [[], [], []];
     for (let left = notes; left.length > 0;) {
       const at = await rowsOf(this.#target).at(this.#claim.keys, left.map(({ id }) => id));
       const { rows, parked } = at;
@@ -202,11 +202,17 @@ export class Settler {
         const since = row && BigInt(row.version) - versionOf(streamId)!;
         if (since === null ? isDelete : since === 0n) held.push([id, streamId]);
         else if (since !== null && since > 0n) newer.push([id, streamId]);
-        else if (!parked[index]) lacking.push(id);
+        else if (!parked[index]) older.push([id, streamId]);
       });
       left = left.slice(rows.length);
     }
-    return { held, newer, lacking };
+    if (older.length === 0) return { held, newer, discarded: [], lacking: [] };
+    const letters = deadLettersOf(this.#target);
+    const ids = older.map(([, streamId]) => streamId);
+    const given = new Set(await letters.discardedAmong(this.#claim.keys, ids));
+    const [discarded, lacking] = [true, false]
+      .map((is) => older.filter(([, streamId]) => given.has(streamId) === is));
+    return { held, newer, discarded: discarded!, lacking: lacking! };
   }
 
   /**

@@ -130,6 +130,8 @@ export interface DeadLetters {
   ): AsyncGenerator<ParkedDocument[]>;
   /** Discards parked events; returns how many. `dryRun` changes nothing. */
   discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
+  /** Which of these events of a partition were discarded, by their stream ids. */
+  discardedAmong(keys: PartitionKeys, streamIds: string[]): Promise<string[]>;
   /**
    * Moves all that is kept of a stream to the streams in which its documents are from now on; what was no event goes to the
    * first. An event whose id is taken there gets the next one that is free. It may be stopped, and run again. Without it,

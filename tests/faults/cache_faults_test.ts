@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  discardDeadLetters,
   insertDocument,
   readByIds,
   RedisRefusedError,
@@ -301,6 +302,36 @@ test("a parked event keeps its note until it is replayed", async (own) => {
     assert(await own.ttl("a") > 90);
     assert.equal(await redis.hlen(keys.notes), 0);
   } finally {
+    await unparked();
+  }
+});
+
+test("where a parked event is discarded, the row counts", async (own) => {
+  try {
+    await parked(own);
+    await pool.query("CREATE TABLE kept (id TEXT REFERENCES sessions (id))");
+    await own.insert("b", 1);
+    await own.insert("c", 7);
+    await drain(pipeline);
+    await pool.query("INSERT INTO kept VALUES ('b')");
+    await own.remove("b");
+    await own.update("c", 8);
+    await drain(pipeline);
+    assert.equal(await redis.hlen(keys.notes), 3);
+    assert.deepEqual(await own.read("a", "b", "c"), [{ n: 9 }, null, { n: 8 }]);
+    for (const docId of ["a", "b"]) await discardDeadLetters(pool, config, "session", { docId });
+    await drain(pipeline);
+    assert.equal(await redis.hlen(keys.notes), 1, "the third one is still parked");
+    assert.deepEqual(await own.read("a", "b", "c"), [{ n: 1 }, { n: 1 }, { n: 8 }]);
+    await discardDeadLetters(pool, config, "session", { all: true });
+    await drain(pipeline);
+    assert.equal(await redis.hlen(keys.notes), 0);
+    assert.deepEqual(await own.read("c"), [null], "it has no row");
+    await own.update("a", 3);
+    await drain(pipeline);
+    assert(await own.ttl("a") > 90);
+  } finally {
+    await pool.query("DROP TABLE IF EXISTS kept");
     await unparked();
   }
 });

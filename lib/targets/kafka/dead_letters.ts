@@ -127,6 +127,15 @@ export class KafkaDeadLetters implements DeadLetters {
     });
   }
 
+  async discardedAmong({ stream }: PartitionKeys, streamIds: string[]): Promise<string[]> {
+    const { letters } = this.#shared;
+    await letters.refresh();
+    return letters.all()
+      .filter((letter) => letter.stream === stream && letter.state === "discarded")
+      .map(({ stream_id }) => stream_id)
+      .filter((id) => streamIds.includes(id));
+  }
+
   async hold(
     keys: PartitionKeys,
     work: (held: HeldDeadLetters) => Promise<boolean>,

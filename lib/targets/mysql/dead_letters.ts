@@ -170,6 +170,23 @@ export class MysqlDeadLetters implements DeadLetters {
     return discarded;
   }
 
+  async discardedAmong({ stream }: PartitionKeys, streamIds: string[]): Promise<string[]> {
+    if (streamIds.length === 0) return [];
+    const rows = await patiently(
+      this.#pool,
+      (connection) =>
+        rowsOf<{ stream_id: string }>(
+          connection,
+          `SELECT stream_id FROM writebehind_dead_letter
+            WHERE stream = ? AND stream_id IN (${
+            streamIds.map(() => "?")
+          }) AND state = 'discarded'`,
+          [stream, ...streamIds],
+        ),
+    );
+    return rows.map((row) => row.stream_id);
+  }
+
   async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
     for (let after = "0";;) {
       const letters = await patiently(

@@ -193,6 +193,15 @@ export class PostgresDeadLetters implements DeadLetters {
     return discarded;
   }
 
+  async discardedAmong({ stream }: PartitionKeys, streamIds: string[]): Promise<string[]> {
+    const { rows } = await this.#pool.query<{ stream_id: string }>(
+      `SELECT stream_id FROM writebehind_dead_letter
+        WHERE stream = $1 AND stream_id = ANY($2::text[]) AND state = 'discarded'`,
+      [stream, streamIds],
+    );
+    return rows.map((row) => row.stream_id);
+  }
+
   async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
     for (let after = "0";;) {
       const { rows } = await this.#pool.query<{ id: string; doc_id: Buffer | null }>(

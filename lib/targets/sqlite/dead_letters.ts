@@ -84,6 +84,10 @@ export class SqliteDeadLetters implements DeadLetters {
     return discarded;
   }
 
+  async discardedAmong({ stream }: PartitionKeys, streamIds: string[]): Promise<string[]> {
+    return await this.#connections.reader.call("discardedAmong", [stream, streamIds]);
+  }
+
   async move({ stream }: PartitionKeys, to: readonly PartitionKeys[]): Promise<void> {
     await this.#connections.writer.call("moveLetters", [stream, to]);
   }

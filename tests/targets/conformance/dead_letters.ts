@@ -382,12 +382,17 @@ export const deadLetters: Cases = {
     const { deadLetters } = target;
     assert.equal(await deadLetters.discard(keys, { all: true }, true), 4);
     assert.equal(await deadLetters.discard(keys, { docId: "c" }, false), 0);
+    assert.deepEqual(await deadLetters.discardedAmong(keys, [streamId(1)]), [], "parked");
     await target.batches.apply(claim, batch(5));
     assert.equal(await deadLetters.discard(keys, { streamId: streamId(1) }, false), 1);
     assert.equal(await deadLetters.discard(keys, { docId: "a" }, false), 1);
     await assert.rejects(target.batches.apply(claim, batch(6)), ParkedChangedError);
     assert.equal(await deadLetters.discard(keys, { all: true }, false), 2);
     assert.equal((await all(deadLetters.list("session", "discarded"))).length, 3);
+    const ids = [1, 2, 5].map(streamId);
+    const discarded = await deadLetters.discardedAmong(keys, ids);
+    assert.deepEqual(discarded.sort(), [streamId(1), streamId(2)].sort());
+    assert.deepEqual(await deadLetters.discardedAmong(keys, []), []);
     assert.equal((await target.offsets.standing(keys)).parked, 0);
     const again = await target.ownership.claim(keys, "a", LEASE_SECONDS);
     assert.equal(again!.hasParked, false);

@@ -214,6 +214,16 @@ export function discard(
   );
 }
 
+/** Those of these events that were discarded. */
+export function discardedAmong(db: Database, stream: string, streamIds: string[]): string[] {
+  return db.all<{ stream_id: string }>(
+    `SELECT stream_id FROM writebehind_dead_letter
+      WHERE stream = ? AND stream_id IN (SELECT value FROM json_each(?)) AND state = 'discarded'`,
+    stream,
+    JSON.stringify(streamIds),
+  ).map((row) => row.stream_id);
+}
+
 /** Entries that could not be decoded and are parked. */
 export function entries(
   db: Database,

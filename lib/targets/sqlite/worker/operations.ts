@@ -52,6 +52,7 @@ export const operations = {
   hold: letters.hold,
   endHold: letters.endHold,
   discard: letters.discard,
+  discardedAmong: letters.discardedAmong,
   moveLetters: letters.moveLetters,
   entries: letters.entries,
   events: letters.events,
