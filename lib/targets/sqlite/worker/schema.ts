@@ -11,7 +11,6 @@ import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migra
 import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
 import { addColumns } from "./columns.ts";
 import type { Columns, Database } from "./database.ts";
-import { offset } from "./partitions.ts";
 
 const OUR_TABLES = ["writebehind_offset", "writebehind_dead_letter"];
 
