@@ -107,6 +107,11 @@ export interface SinkEvents {
    * `deno task cache on` runs again. `streamId`: the event's.
    */
   notNoted: Place & { streamId: string };
+  /**
+   * With a cache: documents were sent again, of which Redis notes events that the target has passed, and which no row shows:
+   * they were removed from the stream before they were read, or a trigger has swallowed their rows. `documents`: how many.
+   */
+  resent: Place & { documents: number };
   /** `/metrics` goes without what this server would say. Once a minute at most. */
   scrapeFailed: { entity: string; server: "redis" | "target"; error: Error };
   /** A listener failed; nothing else was affected. */

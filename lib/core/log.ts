@@ -79,6 +79,11 @@ export const LINES: {
     "{stream}: the event {streamId} was written by a program that knows of no cache; documents are evicted no more: stop it, " +
     "then run deno task cache on",
   ],
+  resent: [
+    "warning",
+    "{stream}: {documents} documents were sent again, whose events no row shows: they were removed from the stream, or a " +
+    "trigger of the table has swallowed them",
+  ],
   notOpened: [
     "warning",
     "nothing is carried on to {target}, which cannot be opened; trying again: {error}",

@@ -254,6 +254,13 @@ export class PartitionReport {
     this.#emitter.emit("notNoted", { ...this.place, streamId });
   }
 
+  /** Documents were sent again whose events were gone from the stream, or whose rows were swallowed. */
+  resent(documents: number): void {
+    const { stream } = this.place;
+    this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents resent`);
+    this.#emitter.emit("resent", { ...this.place, documents });
+  }
+
   /** Tables of ours were gone. */
   madeAnew(tables: string[]): void {
     this.#emitter.emit("madeAnew", { ...this.place, tables });

@@ -88,8 +88,9 @@ export class Settler {
   }
 
   /**
-   * Settles what the offset has passed, where that may be needed. Only what the rows show: an event that is parked, or whose
-   * row was swallowed, keeps its note. Where it was discarded, the row counts from then on, and the document goes.
+   * Settles what the offset has passed, where that may be needed. Only what the rows show: an event that is parked keeps its
+   * note. Where it was discarded, the row counts from then on, and the document goes. Where no row shows it, it was gone from
+   * the stream before it was read, and its document is sent again; so is one whose row was swallowed.
    * @param isCaughtUp whether all that is in the stream was applied under this claim
    */
   async sweep({ isCaughtUp }: { isCaughtUp: boolean }): Promise<void> {
@@ -161,14 +162,18 @@ export class Settler {
   }
 
   async #sweep(): Promise<void> {
-    const { offset } = this.#claim;
+    const { offset, keys } = this.#claim;
+    const redis = await this.#reader.connection();
+    let sent = 0;
     for await (const notes of this.#notes()) {
       const passed = notes.filter(({ streamId }) => compareStreamIds(streamId, offset) <= 0);
       if (passed.length === 0) continue;
-      const { held, newer, discarded } = await this.#held(passed);
+      const { held, newer, discarded, lacking } = await this.#held(passed);
       await this.#settle(held, offset, { keeps: true });
       await this.#settle([...newer, ...discarded], offset, { keeps: false });
+      for (const [id] of lacking) if (await resend(redis, keys, id) !== null) sent++;
     }
+    if (sent > 0) this.#report.resent(sent);
   }
 
   async #lookBeyond(): Promise<void> {

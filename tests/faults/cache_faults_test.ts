@@ -4,6 +4,7 @@ import {
   insertDocument,
   readByIds,
   RedisRefusedError,
+  RedisWriteBehind,
   replayDeadLetters,
   updateDocument,
 } from "writebehind";
@@ -202,6 +203,34 @@ test("so are those that a later event has passed, before it was noticed", async 
   await drain(pipeline);
   const { rows } = await pool.query("SELECT payload FROM sessions WHERE id = 'a'");
   assert.deepEqual(rows, [{ payload: { n: 2 } }]);
+});
+
+test("so they are where only their notes tell that they were there", async (own) => {
+  await own.insert("a", 1);
+  await own.insert("b", 1);
+  await own.insert("d", 1);
+  await drain(pipeline);
+  await own.update("a", 2);
+  await own.remove("b");
+  await redis.xtrim(keys.stream, "MAXLEN", 0);
+  await own.insert("c", 1);
+  // Applied, and the sink has died before it saw the trim: what was applied last is in the stream.
+  const last = await lastNote();
+  await pool.query("UPDATE writebehind_offset SET last_id = $1, witness = $1", [last]);
+  await pool.query(
+    `INSERT INTO sessions (id, payload, version)
+     VALUES ('c', '{"n":1}', split_part($1, '-', 1)::bigint * 1048576 + split_part($1, '-', 2)::bigint)`,
+    [last],
+  );
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  const told: number[] = [];
+  sink.events.on("resent", ({ documents }) => told.push(documents));
+  assert.equal((await sink.drain()).wentBack, 0);
+  assert.deepEqual(told, [2]);
+  const { rows } = await pool.query("SELECT id, payload FROM sessions ORDER BY id");
+  assert.deepEqual(rows, [["a", 2], ["c", 1], ["d", 1]].map(([id, n]) => ({ id, payload: { n } })));
+  assert(await own.ttl("a") > 90);
+  assert.equal(await redis.hlen(keys.notes), 0);
 });
 
 test("Redis is full: a miss is answered, and an update of it refused at once", async (own) => {
