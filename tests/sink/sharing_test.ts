@@ -13,7 +13,8 @@ import {
 } from "writebehind";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { allPartitions } from "writebehind/redis/keys.ts";
-import { planOf, Sharing } from "writebehind/sink/sharing.ts";
+import { Sharing } from "writebehind/sink/sharing.ts";
+import { planOf } from "writebehind/sink/sharing_rule.ts";
 import type { Ownership } from "writebehind/targets/target.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { assertEqual, type Pipeline, testPipeline } from "../support/pipeline.ts";
