@@ -123,8 +123,10 @@ export class Cache {
     inRedis: (docIds: string[]) => Promise<(string | null)[]>,
     through?: Through,
   ): Promise<(string | null)[]> {
-    // To ask for a document costs a little more than to look whether it is there, and spares a miss that look.
-    const asksAtOnce = (this.#misses.get(entity) ?? 0) > MISSES_OFTEN;
+    // To ask for a document costs a little more than to look whether it is there, and spares a miss that look. In a cluster it
+    // would have to wait while its slot moves.
+    const asksAtOnce = this.#config.redis.cluster === null &&
+      (this.#misses.get(entity) ?? 0) > MISSES_OFTEN;
     const texts = asksAtOnce ? docIds.map(() => null) : await inRedis(docIds);
     const missed = new Set<string>();
     if (texts.includes(null)) {
