@@ -14,6 +14,8 @@ const LEASE_SECONDS = 1;
 const AWAY_MS = 1000;
 const STAYS_MS = 4000;
 const SAMPLE_MS = 200;
+/** Lines of a sink's output that tell what it did last. */
+const LINES = 25;
 
 /** Sink processes; one that has ended, for whatever reason, is started again. */
 export class SharingSinks {
@@ -97,6 +99,15 @@ export class SharingSinks {
       if (even || Date.now() > deadline) return shares;
       await delay(SAMPLE_MS);
     }
+  }
+
+  /** What is to be known where something does not go on: who has which partition, and what the sinks said last. */
+  async told({ redis, pool, config }: Pipeline): Promise<string> {
+    const partitions = await readStatus(redis, pool, config, "session").catch((error) => [error]);
+    const said = [...this.#running, this.#guest].flatMap((sink) =>
+      sink ? [`--- sink ${sink.pid}`, ...sink.output().trimEnd().split("\n").slice(-LINES)] : []
+    );
+    return [...partitions.map((one) => Deno.inspect(one, { depth: 4 })), ...said].join("\n");
   }
 
   async stop(): Promise<void> {

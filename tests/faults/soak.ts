@@ -9,6 +9,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { caughtUp, connectRedis, seededRandom } from "writebehind";
 import { ending } from "writebehind/core/ending.ts";
+import { reasonOf } from "writebehind/core/errors.ts";
 import { ensureSetup } from "writebehind/dev/setup.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { documentsOf, type Pipeline, rowsOf, testPipeline } from "../support/pipeline.ts";
@@ -163,7 +164,12 @@ export async function soak(
     for (const part of [writing, faulting, reading]) part?.catch(finish);
     // A fault that fails may make the writers fail after it.
     const settled = await Promise.allSettled([faulting, writing, reading]);
-    for (const part of settled) if (part.status === "rejected") throw part.reason;
+    for (const part of settled) {
+      if (part.status === "fulfilled") continue;
+      throw new Error(`${reasonOf(part.reason)}\n${await sinks.told(pipeline)}`, {
+        cause: part.reason,
+      });
+    }
     const { pool, config } = pipeline;
     await caughtUp(pipeline.redis, pool, config, "session", { deadlineMs: SETTLE_MS }).catch(() => {
       // What is missing is counted below.
