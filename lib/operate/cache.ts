@@ -61,9 +61,8 @@ export async function readCache(
   config: Config,
   entity: string,
 ): Promise<CacheStatus> {
-  const caches = await readCaches(redis, allPartitions(config, entity));
-  const { state, pending, foreign } = inAll(caches);
-  return { state: state ?? "off", pending, foreign };
+  const { state, ...rest } = inAll(await readCaches(redis, allPartitions(config, entity)));
+  return { state: state ?? "off", ...rest };
 }
 
 /**

@@ -6,7 +6,7 @@
 import { Buffer } from "node:buffer";
 import { type Config, sourceConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
-import { type PartitionCache, readCaches, withoutNote } from "../redis/cache_state.ts";
+import { type PartitionCache, readCaches, readTurns, withoutNote } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys } from "../redis/keys.ts";
 import { isSource } from "../sink/settler.ts";
@@ -33,8 +33,9 @@ export async function evictedSource(
   added: string,
 ): Promise<Evicted> {
   const partitions = allPartitions(config, entity);
+  const turns = await readTurns(redis, partitions);
+  const turned = new Map(partitions.map(({ stream }, index) => [stream, turns[index]!]));
   const caches = await readCaches(redis, partitions);
-  const turned = new Map(partitions.map(({ stream }, index) => [stream, caches[index]!.turned]));
   const evicted = (source: Target | null): Evicted => ({
     source,
     turned,
@@ -69,8 +70,9 @@ export async function isAsBefore(
   before: Evicted,
 ): Promise<boolean> {
   const [cache] = await readCaches(redis, [keys]);
-  const { state, turned } = cache!;
+  const [turned] = await readTurns(redis, [keys]);
   if (turned !== before.turned.get(keys.stream)) return false;
+  const { state } = cache!;
   return before.source === null ? state === null || state === "noting" : notesAll(cache!);
 }
 

@@ -22,8 +22,6 @@ export interface PartitionCache {
   foreign: string | null;
   /** documents with an event that the source has not applied, which are not evicted */
   pending: number;
-  /** how often a step of turning it on or off was taken */
-  turned: number;
 }
 
 /** Reads the caches of partitions, in order. */
@@ -32,8 +30,8 @@ export async function readCaches(
   partitions: readonly PartitionKeys[],
 ): Promise<PartitionCache[]> {
   return await Promise.all(partitions.map(async ({ cached, settings, stream, notes }) => {
-    const [[state, foreign, written, turned], length, pending] = await Promise.all([
-      redis.hmget(settings, "cache", "foreign", "partitions", "turned"),
+    const [[state, foreign, written], length, pending] = await Promise.all([
+      redis.hmget(settings, "cache", "foreign", "partitions"),
       redis.xlen(stream),
       // A user for an entity without a cache need not have the right.
       cached ? redis.hlen(notes) : 0,
@@ -44,9 +42,18 @@ export async function readCaches(
       state: state as CacheState | null ?? (cached && isEmpty ? "on" : null),
       foreign: foreign ?? null,
       pending,
-      turned: Number(turned ?? 0),
     };
   }));
+}
+
+/** How often a step of turning the caches of partitions on or off was taken, in order. */
+export async function readTurns(
+  redis: RedisConnection,
+  partitions: readonly PartitionKeys[],
+): Promise<number[]> {
+  return await Promise.all(
+    partitions.map(async ({ settings }) => Number(await redis.hget(settings, "turned"))),
+  );
 }
 
 const ORDER = [null, "noting", "leaving", "on"] as const satisfies readonly (CacheState | null)[];
@@ -58,7 +65,6 @@ export function inAll(caches: readonly PartitionCache[]): PartitionCache {
     state: ORDER[Math.min(...states)]!,
     foreign: caches.find(({ foreign }) => foreign !== null)?.foreign ?? null,
     pending: caches.reduce((sum, { pending }) => sum + pending, 0),
-    turned: caches.reduce((sum, { turned }) => sum + turned, 0),
   };
 }
 

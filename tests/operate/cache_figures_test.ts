@@ -46,6 +46,11 @@ Deno.test("a cache's state, its looks, and what Redis has evicted are told", asy
   await t.step("readers count hits and misses", async () => {
     const read = (...ids: string[]) => readByIds(redis, config, "session", ids);
     assert.deepEqual(await read("a"), [{ n: 1 }]);
+    // It is answered before it is put back.
+    await waitFor(async () => await redis.exists("session:a") === 1, {
+      what: "the document to be put back",
+      deadlineMs: 30_000,
+    });
     assert.deepEqual(await read("a", "b", "none"), [{ n: 1 }, { n: 1 }, null]);
     await redis.counters.flush();
     const { hits, misses } = await figures();
