@@ -41,6 +41,8 @@ export interface AuthorOptions {
   random: Random;
   /** documents that it writes: few of them are written often @default {40} */
   documents?: number;
+  /** so many of them get half of the calls; 0 for none @default {0} */
+  hot?: number;
   /** what their ids begin with, where several authors write */
   prefix?: string;
   /** calls in flight @default {4} */
@@ -82,6 +84,7 @@ export class Author {
     this.#config = config;
     this.#options = {
       documents: 40,
+      hot: 0,
       prefix: "d",
       lanes: 4,
       paceMs: 5,
@@ -136,8 +139,9 @@ export class Author {
 
   /** A lane has documents of its own, so the order of its calls is the order of their events. */
   async #step(lane: number): Promise<void> {
-    const { random, documents, prefix, lanes, pad } = this.#options;
-    const id = `${prefix}${lane + lanes * below(random, Math.ceil(documents / lanes))}`;
+    const { random, documents, hot, prefix, lanes, pad } = this.#options;
+    const among = hot > 0 && random() < 0.5 ? hot : documents;
+    const id = `${prefix}${lane + lanes * below(random, Math.ceil(among / lanes))}`;
     const before = this.written.get(id)?.document ?? null;
     const n = ++this.#n;
     if (before === null) {

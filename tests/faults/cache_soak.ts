@@ -14,15 +14,18 @@ import {
   type Random,
   readByIds,
   seededRandom,
+  type Target,
 } from "writebehind";
 import { canonicalJson } from "writebehind/core/json/equality.ts";
 import { below } from "writebehind/core/random.ts";
 import { compareStreamIds, versionOf } from "writebehind/core/stream_ids.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
-import { allPartitions, byPartition } from "writebehind/redis/keys.ts";
+import { readCaches } from "writebehind/redis/cache_state.ts";
+import { allPartitions, byPartition, documentKey } from "writebehind/redis/keys.ts";
+import { dropScript, runScript } from "writebehind/redis/scripts/mod.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { hasWitness, resend } from "writebehind/sink/rewind.ts";
-import { SESSION } from "../support/cached.ts";
+import { SESSION, watchedTarget } from "../support/cached.ts";
 import { documentsOf, offsetOf, type Pipeline } from "../support/pipeline.ts";
 import type { Author } from "./author.ts";
 import { ADMINISTRATOR, type Administrator, SETTLE_MS } from "./breaking.ts";
@@ -30,6 +33,8 @@ import type { OneRedis } from "./soak_servers.ts";
 
 /** Documents, each of so many characters; Redis has memory for a tenth of them. */
 export const DOCUMENTS = 4000;
+/** Those of them that are written often. */
+export const HOT = 64;
 export const PAD: string = "x".repeat(4000);
 /** What connections take, and streams whose events wait, in bytes. */
 const ROOM = 2 ** 20;
@@ -39,6 +44,19 @@ const AT_A_TIME = 100;
 /** For how long nothing may change until it is believed that all is applied, in ms. */
 const STILL_MS = 1500;
 const SAMPLE_MS = 500;
+/** Some rows come late, by up to so many ms: meanwhile their documents are written, applied, settled and evicted. */
+const LATE_MS = 300;
+const LATE_SHARE = 0.25;
+/** Between two documents that are evicted by hand: Redis rarely chooses one that was written a moment ago, in ms. */
+const EVICTS_EACH_MS = 5;
+
+/** A connection that documents are read by. */
+interface Reader {
+  redis: Pipeline["redis"];
+  config: Config;
+  /** the target, whose rows come late */
+  through: Target;
+}
 
 export const CACHE_OVERRIDES: DeepPartial<Config> = {
   entities: [{ ...SESSION, cache: { enabled: true, keep_seconds: 20 } }],
@@ -163,14 +181,21 @@ export class CachedSoak {
   /** Reads until the signal is aborted, by a connection for each configuration. */
   async read(signal: AbortSignal, configs: Config[]): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    const connections: { redis: Pipeline["redis"]; config: Config }[] = [];
+    const connections: Reader[] = [];
     for (const config of configs) {
-      connections.push({ config, redis: stack.use(await connectRedis(config)) });
+      const { through } = stack.use(
+        await watchedTarget(config, async (look) => {
+          const rows = await look();
+          if (this.#random() < LATE_SHARE) await delay(LATE_MS * this.#random());
+          return rows;
+        }),
+      );
+      connections.push({ config, through, redis: stack.use(await connectRedis(config)) });
     }
-    const lane = async ({ redis, config }: typeof connections[number]) => {
+    const lane = async (reader: Reader) => {
       while (!signal.aborted) {
         await this.#held?.promise;
-        const step = this.#readSome(redis, config).finally(() => this.#underWay.delete(step));
+        const step = this.#readSome(reader).finally(() => this.#underWay.delete(step));
         this.#underWay.add(step);
         await step;
         await delay(5 * this.#random());
@@ -180,16 +205,16 @@ export class CachedSoak {
       { length: READERS },
       (_, number) => lane(connections[number % connections.length]!),
     );
-    await Promise.all([this.#sample(signal), ...lanes]);
+    await Promise.all([this.#sample(signal), this.#evict(signal), ...lanes]);
   }
 
-  async #readSome(redis: Pipeline["redis"], config: Config): Promise<void> {
+  async #readSome({ redis, config, through }: Reader): Promise<void> {
     const ids = new Set<string>();
     for (let count = 1 + below(this.#random, 16); count > 0; count--) ids.add(this.#anyId());
     const wanted = [...ids].map((id) => ({ id, before: this.#author.written.get(id)! }));
     let answers: (JsonObject | null)[];
     try {
-      answers = await readByIds(redis, config, "session", [...ids]);
+      answers = await readByIds(redis, config, "session", [...ids], { through });
     } catch {
       this.report.refused++;
       await delay(20);
@@ -328,6 +353,19 @@ export class CachedSoak {
     begun.clear();
   }
 
+  /** Evicts documents that were written a moment ago, where they may be. */
+  async #evict(signal: AbortSignal): Promise<void> {
+    const { redis, config } = this.#pipeline;
+    while (!signal.aborted) {
+      try {
+        await runScript(redis, dropScript, [documentKey(config, "session", this.#anyId())], []);
+      } catch {
+        // Redis is away.
+      }
+      await delay(EVICTS_EACH_MS);
+    }
+  }
+
   async #sample(signal: AbortSignal): Promise<void> {
     const { redis } = this.#pipeline;
     let evicted = 0;
@@ -363,10 +401,9 @@ export class CachedSoak {
         if (wanted.get(id) !== text) lost++;
       });
     }
-    for (const { settings } of allPartitions(config, "session")) {
-      if (await redis.hget(settings, "cache") !== "on") lost++;
-    }
-    return lost;
+    // Of one that was emptied, and nobody has written since, Redis says nothing.
+    const caches = await readCaches(redis, allPartitions(config, "session"));
+    return lost + caches.filter(({ state }) => state !== "on").length;
   }
 }
 

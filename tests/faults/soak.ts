@@ -21,6 +21,7 @@ import {
   type CacheReport,
   DOCUMENTS,
   faultsOf,
+  HOT,
   linesOf,
   PAD,
 } from "./cache_soak.ts";
@@ -64,6 +65,8 @@ export interface SoakOptions {
   cache?: boolean;
   /** another checkout of this project, of which every other sink is */
   beside?: string;
+  /** how long until the shares of the sinks are even, in ms; it ends without that where they are not */
+  evenMs?: number;
   /** ends it early; what was written is judged all the same */
   signal?: AbortSignal;
   /** called about once a second, with seconds since the begin */
@@ -74,7 +77,16 @@ export interface SoakOptions {
 
 /** Runs it, on servers of its own. */
 export async function soak(
-  { seconds, seed, cluster = false, cache = false, beside, signal, onProgress }: SoakOptions,
+  {
+    seconds,
+    seed,
+    cluster = false,
+    cache = false,
+    beside,
+    evenMs = EVEN_MS,
+    signal,
+    onProgress,
+  }: SoakOptions,
 ): Promise<SoakReport> {
   const random = seededRandom(seed);
   await using stack = new AsyncDisposableStack();
@@ -122,7 +134,7 @@ export async function soak(
   const redis = stack.use(await connectRedis(distant));
   const author = new Author(redis, distant, {
     random: seededRandom(seed + 1),
-    ...cache ? { documents: DOCUMENTS, pad: PAD } : { documents: 400 },
+    ...cache ? { documents: DOCUMENTS, hot: HOT, pad: PAD } : { documents: 400 },
     lanes: 16,
     paceMs: 10,
     patienceMs: SETTLE_MS,
@@ -189,7 +201,7 @@ export async function soak(
     ...await verdict(pipeline, author, cached),
     cache: cached?.report,
     longestStall: watch.longestStallMs / 1000,
-    shares: await sinks.shares(pipeline, EVEN_MS),
+    shares: await sinks.shares(pipeline, evenMs),
     peakMemory: watch.peakMemory,
   };
 }

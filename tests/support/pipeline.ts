@@ -120,8 +120,9 @@ export async function documentsOf(
     const pattern = `${documentPrefix.replaceAll(/[{}]/g, "\\$&")}*`;
     const keys = await redis.at(documentPrefix).keys(pattern);
     for (const key of keys) {
-      const text = await redis.call("JSON.GET", key) as string;
-      documents.set(key.slice(documentPrefix.length), canonicalJson(text));
+      const text = await redis.call("JSON.GET", key) as string | null;
+      // One that a cache has evicted since is not there.
+      if (text !== null) documents.set(key.slice(documentPrefix.length), canonicalJson(text));
     }
   }
   return documents;
