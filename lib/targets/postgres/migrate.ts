@@ -7,7 +7,8 @@
  * @module
  */
 
-import { escapeLiteral, type Pool } from "pg";
+import { Buffer } from "node:buffer";
+import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
@@ -146,7 +147,10 @@ const TABLE_MISSED = "WB001";
  */
 function unlessMissed(table: string, making: string, claimed: PartitionKeys[]): string[] {
   const now = `coalesce(to_regclass('"${table}"')::oid::text, '')`;
-  const streams = claimed.map(({ stream }) => escapeLiteral(stream)).join(", ");
+  // As hexadecimal digits, which need no quoting.
+  const streams = claimed.map(({ stream }) =>
+    `convert_from(decode('${Buffer.from(stream).toString("hex")}', 'hex'), 'UTF8')`
+  ).join(", ");
   return [
     `SELECT set_config('writebehind.table', ${now}, true);`,
     making,
