@@ -175,8 +175,8 @@ export interface Config {
   /** the sink */
   readonly write_behind: {
     /**
-     * events in a partition's batch, a ceiling; `null`: up to 10,000 within `batch_bytes`, shared by the partitions
-     * and the targets of a sink. @default {null}
+     * events in a partition's batch, a ceiling; `null`: up to 10,000 within `batch_bytes`, at most 20,000 for all
+     * partitions of a sink, shared by its targets. @default {null}
      */
     readonly batch_size: number | null;
     /** bytes of events that a sink holds at once, a ceiling, shared by its partitions and targets. @default 32 MiB */

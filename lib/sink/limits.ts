@@ -10,8 +10,10 @@ import type { Config } from "../config/load.ts";
 import { partitionsAtMost } from "../config/shapes.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
-/** Events in the batches of all partitions and targets together, where `write_behind.batch_size` names no number. */
-const MAX_EVENTS = 10_000;
+/** Events that a partition's batches may have, for all targets together, where `write_behind.batch_size` names no number. */
+const BATCH_EVENTS = 10_000;
+/** As {@linkcode BATCH_EVENTS}, of all partitions together. */
+const ALL_EVENTS = 20_000;
 
 /** The most that a partition's batch may have. */
 export interface BatchLimits {
@@ -23,9 +25,10 @@ export interface BatchLimits {
 /** The limits of one of an entity's partitions, for each target; a `batch_size` in the file is that of each. */
 export function batchLimits(config: Config): BatchLimits {
   const { targets, write_behind: { batch_size, batch_bytes } } = config;
-  const share = (all: number) =>
-    Math.max(1, Math.floor(all / (partitionsAtWork(config) * targets.length)));
-  return { events: batch_size ?? share(MAX_EVENTS), bytes: share(batch_bytes) };
+  const share = (all: number) => Math.max(1, Math.floor(all / targets.length));
+  const atWork = partitionsAtWork(config);
+  const events = batch_size ?? share(Math.min(BATCH_EVENTS, ALL_EVENTS / atWork));
+  return { events, bytes: share(batch_bytes / atWork) };
 }
 
 /**
