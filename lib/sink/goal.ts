@@ -42,11 +42,14 @@ export async function isReached(
   goal: Goal,
 ): Promise<{ is: "reached" | "behind" | "old"; offset: string }> {
   const offset = await offsets.offset(keys);
-  if (compareStreamIds(offset, goal.id) < 0) return { is: "behind", offset };
+  const isPast = compareStreamIds(offset, goal.id) >= 0;
   const standing = await offsets.standing(keys, { waits: false });
+  // An event that only a primary had goes with it: nobody applies it, and the stream may end before it.
   const isOld = standing.wentBack !== goal.wentBack ||
-    await hasGoneBack(redis, offsets, keys, standing);
-  return { is: isOld ? "old" : "reached", offset };
+    (isPast
+      ? await hasGoneBack(redis, offsets, keys, standing)
+      : compareStreamIds(await lastGeneratedId(redis, keys.stream), goal.id) < 0);
+  return { is: isOld ? "old" : isPast ? "reached" : "behind", offset };
 }
 
 /** Whether a stream does not hold the last event that the target applied, and no sink has rewound it yet. */

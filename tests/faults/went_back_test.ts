@@ -10,6 +10,7 @@ import {
   verify,
 } from "writebehind";
 import { allPartitions } from "writebehind/redis/keys.ts";
+import { goalOf, isReached } from "writebehind/sink/goal.ts";
 import { forward } from "writebehind/sink/rewind.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { assertEqual, drain, type Pipeline, rowsOf, withPipeline } from "../support/pipeline.ts";
@@ -185,6 +186,21 @@ Deno.test("a stream that has gone back", (t) =>
       await waiting;
       assert.equal((await rowsOf(pipeline)).get("b"), '{"n":2e0}');
       assert.equal((await verifying).counts.mismatches, 0);
+    },
+
+    "an event that only a primary had is not waited for": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      const [keys] = allPartitions(config, "session");
+      const { offsets } = targetOf(pool, config);
+      await insertDocument(redis, config, "session", { n: 1 }, "a");
+      await drain(pipeline);
+      await redis.copy(keys!.stream, "replica");
+      await insertDocument(redis, config, "session", { n: 1 }, "b");
+      const goal = await goalOf(redis, offsets, keys!);
+      assert.equal((await isReached(redis, offsets, keys!, goal)).is, "behind");
+      await redis.rename("replica", keys!.stream);
+      assert.equal((await isReached(redis, offsets, keys!, goal)).is, "old");
+      await caughtUp(redis, pool, config, "session", { deadlineMs: 0 });
     },
 
     "a drain beside a sink that is half way through a rewind waits for it": async (pipeline) => {
