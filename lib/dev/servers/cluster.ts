@@ -89,7 +89,11 @@ export class RedisCluster implements AsyncDisposable {
       const now = await this.masterOf(key);
       if (now !== undefined && now.port !== port) return now;
       if (Date.now() > deadline) {
-        throw new Error(`no other node has the slots of ${port} after ${READY_MS} ms`);
+        const views = this.nodes.map((node) => askNode(node, "CLUSTER", "NODES").catch(asError));
+        throw new Error(
+          `no other node has the slots of ${port} after ${READY_MS} ms; the nodes see:\n` +
+            (await Promise.all(views)).join("\n"),
+        );
       }
       await delay(50);
     }
@@ -165,6 +169,8 @@ export function startClusterNode(
     extraArgs: [
       ...["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"],
       ...["--cluster-node-timeout", String(NODE_TIMEOUT_MS)],
+      // A replica that has lost elections on a busy machine goes on trying, however old its data is by then.
+      ...["--cluster-replica-validity-factor", "0"],
       // By default it is the port plus 10000, which may be none.
       ...["--cluster-port", String(freePort())],
       ...extraArgs,
