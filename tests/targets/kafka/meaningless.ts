@@ -3,6 +3,7 @@
  */
 export const MEANINGLESS = [
   "ownership: the lease ends with its process",
+  "schema: a table that had rows and is away is not made anew",
   "batches: rows are written, changed and removed, with their times and versions",
   "batches: what is refused at the commit leaves nothing either",
   "batches: many rows, and large ones",
