@@ -61,9 +61,7 @@ interface Landed {
 interface Flight {
   landed: Promise<Landed>;
   filled: Promise<Filled>;
-  /** whether it has taken so long that others look for themselves */
-  isLate: boolean;
-  /** for those that wait for it: when that is so */
+  /** when it has taken so long that others look for themselves, and no more calls share it */
   late: Promise<null>;
 }
 
@@ -266,10 +264,7 @@ export class Cache {
         keys.notes,
         ...left.flatMap((id) => [keys.documentPrefix + id, keys.askedPrefix + id]),
       ], [String(ASKING_MS), ...left]) as [string, ...Answer[]];
-      const flightOf = (id: string) => {
-        const flight = this.#flights.get(`${keys.entity} ${id}`);
-        return flight?.isLate ? undefined : flight;
-      };
+      const flightOf = (id: string) => this.#flights.get(`${keys.entity} ${id}`);
       const own = new Set(left.filter((id, n) => answers[n]![0] === "ask" && !flightOf(id)));
       if (own.size > 0) this.#takeOff(keys, [...own], through);
       const lookOf = (id: string): Look | undefined => {
@@ -297,30 +292,33 @@ export class Cache {
     }
   }
 
-  /** Begins a look at the target, which others may share until all is put back. */
+  /** Begins a look at the target, which others may share until all is put back, or it is late. */
   #takeOff(keys: PartitionKeys, docIds: string[], through: Through | undefined): void {
     const landing = new Map(docIds.map((id) => [id, Promise.withResolvers<Landed>()]));
     const filling = this.fill(keys, docIds, through, (id, row) => landing.get(id)!.resolve(row));
+    const begun = new Map<string, Flight>();
+    const end = () => {
+      for (const [name, flight] of begun) {
+        if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      }
+    };
     const { promise: late, resolve: isLate } = Promise.withResolvers<null>();
-    const begun: Flight[] = [];
     const timer = setTimeout(() => {
-      begun.forEach((flight) => flight.isLate = true);
+      end();
       isLate(null);
     }, ASKING_MS);
     for (const [id, { promise: landed, reject }] of landing) {
       const filled = filling.then((all) => all.get(id)!);
-      const flight: Flight = { landed, filled, isLate: false, late };
-      begun.push(flight);
-      const name = `${keys.entity} ${id}`;
-      this.#flights.set(name, flight);
       filled.catch(reject); // who has its row by then does not mind
       landed.catch(() => {}); // each that waits for it has the error
-      const end = () => {
-        clearTimeout(timer);
-        if (this.#flights.get(name) === flight) this.#flights.delete(name);
-      };
-      filled.then(end, end);
+      begun.set(`${keys.entity} ${id}`, { landed, filled, late });
     }
+    for (const [name, flight] of begun) this.#flights.set(name, flight);
+    const over = () => {
+      clearTimeout(timer);
+      end();
+    };
+    filling.then(over, over);
   }
 
   /**

@@ -6,7 +6,7 @@
 import { type Config, isForwarded } from "../config/load.ts";
 import { ConfigError, DocumentError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts";
+import { idsByPartition, type PartitionKeys } from "../redis/keys.ts";
 import { rowsOf, targetFor, type Through } from "../targets/open.ts";
 import type { Rows } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
@@ -37,8 +37,7 @@ export async function readThrough(
     );
   }
   const found = new Map<string, string>();
-  const partitions = allPartitions(config, entity);
-  for (const [keys, ids] of byPartition(partitions, [...new Set(docIds)], (id) => id)) {
+  for (const [keys, ids] of idsByPartition(config, entity, docIds)) {
     const rows = rowsOf(targetFor(target, config, keys, ids[0]!));
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {

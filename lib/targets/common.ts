@@ -33,6 +33,9 @@ export function adoptIt(entity: string): string {
   return `deno task adopt --entity ${entity} shows how it would go on by what is there now, and --yes does it`;
 }
 
+/** A condition on a row of `writebehind_offset`: its events have made rows, though it is "0-0" again where Redis was emptied. */
+export const HAD_ROWS = "(last_id <> '0-0' OR events > 0)";
+
 /** Why a partition cannot go on with its table, for people. */
 export const tableProblems = {
   gone: (table: string, { stream, entity }: PartitionKeys): string =>

@@ -4,12 +4,8 @@
 -- Returns the newest of what is settled, or "", and for each document {"there", its JSON text}, {"ask"}, {"wait"}: another one
 -- asks, {"missing"}, or {"off"}: the cache is, so nothing was evicted.
 
-local cache, settled, partitions = unpack(redis.call('HMGET', KEYS[2], 'cache', 'settled', 'partitions'))
--- Nobody has written since all was emptied.
-if not cache and not partitions and redis.call('XLEN', KEYS[1]) == 0 then cache = 'on' end
 -- Who asks is noted for a moment only, so neither a file nor a replica need it.
 redis.set_repl(redis.REPL_NONE)
-local evicts = cache == 'on' or cache == 'leaving'
 local answers = {settled or ''}
 for index = 4, #KEYS, 2 do
   local document, asked, id = KEYS[index], KEYS[index + 1], ARGV[index / 2]

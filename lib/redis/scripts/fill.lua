@@ -8,13 +8,9 @@
 -- Returns for each document {outcome, its JSON text or ""}: "there", it is, meanwhile; "filled", it was missing; "unfilled",
 -- the row is current, and is not put back: with the reason, or ""; "missing"; "again": read the row again.
 
-local STREAM, SETTINGS, NOTES, OFFSET = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
-local settings = redis.call('HMGET', SETTINGS, 'cache', 'settled', 'partitions')
-local cache, settled = settings[1], settings[2]
-if not cache and not settings[3] and redis.call('XLEN', STREAM) == 0 then cache = 'on' end
+local NOTES, OFFSET = KEYS[3], ARGV[1]
 -- Documents move to other names just now.
-local moves = string.find(settings[3] or '', 'into', 1, true)
-local evicts = cache == 'on' or cache == 'leaving'
+local moves = string.find(partitions or '', 'into', 1, true)
 local answers = {}
 for index = 4, #KEYS, 2 do
   local document, asked = KEYS[index], KEYS[index + 1]

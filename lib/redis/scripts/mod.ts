@@ -12,6 +12,7 @@ import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
 import dropVerb from "./drop.lua" with { type: "text" };
+import evicts from "./evicts.lua" with { type: "text" };
 import expireVerb from "./expire.lua" with { type: "text" };
 import fillVerb from "./fill.lua" with { type: "text" };
 import forwardVerb from "./forward.lua" with { type: "text" };
@@ -69,9 +70,9 @@ export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place. */
 export const mendScript: Script = script("mend", mendVerb);
 /** Tells who may ask a cache's target for documents that Redis does not have. */
-export const askScript: Script = script("ask", askVerb);
+export const askScript: Script = script("ask", `${evicts}\n${askVerb}`);
 /** Brings documents into a cache from their rows. */
-export const fillScript: Script = script("fill", `${numbers}\n${ids}\n${fillVerb}`);
+export const fillScript: Script = script("fill", `${numbers}\n${ids}\n${evicts}\n${fillVerb}`);
 /** Lets a cache evict what its target has applied. */
 export const settleScript: Script = script("settle", `${ids}\n${settleVerb}`);
 /** Notes that a cache's target has lost commits. */

@@ -5,7 +5,7 @@
 
 import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { tableProblems } from "../common.ts";
+import { HAD_ROWS, tableProblems } from "../common.ts";
 import { type RanMigration, type Schema, schemaOf } from "../migrations.ts";
 import { type Connection, rowsOf } from "./pool.ts";
 import { MIGRATIONS } from "./migrations/mod.ts";
@@ -93,11 +93,10 @@ export async function checkTable(
   );
   if (made === undefined) {
     if (claimed.length === 0) return;
-    // An offset may be "0-0" again, where Redis was emptied since.
     const [row] = await rowsIfThere<{ stream: string }>(
       connection,
       `SELECT stream FROM writebehind_offset
-        WHERE stream IN (${claimed.map(() => "?").join()}) AND (last_id <> '0-0' OR events > 0)`,
+        WHERE stream IN (${claimed.map(() => "?").join()}) AND ${HAD_ROWS}`,
       claimed.map(({ stream }) => stream),
     );
     if (row === undefined) return;

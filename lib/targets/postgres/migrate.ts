@@ -12,6 +12,7 @@ import type { Pool } from "pg";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { HAD_ROWS } from "../common.ts";
 import { type Migration, refusalOf } from "../migrations.ts";
 import { freshColumns } from "./columns.ts";
 import {
@@ -22,7 +23,7 @@ import {
   UNIQUE_VIOLATION,
 } from "./errors.ts";
 import { DDL_LOCK, LOCK_SECONDS, MIGRATIONS, OUR_RIGHTS, RECORD } from "./migrations/mod.ts";
-import { checkTable, HAD_ROWS } from "./table.ts";
+import { checkTable } from "./table.ts";
 import { isWholeSql, readTables, type Tables } from "./schema.ts";
 
 /**

@@ -6,7 +6,7 @@
 import type { Pool } from "pg";
 import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { tableProblems } from "../common.ts";
+import { HAD_ROWS, tableProblems } from "../common.ts";
 import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
 import { patiently } from "./sessions.ts";
 
@@ -44,9 +44,6 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
   LEFT JOIN pg_attribute payload
          ON payload.attrelid = c.oid AND payload.attname = 'payload' AND NOT payload.attisdropped
  WHERE c.oid = to_regclass($1)`;
-
-/** A condition on a row of `writebehind_offset`: its events have made rows. */
-export const HAD_ROWS = "(last_id <> '0-0' OR events > 0)";
 
 /** The rights that a sink needs and the user lacks. A right on any column counts: which are needed, the batches tell. */
 const LACKING = `
@@ -101,7 +98,7 @@ export async function checkTable(
   if (problem !== null) throw new ConfigError(`Cannot use the table ${table}: ${problem}`);
 }
 
-/** One of the streams whose events have made rows, if any: its offset may be "0-0" again, where Redis was emptied since. */
+/** One of the streams whose events have made rows, if any. */
 async function streamWithRows(pool: Pool, streams: string[]): Promise<string | null> {
   try {
     const { rows: [row] } = await patiently<{ stream: string }>(

@@ -6,7 +6,7 @@
 import type { ColumnConfig } from "../../../config/config.ts";
 import { ConfigError, ConnectionError } from "../../../core/errors.ts";
 import type { PartitionKeys } from "../../../redis/keys.ts";
-import { tableProblems } from "../../common.ts";
+import { HAD_ROWS, tableProblems } from "../../common.ts";
 import { type RanMigration, refusalOf, type Schema, schemaOf } from "../../migrations.ts";
 import { MIGRATIONS, RECORD } from "../migrations/mod.ts";
 import { addColumns } from "./columns.ts";
@@ -122,10 +122,9 @@ function checkTable(db: Database, table: string, claimed: PartitionKeys[]): void
   );
   if (made === undefined) {
     if (!has(db, "writebehind_offset")) return;
-    // An offset may be "0-0" again, where Redis was emptied since.
     const had = new Set(
       db.all<{ stream: string }>(
-        "SELECT stream FROM writebehind_offset WHERE last_id <> '0-0' OR events > 0",
+        `SELECT stream FROM writebehind_offset WHERE ${HAD_ROWS}`,
       ).map(({ stream }) => stream),
     );
     const missed = claimed.find(({ stream }) => had.has(stream));
