@@ -41,15 +41,18 @@ export async function isReached(
   keys: PartitionKeys,
   goal: Goal,
 ): Promise<{ is: "reached" | "behind" | "old"; offset: string }> {
-  const offset = await offsets.offset(keys);
-  const isPast = compareStreamIds(offset, goal.id) >= 0;
   const standing = await offsets.standing(keys, { waits: false });
-  // An event that only a primary had goes with it: nobody applies it, and the stream may end before it.
-  const isOld = standing.wentBack !== goal.wentBack ||
-    (isPast
-      ? await hasGoneBack(redis, offsets, keys, standing)
-      : compareStreamIds(await lastGeneratedId(redis, keys.stream), goal.id) < 0);
-  return { is: isOld ? "old" : isPast ? "reached" : "behind", offset };
+  const { offset } = standing;
+  if (compareStreamIds(offset, goal.id) < 0) {
+    // An event that only a primary had goes with it: nobody applies it, and the stream may end before it.
+    const isOld = standing.wentBack !== goal.wentBack ||
+      compareStreamIds(await lastGeneratedId(redis, keys.stream), goal.id) < 0;
+    return { is: isOld ? "old" : "behind", offset };
+  }
+  // In this order, since a sink may rewind meanwhile.
+  const isOld = await hasGoneBack(redis, offsets, keys, standing) ||
+    (await offsets.standing(keys, { waits: false })).wentBack !== goal.wentBack;
+  return { is: isOld ? "old" : "reached", offset };
 }
 
 /** Whether a stream does not hold the last event that the target applied, and no sink has rewound it yet. */

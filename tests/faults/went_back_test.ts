@@ -188,6 +188,26 @@ Deno.test("a stream that has gone back", (t) =>
       assert.equal((await verifying).counts.mismatches, 0);
     },
 
+    "nor is one told while a sink begins to rewind": async (pipeline) => {
+      const { redis, config, pool } = pipeline;
+      await halfRewound(pipeline);
+      const [keys] = allPartitions(config, "session");
+      const { offsets, ownership } = targetOf(pool, config);
+      const goal = await goalOf(redis, offsets, keys!);
+      const claim = await ownership.claim(keys!, "another", 600);
+      let looks = 0;
+      const rewinding: typeof offsets = Object.create(offsets, {
+        standing: {
+          value: async (...args: Parameters<typeof offsets.standing>) => {
+            if (++looks === 2) await ownership.wentBack(claim!);
+            return await offsets.standing(...args);
+          },
+        },
+      });
+      assert.equal((await isReached(redis, rewinding, keys!, goal)).is, "old");
+      await ownership.release(keys!, claim);
+    },
+
     "an event that only a primary had is not waited for": async (pipeline) => {
       const { redis, config, pool } = pipeline;
       const [keys] = allPartitions(config, "session");
