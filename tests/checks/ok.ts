@@ -1,6 +1,6 @@
 /**
- * What must hold before a change lands, without running it: formatting, lint, types, the reference, and the
- * checks of the house. Ends at the first that fails.
+ * What must hold before a change lands, without a server: formatting, lint, types, the reference, the pages, and
+ * the checks of the house. Ends at the first that fails.
  *
  *     deno task ok
  */
@@ -34,6 +34,14 @@ export const TYPES: string[] = [
   ...PAGES,
 ];
 
+/** Tests that hold pages and exports against the code, without a server: a second that saves a whole run. */
+const PAGE_TESTS = [
+  "docs/pages_test",
+  "docs/pictures_test",
+  "docs/talk_test",
+  "mod_test",
+].map((name) => `tests/${name}.ts`);
+
 /** What deno is asked to do, one after the other. */
 const CHECKS: readonly string[][] = [
   ["fmt", "--check"],
@@ -44,6 +52,7 @@ const CHECKS: readonly string[][] = [
   ["run", "-A", "tests/checks/floors.ts"],
   ["run", "-A", "--no-lock", "--node-modules-dir=none", "tests/checks/mermaid.ts"],
   ["run", "-A", "tests/checks/notebooks.ts"],
+  ["test", "-P", "--no-check", "--quiet", "--reporter=dot", ...PAGE_TESTS],
 ];
 
 if (import.meta.main) Deno.exit(await ending(check, console.error));
@@ -51,7 +60,7 @@ if (import.meta.main) Deno.exit(await ending(check, console.error));
 async function check(): Promise<number | void> {
   requireDeno();
   new Command("deno task ok")
-    .description("formatting, lint, types, the reference, floors, diagrams, the notebooks' cells")
+    .description("formatting, lint, types, the reference, floors, diagrams, notebooks, pages")
     .parse(Deno.args, { from: "user" });
   for (const args of CHECKS) {
     const { code } = await new Deno.Command(Deno.execPath(), { args, cwd: CHECKOUT }).spawn()
