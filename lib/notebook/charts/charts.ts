@@ -39,7 +39,8 @@ export function countersChart(samples: readonly Sample[], marks: Marks = kernelM
   return overTime(
     {
       title: "Counters",
-      subtitle: "events as counted by processes; a killed one takes its last counts along",
+      subtitle:
+        "counted by processes since sampling began; a killed one takes its last counts along",
     },
     samples,
     full,

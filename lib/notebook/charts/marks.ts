@@ -87,7 +87,7 @@ type Texts =
 
 /** What people are told of an event; of others nothing, since they are many, or follow from these. */
 const TEXTS: Texts = {
-  claimed: ({ again, process }) => again ? null : `sink ${shortly(process)} took over`,
+  claimed: ({ again, process }) => again ? null : `sink ${shortly(process)} owns it`,
   lost: ({ process }) => `sink ${shortly(process)} lost it`,
   failed: ({ failures, kind }) => failures === 1 ? `failing: ${kind}` : null,
   recovered: () => "recovered",
@@ -105,7 +105,7 @@ function shortly(process: string): string {
   return process.split("-")[0]!;
 }
 
-/** What samples tell by themselves, whichever process it happened in: the target away and back, parked, taken over. */
+/** What samples tell by themselves, whichever process it happened in: the target away and back, parked, another owner. */
 export function marksOf(samples: readonly Sample[]): Mark[] {
   const marks: Mark[] = [];
   let owner = samples.find((sample) => sample.owner !== null)?.owner;
@@ -119,7 +119,7 @@ export function marksOf(samples: readonly Sample[]): Mark[] {
     if (parked > 0) mark(parked === 1 ? "parked" : `${parked} parked`);
     if (sample.owner !== null && sample.owner !== owner) {
       const now = sample.owner.split(", ").map(shortly).join(", ");
-      mark(`sink ${now} took over`);
+      mark(`sink ${now} owns it`);
       owner = sample.owner;
     }
   }

@@ -42,7 +42,7 @@ const MOST_POINTS = 240;
 const MARGIN_LEFT = 74;
 const MARGIN_RIGHT = 22;
 /** Rows for the words of marks, of which only those needed take room, and the height of each. */
-const MARK_ROWS = 7;
+const MARK_ROWS = 10;
 const ROW = 20;
 const MARK_SIZE = 16;
 /** Between a mark's line and its words, and after them. */
