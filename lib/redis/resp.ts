@@ -25,12 +25,21 @@ export class ReplyError extends Error {
   override name = "ReplyError";
 }
 
+/** Memory that replies lie in. */
+interface Chunk {
+  bytes: Buffer;
+  /** the parts that have replies in it, and the connection that reads into it */
+  users: number;
+}
+
 const CHUNK_BYTES = 1 << 20;
-/** Chunks that are free again, of all connections. */
+/** What a connection holds that waits: there may be many of them. */
+const SMALL_BYTES = 1 << 14;
+/** The memory of chunks that are free again, of all connections. */
 const FREE: Buffer[] = [];
 const FREE_CHUNKS = 64;
-/** Free bytes below which the next read goes to a new chunk. */
-const LOW_BYTES = 1 << 14;
+/** The part of a chunk below which the next read goes to a new one. */
+const LOW = 1 / 64;
 const CR = 0x0d;
 const MINUS = 0x2d;
 /** The first bytes of replies: a text with its length, an array. */
@@ -50,15 +59,13 @@ type Bytes = Pick<Deno.Conn, "read" | "write" | "close">;
 export class RespConnection {
   #connection: Bytes;
   #timeoutMs: number;
-  #chunk: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #chunk: Chunk = smallChunk();
   #start = 0;
   #end = 0;
   /** bytes that the value at the start is known to need */
   #wanted = 0;
-  /** chunks with replies since the last part began, and those before it */
-  #chunks: { young: Buffer[]; old: Buffer[] } | null = null;
-  /** bytes that have come since then */
-  #come = 0;
+  /** the chunks with replies since the last part began */
+  #part: Chunk[] = [];
   #closed: Error | null = null;
   /** the call before, whose reply comes first */
   #before: Promise<unknown> = Promise.resolve();
@@ -140,20 +147,19 @@ export class RespConnection {
   }
 
   /**
-   * Begins a new part: memory of replies from before the last part began is reused from now on. Without this
-   * they live as long as anybody holds a view of them, and a drain waits for the garbage collector.
+   * Begins a new part of replies.
+   * @returns says that nobody holds a view of them any more: their memory is used again, by any connection. Where it is not
+   * called, they live as long as somebody does, and a drain waits for the garbage collector.
    */
-  recycle(): void {
+  begin(): () => void {
+    const part: Chunk[] = [];
     this.#before = this.#before.then(() => {
-      // A few bytes are not worth a chunk: of many connections that are idle, each would hold some.
-      if (this.#chunks !== null && this.#come < LOW_BYTES) return;
-      const { young, old } = this.#chunks ?? { young: [], old: [] };
-      const again = old.filter(({ length }) => length === CHUNK_BYTES);
-      FREE.push(...again.slice(0, FREE_CHUNKS - FREE.length));
-      this.#chunks = { young: [], old: young };
-      this.#come = 0;
-      this.#nextChunk();
+      this.#part = part;
+      const isRead = this.#start === this.#end;
+      if (isRead && this.#chunk.bytes.length > SMALL_BYTES) this.#goTo(smallChunk());
+      else this.#hold(this.#chunk);
     });
+    return () => part.splice(0).forEach(release);
   }
 
   #inTurn<T>(
@@ -220,7 +226,7 @@ export class RespConnection {
     }
     const spans: number[] = [];
     while (taken.length < count) {
-      if (this.#entry(spans)) taken.push(take(this.#chunk, spans));
+      if (this.#entry(spans)) taken.push(take(this.#chunk.bytes, spans));
       else await this.#more();
     }
     return taken;
@@ -256,7 +262,8 @@ export class RespConnection {
   /** Steps into an array: where its values begin; -1 where its length has not all arrived yet. */
   #nested(at: number): number {
     const lineEnd = this.#lineEnd(at);
-    if (lineEnd >= 0 && this.#chunk[at] !== ARRAY) throw unknownReply(this.#chunk[at]!);
+    const { bytes } = this.#chunk;
+    if (lineEnd >= 0 && bytes[at] !== ARRAY) throw unknownReply(bytes[at]!);
     return lineEnd < 0 ? -1 : lineEnd + 2;
   }
 
@@ -264,7 +271,8 @@ export class RespConnection {
   #span(at: number, spans: number[]): number {
     const lineEnd = this.#lineEnd(at);
     if (lineEnd < 0) return -1;
-    if (this.#chunk[at] !== BULK) throw unknownReply(this.#chunk[at]!);
+    const { bytes } = this.#chunk;
+    if (bytes[at] !== BULK) throw unknownReply(bytes[at]!);
     const from = lineEnd + 2;
     const to = from + this.#number(at, lineEnd);
     if (to + 2 > this.#end) {
@@ -301,7 +309,7 @@ export class RespConnection {
 
   /** Parses the next value; `undefined` where it has not all arrived yet. */
   #parse(open: Open[]): Reply | undefined {
-    const buffer = this.#chunk;
+    const buffer = this.#chunk.bytes;
     const lineEnd = this.#lineEnd(this.#start);
     if (lineEnd < 0) return undefined;
     const type = buffer[this.#start]!;
@@ -350,7 +358,7 @@ export class RespConnection {
 
   /** Where the line that begins at `at` ends; -1 where it has not all arrived yet. */
   #lineEnd(at: number): number {
-    const bytes = this.#chunk;
+    const { bytes } = this.#chunk;
     const last = this.#end - 1;
     for (; at < last; at++) if (bytes[at] === CR) return at;
     return -1;
@@ -358,7 +366,7 @@ export class RespConnection {
 
   /** The number behind the type, in the line from `at` to `lineEnd`. */
   #number(at: number, lineEnd: number): number {
-    const bytes = this.#chunk;
+    const { bytes } = this.#chunk;
     at++;
     const negative = bytes[at] === MINUS;
     if (negative) at++;
@@ -369,27 +377,43 @@ export class RespConnection {
 
   /** Reads more bytes. */
   async #more(): Promise<void> {
-    const free = this.#chunk.length - this.#end;
+    const { length } = this.#chunk.bytes;
     const wanted = this.#wanted - (this.#end - this.#start);
-    if (free < Math.max(LOW_BYTES, wanted)) this.#nextChunk();
+    if (length - this.#end < Math.max(LOW * length, wanted)) this.#nextChunk();
     this.#wanted = 0;
-    const count = await this.#connection.read(this.#chunk.subarray(this.#end));
+    const count = await this.#connection.read(this.#chunk.bytes.subarray(this.#end));
     if (count === null) throw new Error("connection closed by Redis");
     this.#end += count;
-    this.#come += count;
   }
 
   /** Moves on to another chunk with what is not parsed yet: the old one may have views. */
   #nextChunk(): void {
-    const size = Math.max(CHUNK_BYTES, this.#wanted + LOW_BYTES);
+    const size = Math.max(CHUNK_BYTES, Math.ceil(this.#wanted * (1 + 2 * LOW)));
     const free = size === CHUNK_BYTES ? FREE.pop() : undefined;
-    const chunk = free ?? Buffer.allocUnsafeSlow(size);
-    this.#chunk.copy(chunk, 0, this.#start, this.#end);
+    this.#goTo({ bytes: free ?? Buffer.allocUnsafeSlow(size), users: 1 });
+  }
+
+  #goTo(chunk: Chunk): void {
+    this.#chunk.bytes.copy(chunk.bytes, 0, this.#start, this.#end);
     this.#end -= this.#start;
     this.#start = 0;
+    release(this.#chunk);
     this.#chunk = chunk;
-    this.#chunks?.young.push(chunk);
+    this.#hold(chunk);
   }
+
+  #hold(chunk: Chunk): void {
+    chunk.users++;
+    this.#part.push(chunk);
+  }
+}
+
+const smallChunk = (): Chunk => ({ bytes: Buffer.allocUnsafeSlow(SMALL_BYTES), users: 1 });
+
+function release(chunk: Chunk): void {
+  const { bytes } = chunk;
+  if (--chunk.users > 0 || bytes.length !== CHUNK_BYTES || FREE.length >= FREE_CHUNKS) return;
+  FREE.push(bytes);
 }
 
 /** Connects by TLS to a server that is trusted. Deno's own TLS can trust no certificate but an authority's. */

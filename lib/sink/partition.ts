@@ -43,8 +43,10 @@ interface Work {
   batch: Batch;
   /** whether there were more to read */
   more: boolean;
-  /** gives back the room that it takes in memory; safe to call again */
+  /** lets another batch be read; safe to call again */
   done(): void;
+  /** gives back its memory, once it was applied: what has failed may be sent still */
+  free(): void;
 }
 
 /** So many events in a batch mean that they come more slowly than batches are applied. */
@@ -184,6 +186,7 @@ export class PartitionSink {
         const durationMs = performance.now() - began;
         this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
         this.report.applied(applied, durationMs);
+        work.free();
         trimmer.applied(applied.events, work.more);
         const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
         if (fits) continue;
@@ -210,7 +213,7 @@ export class PartitionSink {
     await failpoint?.("reading");
     let done = () => {};
     try {
-      const { items, more } = await this.#reader.read(position, this.#batchSize, {
+      const { items, more, free } = await this.#reader.read(position, this.#batchSize, {
         wait,
         room: async () => {
           [, done] = await this.#room.acquire();
@@ -219,12 +222,13 @@ export class PartitionSink {
       await failpoint?.("read");
       if (items.length === 0) {
         done();
+        free();
         return null;
       }
       const batch = await this.#coalesce(items);
       this.#target.batches.prepare(this.keys, batch);
       await failpoint?.("coalesced");
-      return { items, batch, more, done };
+      return { items, batch, more, done, free };
     } catch (error) {
       done();
       throw error;

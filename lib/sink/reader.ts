@@ -20,6 +20,8 @@ const BLOCK_MS = 1000;
 export interface Part {
   items: Item[];
   more: boolean;
+  /** says that nobody uses them any more, nor documents that were read for them: their memory is used again */
+  free(): void;
 }
 
 /** Reads entries of one stream. A lost connection makes calls fail; the next call opens another. */
@@ -76,7 +78,6 @@ export class StreamReader {
   /**
    * Reads the entries after a position: at most `size` of them and the partition's share of
    * `batch_bytes`, plus one.
-   * The result lies in memory that the read after the next one overwrites.
    * @param position a stream id
    * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer
    * @param room called once it is known that there is something to read, or where that is likely
@@ -89,7 +90,7 @@ export class StreamReader {
     const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
     const { stream, settings } = this.#keys;
-    bulk.recycle();
+    const free = bulk.begin();
     const items: Item[] = [];
     let bytes = 0;
     let longest = 0;
@@ -136,7 +137,7 @@ export class StreamReader {
       more = part.length === count;
       if (more) after = part.at(-1)!.streamId;
     }
-    return { items, more };
+    return { items, more, free };
   }
 
   /** Reads the present state of documents; fewer than asked where they are more bytes than a batch may have. */

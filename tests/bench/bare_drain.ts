@@ -43,13 +43,14 @@ export async function bareDrain(pool: Pool, config: Config, entity: string): Pro
         await trimming;
         return events;
       }
-      const { batch, values } = work;
+      const { batch, values, free } = work;
       next = readBatch(reader, batch.lastId, batchSize);
       await connection.query({
         name: "bare drain",
         text: bareSql(table),
         values: [keys.stream, batch.lastId, ...valuesOf(values)],
       });
+      free();
       events += batch.events;
       // As in the drain itself, nobody waits for it while there is more to do.
       trimming = trim(reader, keys, batch.lastId);
@@ -64,14 +65,14 @@ async function readBatch(
   reader: StreamReader,
   position: string,
   size: number,
-): Promise<{ batch: Batch; values: BatchValues } | null> {
-  const { items } = await reader.read(position, size, {
+): Promise<{ batch: Batch; values: BatchValues; free(): void } | null> {
+  const { items, free } = await reader.read(position, size, {
     wait: false,
     room: () => Promise.resolve(),
   });
   if (items.length === 0) return null;
   const batch = await coalesce(items, (docIds) => reader.documents(docIds));
-  return { batch, values: batchValues(batch, false) };
+  return { batch, values: batchValues(batch, false), free };
 }
 
 async function trim(

@@ -15,7 +15,7 @@ const payloadsOf = (items: Item[]) =>
 /** There is always room. */
 const room = () => Promise.resolve();
 
-Deno.test("the reader gives every byte of entries of all sizes, and keeps a part until the read after the next", async () => {
+Deno.test("the reader gives every byte of entries of all sizes, and keeps parts until they are freed", async () => {
   await using pipeline = await testPipeline();
   const { redis, config } = pipeline;
   const keys = partitionKeys(config, "session", 0);
@@ -34,20 +34,52 @@ Deno.test("the reader gives every byte of entries of all sizes, and keeps a part
     let position = "0-0";
     for (;;) {
       const { items, more } = await reader.read(position, 7, { wait: false, room });
-      const before = parts.at(-1);
-      // The part before is still as it was, though the next one has been read.
-      const from = 7 * (parts.length - 1);
-      if (before) assert.deepEqual(payloadsOf(before), written.slice(from, from + 7));
       parts.push(items);
       if (!more) break;
       position = items.at(-1)!.streamId;
     }
-    assert.deepEqual(payloadsOf(parts.at(-1)!), written.slice(7 * (parts.length - 1)));
+    assert.deepEqual(parts.flatMap(payloadsOf), written);
     const ids = parts.flat().map((item) => (item as Event).key);
     assert.deepEqual(ids, written.map((_, index) => `d${index + 1}`));
   } finally {
     reader.close();
   }
+});
+
+Deno.test("the memory of parts that were freed is used again by any partition, and one that waits holds little", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 3 } });
+  const { redis, config } = pipeline;
+  const read = async (partition: number, count: number) => {
+    const keys = partitionKeys(config, "session", partition);
+    const text = String(partition).repeat(300_000);
+    for (let n = 0; n < count; n++) {
+      await redis.xadd(keys.stream, "*", "doc_id", "d", "event_type", "insert", "payload", text);
+    }
+    const reader = new StreamReader(config, keys);
+    after.defer(() => reader.close());
+    const part = await reader.read("0-0", 20, { wait: false, room });
+    assert.equal(part.items.length, count);
+    return { ...part, reader, keys, text };
+  };
+  const memoryOf = ({ items }: { items: Item[] }) =>
+    new Set(items.map((item) => (item as Event).docId.buffer));
+  using after = new DisposableStack();
+  const first = await read(0, 12);
+  const kept = memoryOf(first);
+  const second = await read(1, 12);
+  assert.equal(kept.intersection(memoryOf(second)).size, 0, "nobody has freed the first one");
+  assert.deepEqual(payloadsOf(first.items), Array(12).fill(first.text));
+  first.free();
+  first.free();
+  // The last chunk is still read into, until its connection reads on.
+  const last = first.items.at(-1)!.streamId;
+  await redis.xadd(first.keys.stream, "*", "doc_id", "e", "event_type", "delete");
+  const little = await first.reader.read(last, 20, { wait: true, room });
+  assert.deepEqual([...memoryOf(little)].map(({ byteLength }) => byteLength), [1 << 14]);
+  const third = await read(2, 12);
+  assert(memoryOf(third).isSubsetOf(kept));
+  assert.deepEqual(payloadsOf(third.items), Array(12).fill(third.text));
+  assert.deepEqual(payloadsOf(second.items), Array(12).fill(second.text));
 });
 
 Deno.test("a read that waits gives what is there at once, and what comes later when it comes", async () => {
