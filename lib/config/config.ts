@@ -9,7 +9,7 @@ export type DeepPartial<T> = T extends object ? { readonly [K in keyof T]?: Deep
 
 /** A configuration: checked, complete (absent keys have their defaults) and deeply frozen. */
 export interface Config {
-  /** the target's address, where it is a PostgreSQL database */
+  /** the PostgreSQL database; a target of that kind takes from here what it does not name itself */
   readonly postgresql: {
     /** a name, an address, or the folder of a Unix socket. @default {"localhost"} */
     readonly host: string;
@@ -84,7 +84,7 @@ export interface Config {
   };
   /** the document types. @default one, `session`, in the table `sessions` */
   readonly entities: readonly EntityConfig[];
-  /** where events are written to: one target. @default PostgreSQL, named `postgresql` */
+  /** where events are written to. @default one, PostgreSQL, named `postgresql` */
   readonly targets: readonly TargetConfig[];
   /** what a write waits for */
   readonly zero_data_loss: {
@@ -179,7 +179,10 @@ export interface Config {
      * partitions of a sink, shared by its targets. @default {null}
      */
     readonly batch_size: number | null;
-    /** bytes of events that a sink holds at once, a ceiling, shared by its partitions and targets. @default 32 MiB */
+    /**
+     * bytes of events that a sink reads at once, a ceiling, shared by its partitions and targets; it holds twice as many
+     * while it applies one batch and reads the next. @default 32 MiB
+     */
     readonly batch_bytes: number;
     /**
      * connections to PostgreSQL that a sink process holds for an entity's batches, shared by its partitions; other targets have
