@@ -31,7 +31,7 @@ function program(): Command {
     });
 
   command.command("lab")
-    .description("open the notebook in JupyterLab with everything running, until Ctrl-C")
+    .description("open the notebooks in JupyterLab with everything running, until Ctrl-C")
     .option("--no-browser", "print the address instead of opening it")
     .option("--present", "for an audience: large type, one document, no sidebar")
     .action(async ({ browser, present }: { browser: boolean; present?: true }) => {

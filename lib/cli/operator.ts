@@ -1,4 +1,4 @@
-/** The commands of an operator: status, verify, dead-letter, rebuild, repartition, mend, target. Each loads only what it needs. */
+/** The commands of an operator, from status to dead-letter. Each loads only what it needs. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { interruptible } from "../core/interrupt.ts";
@@ -34,7 +34,9 @@ function seconds(text: string): number {
 /** Adds them to the command line. */
 export function addOperatorCommands(program: Command): void {
   program.command("status")
-    .description("a line a partition: offset, lag, owner, last error; exit status 1 when stuck")
+    .description(
+      "a line a partition: offset, lag, owner, last error; exit status 1 where somebody has to act",
+    )
     .option(...CONFIG)
     .option("--entity <name>", "only this entity")
     .option("--target <name>", "only this target")

@@ -70,7 +70,7 @@ export function addStage(program: Command): void {
   program.command("stage")
     .description("one page for talks and for operating, on servers of its own, until Ctrl-C")
     .option("--given", "watch the servers that the other commands use, and only read them")
-    .option("--control", "as --given, and let the page write, replay and verify there")
+    .option("--control", "as --given, and let the page write and replay there")
     .option("--cluster", "its own Redis is a cluster: three masters and their replicas")
     .option(CONFIG[0], "as --given, with this configuration file")
     .option(...ENTITY)

@@ -26,8 +26,8 @@ const WATCH_SECONDS = 2;
 const PATIENCE_MS = 10_000;
 
 /**
- * Prints the status. The process's exit status is 1 where a partition is stuck or a server is down. With `watch` it
- * is printed again and again until Ctrl-C, and the exit status is that of the last look.
+ * Prints the status. The process's exit status is 1 where a partition is stuck, its rows are in doubt, it warns, or a
+ * server is down. With `watch` it is printed again and again until Ctrl-C, and the exit status is that of the last look.
  */
 export async function runStatus(options: StatusOptions): Promise<void> {
   const config = await configured(options.config, sayFor(options));

@@ -88,7 +88,7 @@ function positive(text: string): number {
 function options(): Options {
   return new Command("deno task bench")
     .description(
-      "measure every speed claim, on servers of its own; about 10 minutes for all rows. All of them " +
+      "measure every speed claim, on servers of its own; about 17 minutes for all rows. All of them " +
         "run with the default configuration. Writes out/bench.html.",
     )
     .option("--json", "print rows as JSON and nothing else")

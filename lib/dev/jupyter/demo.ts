@@ -1,5 +1,5 @@
 /**
- * The demo: the notebook, headless, on embedded servers, to a page.
+ * The demo: the notebooks, headless, on embedded servers, to pages.
  * @module
  */
 
@@ -30,7 +30,7 @@ const NOTEBOOKS = ["writebehind.ipynb", "faults.ipynb", "speed.ipynb"].map((name
  * Sets up what is missing, starts the servers, runs the notebooks, prints their summaries, and stops the servers
  * that nobody else uses, whatever happened.
  *
- * @throws {ConfigError} where the target is a SQLite file
+ * @throws {ConfigError} where the target is no PostgreSQL
  * @throws {NotebookError} naming the cell that failed, after printing its traceback
  * @throws {InterruptedError} on Ctrl-C
  */
