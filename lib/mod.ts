@@ -1,5 +1,5 @@
 /**
- * writebehind: Redis as a fast front for writes, every change carried on to a relational database.
+ * writebehind: Redis as a fast front for writes, every change carried on to a target: PostgreSQL, or another one.
  *
  * This file names what is public, and nothing else. It loads no command line, and a target's driver only when
  * that target is opened.

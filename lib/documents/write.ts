@@ -51,8 +51,8 @@ export interface WriteOptions {
 /** Options of {@linkcode updateDocument}, and of {@linkcode insertDocument}. */
 export interface UpdateOptions extends WriteOptions {
   /**
-   * After how many seconds the document is deleted, by an ordinary delete event, once a sink runs: about a second late,
-   * at least. An insert without it takes back what was said of an older document of the id; an update changes nothing then.
+   * After how many seconds the document is deleted, by an ordinary delete event of the sink: a second or so later, or once
+   * a sink runs. Left out, an insert has none, also where the document before it had; an update changes nothing of it.
    */
   ttlSeconds?: number;
 }
@@ -72,10 +72,12 @@ export interface InsertOptions extends UpdateOptions {
  * Stores a new document and appends its `insert` event, in one step.
  * @param entity an entity's name from the configuration, such as `session`
  * @param document an object, or its JSON text (which keeps integers above 2^53 as they are)
- * @param docId 1 to 512 bytes of UTF-8
+ * @param docId 1 to 512 bytes of UTF-8; left out, a new one
  * @returns the receipt
+ * @throws {ConfigError} nothing was written: there is no such entity, or `ttlSeconds` where changes are not forwarded
  * @throws {DocumentError} nothing was written: `exists`, `invalid`, `too_large`, `wrong_type` …
  * @throws {BackpressureError} nothing was written: too much is waiting
+ * @throws {ConnectionError} nothing was written: Redis, or a cache's target that has to be asked, does not answer
  * @throws {RedisRefusedError} nothing was written: Redis takes no writes now
  * @throws {RepartitioningError} nothing was written: for a minute the entity was being repartitioned
  * @throws {UnknownOutcomeError} the reply was lost
@@ -129,6 +131,7 @@ export function insertDocument(
  * Merges a patch into a document by RFC 7386 (`null` removes a key) and appends its `update` event,
  * which carries the whole document after the change.
  * @param entity an entity's name from the configuration, such as `session`
+ * @param docId the document's
  * @param patch an object, or its JSON text
  * @returns the receipt
  * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
@@ -160,6 +163,7 @@ export function updateDocument(
 /**
  * Removes a document and appends its `delete` event.
  * @param entity an entity's name from the configuration, such as `session`
+ * @param docId the document's
  * @returns the receipt
  * @throws as {@linkcode insertDocument}, with `missing` where there is no such document
  *
@@ -376,7 +380,7 @@ async function look(
   return "";
 }
 
-/** How often is looked again for what was evicted before it could be changed, in ms. */
+/** The pause before another look for what was evicted before it could be changed, in ms. */
 const LOOK_AGAIN_MS = 20;
 /** The status of a call to a partition that nobody has written yet, while the entity is repartitioned. */
 const REPARTITIONING = "repartitioning";
