@@ -7,6 +7,7 @@ export { ConfigError, WriteBehindError } from "../core/errors.ts";
 export type { DatabaseAddress, RedisAddress } from "./addresses.ts";
 export type {
   AnyTarget,
+  CacheConfig,
   ColumnConfig,
   Config,
   DeepPartial,

@@ -11,6 +11,7 @@ import { type Config, entityConfig } from "../config/load.ts";
 import {
   firstShape,
   learnShape,
+  MOST_PARTITIONS,
   sameShape,
   type Shape,
   shapeOf,
@@ -21,8 +22,7 @@ import { ConfigError, reasonOf, RepartitioningError } from "../core/errors.ts";
 import type { Redis } from "./client.ts";
 import type { PartitionKeys } from "./keys.ts";
 
-/** The most partitions that a configuration may ask for. */
-export const MOST_PARTITIONS = 256;
+export { MOST_PARTITIONS };
 
 /** The hash that records the shape of an entity; of one partition that is not tagged, it is also its settings. */
 export const recordOf = ({ streams }: Config, entity: string): string =>
