@@ -34,7 +34,7 @@ export type DocumentErrorCode =
   | "request_conflict"
   /** the stream has an entry whose id no write can follow: `deno task mend` removes it */
   | "stream"
-  /** the stream was first written with another number of partitions */
+  /** the entity has another number of partitions */
   | "partitions"
   /** the entity has a cache, and the configuration does not say so */
   | "cached"
