@@ -229,11 +229,9 @@ function showState(next) {
 }
 
 function cacheWords({ state, pending, hits, gone }) {
-  return `cache ${CACHE_WORDS[state] ?? "off"}: hits ${hits}, ${number(pending)} pending, ` +
+  return `cache ${state ?? "off"}: hits ${hits}, ${number(pending)} pending, ` +
     `${number(gone)} keys evicted or expired`;
 }
-
-const CACHE_WORDS = { noting: "coming", on: "on", leaving: "leaving" };
 
 const TARGET_WORDS = {
   paused: "is paused",
