@@ -39,7 +39,7 @@ export type ServerSource = "environment" | "option" | "embedded" | "config";
 
 /** The servers that a command uses: Redis, and the targets. */
 export interface ResolvedServers {
-  /** `redis://…`, `rediss://…` or `redis-sentinel://…`, with its password. */
+  /** `redis://…`, `rediss://…`, or that of sentinels or of a cluster, with its password. */
   readonly redisUrl: string;
   /** `postgresql://…`, with its password. */
   readonly databaseUrl: string;

@@ -38,7 +38,10 @@ export interface SinkEvents {
   detached: Place;
   /** Giving the partition back failed: the next owner has to wait until the lease ends. Once a minute at most. */
   releaseFailed: Place & { error: Error };
-  /** In a cluster: the partition has moved to another node, and its search index could not be made there. Once a minute at most. */
+  /**
+   * In a cluster: the partition has moved to another node, and its search index could not be made there. Once a minute
+   * at most.
+   */
   indexNotKept: Place & { error: Error };
   /** The lease could not be renewed; it still holds for a while. Once a minute at most. */
   leaseNotRenewed: Place & { error: Error };

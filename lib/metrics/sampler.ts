@@ -123,7 +123,7 @@ export class Sampler {
     return this.#samples;
   }
 
-  /** Takes a sample now and then every `metrics.sample_interval_ms`. Does nothing when it runs already. */
+  /** Takes a sample, and another one every `metrics.sample_interval_ms`. Does nothing when it runs already. */
   start(): void {
     if (this.#started) return;
     this.#started = true;

@@ -20,7 +20,8 @@ import { noteOf } from "./charts/tiles.ts";
  * It is always a verify of everything, and not of what a chart shows: that would say 0 while an older document is lost, and
  * an event of the shown time may be the last of a document written long before. It compares some 90,000
  * documents a second while traffic goes on, clicks meanwhile share it, and the tile keeps the last figure, of how many
- * documents, and when it was found, until there is a newer one. A verify that fails is a mark in the charts, and changes no figure.
+ * documents, and when it was found, until there is a newer one. A verify that fails is a mark in the charts, and changes
+ * no figure.
  *
  * @example
  * ```ts

@@ -49,8 +49,8 @@ const LOOK_AGAIN_MS = 100;
 
 /**
  * Adds a target while everything runs: takes its place at the end of each stream, fills it with the documents that Redis
- * holds in its partitions, and lets the sinks go on from there. What is written meanwhile is in the stream behind its place. Stopped half
- * way, it is run again.
+ * holds in its partitions, and lets the sinks go on from there. What is written meanwhile is in the stream behind its
+ * place. Stopped half way, it is run again.
  * @param target it, opened: `openTarget(config, name)`
  * @param options.onProgress called after each chunk, with documents done and about how many there are
  * @param options.signal stops it between two chunks, with its reason

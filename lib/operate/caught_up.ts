@@ -16,7 +16,8 @@ import type { Target } from "../targets/target.ts";
 const LOOK_AGAIN_MS = 20;
 
 /**
- * Waits until the target holds every event that is now in the streams of its partitions. A connection that is lost meanwhile is waited for.
+ * Waits until the target holds every event that is now in the streams of its partitions. A connection that is lost
+ * meanwhile is waited for.
  * @param options.deadlineMs how long to wait, in ms. @default {60000}
  * @param options.signal ends the waiting with its reason
  * @throws {WriteBehindError} after the deadline, with how far it got

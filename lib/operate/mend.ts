@@ -138,7 +138,10 @@ async function carriedOn(
   return found;
 }
 
-/** Moves an offset at such an entry back to where the stream begins. A batch under way ends with it, also one that would move it there. */
+/**
+ * Moves an offset at such an entry back to where the stream begins. A batch under way ends with it, also one that would
+ * move it there.
+ */
 async function moveBack(
   redis: RedisConnection,
   { offsets, ownership }: Target,

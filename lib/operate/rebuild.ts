@@ -51,11 +51,11 @@ const ATTEMPTS = 10;
 
 /**
  * Writes the documents of an entity that Redis does not have, from their rows, and makes the search index. Of a target
- * that has some of the partitions, those of its own: rebuild from each.
- * Appends no events. In a cache, documents are warmed: they may be evicted again. Writers and sinks may run: no document is overwritten, and none that was deleted
+ * that has some of the partitions, those of its own: rebuild from each. Appends no events. In a cache, documents are
+ * warmed: they may be evicted again. Writers and sinks may run: no document is overwritten, and none that was deleted
  * meanwhile is brought back. It can be stopped and run again.
- * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their
- * documents would be older than what Redis held
+ * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their documents would be
+ * older than what Redis held; or `limit` is given without a cache
  *
  * @example
  * ```ts

@@ -70,9 +70,9 @@ export interface ReplayOptions {
 }
 
 /**
- * Applies the newest parked event of each selected document; where a target wants every event, each in order. One that fails stays parked, with the new
- * reason. An event without payload stands for the document's present state in Redis. An entry that could
- * not be decoded is decoded again.
+ * Applies the newest parked event of each selected document; where a target wants every event, each in order. One that
+ * fails stays parked, with the new reason. An event without payload stands for the document's present state in Redis. An
+ * entry that could not be decoded is decoded again.
  * @param selection a `streamId` selects the document whose event it is
  * @throws any error that is not about a row; what was replayed before it stays replayed
  *

@@ -38,7 +38,8 @@ export async function openReader(
  * @param options more options of ioredis; they win over ours
  * @throws {ConnectionError} with the address and the reason: refused, authentication, older than 7.2,
  * no RedisJSON or RediSearch, commands that the user may not run, a `maxmemory-policy` that may evict a stream
- * @throws {ConfigError} for the option `keyPrefix`, or where `zero_data_loss` asks for what the server cannot give, with the key and a value that works
+ * @throws {ConfigError} for the option `keyPrefix`, or where `zero_data_loss` asks for what the server cannot give, with
+ * the key and a value that works
  *
  * @example
  * ```ts

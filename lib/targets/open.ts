@@ -114,7 +114,8 @@ function isTarget(target: Target | Pool): target is Target {
  * Makes an entity's table and ours where they are missing, and brings older ones up to date. Safe to run at any
  * time, by several processes, and by a user that may not create tables where they are all there.
  * @throws {ConfigError} where the configuration has no such entity
- * @throws {ConnectionError} where the user may not make or change tables, with the SQL to run; or they are of a newer version
+ * @throws {ConnectionError} where the user may not make or change tables, with the SQL to run; or they are of a newer
+ * version
  *
  * @example
  * ```ts

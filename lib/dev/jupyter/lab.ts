@@ -34,7 +34,7 @@ const END_MS = 15_000;
 
 /**
  * Runs JupyterLab on 127.0.0.1 until Ctrl-C, which ends it, its kernels and the servers.
- * @throws {ConfigError} where the target is a SQLite file
+ * @throws {ConfigError} where the target is no PostgreSQL
  */
 export function runLab(options: LabOptions = {}): Promise<void> {
   return interruptible(async (signal) => {

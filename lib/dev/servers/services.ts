@@ -77,8 +77,8 @@ export async function runningServices(
 
 /**
  * Starts what is not running yet, and counts this process among those that need the servers until it calls
- * `releaseServices` or ends. A server that REDIS_URL or DATABASE_URL names is not started, nor a PostgreSQL where the
- * target is a SQLite file.
+ * `releaseServices` or ends. A server that REDIS_URL or DATABASE_URL names is not started, nor a PostgreSQL where no
+ * target is one.
  *
  * @throws {NoEmbeddedServerError} where no embedded server exists and none answers at the config's address
  * @throws {Error} when a server does not get ready, with the end of its log; what this call started is stopped
