@@ -51,7 +51,7 @@ export function refusal(
     wrong_type: `the key ${detail} holds another type of value; it is not ours`,
     too_large: `the document would have ${detail} bytes, more than documents.max_bytes`,
     request_conflict: "its requestId was used for another call; use a new one",
-    partitions: `${keys.stream} is one of streams.partitions: ${detail}; use that`,
+    partitions: `${keys.stream} goes with streams.partitions: ${detail}; use that`,
     stream:
       `${detail} has an entry with an id past the year 2248, from another program, or had one; ` +
       "no event can follow it: put the stream right by deno task mend",
