@@ -11,6 +11,7 @@ import {
   versionOf,
 } from "writebehind";
 import { consume, produce } from "writebehind/notebook/original.ts";
+import { keysOfDocument } from "writebehind/redis/keys.ts";
 import {
   assertEqual,
   drain,
@@ -279,4 +280,27 @@ Deno.test("with four partitions every document reaches its row", async () => {
   const streams = await redis.keys("stream:{session-*}");
   assert.equal(streams.length, 4);
   await assertEqual(pipeline);
+});
+
+Deno.test("batches that are written a second way are still what was read, whatever others read meanwhile", async () => {
+  const COUNT = 6000;
+  await using pipeline = await testPipeline({ streams: { partitions: 4 } });
+  const { redis, config, pool } = pipeline;
+  const ids = Array.from({ length: COUNT }, (_, n) => `d${n}`);
+  for (const round of ["a", "b", "c"]) {
+    const writing = redis.pipeline();
+    for (const id of ids) {
+      const { stream } = keysOfDocument(config, "session", id);
+      const payload = JSON.stringify({ text: `${round}${id} `.repeat(150) });
+      writing.xadd(stream, "*", "doc_id", id, "event_type", "insert", "payload", payload);
+    }
+    await writing.exec();
+    // From the second round on the rows are there already, which the target sees when it has begun.
+    assert.equal((await drain(pipeline)).events, COUNT);
+    const { rows: [row] } = await pool.query(
+      "SELECT count(*)::int AS equal FROM sessions WHERE payload->>'text' = repeat($1 || id || ' ', 150)",
+      [round],
+    );
+    assert.equal(row.equal, COUNT, round);
+  }
 });
