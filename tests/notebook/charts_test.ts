@@ -195,7 +195,7 @@ Deno.test("charts over time: what happened is marked, by hand, by events and by 
   const label = (html: string) => parsed(html).querySelector("svg")?.getAttribute("aria-label");
   assert.match(
     label(flowChart(samples))!,
-    /; target away; target back; 2 parked; sink 22 owns it$/,
+    /; target away; target back; event parked ×2; sink 22 owns it$/,
   );
   const marks = new Marks();
   const at = (second: number) => new Date(START + 1000 * second);

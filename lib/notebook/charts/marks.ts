@@ -91,7 +91,7 @@ const TEXTS: Texts = {
   lost: ({ process }) => `sink ${shortly(process)} lost it`,
   failed: ({ failures, kind }) => failures === 1 ? `failing: ${kind}` : null,
   recovered: () => "recovered",
-  parked: () => "parked",
+  parked: () => "event parked",
   wentBack: () => "stream went back",
   rewound: () => "resent",
   swallowed: () => "rows swallowed",
@@ -111,12 +111,12 @@ export function marksOf(samples: readonly Sample[]): Mark[] {
   let owner = samples.find((sample) => sample.owner !== null)?.owner;
   for (const [index, sample] of samples.entries()) {
     const before = samples[index - 1];
-    const mark = (text: string) => marks.push({ at: sample.at, text, times: 1 });
+    const mark = (text: string, times = 1) => marks.push({ at: sample.at, text, times });
     if (!before) continue;
     if (before.targetAnswers && !sample.targetAnswers) mark("target away");
     if (!before.targetAnswers && sample.targetAnswers) mark("target back");
     const parked = sample.parked - before.parked;
-    if (parked > 0) mark(parked === 1 ? "parked" : `${parked} parked`);
+    if (parked > 0) mark("event parked", parked);
     if (sample.owner !== null && sample.owner !== owner) {
       const now = sample.owner.split(", ").map(shortly).join(", ");
       mark(`sink ${now} owns it`);

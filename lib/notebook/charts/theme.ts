@@ -70,6 +70,7 @@ export const STYLE = `<style>
 .writebehind-board .tile small{display:block;font-size:14px;opacity:.8}
 .writebehind-board .tile button{font:inherit;font-size:14px;margin-top:3px;cursor:pointer}
 .writebehind .scroll{overflow-x:auto}
+.writebehind:has(>.scroll){max-width:none}
 .writebehind table{border-collapse:collapse;margin:0;font-size:13px;color:inherit;border:0}
 .writebehind.writebehind table :is(th,td){padding:3px 10px;text-align:left;white-space:nowrap;border:0;` +
   `border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent);background:none;color:inherit}
