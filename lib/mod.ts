@@ -61,14 +61,8 @@ export { type Receipt } from "./core/receipt.ts";
 export { type EventType, streamIdOf, versionOf } from "./core/stream_ids.ts";
 export { generateDocId } from "./documents/ids.ts";
 export { readByIds, type ReadOptions } from "./documents/read.ts";
-export {
-  deleteDocument,
-  insertDocument,
-  type InsertOptions,
-  updateDocument,
-  type UpdateOptions,
-  type WriteOptions,
-} from "./documents/write.ts";
+export type { InsertOptions, UpdateOptions, WriteOptions } from "./documents/options.ts";
+export { deleteDocument, insertDocument, updateDocument } from "./documents/write.ts";
 export { type Durability } from "./redis/durability.ts";
 export { documentKey } from "./redis/keys.ts";
 

@@ -7,12 +7,8 @@ import type { Config } from "../config/load.ts";
 import { below, type Random, seededRandom } from "../core/random.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import { generateDocId } from "../documents/ids.ts";
-import {
-  deleteDocument,
-  insertDocument,
-  updateDocument,
-  type WriteOptions,
-} from "../documents/write.ts";
+import type { WriteOptions } from "../documents/options.ts";
+import { deleteDocument, insertDocument, updateDocument } from "../documents/write.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { generateDummyPatch, generateDummySession } from "./dummy_session.ts";
 

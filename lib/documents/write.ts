@@ -19,10 +19,10 @@ import { textOf } from "../config/shapes.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
-import { type EventType, versionOf } from "../core/stream_ids.ts";
+import { type EventType, MAX_ID_BYTES, versionOf } from "../core/stream_ids.ts";
 import { traced } from "../core/tracing.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { type Durability, durabilityOf, type Wait } from "../redis/durability.ts";
+import { durabilityOf, type Wait } from "../redis/durability.ts";
 import { keysOfDocument, type PartitionKeys } from "../redis/keys.ts";
 import {
   deleteScript,
@@ -35,38 +35,13 @@ import {
 import { awaitShape, isUnderWay, patienceEnds, recordShape } from "../redis/shape.ts";
 import { cacheOf } from "./cache.ts";
 import { checkId, generateDocId } from "./ids.ts";
+import {
+  checkOptions,
+  type InsertOptions,
+  type UpdateOptions,
+  type WriteOptions,
+} from "./options.ts";
 import { explain, refusal } from "./refusals.ts";
-
-/** Options of every write. */
-export interface WriteOptions {
-  /** what to wait for; by default what `zero_data_loss` asks */
-  durability?: Durability;
-  /**
-   * A name for this one request. Calling again with it, such as after an {@linkcode UnknownOutcomeError},
-   * returns the first receipt and writes no second event, for `documents.request_id_ttl_seconds`.
-   */
-  requestId?: string;
-}
-
-/** Options of {@linkcode updateDocument}, and of {@linkcode insertDocument}. */
-export interface UpdateOptions extends WriteOptions {
-  /**
-   * After how many seconds the document is deleted, by an ordinary delete event of the sink: a second or so later, or once
-   * a sink runs. Left out, an insert has none, also where the document before it had; an update changes nothing of it.
-   */
-  ttlSeconds?: number;
-}
-
-/** Options of {@linkcode insertDocument}. */
-export interface InsertOptions extends UpdateOptions {
-  /** replace a document that exists instead of refusing */
-  overwrite?: boolean;
-  /**
-   * that nobody can have a document of this id: a cache does not look whether its target has one.
-   * @default whether the id is a generated one
-   */
-  fresh?: boolean;
-}
 
 /**
  * Stores a new document and appends its `insert` event, in one step.
@@ -232,14 +207,13 @@ async function counted(
   try {
     entityConfig(config, entity);
     checkId(docId);
-    checkTtl(config, call);
+    checkOptions(config, call);
     const receipt = await send(redis, config, call, verbArgs());
     redis.counters.count("redis_success", 1, `${verb} ${entity}`);
     return receipt;
   } catch (error) {
     const unconfirmed = error instanceof DurabilityError;
-    // With the id in the reason, each failure would be a line of its own in the log stream.
-    const reason = reasonOf(error).replaceAll(docId, "<id>");
+    const reason = withoutId(reasonOf(error), docId);
     redis.counters.count(
       unconfirmed ? "redis_success" : "redis_fail",
       1,
@@ -247,6 +221,14 @@ async function counted(
     );
     throw error;
   }
+}
+
+/** With the id in the reason, each failure would be a line of its own in the log stream. */
+function withoutId(reason: string, docId: unknown): string {
+  // One that was refused as an id may be anything.
+  if (typeof docId !== "string" || docId === "" || docId.length > MAX_ID_BYTES) return reason;
+  const word = new RegExp(`(?<![^ :"])${RegExp.escape(docId)}(?![^ :"])`, "g");
+  return reason.replaceAll(word, "<id>");
 }
 
 async function send(
@@ -445,25 +427,6 @@ function mayBeDue(redis: RedisConnection): Set<string> {
   const known = due.get(redis) ?? new Set();
   due.set(redis, known);
   return known;
-}
-
-/** The longest time that is taken: a hundred years. */
-const LONGEST_TTL_SECONDS = 100 * 365 * 86_400;
-
-function checkTtl(config: Config, { verb, entity, docId, options: { ttlSeconds } }: Call): void {
-  if (ttlSeconds === undefined) return;
-  const cannot = `Cannot ${verb} ${docId}`;
-  if (!(ttlSeconds > 0 && ttlSeconds <= LONGEST_TTL_SECONDS)) {
-    const range = `a number above 0, at most ${LONGEST_TTL_SECONDS}`;
-    throw new DocumentError(
-      "invalid",
-      `${cannot}: ttlSeconds: expected ${range}, got ${ttlSeconds}`,
-    );
-  }
-  if (isForwarded(config, entity)) return;
-  throw new ConfigError(
-    `${cannot}: ttlSeconds deletes by events, and dummy_data.perform_write_behind is false for some; set all three to true`,
-  );
 }
 
 const hashOf = (parts: string[]) =>

@@ -14,6 +14,14 @@ import { isNoScript, type Script } from "./scripts/mod.ts";
  */
 export type Durability = "memory" | "replicas" | "fsync" | "replicas+fsync";
 
+/** All of them. */
+export const DURABILITIES: readonly Durability[] = [
+  "memory",
+  "replicas",
+  "fsync",
+  "replicas+fsync",
+];
+
 /** What a group of writes waits for. */
 export interface Wait {
   /** replicas that acknowledge; 0 asks for none */

@@ -14,6 +14,38 @@ import { contents } from "../support/documents.ts";
 import { emptyRedis } from "../support/own_redis.ts";
 import { testRedis, waitFor } from "../support/servers.ts";
 
+Deno.test("options of another type, as JavaScript may give, are refused, and nothing is sent", async () => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  const bad: [options: object, message: RegExp][] = [
+    [{ ttlSeconds: "5" }, /^Cannot insert d: ttlSeconds: expected a number above 0, .* got "5"$/],
+    [{ ttlSeconds: true }, /got true$/],
+    [{ ttlSeconds: 5n }, /got 5$/],
+    [{ durability: "replica" }, /durability: expected memory, replicas, fsync, .* got "replica"$/],
+    [{ durability: 1 }, /got 1$/],
+    [{ requestId: "" }, /requestId: expected text that is not empty, of whole characters, got ""$/],
+    [{ requestId: null }, /got null$/],
+    [{ requestId: {} }, /got \[object Object\]$/],
+    [{ requestId: "a\ud800" }, /got "a\\ud800"$/],
+  ];
+  for (const [options, message] of bad) {
+    const error = await insertDocument(redis, config, "session", {}, "d", options).then(
+      () => assert.fail(`${Deno.inspect(options)} was taken`),
+      (error: Error) => error,
+    );
+    assert(error instanceof DocumentError && error.code === "invalid", error.message);
+    assert.match(error.message, message);
+  }
+  for (const id of [Symbol("d"), 5, null] as unknown[]) {
+    const error = await insertDocument(redis, config, "session", {}, id as string).then(
+      () => assert.fail(),
+      (error: Error) => error,
+    );
+    assert.match(error.message, /^Cannot use the document id .*: expected text, got/);
+  }
+  assert.equal((await contents(redis)).size, 0);
+});
+
 Deno.test("an answer before the script has begun is a refusal, and nothing is written", async (t) => {
   await using own = await emptyRedis();
   const { redis, config } = own;

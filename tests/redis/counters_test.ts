@@ -25,6 +25,15 @@ Deno.test("counters count what happened, log streams say why and are capped", as
   assert.equal(count, "3");
   assert.match(message!, /insert session: Cannot insert <id>: the id exists/);
 
+  // An id that is a letter is in no other word.
+  await insertDocument(redis, config, "session", {}, "e");
+  await assert.rejects(insertDocument(redis, config, "session", {}, "e"));
+  await assert.rejects(insertDocument(redis, config, "session", {}, ""));
+  await redis.counters.flush();
+  const reasons = (await events(redis, "log:redis:fail")).map(({ fields }) => fields.message!);
+  assert.match(reasons[1]!, /^insert session: Cannot insert <id>: the id exists; use overwrite/);
+  assert.match(reasons[2]!, /^insert session: Cannot use the document id "": it is empty/);
+
   for (let time = 0; time < 300; time++) {
     redis.counters.count("redis_retry", 1, `reason ${time}`);
     await redis.counters.flush();

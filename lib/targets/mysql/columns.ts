@@ -94,7 +94,8 @@ function valueSql({ type, path, index }: ColumnConfig, { mariadb }: Flavor): str
       }
       case "integer":
         return numberWhere(
-          `ABS(${double}) < 1e19`,
+          // What is nearly 0 would be 0 as a decimal.
+          `ABS(${double}) < 1e19 AND (ABS(${double}) >= 1 OR ${double} = 0)`,
           where(
             `${decimal} = TRUNCATE(${decimal}, 0) AND ${decimal} BETWEEN -9223372036854775808 AND 9223372036854775807`,
             `CAST(${decimal} AS SIGNED)`,

@@ -89,6 +89,7 @@ const VALUES: [json: string, values: Record<string, unknown>][] = [
     n: -(2 ** 63),
     d: "-9223372036854775808",
   }],
+  ['{"n":-9223372036854775809}', { n: -(2 ** 63), d: "-9223372036854775809" }],
   ['{"n":9223372036854775808}', { n: 2 ** 63, d: "9223372036854775808" }],
   ['{"n":12345678901234567890.123456789}', {
     n: 12345678901234567890.123456789,
@@ -111,6 +112,9 @@ const VALUES: [json: string, values: Record<string, unknown>][] = [
   ['"t"', {}],
   [`{"z":${"[".repeat(20)}${"]".repeat(20)},"t":"x"}`, { t: "x", short: "x" }],
 ];
+
+/** Numbers that are no integers, though a database that rounds may take them for 0. */
+const FRACTIONS = ["1e-70", "-1e-31", "1e-300", "0.99"];
 
 /** Numbers that are at the edge of some database's: whatever becomes of them, no document is refused for one. */
 const EDGES = ["1e400", "-1e400", "1e-400", "1.8e308", "9.9e307", "5e-324", "1e30", "1e-7"];
@@ -176,6 +180,11 @@ export const columns: Cases = {
     assert.deepEqual(await valuesOf(place, "v0", EACH), { b: true });
     const edges = EDGES.map((number, index) => insert(`e${index}`, `{"n":${number}}`, 3));
     await target.batches.apply(claim, batch(3, { upserts: edges }));
+    const fractions = FRACTIONS.map((number, index) => insert(`f${index}`, `{"n":${number}}`, 4));
+    await target.batches.apply(claim, batch(4, { upserts: fractions }));
+    for (const [index, number] of FRACTIONS.entries()) {
+      assert.equal((await valuesOf(place, `f${index}`, EACH)).i, undefined, number);
+    }
   },
 
   "what a column cannot hold is refused, with the column named": async (place) => {

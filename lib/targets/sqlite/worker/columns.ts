@@ -45,8 +45,9 @@ function valueSql({ type, path, index }: ColumnConfig): string {
       return `CASE WHEN ${kind} = 'text'${short} THEN ${value} END`;
     }
     case "integer":
-      // Past 64 bits it is a double; 2^63 itself is one that a cast would turn into another.
-      return `CASE WHEN ${isNumber} AND ${value} >= -9223372036854775808 AND ${value} < 9223372036854775808.0
+      // Past 64 bits it is a double, and both ends as doubles also stand for what lies a little beyond them.
+      return `CASE WHEN (${kind} = 'integer' AND typeof(${value}) = 'integer' OR ${isNumber} AND
+        ${value} > -9223372036854775808.0 AND ${value} < 9223372036854775808.0)
         AND ${value} = CAST(${value} AS INTEGER) THEN CAST(${value} AS INTEGER) END`;
     case "number":
       return `CASE WHEN ${isNumber} AND abs(CAST(${value} AS REAL)) <= 1.7976931348623157e308
