@@ -193,6 +193,10 @@ export class PartitionSink {
         if (prefetch) await this.#dropNext();
         this.#readOn(claim.offset, follow);
       }
+    } catch (error) {
+      // Until it goes on, `target list` shows what was told last.
+      if (error instanceof PausedError) await trimmer.trim();
+      throw error;
     } finally {
       await settling;
     }

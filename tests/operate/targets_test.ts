@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import {
   addTarget,
   adopt,
+  caughtUp,
   type Config,
   configWith,
+  consumePeriodically,
   deleteDocument,
   listTargets,
   mendStreams,
@@ -24,6 +26,8 @@ import {
   verify,
 } from "writebehind";
 import { DatabaseSync } from "node:sqlite";
+import { delay } from "writebehind/core/delay.ts";
+import { waitFor } from "../support/servers.ts";
 import { drain, equal, type Two, withTwo, write } from "../support/two_targets.ts";
 
 const STREAM = "stream:session";
@@ -58,6 +62,26 @@ Deno.test("targets in each state", (t) =>
         await equal(redis, config, a, 6);
       });
     }
+
+    await step("a list says of one that is paused what the target itself says", async (two) => {
+      const { redis, config, b } = two;
+      await using sink = consumePeriodically(redis, b, config, "session");
+      const state = () => sink.status.partitions[0]!.state;
+      for (let round = 0; round < 3; round++) {
+        await write(redis, config, 10 * round, 5);
+        await caughtUp(redis, b, config, "session");
+        await pauseTarget(redis, config, "session", "b");
+        // The sink sees it while it trims, behind some of them.
+        await delay(150);
+        await write(redis, config, 10 * round + 5, 5);
+        await waitFor(() => state() === "paused", { what: "the pause", deadlineMs: 30_000 });
+        const [listed] = (await listTargets(redis, config, "session")).slice(-1);
+        const [status] = await readStatus(redis, b, config, "session");
+        const { name, offset, lagEvents } = listed!;
+        assert.deepEqual([name, offset, lagEvents], ["b", status!.offset, status!.lagEvents]);
+        await resumeTarget(redis, config, "session", "b");
+      }
+    });
 
     await step("mend, while one is paused with an offset that no version can hold", async (two) => {
       const { redis, config, a, b } = two;
