@@ -68,8 +68,8 @@ export async function connectMysql(
     jsonStrings: true,
     dateStrings: true,
     connectTimeout: CONNECT_MS,
-    // The sink of an entity keeps one connection a partition, beside those for queries.
-    connectionLimit: 10 + config.entities.length * partitionsAtMost(config),
+    // The sink of an entity keeps one connection a partition, and its own, beside those for queries.
+    connectionLimit: 10 + config.entities.length * (1 + partitionsAtMost(config)),
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
   }));

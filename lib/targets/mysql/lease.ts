@@ -52,7 +52,7 @@ export class MysqlOwnership implements Ownership {
     this.#sessions = sessions;
     this.#database = database;
     this.#prepare = prepare;
-    this.#members = new Members(sessions.pool, database);
+    this.#members = new Members(sessions, database);
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {

@@ -7,8 +7,13 @@ import {
   insertDocument,
   openTarget,
   parseConfig,
+  type Target,
   verify,
 } from "writebehind";
+import { allPartitions } from "writebehind/redis/keys.ts";
+import { lockOf } from "writebehind/targets/mysql/sessions.ts";
+import { killSink } from "../../faults/sinks.ts";
+import { configFile, startTask } from "../../support/processes.ts";
 import { waitFor } from "../../support/servers.ts";
 import { databaseOn, sharedServers } from "./place.ts";
 
@@ -66,4 +71,84 @@ Deno.test({ name: "MariaDB: sinks share the partitions, and take over", ignore }
   await caughtUp(redis, target, config, "session");
   const { counts: found, equal } = await verify(redis, target, config, "session");
   assert.deepEqual([found.mismatches, equal], [0, written]);
+});
+
+Deno.test({
+  name: "MariaDB: what a killed sink had is another's long before its lease ends",
+  ignore,
+}, async () => {
+  await using own = await place();
+  const { config } = own;
+  const { host, port } = redisServer;
+  const file = await configFile({
+    targets: [own.target],
+    streams: config.streams,
+    write_behind: { lease_seconds: 120 },
+  });
+  const start = () =>
+    startTask(["sink", "--config", file], { REDIS_URL: `redis://${host}:${port}` });
+  await using redis = await connectRedis(config);
+  await redis.flushall();
+  await insertDocument(redis, config, "session", {});
+  await using target = await openTarget(config);
+  const reach = (counts: string) =>
+    waitFor(async () => {
+      const standing = allPartitions(config, "session").map((keys) =>
+        target.offsets.standing(keys)
+      );
+      const live = (await Promise.all(standing)).filter(({ live }) => live);
+      const owned = [...Map.groupBy(live, ({ owner }) => owner).values()];
+      return owned.map(({ length }) => length).join() === counts;
+    }, { what: counts, deadlineMs: 40_000 });
+  await using _first = start();
+  await reach("4");
+  await using second = start();
+  await reach("2,2");
+  await killSink(second);
+  await reach("4");
+});
+
+Deno.test({
+  name: "MariaDB: a process that lives without its session says so at its next look",
+  ignore,
+}, async () => {
+  await using own = await place();
+  const partitions = allPartitions(own.config, "session");
+  const members = async ({ ownership }: Target, process: string) => {
+    const options = { leaseSeconds: 60, isMember: true };
+    return (await ownership.share!(partitions, process, options)).members.length;
+  };
+  await using one = await openTarget(own.config);
+  await using two = await openTarget(own.config);
+  await two.migrate("session");
+  await members(two, "two");
+  const [held] = await own.run(
+    "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id = IS_USED_LOCK(?)",
+    [lockOf(own.target.database, `member of ${partitions[0]!.stream} two`)],
+  ) as { id: string }[];
+  assert.equal(await members(one, "one"), 2);
+  await own.run(`KILL ${held!.id}`);
+  await waitFor(async () => await members(one, "one") === 1, { what: "the end of the session" });
+  await waitFor(async () => await members(two, "two") === 2, { what: "its return" });
+});
+
+Deno.test({
+  name: "MariaDB: a member without a lock is there until its lease ends",
+  ignore,
+}, async () => {
+  await using own = await place();
+  const partitions = allPartitions(own.config, "session");
+  await using one = await openTarget(own.config);
+  await one.migrate("session");
+  const member = `member of ${partitions[0]!.stream} two`;
+  const options = { leaseSeconds: 2, isMember: true };
+  const members = async (process: string, { ownership }: Target = one) =>
+    (await ownership.share!(partitions, process, options)).members.toSorted();
+  await using two = await openTarget(own.config);
+  // As behind a pooler that has taken the lock on another session.
+  await own.run(`DO GET_LOCK('${lockOf(own.target.database, member)}', 0)`);
+  assert.deepEqual(await members("two", two), ["two"]);
+  await own.run("DO RELEASE_ALL_LOCKS()");
+  assert.deepEqual(await members("one"), ["one", "two"]);
+  await waitFor(async () => (await members("one")).length === 1, { what: "the end of its lease" });
 });
