@@ -9,7 +9,7 @@ import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";
 import { idsByPartition, keysOfDocument } from "../redis/keys.ts";
-import { awaitShape, checkShape, otherShape, patienceEnds } from "../redis/shape.ts";
+import { awaitShape, checkShape, otherShape, patienceEnds, type Recorded } from "../redis/shape.ts";
 import type { Pool } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { cacheOf } from "./cache.ts";
@@ -61,10 +61,7 @@ export async function readByIds(
   const { cache } = entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
-  const inRedis = (ids: string[]) =>
-    config.redis.cluster === null
-      ? readByName(redis, config, entity, ids)
-      : readByPartition(redis, config, entity, ids);
+  const inRedis = (ids: string[]) => readByName(redis, config, entity, ids);
   const texts = cache.enabled
     ? await cacheOf(redis, config).read(entity, docIds, inRedis, through)
     : await inRedis(docIds);
@@ -86,8 +83,7 @@ async function readByName(
   const deadline = patienceEnds(performance.now());
   for (;;) {
     const used = shapeOf(config, entity);
-    const reading = readBy(redis, config, entity, docIds, used);
-    const [texts, found] = await Promise.all([reading, otherShape(redis, config, entity, used)]);
+    const [texts, found] = await readAndLook(redis, config, entity, docIds, used);
     if (found === null) return texts;
     if (found.to === null) {
       const again = { used, waits: false, deadline };
@@ -105,6 +101,23 @@ async function readByName(
   }
 }
 
+/** Reads by the names that are known, and looks whether others hold. */
+async function readAndLook(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  docIds: string[],
+  used: Shape,
+): Promise<[(string | null)[], Recorded | null]> {
+  const reading = readBy(redis, config, entity, docIds, used);
+  if (config.redis.cluster === null) {
+    return await Promise.all([reading, otherShape(redis, config, entity, used)]);
+  }
+  // The record is on another node, so only a later look tells. A document is never at an old name when it is not so any more.
+  const texts = await reading;
+  return [texts, texts.includes(null) ? await otherShape(redis, config, entity, used) : null];
+}
+
 async function readBy(
   redis: RedisConnection,
   config: Config,
@@ -112,6 +125,9 @@ async function readBy(
   docIds: string[],
   shape: Shape,
 ): Promise<(string | null)[]> {
+  if (config.redis.cluster !== null) {
+    return await readByPartition(redis, config, entity, docIds, shape);
+  }
   const keys = docIds.map((docId) =>
     keysOfDocument(config, entity, docId, shape).documentPrefix + docId
   );
@@ -135,9 +151,10 @@ async function readByPartition(
   config: Config,
   entity: string,
   docIds: string[],
+  shape: Shape,
 ): Promise<(string | null)[]> {
   const found = new Map<string, string>();
-  const groups = idsByPartition(config, entity, docIds);
+  const groups = idsByPartition(config, entity, docIds, shape);
   await Promise.all(groups.map(async ([keys, ids]) => {
     const texts = await readTogether(redis, ids.map((id) => keys.documentPrefix + id));
     await Promise.all(ids.map(async (id, index) => {

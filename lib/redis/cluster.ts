@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import { Command } from "ioredis";
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
@@ -283,7 +284,7 @@ export class ClusterConnection extends RedisConnection {
   override async runDurably(
     script: Script,
     keys: string[],
-    args: string[],
+    args: (string | Buffer)[],
     wait: Wait,
   ): Promise<DurableOutcome> {
     return await this.#run(keys[0]!, async (redis, asking) => {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import { nextTick } from "node:process";
 import type { Config } from "../config/load.ts";
 import { ConnectionError } from "../core/errors.ts";
@@ -201,7 +202,7 @@ export class RedisConnection extends Redis {
   runDurably(
     script: Script,
     keys: string[],
-    args: string[],
+    args: (string | Buffer)[],
     wait: Wait,
   ): Promise<DurableOutcome> {
     return this.#durableLane().then((lane) => lane.run(script, keys, args, wait));

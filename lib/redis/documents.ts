@@ -68,50 +68,65 @@ export async function* documentIds(
   among: PartitionKeys[] = partitions,
 ): AsyncGenerator<DocumentIds> {
   for (const { documentPrefix, partition } of among) {
-    const settled = () => ownerOf(redis, documentPrefix);
     const canBe = (id: Buffer) =>
       id.length > 0 && id.length <= MAX_ID_BYTES && isUtf8(id) && !id.includes(0) &&
       partitionOf(id.toString(), partitions.length) === partition;
-    const match = `${documentPrefix.replaceAll(/[[\]{}*?\\^]/g, "\\$&")}*`;
-    const options = ["MATCH", match, "COUNT", String(SCANNED), "TYPE", "ReJSON-RL"];
-    // Of a slot that has moved meanwhile, all is looked at again where it is now.
-    for (let node = await settled(), scanned; scanned !== node; node = await settled()) {
-      scanned = node;
-      let cursor = "0";
-      do {
-        const reply = await node.callBuffer("SCAN", cursor, ...options);
-        const [next, names] = reply as [Buffer, Buffer[]];
-        cursor = next.toString();
-        const ids = names.map((name) => name.subarray(documentPrefix.length)).filter(canBe);
-        yield { ids, foreign: names.length - ids.length };
-      } while (cursor !== "0");
+    for await (const names of keysBehind(redis, documentPrefix, "ReJSON-RL")) {
+      const ids = names.map((name) => name.subarray(documentPrefix.length)).filter(canBe);
+      yield { ids, foreign: names.length - ids.length };
     }
   }
 }
 
 /**
- * The server that has all keys of a partition. In a cluster, the key that no document has is asked for: a node whose slot
- * moves, or has moved, does not answer to it.
+ * All keys of a type with a prefix, in chunks, as {@linkcode documentIds} has them. In a cluster they share a slot by it.
+ * @param prefix no key is called so
  */
-async function ownerOf(redis: RedisConnection, documentPrefix: string): Promise<RedisConnection> {
+export async function* keysBehind(
+  redis: RedisConnection,
+  prefix: string,
+  type: string,
+): AsyncGenerator<Buffer[]> {
+  const settled = () => ownerOf(redis, prefix);
+  // Braces mean nothing special. With none escaped, Redis 7.4 looks at the keys of their slot alone.
+  const match = `${prefix.replaceAll(/[[\]*?\\^]/g, "\\$&")}*`;
+  const options = ["MATCH", match, "COUNT", String(SCANNED), "TYPE", type];
+  // Of a slot that has moved meanwhile, all is looked at again where it is now.
+  for (let node = await settled(), scanned; scanned !== node; node = await settled()) {
+    scanned = node;
+    let cursor = "0";
+    do {
+      const reply = await node.callBuffer("SCAN", cursor, ...options);
+      const [next, names] = reply as [Buffer, Buffer[]];
+      cursor = next.toString();
+      yield names;
+    } while (cursor !== "0");
+  }
+}
+
+/**
+ * The server that has all keys with a prefix. In a cluster, the key that is called so, and is not there, is asked for: a node
+ * whose slot moves, or has moved, does not answer to it.
+ */
+async function ownerOf(redis: RedisConnection, prefix: string): Promise<RedisConnection> {
   const deadline = performance.now() + MOVED_MS;
   for (;;) {
-    const node = redis.at(documentPrefix);
+    const node = redis.at(prefix);
     if (node === redis) return redis;
     try {
-      await node.exists(documentPrefix);
+      await node.exists(prefix);
       return node;
     } catch (error) {
       if (!/^-?(MOVED|ASK) /.test(reasonOf(error))) throw error;
       if (performance.now() > deadline) {
         throw new ConnectionError(
-          `the slot of ${documentPrefix} still moves to another node after ${MOVED_MS} ms; run this again when ` +
+          `the slot of ${prefix} still moves to another node after ${MOVED_MS} ms; run this again when ` +
             "it has moved",
           { cause: error },
         );
       }
     }
     await delay(MOVING_MS);
-    await redis.exists(documentPrefix); // it finds out who has the slot
+    await redis.exists(prefix); // it finds out who has the slot
   }
 }

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import type { Redis } from "./client.ts";
 import type { Config } from "../config/load.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
@@ -47,7 +48,7 @@ export function durabilityOf(config: Config, level?: Durability): Wait {
 interface Call {
   script: Script;
   keys: string[];
-  args: string[];
+  args: (string | Buffer)[];
   wait: Wait;
   settle: (outcome: DurableOutcome) => void;
 }
@@ -84,7 +85,7 @@ export class DurableLane {
   }
 
   /** Runs a script and waits for what `wait` asks for. Never rejects. */
-  run(script: Script, keys: string[], args: string[], wait: Wait): Promise<DurableOutcome> {
+  run(script: Script, keys: string[], args: Call["args"], wait: Wait): Promise<DurableOutcome> {
     if (!this.#redis.sends) {
       const error = new ConnectionError("Not connected to Redis: nothing was sent");
       return Promise.resolve({ error, reply: null, unconfirmed: null });

@@ -125,10 +125,11 @@ export interface IndexName {
 /**
  * The indexes of an entity: one; in a cluster one a partition, since an index has the documents of its own node only. Its
  * name has the partition's slot, and so its node: `idx:sessions:{session-0}`.
+ * @param shape as in {@linkcode partitionKeys}
  */
-export function indexesOf(config: Config, entity: string): IndexName[] {
+export function indexesOf(config: Config, entity: string, shape?: Shape): IndexName[] {
   const { index_name: name } = entityConfig(config, entity);
-  const partitions = allPartitions(config, entity);
+  const partitions = allPartitions(config, entity, shape);
   if (config.redis.cluster === null) {
     return [{ name, prefixes: partitions.map(({ documentPrefix }) => documentPrefix) }];
   }
@@ -196,8 +197,8 @@ export function idsByPartition(
   config: Config,
   entity: string,
   docIds: Iterable<string>,
+  shape: Shape = shapeOf(config, entity),
 ): [PartitionKeys, string[]][] {
-  const shape = shapeOf(config, entity);
   const groups = Map.groupBy(new Set(docIds), (id) => partitionOf(id, shape.partitions));
   return [...groups].map(([partition, own]) => [
     partitionKeys(config, entity, partition, shape),

@@ -4,6 +4,7 @@
  */
 
 import type { Config } from "../config/load.ts";
+import type { Shape } from "../config/shapes.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, indexesOf, type IndexName, type PartitionKeys } from "../redis/keys.ts";
@@ -105,6 +106,23 @@ async function createOne(
   }
   const { failures } = await indexed(redis, name, deadlineMs);
   return { status, differences, unindexed: failures };
+}
+
+/**
+ * Drops the indexes that an entity had by another number of partitions, and has no more: one Redis has the same one still.
+ * @param shape how it was split
+ */
+export async function dropOthers(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+  shape: Shape,
+): Promise<void> {
+  if (!config.search_index.create_index) return;
+  const own = new Set(indexesOf(config, entity).map(({ name }) => name));
+  for (const { name } of indexesOf(config, entity, shape)) {
+    if (!own.has(name)) await ask(redis, name, ["FT.DROPINDEX", name]).catch(ignoreMissing);
+  }
 }
 
 function ignoreMissing(error: unknown): void {

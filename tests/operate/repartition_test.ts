@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import {
-  type Config,
   ConfigError,
   configWith,
   connectRedis,
@@ -16,7 +15,6 @@ import {
   pauseTarget,
   readByIds,
   readStatus,
-  type RedisConnection,
   repartition,
   replayDeadLetters,
   resumeTarget,
@@ -28,9 +26,10 @@ import {
 } from "writebehind";
 import { allPartitions } from "writebehind/redis/keys.ts";
 import { Author } from "../faults/author.ts";
-import { clearLedger, keepLedger, versionsOf } from "../faults/ledger.ts";
-import { drain, type Pipeline, reset, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
+import { clearLedger, keepLedger } from "../faults/ledger.ts";
+import { drain, reset, testPipeline } from "../support/pipeline.ts";
 import { configFile, environmentOf, startTask } from "../support/processes.ts";
+import { assertOnce, assertSame, killAt } from "../support/repartitioned.ts";
 import { testFolder, testRedis, waitFor } from "../support/servers.ts";
 
 const AUTO = { streams: { partitions: "auto" } } as const;
@@ -53,34 +52,6 @@ async function using(partitions: number | "auto" = "auto") {
       await redis.close();
     },
   };
-}
-
-/** Every call that was answered is in the target once, in order, as its receipt said. */
-async function assertOnce({ pool }: Pick<Pipeline, "pool">, author: Author) {
-  assert.deepEqual(sorted(await rowsOf({ pool })), sorted(author.documents()));
-  const versions = await versionsOf({ pool });
-  for (const [id, { document, version }] of author.written) {
-    if (document !== null) assert.equal(versions.get(id), version, `the version of ${id}`);
-  }
-  const { rows: [rows] } = await pool.query(`
-    SELECT count(*) FILTER (WHERE nth > 1)::int AS twice, count(*) FILTER (WHERE version < previous)::int AS backwards
-      FROM (SELECT version, row_number() OVER (PARTITION BY id, version ORDER BY place) AS nth,
-                   lag(version) OVER (PARTITION BY id ORDER BY place) AS previous FROM ledger_rows) AS noted`);
-  assert.deepEqual(rows, { twice: 0, backwards: 0 });
-}
-
-async function assertSame(
-  redis: RedisConnection,
-  target: Target,
-  config: Config,
-  documents: number,
-) {
-  const report = await verify(redis, target, config, "session", { settleMs: 10_000 });
-  assert.deepEqual([report.mismatches, report.counts.behind, report.documents], [[], 0, documents]);
-  const status = await readStatus(redis, target, config, "session");
-  for (const { stuck, doubts, warnings } of status) {
-    assert.deepEqual([stuck, doubts, warnings], [[], [], []]);
-  }
 }
 
 async function fresh() {
@@ -393,25 +364,16 @@ Deno.test("killed at every step, it goes on when it is run again, or is taken ba
   await using _sink = consumePeriodically(redis, target, config, "session");
   const writing = author.start();
   const path = await configFile({ streams: { partitions: 1 } });
-  const command = (more: string[], env: Record<string, string> = {}) =>
-    startTask(["repartition", "--config", path, "--entity", "session", ...more], {
-      ...environmentOf(config),
-      ...env,
-    });
+  const options = ["--config", path, "--entity", "session"];
+  const command = (more: string[]) =>
+    startTask(["repartition", ...options, ...more], environmentOf(config));
   let to = 1;
   const killedAt = async (place: string) => {
     to = 1 + to % 4;
-    await using killed = command(["--to", String(to)], {
-      WRITEBEHIND_FAILPOINT: `repartition ${place}`,
+    await killAt(place, [...options, "--to", String(to)], environmentOf(config), async () => {
+      const [status] = await readStatus(redis, target, config, "session");
+      assert.match(status!.warnings.join(), /a repartition from \d to \d is under way/);
     });
-    await waitFor(() => killed.output().includes(`failpoint repartition ${place}`), {
-      what: `${place}: ${killed.output()}`,
-      deadlineMs: 60_000,
-    });
-    const [status] = await readStatus(redis, target, config, "session");
-    assert.match(status!.warnings.join(), /a repartition from \d to \d is under way/);
-    killed.kill("SIGKILL");
-    await killed.status;
     await redis.del(LOCK); // it would end within seconds
   };
   const goesOn = async () => {

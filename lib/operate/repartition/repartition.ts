@@ -20,7 +20,7 @@ import { allPartitions, keysOfDocument, type PartitionKeys } from "../../redis/k
 import { MOST_PARTITIONS, readShape } from "../../redis/shape.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { SearchError } from "../../search/error.ts";
-import { createSearchIndex } from "../../search/index.ts";
+import { createSearchIndex, dropOthers } from "../../search/index.ts";
 import { resend } from "../../sink/rewind.ts";
 import type { Target } from "../../targets/target.ts";
 import {
@@ -36,6 +36,7 @@ import {
   resumeAll,
   statesOf,
 } from "./carried.ts";
+import type { Scope } from "./changes.ts";
 import { countDocuments, type Move, moveDocuments, moveDueTimes, moveRequests } from "./move.ts";
 import {
   alone,
@@ -115,18 +116,15 @@ export async function repartition(
       `expected a whole number of partitions, 1 to ${MOST_PARTITIONS}, got ${to}`,
     );
   }
-  if (config.redis.cluster !== null) {
-    throw new ConfigError(
-      `Cannot repartition ${entity}: in a Redis Cluster an entity keeps the number of partitions that it has`,
-    );
-  }
   if (hasRanges(config.targets)) {
     throw new ConfigError(
       `Cannot repartition ${entity}: the ranges of targets (targets[].partitions) are of the number that it has; have ` +
         "one target with all partitions first",
     );
   }
-  const shape = to === undefined ? null : { partitions: to, tagged: to > 1 || tagged };
+  const shape = to === undefined
+    ? null
+    : { partitions: to, tagged: to > 1 || tagged || config.redis.cluster !== null };
   const report = await alone(redis, config, entity, options.signal, (signal) => {
     const own = configWith(config, { streams: { partitions: "auto" } });
     return new Repartition(redis, targets, own, entity, { ...options, signal }).run(shape);
@@ -197,14 +195,21 @@ class Repartition {
     return allPartitions(this.#config, this.#entity);
   }
 
-  #move({ from, to }: RepartitionState): Move {
-    return { redis: this.#redis, config: this.#config, entity: this.#entity, from, to };
+  get #scope(): Scope {
+    const { signal, patienceMs = PATIENCE_MS } = this.#options;
+    return {
+      ...{ redis: this.#redis, config: this.#config, entity: this.#entity },
+      ...{ signal, patienceMs },
+    };
+  }
+
+  #move({ from, to }: Pick<RepartitionState, "from" | "to">): Move {
+    return { ...this.#scope, from, to };
   }
 
   /** Sees whether it can begin. Changes nothing. */
   async #plan(to: Shape): Promise<RepartitionState> {
     const [redis, config, entity] = [this.#redis, this.#config, this.#entity];
-    const { signal } = this.#options;
     const recorded = await readShape(redis, config, entity);
     if (recorded === null) {
       throw new ConfigError(
@@ -229,7 +234,7 @@ class Repartition {
     const doubts = await doubtsOf(redis, carried, config, entity);
     await checkParked(carried, entity, this.#olds);
     await this.#untilOwned(carried);
-    const documents = await countDocuments({ redis, config, entity, from, to }, signal);
+    const documents = await countDocuments(this.#move({ from, to }));
     const identity = crypto.randomUUID().replaceAll("-", "").slice(0, 16);
     const none = { paused: [], base: "0-0", ends: {}, resend: [] };
     return { step: "draining", from, to, documents, identity, doubts, ...none };
@@ -253,6 +258,8 @@ class Repartition {
   async #forward(state: RepartitionState): Promise<void> {
     const { onStep } = this.#options;
     try {
+      // In a cluster, a crash may have left some of the marks out.
+      if (state.step !== "index") await this.#next(state, {});
       while (state.step === "draining" || state.step === "stopping") {
         if (state.step === "draining") state = await this.#drain(state);
         else state = await this.#stop(state);
@@ -266,8 +273,8 @@ class Repartition {
       if (state.step === "documents") state = await this.#documents(state);
       else if (state.step === "requests") {
         onStep?.("moving the receipts of requests");
-        await moveRequests(this.#move(state), this.#options.signal);
-        await moveDueTimes(this.#move(state), this.#options.signal);
+        await moveRequests(this.#move(state));
+        await moveDueTimes(this.#move(state));
         state = await this.#next(state, { step: "targets" });
       } else state = await this.#switch(state);
     }
@@ -280,14 +287,13 @@ class Repartition {
     changes: Partial<RepartitionState>,
   ): Promise<RepartitionState> {
     const next = { ...state, ...changes };
-    await noteState(this.#redis, this.#config, this.#entity, next);
+    await noteState(this.#scope, next);
     return next;
   }
 
   /** Tells writers to wait, and waits until the targets hold all. */
   async #drain(state: RepartitionState): Promise<RepartitionState> {
     const { onStep, signal, patienceMs = PATIENCE_MS } = this.#options;
-    await this.#next(state, {});
     onStep?.("writers wait; the targets take what is in the streams");
     await failpoint?.("repartition marked");
     let moved = performance.now();
@@ -357,11 +363,11 @@ class Repartition {
   }
 
   async #documents(state: RepartitionState): Promise<RepartitionState> {
-    const { onStep, onProgress, signal } = this.#options;
+    const { onStep, onProgress } = this.#options;
     onStep?.(`moving ${state.documents} documents`);
     const began = performance.now();
     const before = this.#moved;
-    const moved = await moveDocuments(this.#move(state), signal, (count) => {
+    const moved = await moveDocuments(this.#move(state), (count) => {
       onProgress?.(before + count, Math.max(before + count, state.documents));
     });
     this.#moved += moved;
@@ -371,17 +377,18 @@ class Repartition {
 
   /** Lets the targets and the writers go on with the new streams. */
   async #switch(state: RepartitionState): Promise<RepartitionState> {
-    const [redis, config, entity] = [this.#redis, this.#config, this.#entity];
-    this.#options.onStep?.("the targets go on with the new streams");
-    await moveTargets(this.#carried, config, entity, state);
-    await failpoint?.("repartition switching");
-    const next = { ...state, step: "index" as const };
-    const foreign = await switchStreams(redis, config, entity, this.#carried, next);
-    if (foreign === null) {
+    const [config, entity] = [this.#config, this.#entity];
+    if (state.step === "targets") {
+      this.#options.onStep?.("the targets go on with the new streams");
+      await moveTargets(this.#carried, config, entity, state);
+      await failpoint?.("repartition switching");
+    }
+    const next = await switchStreams(this.#scope, this.#carried, state);
+    if (next !== null) {
       await failpoint?.("repartition switched");
       return next;
     }
-    const come = await newcomers(redis, state, this.#olds);
+    const come = await newcomers(this.#redis, state, this.#olds);
     const resend = [...new Set([...state.resend, ...come.ids])];
     return await this.#next(state, { step: "documents", ends: come.ends, base: come.base, resend });
   }
@@ -394,6 +401,7 @@ class Repartition {
     this.#options.onStep?.("writers go on; the search index is made anew");
     try {
       await createSearchIndex(redis, config, entity, { rebuild: true });
+      await dropOthers(redis, config, entity, state.from);
     } catch (error) {
       // Redis goes on with it by itself.
       if (!(error instanceof SearchError && error.code === "indexing")) throw error;
@@ -416,7 +424,7 @@ class Repartition {
 
   async #undo(state: RepartitionState): Promise<void> {
     await resumeAll(this.#redis, this.#olds, state.paused);
-    await forgetState(this.#redis, this.#config, this.#entity, state);
+    await forgetState(this.#scope, state);
   }
 
   /** What has stopped it before anything has moved does not keep writers waiting. */

@@ -11,17 +11,26 @@ import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions } from "../../redis/keys.ts";
 import type { TargetState } from "../../redis/registrations.ts";
-import { keepScript, markScript, runScript } from "../../redis/scripts/mod.ts";
+import { keepScript, runScript } from "../../redis/scripts/mod.ts";
 import { recordedIn, recordOf, textOfRecord } from "../../redis/shape.ts";
+import { change, type Scope } from "./changes.ts";
 
 /**
  * What is done next:
  * - `draining`: writers wait, and sinks carry on what is in the streams
  * - `stopping`: sinks give their partitions back; from behind it on there is no way back
- * - `documents`, `requests`, `targets`: these move
+ * - `documents`, `requests`, `targets`: these move; the last one ends with new streams in the place of the old ones
+ * - `accepting`: in a cluster, the new partitions begin to take writes, one after the other
  * - `index`: writers go on; the search index is made anew
  */
-export type Step = "draining" | "stopping" | "documents" | "requests" | "targets" | "index";
+export type Step =
+  | "draining"
+  | "stopping"
+  | "documents"
+  | "requests"
+  | "targets"
+  | "accepting"
+  | "index";
 
 /** What a target was in a stream before it was paused; `null` where nobody had registered it. */
 export interface Paused {
@@ -70,38 +79,40 @@ export function fieldsOf({ step, ...rest }: RepartitionState): string[] {
   return ["step", step, "json", JSON.stringify(rest)];
 }
 
-/** Notes it, with the mark that writers find, in one step. */
-export async function noteState(
-  redis: RedisConnection,
-  config: Config,
-  entity: string,
-  state: RepartitionState,
-): Promise<void> {
+/**
+ * Notes it, with the mark that writers find. In a cluster the state comes first: what it says may be done before the marks
+ * are there, so that they are made again after a crash.
+ */
+export async function noteState(scope: Scope, state: RepartitionState): Promise<void> {
+  const { config, entity } = scope;
   const { step, from, to } = state;
   const moving = step !== "draining" && step !== "stopping";
   const mark = textOfRecord({ shape: from, to, moving });
-  await runScript(redis, markScript, keysOf(config, entity, from), [
-    mark,
-    "0",
-    "0",
-    ...fieldsOf(state),
-  ]);
+  const settings = settingsOf(config, entity, from);
+  // Who writes there by the new number waits as well, and keys may move there only as long as it says so.
+  if (moving) settings.push(...settingsOf(config, entity, to));
+  await change(scope, [
+    [["HSET", stateKey(config, entity), ...fieldsOf(state)]],
+    [["HSET", recordOf(config, entity), "partitions", mark]],
+    [...new Set(settings)].map((one) => ["HSET", one, "partitions", mark]),
+  ], "marking");
 }
 
 /** Ends it before anything has moved: writers go on as before. */
-export async function forgetState(
-  redis: RedisConnection,
-  config: Config,
-  entity: string,
-  { from }: RepartitionState,
-): Promise<void> {
-  await runScript(redis, markScript, keysOf(config, entity, from), [textOf(from), "1", "1"]);
+export async function forgetState(scope: Scope, { from }: RepartitionState): Promise<void> {
+  const { config, entity } = scope;
+  const record = recordOf(config, entity);
+  const settings = settingsOf(config, entity, from);
+  await change(scope, [
+    settings.map((one) => ["UNMARK", one, textOf(from)]),
+    // Of one partition without a tag, the settings are the record.
+    settings.includes(record) ? [] : [["HSET", record, "partitions", textOf(from)]],
+    [["DEL", stateKey(config, entity)]],
+  ], "unmarking");
 }
 
-function keysOf(config: Config, entity: string, from: Shape): string[] {
-  const settings = allPartitions(config, entity, from).map((keys) => keys.settings);
-  return [recordOf(config, entity), stateKey(config, entity), ...settings];
-}
+const settingsOf = (config: Config, entity: string, shape: Shape): string[] =>
+  allPartitions(config, entity, shape).map(({ settings }) => settings);
 
 /** What is to be said of a repartition that is under way, for people; `null` where none is. */
 export async function repartitionUnderWay(
@@ -123,6 +134,12 @@ export async function repartitionUnderWay(
     step === null ? who : `${step}; ${who}`
   }); if none runs, deno task repartition --entity ${entity} --to ${to.partitions} goes on with it`;
 }
+
+/** Why a process stops that was away for so long that others may have done its work. */
+export const overtaken = (entity: string): WriteBehindError =>
+  new WriteBehindError(
+    `another process may have begun to repartition ${entity}, since this one was without its lock: run it again`,
+  );
 
 /** How long a lock lasts that is not kept, in ms: so long it takes until another run may follow a crash. */
 const LOCK_MS = 5000;
@@ -156,7 +173,7 @@ export async function alone<T>(
   const keep = async () => {
     try {
       if (await runScript(redis, keepScript, [key], [token, String(LOCK_MS)]) === 1) return;
-      lost.abort(new WriteBehindError(`another process has begun to repartition ${entity}`));
+      lost.abort(overtaken(entity));
     } catch {
       // Redis is away: what is done next says so.
     }

@@ -1,11 +1,12 @@
 /**
- * The step in which new streams take the place of the old ones, for writers, sinks and readers at once.
+ * New streams in the place of the old ones, for writers, sinks and readers: at once in one Redis, and in a cluster first all
+ * of them, each on its node and still refusing writers, then the word that these may go on.
  * @module
  */
 
-import type { Config } from "../../config/load.ts";
-import { sameShape, textOf } from "../../config/shapes.ts";
+import { textOf } from "../../config/shapes.ts";
 import { compareStreamIds } from "../../core/stream_ids.ts";
+import { failpoint } from "../../core/failpoints.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, gaugesOf, type PartitionKeys } from "../../redis/keys.ts";
 import {
@@ -13,25 +14,47 @@ import {
   type Registration,
   registrationText,
 } from "../../redis/registrations.ts";
-import { runScript, switchScript } from "../../redis/scripts/mod.ts";
-import { recordOf, textOfRecord } from "../../redis/shape.ts";
+import { recordOf } from "../../redis/shape.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { decodeEntry, type Entry, isEvent } from "../../sink/decode.ts";
 import type { Carried } from "./carried.ts";
-import { fieldsOf, type RepartitionState, stateKey } from "./state.ts";
+import { type Change, change, isCluster, type Scope } from "./changes.ts";
+import { markOf } from "./move.ts";
+import { fieldsOf, noteState, type RepartitionState, stateKey } from "./state.ts";
 
 /**
- * Does it.
- * @param state what is noted with it
- * @returns an old stream that has got an entry meanwhile, of a program that asks nobody; `null` where it is done
+ * Does it. In a cluster, it goes on where it was stopped.
+ * @param state what is noted now
+ * @returns what is noted then; `null` where an old stream has got an entry meanwhile, of a program that asks nobody
  */
 export async function switchStreams(
-  redis: RedisConnection,
-  config: Config,
-  entity: string,
+  scope: Scope,
   carried: readonly Carried[],
   state: RepartitionState,
-): Promise<string | null> {
+): Promise<RepartitionState | null> {
+  const done = { ...state, step: "index" } as const;
+  const accepting = acceptance(scope, done);
+  if (!isCluster(scope)) {
+    const made = await retirement(scope, carried, state);
+    return (await change(scope, [made, ...accepting])).length > 0 ? null : done;
+  }
+  if (state.step !== "accepting") {
+    // Where it was stopped in between, streams that were made already are made again, as they are empty.
+    const made = await retirement(scope, carried, state);
+    if ((await change(scope, [made], "retiring")).length > 0) return null;
+    await failpoint?.("repartition retired");
+    await noteState(scope, { ...state, step: "accepting" });
+  }
+  await change(scope, accepting, "accepting");
+  return done;
+}
+
+/** The old streams go, where they are as they are known to be; new ones are there, and nobody may write to them yet. */
+async function retirement(
+  { redis, config, entity }: Scope,
+  carried: readonly Carried[],
+  state: RepartitionState,
+): Promise<Change[]> {
   const { from, to, base, identity, ends } = state;
   const olds = allPartitions(config, entity, from);
   const news = allPartitions(config, entity, to);
@@ -41,33 +64,42 @@ export async function switchStreams(
     limits[0] ?? String(config.streams.max_events),
     limits[1] ?? String(config.streams.max_bytes),
   ];
+  const due = await Promise.all(olds.map(({ settings }) => redis.hget(settings, "due")));
+  const mark = markOf(state);
   const fields = [
-    ...["partitions", textOf(to), "max_events", maxEvents, "max_bytes", maxBytes, "largest", "0"],
+    ...["partitions", mark, "max_events", maxEvents, "max_bytes", maxBytes, "largest", "0"],
     ...["identity", identity],
+    ...due.some((one) => one !== null) ? ["due", "1"] : [],
     ...registrations.flatMap((one) => [`target:${one.name}`, registrationText(one)]),
   ];
   const record = recordOf(config, entity);
   const stays = (keys: PartitionKeys) => news.some(({ settings }) => settings === keys.settings);
-  const refusing = olds.map((keys) => keys.settings)
-    .filter((settings, index) => settings !== record && !stays(olds[index]!));
-  const gauges = registrations.flatMap(({ name }) => olds.map((keys) => gaugesOf(keys, name)));
-  const reply = await runScript(redis, switchScript, [record, stateKey(config, entity)], [
-    JSON.stringify({
-      ends: olds.flatMap(({ stream }) => [stream, ends[stream] ?? "0-0"]),
-      gone: [
-        ...olds.flatMap(({ stream, lastId, settings }) => [stream, lastId, settings]),
-        ...gauges,
-      ],
-      refusing,
-      mark: textOfRecord({ shape: from, to: sameShape(from, to) ? null : to, moving: true }),
-      partitions: textOf(to),
-      streams: news.map(({ stream }) => stream),
-      last: base,
-      settings: news.flatMap(({ settings }) => [settings, fields]),
-      state: fieldsOf(state),
-    }),
-  ]);
-  return reply === "" ? null : String(reply);
+  const gone = [
+    ...olds.flatMap(({ stream, lastId, settings }) => [stream, lastId, settings]),
+    // Sinks of former partitions may have reported of what others have since.
+    ...[...olds, ...news].flatMap((keys) => registrations.map(({ name }) => gaugesOf(keys, name))),
+  ];
+  const refusing = olds.filter((keys) => keys.settings !== record && !stays(keys));
+  return [
+    ...olds.map(({ stream }): Change => ["LAST", stream, ends[stream] ?? "0-0", base]),
+    ...gone.map((key): Change => ["UNLINK", key]),
+    ...refusing.map(({ settings }): Change => ["HSET", settings, "partitions", mark]),
+    ...news.flatMap(({ stream, settings }): Change[] => [
+      ["MAKE", stream, base],
+      ["HSET", settings, ...fields],
+    ]),
+  ];
+}
+
+/** All new partitions, then the record, by which others go on, then the state. */
+function acceptance({ config, entity }: Scope, state: RepartitionState): Change[][] {
+  const { to } = state;
+  const accept = (key: string): Change => ["HSET", key, "partitions", textOf(to)];
+  return [
+    allPartitions(config, entity, to).map(({ settings }) => accept(settings)),
+    [accept(recordOf(config, entity))],
+    [["HSET", stateKey(config, entity), ...fieldsOf(state)]],
+  ];
 }
 
 /** What the new streams are to know of targets: what the old ones did, before these were paused. */

@@ -4,10 +4,12 @@
  */
 
 import type { Redis } from "../client.ts";
+import type { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import append from "./append.lua" with { type: "text" };
 import askVerb from "./ask.lua" with { type: "text" };
 import cachedVerb from "./cached.lua" with { type: "text" };
+import changeVerb from "./change.lua" with { type: "text" };
 import common from "./common.lua" with { type: "text" };
 import countVerb from "./count.lua" with { type: "text" };
 import deleteVerb from "./delete.lua" with { type: "text" };
@@ -23,7 +25,6 @@ import keepVerb from "./keep.lua" with { type: "text" };
 import keepingVerb from "./keeping.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
 import lowerVerb from "./lower.lua" with { type: "text" };
-import markVerb from "./mark.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
 import moveVerb from "./move.lua" with { type: "text" };
 import noteVerb from "./note.lua" with { type: "text" };
@@ -35,7 +36,7 @@ import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
 import settleVerb from "./settle.lua" with { type: "text" };
-import switchVerb from "./switch.lua" with { type: "text" };
+import takeVerb from "./take.lua" with { type: "text" };
 import trimVerb from "./trim.lua" with { type: "text" };
 import updateVerb from "./update.lua" with { type: "text" };
 
@@ -89,12 +90,12 @@ export const keepingScript: Script = script("keeping", keepingVerb);
 export const expireScript: Script = script("expire", expireVerb);
 /** Keeps a lock, or gives it back. */
 export const keepScript: Script = script("keep", keepVerb);
-/** Marks all partitions of an entity with what writers find there. */
-export const markScript: Script = script("mark", markVerb);
+/** Takes a step of a repartition. */
+export const changeScript: Script = script("change", changeVerb);
 /** Renames keys. */
 export const moveScript: Script = script("move", moveVerb);
-/** Puts new streams in the place of old ones. */
-export const switchScript: Script = script("switch", switchVerb);
+/** Reads keys as they are. */
+export const takeScript: Script = script("take", takeVerb);
 /** Counts entries of a stream, without sending them. */
 export const countScript: Script = script("count", countVerb);
 export const readScript: Script = script("read", readVerb);
@@ -112,7 +113,7 @@ export async function runScript(
   redis: Redis,
   { source, sha }: Script,
   keys: string[],
-  args: string[],
+  args: (string | Buffer)[],
   evalsha: () => Promise<unknown> = () => redis.evalsha(sha, keys.length, ...keys, ...args),
 ): Promise<unknown> {
   try {
