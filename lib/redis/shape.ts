@@ -89,7 +89,7 @@ const differs = (entity: string, found: Shape, wanted: Shape) =>
  * @param options.expects what is used, where that was noted before
  * @param options.meanwhile whether all goes on while the entity is repartitioned: `draining` until documents move
  * @throws {ConfigError} where it has another number of them
- * @throws {RepartitioningError} where it is being repartitioned
+ * @throws {RepartitioningError} where it is being repartitioned, or was since a number was read from Redis
  */
 export async function checkShape(
   redis: Redis,
@@ -113,7 +113,14 @@ export async function checkShape(
   }
   // Who is to use the new number waits for it.
   const known = [found.shape, ...found.to !== null && meanwhile === "yes" ? [found.to] : []];
-  if (!known.some((one) => sameShape(one, wanted))) throw differs(entity, found.shape, wanted);
+  if (known.some((one) => sameShape(one, wanted))) return;
+  // Who reads the number from Redis goes on with it.
+  if (config.streams.partitions === "auto") {
+    throw new RepartitioningError(
+      `${entity} was repartitioned from ${textOf(wanted)} to ${textOf(found.shape)}`,
+    );
+  }
+  throw differs(entity, found.shape, wanted);
 }
 
 /**

@@ -7,7 +7,7 @@ import type { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
 import { type ErrorKind, passes } from "../core/error_kinds.ts";
-import { reasonOf, WriteBehindError } from "../core/errors.ts";
+import { reasonOf, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { asError } from "../core/events.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
@@ -97,7 +97,8 @@ export class PartitionSink {
   /**
    * Applies events until there are none left, or, with `follow`, until the signal is aborted. The batch
    * under way when it is aborted is finished. What may pass by itself is retried for ever.
-   * @throws without `follow`, the first error that cannot pass by itself; with it, never
+   * @throws without `follow`, the first error that cannot pass by itself, or that is for all partitions together; with
+   * it, never
    */
   async run({ follow, signal }: { follow: boolean; signal: AbortSignal }): Promise<void> {
     // A read that waits for events would delay a stop by its whole waiting time.
@@ -122,7 +123,7 @@ export class PartitionSink {
           const kind = this.#failed(given ? new GivenError("given away") : asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
           await this.#dropNext();
-          if (!follow && !passes(kind)) throw error;
+          if (!follow && (!passes(kind) || error instanceof RepartitioningError)) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           const attempt = this.report.failuresInARow;
           await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
@@ -324,6 +325,11 @@ export class PartitionSink {
     }
     if (error instanceof PausedError) {
       this.report.paused();
+      return "transient";
+    }
+    if (error instanceof RepartitioningError) {
+      // Told by status: what this sink reports would be of partitions that there are no more.
+      this.report.awaits();
       return "transient";
     }
     if (error instanceof WentBackError) {

@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/load.ts";
 import { learnShape, sameShape } from "../config/shapes.ts";
+import { RepartitioningError } from "../core/errors.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
@@ -150,9 +151,17 @@ export class RedisWriteBehind {
    * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
   async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
-    if (await this.#isRepartitioned()) await this.#begin();
     try {
-      await this.#drainOnce(signal);
+      for (;;) {
+        if (await this.#isRepartitioned()) await this.#begin();
+        try {
+          await this.#drainOnce(signal);
+          break;
+        } catch (error) {
+          if (!(error instanceof RepartitioningError)) throw error;
+          await delay(LOOK_MS, signal);
+        }
+      }
     } finally {
       await this.#release();
     }

@@ -66,7 +66,9 @@ Deno.test("under a writer, readers and a sink: all is in the target once, and al
   const author = new Author(redis, config, { random: seededRandom(3), paceMs: 1, documents: 200 });
   await author.write({ calls: 400 });
   await insertDocument(redis, config, "session", { stays: true }, "kept");
-  await using _sink = consumePeriodically(redis, target, config, "session");
+  await using sink = consumePeriodically(redis, target, config, "session");
+  const failed: string[] = [];
+  sink.events.on("failed", ({ error }) => failed.push(error.message));
   const writing = author.start();
   const reading = new AbortController();
   const reads = (async () => {
@@ -87,6 +89,7 @@ Deno.test("under a writer, readers and a sink: all is in the target once, and al
   await writing.stop();
   reading.abort();
   assert(await reads > 100);
+  assert.deepEqual(failed, [], "to wait is no failure");
   await deleteDocument(redis, config, "session", "kept");
   await assertSame(redis, target, config, author.documents().size);
   await assertOnce(pipeline, author);

@@ -6,6 +6,9 @@ import {
   deleteDocument,
   insertDocument,
   loadMetrics,
+  openTarget,
+  RedisWriteBehind,
+  repartition,
   streamIdOf,
   updateDocument,
   versionOf,
@@ -303,4 +306,29 @@ Deno.test("batches that are written a second way are still what was read, whatev
     );
     assert.equal(row.equal, COUNT, round);
   }
+});
+
+Deno.test("a drain waits for a repartition that was stopped, and goes on with the new partitions", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: "auto" } });
+  const { redis, config, pool } = pipeline;
+  const to3 = async (stop?: AbortController) => {
+    const onStep = (what: string) => what.startsWith("moving ") && stop?.abort(new Error("halt"));
+    await using target = await openTarget(config);
+    const options = { to: 3, signal: stop?.signal, onStep };
+    await repartition(redis, [target], config, "session", options);
+  };
+  await insertDocument(redis, config, "session", { n: 1 }, "d1");
+  await using sink = new RedisWriteBehind(redis, pool, config, "session");
+  await sink.drain();
+  await assert.rejects(to3(new AbortController()), /halt/);
+  const waits = new Promise((resolve) => sink.events.on("standby", resolve));
+  let isOver = false;
+  const drained = sink.drain().then(() => isOver = true);
+  await waits;
+  assert.equal(isOver, false);
+  await to3();
+  await drained;
+  await updateDocument(redis, config, "session", "d1", { n: 2 });
+  assert.equal((await sink.drain()).events, 2);
+  await assertEqual(pipeline);
 });
