@@ -5,9 +5,13 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
+import { connectionErrorKind, passes } from "../core/error_kinds.ts";
+import { ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
+import { asError } from "../core/events.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";
+import { withAddress } from "../redis/explain.ts";
 import { idsByPartition, keysOfDocument } from "../redis/keys.ts";
 import { awaitShape, checkShape, otherShape, patienceEnds, type Recorded } from "../redis/shape.ts";
 import type { Pool } from "../targets/open.ts";
@@ -61,7 +65,10 @@ export async function readByIds(
   const { cache } = entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);
-  const inRedis = (ids: string[]) => readByName(redis, config, entity, ids);
+  const inRedis = (ids: string[]) =>
+    readByName(redis, config, entity, ids).catch((error) => {
+      throw unanswered(error, entity, redis.address);
+    });
   const texts = cache.enabled
     ? await cacheOf(redis, config).read(entity, docIds, inRedis, through)
     : await inRedis(docIds);
@@ -71,6 +78,19 @@ export async function readByIds(
     docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
   }
   return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
+}
+
+/** The error to throw for one of Redis, or of the connection to it. */
+function unanswered(error: unknown, entity: string, address: string): unknown {
+  const refused = withAddress(asError(error), address);
+  if (refused instanceof WriteBehindError || !passes(connectionErrorKind(error))) return refused;
+  const why = refused.name === "MaxRetriesPerRequestError"
+    ? "the connection was lost before the answer"
+    : reasonOf(error);
+  return new ConnectionError(
+    `Cannot read documents of ${entity}: no answer from Redis at ${address} (${why})`,
+    { cause: error },
+  );
 }
 
 /** The documents' JSON texts, by the names that hold now: they change while the entity is repartitioned. */

@@ -41,6 +41,7 @@ export class RedisConnection extends Redis {
   #gathered = 0;
   #sendAt = 2;
   #lane: Promise<DurableLane> | undefined;
+  #closed = false;
   #route: Route;
 
   /**
@@ -210,6 +211,10 @@ export class RedisConnection extends Redis {
 
   /** The connection for writes that wait for durability, opened when first needed: WAIT holds up everything behind it. */
   #durableLane(): Promise<DurableLane> {
+    // Nobody would close it.
+    if (this.#closed) {
+      return Promise.reject(new ConnectionError("Not connected to Redis: nothing was sent"));
+    }
     const { wait_timeout_ms, aof_rewrite_timeout_secs } = this.#config.zero_data_loss;
     const timeout = this.#config.redis.command_timeout_ms + wait_timeout_ms +
       1000 * aof_rewrite_timeout_secs;
@@ -230,6 +235,7 @@ export class RedisConnection extends Redis {
 
   /** Sends the counters, then closes. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.counters.close();
     const lane = await this.#lane?.catch(() => undefined); // the writes that wanted it have the error
     lane?.close();

@@ -48,6 +48,7 @@ export class Counters {
   #messages = new Map<string, Message>();
   #gauges = new Map<string, Gauge>();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
   #sending: Promise<void> = Promise.resolve();
   #onSent: (error: Error | null) => void;
 
@@ -101,7 +102,7 @@ export class Counters {
   }
 
   #schedule(): void {
-    if (this.#timer !== undefined) return;
+    if (this.#timer !== undefined || this.#closed) return;
     const timer = setTimeout(() => {
       this.#timer = undefined;
       this.flush();
@@ -183,8 +184,9 @@ export class Counters {
     return transaction;
   }
 
-  /** Sends what is left and stops the timer. */
+  /** Sends what is left and stops the timer. What is counted afterwards is not sent. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.flush();
     clearTimeout(this.#timer);
     this.#timer = undefined;

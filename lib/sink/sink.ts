@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/load.ts";
 import { learnShape, sameShape } from "../config/shapes.ts";
-import { RepartitioningError } from "../core/errors.ts";
+import { RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
@@ -148,9 +148,11 @@ export class RedisWriteBehind {
    * Applies all events in the streams, then gives the partitions back. Where another sink owns a
    * partition, waits until that one has applied them.
    * @returns the status afterwards
+   * @throws {WriteBehindError} where it was stopped before
    * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
   async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
+    this.#refuseStopped();
     try {
       for (;;) {
         if (await this.#isRepartitioned()) await this.#begin();
@@ -178,12 +180,19 @@ export class RedisWriteBehind {
 
   /**
    * Starts carrying events on in the background: continuously where `write_behind.interval_seconds` is
-   * 0, else a drain every so often. Safe to call again. Never rejects: see {@linkcode lastError}.
+   * 0, else a drain every so often. Safe to call again. What fails is tried again: see {@linkcode lastError}.
+   * @throws {WriteBehindError} where it was stopped before
    */
   start(): void {
+    this.#refuseStopped();
     this.#running ??= this.#config.write_behind.interval_seconds === 0
       ? this.#follow()
       : this.#tick();
+  }
+
+  #refuseStopped(): void {
+    if (!this.#stop.signal.aborted) return;
+    throw new WriteBehindError(`the sink of ${this.#entity} was stopped: make another`);
   }
 
   /** With `streams.partitions: auto`, the partitions are others once the entity was repartitioned. */
@@ -303,7 +312,8 @@ export function consumePeriodically(
   signal?: AbortSignal,
 ): RedisWriteBehind {
   const sink = new RedisWriteBehind(redis, target, config, entity);
-  signal?.addEventListener("abort", () => void sink.stop(), { once: true });
-  sink.start();
+  if (signal?.aborted) void sink.stop();
+  else sink.start();
+  if (signal) onAbort(signal, () => void sink.stop());
   return sink;
 }

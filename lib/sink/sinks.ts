@@ -3,14 +3,17 @@
  * @module
  */
 
-import type { Config } from "../config/load.ts";
+import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { asError, Emitter, OncePerMinute, type TargetEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { RedisWriteBehind } from "./sink.ts";
+
+const stopped = () => new WriteBehindError("the sinks were stopped: make others");
 
 /** A target that was opened, and the sink that carries an entity's events on to it. */
 export interface Carried {
@@ -57,6 +60,7 @@ export class Sinks implements AsyncDisposable {
    * Opens nothing yet: see {@linkcode start}.
    * @param options.entities their names. @default {all that the configuration has}
    * @param options.targets their names. @default {all that the configuration has}
+   * @throws {ConfigError} where the configuration has no such entity or target
    */
   constructor(
     redis: RedisConnection,
@@ -67,6 +71,8 @@ export class Sinks implements AsyncDisposable {
     this.#config = config;
     this.#entities = entities ?? config.entities.map(({ name }) => name);
     this.#names = targets ?? config.targets.map(({ name }) => name);
+    for (const entity of this.#entities) entityConfig(config, entity);
+    for (const name of this.#names) targetConfig(config, name);
     logEvents("sink", this.events);
   }
 
@@ -75,8 +81,12 @@ export class Sinks implements AsyncDisposable {
     this.#listeners.push(listener);
   }
 
-  /** Carries events on to all targets, in the background. One that cannot be opened is tried again for ever. */
+  /**
+   * Carries events on to all targets, in the background. One that cannot be opened is tried again for ever.
+   * @throws {WriteBehindError} where they were stopped before
+   */
   start(): void {
+    if (this.#stop.signal.aborted) throw stopped();
     this.#opening ??= this.#names.map((name) => this.#openSometime(name));
   }
 
@@ -95,10 +105,21 @@ export class Sinks implements AsyncDisposable {
     }
   }
 
-  /** Waits until a target is open. */
+  /**
+   * Waits until a target is open.
+   * @throws {ConfigError} where these sinks are for no such target
+   * @throws {WriteBehindError} where they are stopped before
+   */
   async opened(name: string): Promise<void> {
+    targetConfig(this.#config, name);
+    if (!this.#names.includes(name)) {
+      throw new ConfigError(`the target ${name} is none of these sinks: ${this.#names.join(", ")}`);
+    }
     if (this.carried.some((one) => one.name === name)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { signal } = this.#stop;
+    if (signal.aborted) throw stopped();
+    signal.addEventListener("abort", () => reject(stopped()), { once: true });
     this.onOpened((carried) => {
       if (carried.name === name) resolve();
     });

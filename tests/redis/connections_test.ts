@@ -6,7 +6,9 @@ import {
   ConnectionError,
   connectRedis,
   type DeepPartial,
+  insertDocument,
   parseConfig,
+  readByIds,
 } from "writebehind";
 import { findRedis } from "writebehind/dev/servers/binaries.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
@@ -35,6 +37,27 @@ Deno.test("a Redis that can do it all is connected to, and counts", async () => 
   await using again = await connectRedis(withRedis({}));
   assert.equal(await again.get("metrics:redis_success"), "2");
   assert.equal(await again.client("GETNAME"), "writebehind");
+});
+
+Deno.test("a closed connection stays so: what is called on it fails, and leaves nothing behind", async () => {
+  const config = withRedis({}, { metrics: { flush_interval_ms: 10 } });
+  const redis = await connectRedis(config);
+  await Promise.all([redis.close(), redis.close()]);
+  for (const durability of ["memory", "replicas", "fsync"] as const) {
+    await fails(
+      insertDocument(redis, config, "session", {}, "d", { durability }).then(() => ({})),
+      ConnectionError,
+      "Not connected to Redis: nothing was sent",
+    );
+  }
+  await fails(
+    readByIds(redis, config, "session", ["d"]).then(() => ({})),
+    ConnectionError,
+    `Cannot read documents of session: no answer from Redis at ${address}`,
+  );
+  await redis.close();
+  await using again = await connectRedis(config);
+  assert.equal(await again.exists("session:d"), 0);
 });
 
 Deno.test("nothing listens: refused, with the address and what to do", async () => {
