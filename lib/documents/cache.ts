@@ -11,13 +11,14 @@
 import { setImmediate } from "node:timers/promises";
 import { type Config, entityConfig, sourceConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
+import { ConnectionError, DocumentError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentKey, idsByPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
 import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
-import { openTarget, rowsOf, targetFor, type Through } from "../targets/open.ts";
+import { openTarget, targetFor, type Through } from "../targets/open.ts";
 import type { Row, RowsAt, Target } from "../targets/target.ts";
+import { askRows } from "./read_through.ts";
 import { additionsArgument, encoded } from "./restore.ts";
 
 /** For how long one who asks the target keeps the others waiting, in ms; they look every so often, in ms. */
@@ -400,18 +401,8 @@ export class Cache {
     through?: Through,
   ): Promise<RowsAt> {
     const given = through && targetFor(through, this.#config, keys, docIds[0]!);
-    try {
-      const target = given ?? await this.source(keys.entity);
-      const { rows, ...at } = await rowsOf(target).at(keys, docIds);
-      return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
-    } catch (error) {
-      throw new ConnectionError(
-        `Redis does not have ${docIds[0]} of ${keys.entity}, and its target cannot be asked: ${
-          reasonOf(error)
-        }`,
-        { cause: error },
-      );
-    }
+    const { rows, ...at } = await askRows(given ?? this.source(keys.entity), keys, docIds);
+    return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
   }
 }
 

@@ -41,7 +41,7 @@ const KEYS_AT_A_TIME = 5000;
  * @throws {DocumentError} `invalid` for an id that cannot be one
  * @throws {ConfigError} with `through`, where not all changes are forwarded to the target, or it does not have the
  * partition of a document that is missing
- * @throws {ConnectionError} where Redis, or the target of a cache that has to be asked, does not answer
+ * @throws {ConnectionError} where Redis, or a target that has to be asked, does not answer
  *
  * @example
  * ```ts

@@ -4,11 +4,12 @@
  */
 
 import { type Config, isForwarded } from "../config/load.ts";
-import { ConfigError, DocumentError } from "../core/errors.ts";
+import { passes } from "../core/error_kinds.ts";
+import { ConfigError, ConnectionError, DocumentError, reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { idsByPartition, type PartitionKeys } from "../redis/keys.ts";
 import { rowsOf, targetFor, type Through } from "../targets/open.ts";
-import type { Rows } from "../targets/target.ts";
+import type { RowsAt, Target } from "../targets/target.ts";
 import { encoded, restore, type Restored } from "./restore.ts";
 
 /** A trim between reading the rows and asking the stream makes another attempt worthwhile. */
@@ -22,6 +23,7 @@ const ATTEMPTS = 3;
  * @returns JSON texts by id; an id without a document has none
  * @throws {ConfigError} where changes are not forwarded, so that the row may hold what was deleted; or where no target
  * has a document's partition
+ * @throws {ConnectionError} where the target cannot be asked
  */
 export async function readThrough(
   redis: RedisConnection,
@@ -38,19 +40,48 @@ export async function readThrough(
   }
   const found = new Map<string, string>();
   for (const [keys, ids] of idsByPartition(config, entity, docIds)) {
-    const rows = rowsOf(targetFor(target, config, keys, ids[0]!));
+    const one = targetFor(target, config, keys, ids[0]!);
+    rowsOf(one); // a target without them is a mistake, and no fault of it
     let left = ids;
     for (let attempt = 0; attempt < ATTEMPTS && left.length > 0; attempt++) {
-      left = await readPartition(redis, rows, keys, left, found);
+      left = await readPartition(redis, one, keys, left, found);
     }
   }
   return found;
 }
 
+/**
+ * Asks a target for rows of documents that Redis does not have.
+ * @param target it, or what opens it
+ * @throws {ConnectionError} where it cannot be asked, with what to do where it is not prepared
+ */
+export async function askRows(
+  target: Target | Promise<Target>,
+  keys: PartitionKeys,
+  docIds: string[],
+): Promise<RowsAt> {
+  let opened: Target | undefined;
+  try {
+    opened = await target;
+    return await rowsOf(opened).at(keys, docIds);
+  } catch (error) {
+    const checked = opened === undefined || passes(opened.kindOf(error))
+      ? Promise.resolve() // it is away, and says no more
+      : opened.check(keys.entity);
+    const why = await checked.then(() => error, (told) => told);
+    throw new ConnectionError(
+      `Redis does not have ${docIds[0]} of ${keys.entity}, and its target cannot be asked: ${
+        reasonOf(why)
+      }`,
+      { cause: error },
+    );
+  }
+}
+
 /** @returns the ids for which the stream could not answer whether they may be put back */
 async function readPartition(
   redis: RedisConnection,
-  rows: Rows,
+  target: Target,
   keys: PartitionKeys,
   docIds: string[],
   found: Map<string, string>,
@@ -58,7 +89,7 @@ async function readPartition(
   const unknown: string[] = [];
   let left = docIds;
   while (left.length > 0) {
-    const { offset, rows: read, parked } = await rows.at(keys, left);
+    const { offset, rows: read, parked } = await askRows(target, keys, left);
     const there = read.flatMap((row, index) =>
       row === null || !row.text.startsWith("{") || parked[index] ? [] : [{ id: left[index]!, row }]
     );

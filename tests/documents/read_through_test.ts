@@ -51,6 +51,23 @@ Deno.test("readByIds through to the target", (t) =>
       assert.equal(await redis.xlen("stream:session"), 1, "and no event was appended");
     },
 
+    "a target that cannot be asked says why": async (pipeline) => {
+      const { redis } = pipeline;
+      const [session] = pipeline.config.entities;
+      const config = pipeline.with({ entities: [{ ...session!, table: "not_there" }] });
+      const refused = {
+        name: "ConnectionError",
+        message:
+          /^Redis does not have a of session, and its target cannot be asked: The tables for session in the database \S+ are not there yet: start a sink once \(deno task sink\)/,
+      };
+      const read = readByIds(redis, config, "session", ["a"], { through: pipeline.pool });
+      await assert.rejects(read, refused);
+      const entities = [{ ...session!, table: "not_there", cache: { enabled: true } }];
+      const cached = pipeline.with({ entities });
+      await assert.rejects(insertDocument(redis, cached, "session", { n: 1 }, "a"), refused);
+      assert.equal(await redis.exists(keyOf("a")), 0);
+    },
+
     "without `through` a miss is null": async (pipeline) => {
       const { redis, config } = pipeline;
       await stored(pipeline, "a");
