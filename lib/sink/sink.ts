@@ -12,7 +12,8 @@ import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, partitionsOf } from "../redis/keys.ts";
-import { readShape } from "../redis/shape.ts";
+import { readRegistration } from "../redis/registrations.ts";
+import { readShape, type Recorded } from "../redis/shape.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { batchRoom } from "./limits.ts";
@@ -82,6 +83,8 @@ export class RedisWriteBehind {
   #sharing: Sharing | null = null;
   #stop = new AbortController();
   #running: Promise<void> | undefined;
+  /** whether it has given its partitions back, for a repartition */
+  #hasGiven = false;
   /** Its name in events and in leases: the process id and a random part. */
   readonly process: string;
   /** What happens, as it happens: `sink.events.on("parked", …)`. */
@@ -227,6 +230,7 @@ export class RedisWriteBehind {
     if (config.streams.partitions !== "auto") return false;
     try {
       const found = await readShape(this.#redis, config, entity);
+      await this.#giveWherePaused(found);
       if (found === null || sameShape(found.shape, this.#partitions[0]!.keys.shape)) return false;
       learnShape(config, entity, found.shape);
       return true;
@@ -234,6 +238,19 @@ export class RedisWriteBehind {
       // Redis is away, or ranges of targets do not fit: the partitions have said so, and it is asked again.
       return false;
     }
+  }
+
+  /**
+   * A repartition pauses the target, the last partition last. Each would notice when it looks around, which those of many
+   * do seldom, and writers wait meanwhile.
+   */
+  async #giveWherePaused(found: Recorded | null): Promise<void> {
+    const { name } = this.#target.describe();
+    const { keys } = this.#partitions.at(-1)!;
+    const isPaused = found !== null && found.to !== null &&
+      (await readRegistration(this.#redis, keys, name))?.state === "paused";
+    if (isPaused && !this.#hasGiven) { for (const partition of this.#partitions) partition.give(); }
+    this.#hasGiven = isPaused;
   }
 
   /** Begins with the partitions that there are now. */

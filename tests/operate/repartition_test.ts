@@ -158,6 +158,22 @@ Deno.test("parked events, receipts of requests and the index come along", async 
   assert.equal(row.count, 30);
 });
 
+Deno.test("of many partitions, sinks give all back at once", async () => {
+  await fresh();
+  await using many = await using(120);
+  await insertDocument(many.redis, many.config, "session", { n: 1 }, "d1");
+  await using own = await using();
+  const { redis, config, target } = own;
+  await using _sink = consumePeriodically(redis, target, config, "session");
+  const steps: number[] = [];
+  const onStep = () => steps.push(performance.now());
+  await repartition(redis, [target], config, "session", { to: 2, onStep });
+  // Each by itself looks around every 12 s.
+  const [, stopping, moving] = steps;
+  assert(moving! - stopping! < 7000, `${moving! - stopping!} ms`);
+  await assertSame(redis, target, config, 1);
+});
+
 Deno.test("what cannot begin is refused in one line, and nothing has moved", async (t) => {
   await fresh();
   const { pool } = pipeline;
