@@ -8,7 +8,14 @@ import {
   RedisWriteBehind,
   updateDocument,
 } from "writebehind";
-import { drain, type Pipeline, reset, rowsOf, withPipeline } from "../support/pipeline.ts";
+import {
+  assertEqual,
+  drain,
+  type Pipeline,
+  reset,
+  rowsOf,
+  withPipeline,
+} from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
 /** A row whose payload says so cannot be stored. */
@@ -169,6 +176,26 @@ Deno.test("poison", (t) =>
       assert.equal((await drain({ ...pipeline, pool })).parked, 2);
       const { rows: [row] } = await pool.query("SELECT last_id FROM writebehind_offset");
       assert.equal(row.last_id, "99999999999999-0");
+    },
+
+    "behind another program's sequence that no version holds, each write arrives": async (
+      pipeline,
+    ) => {
+      const { redis, config, pool } = pipeline;
+      const later = Date.now() + 3_600_000;
+      for (const [index, sequence] of [1048573, 1048574, 1048575, 1048576, 5_000_000].entries()) {
+        const id = `d${index}`;
+        await redis.xadd("stream:session", `${later + 1000 * index}-${sequence}`, "a", "b");
+        const { version } = await insertDocument(redis, config, "session", { n: 1 }, id);
+        assert(version !== null, `behind ${sequence}`);
+        await updateDocument(redis, config, "session", id, { n: 2 });
+      }
+      await insertDocument(redis, config, "session", { n: 1 }, "gone");
+      await redis.xadd("stream:session", `${later + 9000}-1048576`, "a", "b");
+      await deleteDocument(redis, config, "session", "gone");
+      await drain({ ...pipeline, pool });
+      await assertEqual(pipeline);
+      assert.equal((await rowsOf(pipeline)).size, 5);
     },
 
     "a delete that the database refuses is parked too": async (pipeline) => {

@@ -17,7 +17,12 @@ if FORWARD then
   if #id > 20 then
     local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
     if tonumber(seq) >= 1048574 then
-      redis.pcall('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
+      local moved = redis.pcall('XSETID', STREAM, string.format('%.0f', tonumber(ms) + 1) .. '-0')
+      -- Another program has passed it, which does not look: this event is parked, so it is sent once more.
+      if tonumber(seq) > 1048575 and not moved.err then
+        id = redis.call('XADD', STREAM, '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', EVENT_TYPE,
+          unpack(payload and {'payload', payload} or {}))
+      end
     end
   end
 end
