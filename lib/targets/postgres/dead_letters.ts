@@ -23,10 +23,15 @@ import type {
 } from "../dead_letters.ts";
 import { bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
+import { patiently } from "./sessions.ts";
 import { anyRowSql, lookValues, missedSql, parkedOfSql, writeRows } from "./statements.ts";
 
-/** How many rows are fetched at a time. */
+/** How many rows are read at a time. */
 const PAGE = 500;
+/** How many documents are, each without its payload: every such page sorts all that is parked. */
+const DOCUMENTS_PAGE = 10_000;
+/** How long a query may take that sorts all that is there, in seconds. */
+const LONG_SECONDS = 60;
 
 /** An SQL expression that orders stream ids as Redis does: as text, 10 would come before 9. */
 const NEWEST_FIRST =
@@ -65,26 +70,35 @@ UPDATE writebehind_dead_letter AS d
          END
  WHERE id = $1`;
 
-/** The rows of a query, a page at a time, through a cursor: memory holds one page. */
+/**
+ * The rows of a query, a page at a time, each by a query of its own: a reader holds no connection, and no snapshot,
+ * while it works on a page. What is parked meanwhile is not among them.
+ * @param text its parameters are `values`, the last number that there was at the beginning, and where the page begins
+ * @param begin where the first page begins
+ * @param placeOf where the page behind a row begins
+ */
 async function* pages<Row extends QueryResultRow>(
   pool: Pool,
   text: string,
   values: unknown[],
+  begin: string[],
+  placeOf: (row: Row) => string[],
 ): AsyncGenerator<Row[]> {
-  const connection = await pool.connect();
-  let broken = true;
-  try {
-    await connection.query("BEGIN READ ONLY");
-    await connection.query(`DECLARE page NO SCROLL CURSOR FOR ${text}`, values);
-    for (;;) {
-      const { rows } = await connection.query<Row>(`FETCH ${PAGE} FROM page`);
-      if (rows.length === 0) break;
-      yield rows;
-    }
-    await connection.query("COMMIT");
-    broken = false;
-  } finally {
-    connection.release(broken);
+  const { rows: [newest] } = await patiently<{ id: string }>(
+    pool,
+    "SELECT coalesce(max(id), 0) AS id FROM writebehind_dead_letter",
+    [],
+  );
+  for (let place = begin;;) {
+    const { rows } = await patiently<Row>(
+      pool,
+      `${text} LIMIT ${DOCUMENTS_PAGE}`,
+      [...values, newest!.id, ...place],
+      LONG_SECONDS,
+    );
+    if (rows.length > 0) yield rows;
+    if (rows.length < DOCUMENTS_PAGE) return;
+    place = placeOf(rows.at(-1)!);
   }
 }
 
@@ -116,9 +130,9 @@ export class PostgresDeadLetters implements DeadLetters {
   }
 
   async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
-    const all = pages<Listed & { events: string }>(
+    const all = pages<Listed & { events: string; first: string; first_id: string }>(
       this.#pool,
-      `SELECT * FROM (
+      `SELECT *, extract(epoch FROM first_at) AS first FROM (
          SELECT DISTINCT ON (d.stream, d.state, ${ONE_DOCUMENT})
                 d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
                 count(*) OVER same AS events,
@@ -129,12 +143,16 @@ export class PostgresDeadLetters implements DeadLetters {
                 first_value(d.reason) OVER tried AS reason,
                 first_value(d.attempts) OVER tried AS attempts
            FROM writebehind_dead_letter d
-          WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2)
+          WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2) AND d.id <= $3
          WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
                 tried AS (same ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
           ORDER BY d.stream, d.state, ${ONE_DOCUMENT}, ${NEWEST_FIRST}
-       ) AS documents ORDER BY first_at, first_id`,
+       ) AS documents
+       WHERE (extract(epoch FROM first_at), first_id) > ($4::numeric, $5::int8)
+       ORDER BY first_at, first_id`,
       [entity, state],
+      ["-infinity", "0"],
+      ({ first, first_id }) => [first, first_id],
     );
     for await (const rows of all) {
       for (const row of rows) yield { ...letterOf(row, asItIs), waiting: Number(row.events) - 1 };
@@ -165,9 +183,12 @@ export class PostgresDeadLetters implements DeadLetters {
                 coalesce((SELECT sum(octet_length(f)) FROM unnest(d.fields) f), 0)::int AS bytes
            FROM writebehind_dead_letter d
           WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${whole}
+            AND d.id <= $4
           ORDER BY ${ONE_DOCUMENT}, ${NEWEST_FIRST}
-       ) AS documents ORDER BY id`,
+       ) AS documents WHERE id > $5 ORDER BY id`,
       [stream, entity, value],
+      ["0"],
+      ({ id }) => [id],
     );
     for await (const rows of found) {
       yield* fitting(rows.map(({ id, doc_id, bytes }) => ({ id, docId: doc_id, bytes })), maxBytes);
