@@ -215,7 +215,7 @@ export async function runDiscard(options: SelectionOptions): Promise<void> {
   if (events === 0 && !options.all) {
     throw new WriteBehindError("nothing of the kind is parked; see list");
   }
-  if (dryRun && options.dryRun !== true) {
+  if (events > 0 && dryRun && options.dryRun !== true) {
     throw new WriteBehindError("nothing was changed; --yes does it");
   }
 }

@@ -437,6 +437,16 @@ Deno.test("deno task dead-letter", async (t) => {
     assert.equal(code, 0, output);
     assert.deepEqual(await list(pipeline), []);
   });
+  await t.step(
+    "where nothing is parked, there is nothing to do, but for a document that is named",
+    async () => {
+      for (const command of ["replay", "discard"]) {
+        const { code, output } = await run(command, "--all");
+        assert.equal(code, 0, output);
+        assert.equal((await run(command, "--doc=-b")).code, 1);
+      }
+    },
+  );
   await t.step("a selection must be given, and one only", async () => {
     assert.equal((await run("replay")).code, 1);
     assert.equal((await run("discard", "--all", "--doc", "a", "--yes")).code, 1);
