@@ -11,6 +11,7 @@ import {
   loadConfig,
 } from "./config/load.ts";
 import { describeServers, serverOverrides, usesPostgres } from "./config/servers.ts";
+import { counted } from "./core/counted.ts";
 import { delay } from "./core/delay.ts";
 import { reasonOf, WriteBehindError } from "./core/errors.ts";
 import { InterruptedError, interruptible } from "./core/interrupt.ts";
@@ -109,7 +110,7 @@ async function run(options: PipelineOptions, signal: AbortSignal): Promise<numbe
   await printOutcome(pipeline, report);
   if (signal.aborted) {
     const { lag } = await readFigures(redis, target, config, entity);
-    console.log(`stopped; ${lag} events are left for the next sink`);
+    console.log(`stopped; ${counted(lag, "event")} left for the next sink`);
     return 130;
   }
   const equal = await compare(pipeline, signal);
@@ -225,7 +226,7 @@ async function printOutcome({ redis }: Pipeline, report: TrafficReport): Promise
       `in ${seconds.toFixed(1)} s`,
   );
   for (const [reason, times] of Object.entries(reasons)) {
-    console.log(`  ${reason} (${times} times)`);
+    console.log(`  ${reason} (${counted(times, "time")})`);
   }
   await redis.counters.flush();
   console.log("counted by processes, in events:");

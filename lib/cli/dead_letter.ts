@@ -1,6 +1,7 @@
 /** `deno task dead-letter`: lists, shows, replays and discards parked events. */
 
 import { isUtf8 } from "node:buffer";
+import { counted } from "../core/counted.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { replayDeadLetters, type ReplayOutcome, type ReplayReport } from "../operate/replay.ts";
 import { connectRedis } from "../redis/connect.ts";
@@ -59,7 +60,9 @@ export async function runList(
 ): Promise<void> {
   const count = sum(await forEachTarget(options, (opened) => list(opened, options, signal)));
   if (!options.json) {
-    console.log(count === 0 ? "none" : `${count} documents; \`show <number>\` shows an event`);
+    console.log(
+      count === 0 ? "none" : `${counted(count, "document")}; \`show <number>\` shows an event`,
+    );
   }
 }
 
@@ -211,7 +214,7 @@ export async function runDiscard(options: SelectionOptions): Promise<void> {
   const events = sum(await forEachTarget(options, discard));
   if (options.json) {
     console.log(JSON.stringify({ discarded: dryRun ? 0 : events, selected: events }));
-  } else console.log(dryRun ? `${events} events would be discarded` : `${events} events discarded`);
+  } else console.log(`${counted(events, "event")} ${dryRun ? "would be discarded" : "discarded"}`);
   if (events === 0 && !options.all) {
     throw new WriteBehindError("nothing of the kind is parked; see list");
   }

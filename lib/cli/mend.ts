@@ -1,5 +1,6 @@
 /** `deno task mend`: removes entries whose ids no version can hold. */
 
+import { counted } from "../core/counted.ts";
 import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { mendStreams } from "../operate/mend.ts";
 import { connectRedis } from "../redis/connect.ts";
@@ -50,10 +51,10 @@ export async function runMend(options: MendOptions): Promise<void> {
     console.log(
       report.streams.length === 0
         ? "nothing to mend"
-        : `${done}mended: ${
-          report.streams.join(", ")
-        }; ${report.entries.length} entries removed, ` +
-          `${report.resent} documents resent`,
+        : `${done}mended: ${report.streams.join(", ")}; ${
+          counted(report.entries.length, "entry")
+        } removed, ` +
+          `${counted(report.resent, "document")} resent`,
     );
   }
   if (!yes && report.streams.length > 0) {

@@ -1,5 +1,6 @@
 /** `deno task rebuild`: fills an empty Redis from the target. */
 
+import { counted } from "../core/counted.ts";
 import type { Config } from "../config/load.ts";
 import { rebuild, type RebuildReport } from "../operate/rebuild.ts";
 import { connectRedis } from "../redis/connect.ts";
@@ -55,7 +56,9 @@ async function rebuildFrom(
 
 function print({ rows, restored, kept, refused, refusedRows, index }: RebuildReport, of: string) {
   console.log(
-    `${of}${rows} rows: ${restored} documents written, ${kept} left as they were, ` +
+    `${of}${counted(rows, "row")}: ${
+      counted(restored, "document")
+    } written, ${kept} left as they were, ` +
       `${refusedRows} refused; search index ${index}`,
   );
   for (const { id, reason } of refused.slice(0, SHOWN)) {

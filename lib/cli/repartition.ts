@@ -1,6 +1,7 @@
 /** `deno task repartition`: gives an entity another number of partitions. */
 
 import { configWith } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { ConfigError, reasonOf, WriteBehindError } from "../core/errors.ts";
 import { InterruptedError } from "../core/interrupt.ts";
 import { readState } from "../operate/repartition/state.ts";
@@ -52,7 +53,9 @@ export async function runRepartition(
     else {
       const rate = movedMs > 0 ? `, ${Math.round(1000 * moved / movedMs)} a second` : "";
       console.log(
-        `${entity} has ${report.to} partitions, before ${from}; ${moved} documents moved${rate}`,
+        `${entity} has ${report.to} partitions, before ${from}; ${
+          counted(moved, "document")
+        } moved${rate}`,
       );
       const { partitions } = given.streams;
       if (partitions !== "auto" && String(partitions) !== report.to) {

@@ -2,6 +2,7 @@
 
 import type { Command } from "commander";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis } from "../redis/connect.ts";
@@ -72,7 +73,7 @@ async function runSink(
   const done = () =>
     inOrder().map((carried) => {
       const { events, rows } = carried.sink.status;
-      return told(carried, `${events} events applied, ${rows} rows`);
+      return told(carried, `${counted(events, "event")} applied, ${counted(rows, "row")}`);
     }).join("; ") || "0 events applied, 0 rows";
   let reported = "";
   const report = () => {
@@ -108,7 +109,7 @@ async function leftBehind(redis: RedisConnection, target: Target, config: Config
   try {
     const partitions = await answered(readStatus(redis, target, config, entity), LEFT_MS);
     const events = partitions.reduce((sum, { lagEvents }) => sum + (lagEvents ?? NaN), 0);
-    return `${events} events are left for the next sink`;
+    return `${counted(events, "event")} left for the next sink`;
   } catch (error) {
     return `how many events are left is unknown (${oneLine(reasonOf(error))})`;
   }

@@ -1,6 +1,7 @@
 /** `deno task status`: a line a partition. */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { delay } from "../core/delay.ts";
 import { reasonOf } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
@@ -73,9 +74,9 @@ function print(
     for (const { entity, ...figures } of caches) {
       const { evictedKeys, expiredKeys } = figures;
       console.log(
-        `${entity} | cache: hits ${
-          hitRate(figures)
-        } | all of Redis since it started: ${evictedKeys} keys evicted, ` +
+        `${entity} | cache: hits ${hitRate(figures)} | all of Redis since it started: ${
+          counted(evictedKeys, "key")
+        } evicted, ` +
           `${expiredKeys} expired`,
       );
     }
@@ -146,7 +147,7 @@ function lineOf(
     value === null ? "?" : text(value);
   const { stuck, doubts, wentBackAt, lastError } = status;
   const times = (count: number) =>
-    count === 0 ? "never" : `${count} times, last ${wentBackAt?.toISOString()}`;
+    count === 0 ? "never" : `${counted(count, "time")}, last ${wentBackAt?.toISOString()}`;
   return [
     several ? `${status.stream} to ${status.target ?? "?"}` : status.stream,
     stuck.length > 0
@@ -160,7 +161,7 @@ function lineOf(
       : "ok",
     ...(tellsNode ? [`Redis ${known(status.node, String)}`] : []),
     `offset ${known(status.offset, String)}`,
-    `lag ${known(status.lagEvents, String)} events, ${
+    `lag ${status.lagEvents === null ? "? events" : counted(status.lagEvents, "event")}, ${
       known(status.lagSeconds, (seconds) => seconds.toFixed(1))
     } s`,
     `written ${known(status.written, String)}, applied ${known(status.applied, String)}`,

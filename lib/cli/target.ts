@@ -1,6 +1,7 @@
 /** `deno task target`: the targets of a pipeline that runs. */
 
 import type { Config } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { addTarget } from "../operate/add_target.ts";
 import {
@@ -56,7 +57,7 @@ function lineOf(listed: ListedTarget): string {
     kind ?? "not in the configuration",
     state ?? "not registered: no sink of it has begun",
     `offset ${offset ?? "none"}`,
-    `${goneBack ? "stands before a rewind" : `${lagEvents} events behind`}${
+    `${goneBack ? "stands before a rewind" : `${counted(lagEvents, "event")} behind`}${
       holdsUp ? ", for which the stream is kept" : ""
     }`,
   ].join(" | ");
@@ -84,7 +85,8 @@ export async function runTargetAdd(
     console.log(
       streams.length === 0
         ? `${entity}: ${name} is there already`
-        : `${entity}: ${rows} rows written, ${removed} removed, ${refusedDocuments} documents refused; ` +
+        : `${entity}: ${counted(rows, "row")} written, ${removed} removed, ` +
+          `${counted(refusedDocuments, "document")} refused; ` +
           "a sink carries on what was written meanwhile",
     );
     for (const { id, reason } of refused.slice(0, SHOWN)) {
@@ -122,7 +124,9 @@ export async function runTargetRemove(
   if (options.json) console.log(JSON.stringify({ removed: yes, streams: gone }, null, 2));
   for (const { stream, events } of options.json ? [] : gone) {
     const will = yes ? "does" : "would";
-    console.log(`${oneLine(stream)}: ${name} ${will} not get ${events} events that wait for it`);
+    console.log(
+      `${oneLine(stream)}: ${name} ${will} not get what waits for it: ${counted(events, "event")}`,
+    );
   }
   if (!yes) throw new WriteBehindError("nothing was changed; --yes does it");
 }

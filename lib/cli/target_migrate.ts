@@ -1,6 +1,7 @@
 /** `deno task target migrate`: makes the typed columns of a table what the configuration says. */
 
 import { entityConfig } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { type ColumnsReport, migrateColumns } from "../operate/migrate_columns.ts";
 import { openTarget } from "../targets/open.ts";
@@ -55,6 +56,10 @@ function show(where: string, { differences, sql, blocked }: ColumnsReport): void
   for (const { column, type, rows, ids } of blocked) {
     const more = rows > ids.length ? ", …" : "";
     const named = ids.map(quoted).join(", ");
-    console.log(`${rows} rows block the column ${column}, which takes ${type}: ${named}${more}`);
+    console.log(
+      `the column ${column}, which takes ${type}, is blocked by ${
+        counted(rows, "row")
+      }: ${named}${more}`,
+    );
   }
 }

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { counted } from "../core/counted.ts";
 import pl from "nodejs-polars";
 import { cellHtml } from "./cells.ts";
 import { full } from "./charts/scales.ts";
@@ -43,6 +44,6 @@ export function frameHtml(df: DataFrame, { rows = 10 }: FrameView = {}): string 
     header.join("")
   }` +
     `</tr></thead><tbody>${body.join("")}</tbody></table></div><div class="shape">` +
-    `${full(shown)} of ${full(height)} ${height === 1 ? "row" : "rows"} × ` +
-    `${full(all.length)} ${all.length === 1 ? "column" : "columns"}</div></div>`;
+    `${full(shown)} of ${counted(height, "row", full(height))} × ` +
+    `${counted(all.length, "column", full(all.length))}</div></div>`;
 }

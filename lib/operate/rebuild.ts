@@ -4,6 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { DocumentError, WriteBehindError } from "../core/errors.ts";
 import { cacheOf } from "../documents/cache.ts";
 import { encoded, restore } from "../documents/restore.ts";
@@ -85,7 +86,9 @@ export async function rebuild(
   const isCached = own.some(({ cached }) => cached);
   if (limit !== Infinity && !isCached) {
     throw new RebuildRefusedError(
-      `Cannot rebuild ${limit} documents of ${entity}: it has no cache, so that the others would seem to be missing`,
+      `Cannot rebuild ${
+        counted(limit, "document")
+      } of ${entity}: it has no cache, so that the others would seem to be missing`,
     );
   }
   for (const keys of own) await prepare(redis, opened.offsets, keys);

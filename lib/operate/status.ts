@@ -4,6 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { isFar } from "../core/stream_ids.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -180,7 +181,7 @@ async function partitionStatus(
   const failures = heard ? Number(gauges.get("failures") ?? 0) : gauges && 0;
   const { max_retry_attempts } = config.write_behind;
   if (failures !== null && failures > 0 && failures >= max_retry_attempts) {
-    stuck.push(`${failures} failures in a row`);
+    stuck.push(`${counted(failures, "failure")} in a row`);
   }
   return {
     entity: keys.entity,
@@ -276,7 +277,7 @@ async function lookAtIndex(
   if (!config.search_index.create_index) return [];
   const most = await mostUnindexed(redis, config, entity);
   return most === null ? [] : [
-    `${most.unindexed} documents could not be indexed by ${most.name}, and no search finds them; ` +
+    `${most.name} could not index ${counted(most.unindexed, "document")}, which no search finds; ` +
     `FT.INFO ${most.name} has the last error`,
   ];
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Config } from "../config/load.ts";
+import { counted } from "../core/counted.ts";
 import { delay } from "../core/delay.ts";
 import { asError } from "../core/events.ts";
 import { ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
@@ -324,7 +325,7 @@ export class PartitionOwnership {
     await failpoint?.("resent");
     await this.#target.ownership.wentBack(claim);
     claim.witness = "0-0";
-    const done = `${sent} documents were resent; run verify for what else was lost`;
+    const done = `${counted(sent, "document")} resent; run verify for what else was lost`;
     this.#report.rewound(sent, new WentBackError(`${what}; ${done}`));
   }
 

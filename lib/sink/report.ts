@@ -3,6 +3,7 @@
  * @module
  */
 
+import { counted } from "../core/counted.ts";
 import { type ErrorKind, passes } from "../core/error_kinds.ts";
 import {
   asError,
@@ -213,7 +214,11 @@ export class PartitionReport {
   rewound(documents: number, error: Error): void {
     this.lastError = error;
     const { stream } = this.place;
-    this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents resent`);
+    this.#counters.count(
+      "redis_retry",
+      documents,
+      `${stream}: ${counted(documents, "document")} resent`,
+    );
     this.#emitter.emit("rewound", { ...this.place, documents });
   }
 
@@ -244,7 +249,9 @@ export class PartitionReport {
     this.#counters.count(
       "postgres_fail",
       0,
-      `${this.place.stream}: ${ids.length} rows were swallowed, such as ${documentIds.join(", ")}`,
+      `${this.place.stream}: ${counted(ids.length, "row")} swallowed, such as ${
+        documentIds.join(", ")
+      }`,
     );
     this.#emitter.emit("swallowed", { ...this.place, rows: ids.length, documentIds });
   }
@@ -257,7 +264,11 @@ export class PartitionReport {
   /** Documents were sent again whose events were gone from the stream, or whose rows were swallowed. */
   resent(documents: number): void {
     const { stream } = this.place;
-    this.#counters.count("redis_retry", documents, `${stream}: ${documents} documents resent`);
+    this.#counters.count(
+      "redis_retry",
+      documents,
+      `${stream}: ${counted(documents, "document")} resent`,
+    );
     this.#emitter.emit("resent", { ...this.place, documents });
   }
 

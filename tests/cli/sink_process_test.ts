@@ -60,10 +60,10 @@ Deno.test("the sink process says which servers, stops on SIGTERM with status 0, 
     /^Redis redis:\/\/127\.0\.0\.1:\d+ \(REDIS_URL\), PostgreSQL .*DATABASE_URL\)$/,
   );
   assert(!sink.output().includes(`:${config.postgresql.password}@`));
-  assert.match(sink.output(), /1 events applied/);
+  assert.match(sink.output(), /1 event applied/);
   assert.match(
     sink.output(),
-    /^stopping once [^]*^stopped: 1 events applied, 1 rows; 0 events are left for the next sink$/m,
+    /^stopping once [^]*^stopped: 1 event applied, 1 row; 0 events left for the next sink$/m,
   );
   const { rows: [lease] } = await pool.query(
     "SELECT bool_and(lease_until < now()) AS free FROM writebehind_lease",

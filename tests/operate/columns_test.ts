@@ -281,7 +281,10 @@ Deno.test("deno task target migrate prints the SQL, and runs it with --yes", asy
         shown.output,
         /the column user_id is missing; .*\nBEGIN;\nSET LOCAL lock_timeout/,
       );
-      assert.match(shown.output, /\n1 rows block the column n, which takes integer: "bad"\n/);
+      assert.match(
+        shown.output,
+        /\nthe column n, which takes integer, is blocked by 1 row: "bad"\n/,
+      );
       const blocked = await run("--yes");
       assert.equal(blocked.code, 1, blocked.output);
       assert.match(blocked.output, /nothing was changed where rows block it: mend those/);

@@ -300,7 +300,7 @@ Deno.test("targets with a range of the partitions each", (t) =>
         run("dead-letter", "show", "1"),
         run("verify", "--target", "b", "--json"),
       ]);
-      assert.match(rebuilt.output, /^a: .* 0 documents written, .*\nb: .* 1 documents written/m);
+      assert.match(rebuilt.output, /^a: .* 0 documents written, .*\nb: .* 1 document written/m);
       assert.deepEqual([rebuilt.code, list.code, show.code], [0, 0, 1]);
       assert.match(show.output, /name the target, whose number that is, by --target/);
       assert.match(one.output, /"documents": \d+/);

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { counted } from "../../core/counted.ts";
 import type { Figures } from "../../metrics/figures.ts";
 import type { Happenings } from "./happened.ts";
 import type { Reachable, StageSample } from "./watch.ts";
@@ -77,7 +78,7 @@ export class Notices {
     if (left.size > 0) return;
     this.#killed = undefined;
     const seconds = ((Date.now() - at) / 1000).toFixed(1);
-    const what = this.#partitions > 1 ? ` ${partitions(count)}` : "";
+    const what = this.#partitions > 1 ? ` ${counted(count, "partition")}` : "";
     const text = `sink ${sink} took over${what} after ${seconds} s`;
     this.#happened.add("mend", text, `sink ${sink} took over`);
     this.faultIsOver();
@@ -112,8 +113,9 @@ export class Notices {
     this.#behind = undefined;
     if (behind.seconds < WORTH_TELLING_SECONDS) return;
     const took = ((at - behind.since) / 1000).toFixed(1);
-    const most = behind.events.toLocaleString("en");
-    const text = `caught up ${took} s later: ${most} events were waiting`;
+    const { events: most } = behind;
+    const waiting = counted(most, "event", most.toLocaleString("en"));
+    const text = `caught up ${took} s later, with ${waiting} waiting`;
     this.#happened.add("mend", text, "caught up");
   }
 
@@ -130,13 +132,20 @@ export class Notices {
       owner !== before.partitions[index]!.owner
     );
     for (const [owner, streams] of Map.groupBy(changed, ({ owner }) => owner)) {
-      this.#owner(streams.length === 1 ? streams[0]!.stream : partitions(streams.length), owner);
+      this.#owner(
+        streams.length === 1 ? streams[0]!.stream : counted(streams.length, "partition"),
+        owner,
+      );
     }
     figures.partitions.forEach(({ stream, parked }, index) => {
       const then = before.partitions[index]!;
       const more = parked - then.parked;
-      if (more > 0) this.#happened.add("wrong", `${more} events of ${stream} parked`, "parked");
-      if (more < 0) this.#happened.add("mend", `${-more} events of ${stream} no longer parked`);
+      if (more > 0) {
+        this.#happened.add("wrong", `${counted(more, "event")} of ${stream} parked`, "parked");
+      }
+      if (more < 0) {
+        this.#happened.add("mend", `${counted(-more, "event")} of ${stream} no longer parked`);
+      }
     });
   }
 
@@ -151,5 +160,3 @@ export class Notices {
     else this.#happened.add("note", `${owner} has taken ${what}`, "taken over");
   }
 }
-
-const partitions = (count: number) => count === 1 ? "1 partition" : `${count} partitions`;

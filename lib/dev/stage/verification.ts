@@ -3,6 +3,7 @@
  * @module
  */
 
+import { counted } from "../../core/counted.ts";
 import { verify } from "../../operate/verify/verify.ts";
 import type { VerifyView } from "./messages.ts";
 import type { Scene } from "./scene.ts";
@@ -57,7 +58,9 @@ export class Verification {
         .filter(Boolean).map((text) => `, ${text}`).join("");
       happened.add(
         lost === 0 ? "mend" : "wrong",
-        `verified: ${documents.toLocaleString("en")} documents, ${lost} lost${others}`,
+        `verified: ${
+          counted(documents, "document", documents.toLocaleString("en"))
+        }, ${lost} lost${others}`,
         lost === 0 ? "verified: 0 lost" : `verified: ${lost} lost`,
       );
     } finally {

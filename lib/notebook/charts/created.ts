@@ -1,5 +1,6 @@
 /** When documents were created. */
 
+import { counted } from "../../core/counted.ts";
 import * as Plot from "@observablehq/plot";
 import { figure, picture, waiting } from "./figure.ts";
 import { clock, compact, countTicks, full, timeStep } from "./scales.ts";
@@ -32,9 +33,10 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
   const tickStep = 1000 * timeStep((end - first) / 1000, TICKS);
   const ticks: number[] = [];
   for (let at = Math.ceil(first / tickStep) * tickStep; at <= end; at += tickStep) ticks.push(at);
-  const total = full(rows.reduce((sum, { count }) => sum + count, 0));
+  const all = rows.reduce((sum, { count }) => sum + count, 0);
+  const total = counted(all, "document", full(all));
   const unit = nameOf(step);
-  const svg = picture(`Documents per ${unit}. ${bars.length} bars, ${total} documents`, {
+  const svg = picture(`Documents per ${unit}. ${counted(bars.length, "bar")}, ${total}`, {
     height: 240,
     marginLeft: 62,
     marginRight: 42, // half of a time, where one stands at the end
@@ -75,7 +77,7 @@ export function createdChart(rows: readonly { second: Date; count: number }[]): 
     ],
   });
   return figure(
-    { title: `Documents per ${unit}`, subtitle: `${total} documents by creation time` },
+    { title: `Documents per ${unit}`, subtitle: `${total} by creation time` },
     svg,
   );
 }
@@ -88,5 +90,5 @@ function nameOf(seconds: number): string {
     ? [60, "minute"]
     : [3600, "hour"];
   const count = seconds / size;
-  return count === 1 ? name : `${count} ${name}s`;
+  return count === 1 ? name : counted(count, name);
 }

@@ -1,5 +1,6 @@
 /** The newest figures, large enough for the back row. */
 
+import { counted } from "../../core/counted.ts";
 import type { Sample } from "../../metrics/sampler.ts";
 import type { Marks, Verified } from "./marks.ts";
 import { clock, duration, full } from "./scales.ts";
@@ -42,7 +43,7 @@ export function tiles(
 
 /** What was compared, and when; and of what nothing is known, since the target was behind. */
 export function noteOf({ compared, behind, at }: Verified): string {
-  return `of ${full(compared)} documents, verified at ${clock(at)}` +
+  return `of ${counted(compared, "document", full(compared))}, verified at ${clock(at)}` +
     (behind > 0 ? `; ${full(behind)} more were behind` : "");
 }
 

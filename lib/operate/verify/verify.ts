@@ -7,6 +7,7 @@ import { type Config, isForwarded } from "../../config/load.ts";
 import { checkShape } from "../../redis/shape.ts";
 import { type Pool, targetOf } from "../../targets/open.ts";
 import type { Target } from "../../targets/target.ts";
+import { counted } from "../../core/counted.ts";
 import { delay } from "../../core/delay.ts";
 import { compareStreamIds, type EventType } from "../../core/stream_ids.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
@@ -52,7 +53,8 @@ const LOOKS_FOR_MISSING = 3;
 
 /** A report's counts, in one line for people. */
 export function countsOf({ documents, rows, equal, evicted, counts }: VerifyReport): string {
-  return `${documents} documents, ${rows} rows, ${equal} equal, ${counts.mismatches} mismatches, ` +
+  return `${counted(documents, "document")}, ${counted(rows, "row")}, ${equal} equal, ` +
+    `${counted(counts.mismatches, "mismatch")}, ` +
     `${counts.behind} behind, ${counts.parked} parked, ${counts.notForwarded} not forwarded` +
     (evicted > 0 ? `, ${evicted} only in the target: evicted` : "");
 }
