@@ -1,10 +1,17 @@
 /** A real cluster that fails over and moves slots, under writers and a sink. */
 
 import assert from "node:assert/strict";
-import { consumePeriodically, createSearchIndex, type RedisWriteBehind, search } from "writebehind";
+import {
+  connectRedis,
+  consumePeriodically,
+  createSearchIndex,
+  insertDocument,
+  type RedisWriteBehind,
+  search,
+} from "writebehind";
 import { askNode } from "writebehind/dev/servers/cluster.ts";
 import type { RedisServer } from "writebehind/dev/servers/redis.ts";
-import { documentKey, partitionKeys } from "writebehind/redis/keys.ts";
+import { documentKey, keysOfDocument, partitionKeys } from "writebehind/redis/keys.ts";
 import { TestCluster } from "../support/cluster.ts";
 import { documentsOf, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
 import { testPostgres, waitFor } from "../support/servers.ts";
@@ -125,3 +132,25 @@ Deno.test("a slot moves to a node that was added, and back", () =>
     }
     assert.equal(sink.status.wentBack, 0);
   }));
+
+Deno.test("where nodes evict what has a time, receipts of requests have none", async () => {
+  await cluster.empty();
+  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
+  await using pipeline = await pipelineOn(servers, { redis: cluster.config });
+  const { redis, config } = pipeline;
+  const policy = (name: string) =>
+    Promise.all(redis.servers.map((node) => node.config("SET", "maxmemory-policy", name)));
+  const times: number[] = [];
+  for (const name of ["noeviction", "volatile-lru"]) {
+    await policy(name);
+    try {
+      await using asked = await connectRedis(config);
+      await insertDocument(asked, config, "session", {}, name, { requestId: name });
+      const { requestPrefix } = keysOfDocument(config, "session", name);
+      times.push(Math.sign(await redis.ttl(requestPrefix + name)));
+    } finally {
+      await policy("noeviction");
+    }
+  }
+  assert.deepEqual(times, [1, -1]);
+});
