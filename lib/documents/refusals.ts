@@ -5,6 +5,7 @@
 
 import {
   BackpressureError,
+  ConfigError,
   DocumentError,
   type DocumentErrorCode,
   reasonOf,
@@ -25,7 +26,7 @@ export function refusal(
   docId: string,
   verb: string,
   keys: PartitionKeys,
-): BackpressureError | DocumentError | RedisRefusedError {
+): BackpressureError | ConfigError | DocumentError | RedisRefusedError {
   const cannot = `Cannot ${verb} ${docId}`;
   if (code === "max_events" || code === "max_bytes") {
     const unit = code === "max_events" ? "events" : "bytes";
@@ -36,6 +37,11 @@ export function refusal(
       code,
       Number(detail),
       `${cannot}: ${keys.stream} holds ${detail} ${unit}, its ${code}; ${why}, write slower, or raise the limit`,
+    );
+  }
+  if (code === "limits") {
+    return new ConfigError(
+      `${cannot}: ${keys.settings} has no number for ${detail}; set it: HSET ${keys.settings} ${detail} 10000000`,
     );
   }
   if (code === "evicted") {

@@ -12,6 +12,28 @@ import {
 import { contents, events, refusedWith } from "../support/documents.ts";
 import { emptyRedis } from "../support/own_redis.ts";
 
+Deno.test("a limit that was set by hand to no number is refused by its name, and nothing is written", async () => {
+  await using own = await emptyRedis();
+  const { redis, config } = own;
+  const settings = "stream:settings:session";
+  await insertDocument(redis, config, "session", { a: 1 }, "a");
+  for (const limit of ["max_events", "max_bytes"]) {
+    const before = await redis.hget(settings, limit);
+    for (const bad of ["many", "", null]) {
+      await (bad === null ? redis.hdel(settings, limit) : redis.hset(settings, limit, bad));
+      await assert.rejects(updateDocument(redis, config, "session", "a", { a: 2 }), {
+        name: "ConfigError",
+        message: `Cannot update a: ${settings} has no number for ${limit}; set it: ` +
+          `HSET ${settings} ${limit} 10000000`,
+      });
+    }
+    await redis.hset(settings, limit, before!);
+  }
+  for (const noted of ["largest", "kept"]) await redis.hset(settings, noted, "x");
+  await updateDocument(redis, config, "session", "a", { a: 3 });
+  assert.equal(await redis.xlen("stream:session"), 2);
+});
+
 Deno.test("past max_events writers are told to stop, reads go on, and writing goes on after a trim", async () => {
   await using own = await emptyRedis({ streams: { max_events: 3 } });
   const { redis, config } = own;

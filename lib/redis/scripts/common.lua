@@ -13,6 +13,7 @@
 -- All verbs return the event's stream id ("" where it is not forwarded), or an array:
 --   {"repeated", stream id}, {a DocumentErrorCode, detail} or {a limit, what there is of it, the slowest target or ""}
 --   "partitions" with how many there are, or "4 to 8" (into: documents move already) while that is changed
+--   "limits": the settings have no number for one, the detail
 --   "settings": the stream has none yet, so call settings.lua and then again
 --   "cached": the entity has a cache, so that more of the keys are needed
 --   "due": documents of the entity may be due, so that more of the keys are needed
@@ -72,7 +73,10 @@ if FORWARD then
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
-  LARGEST = tonumber(settings[4] or 0)
+  -- People set the limits by hand.
+  if not max_events then return {'limits', 'max_events'} end
+  if not max_bytes then return {'limits', 'max_bytes'} end
+  LARGEST = tonumber(settings[4] or '') or 0
   -- Such an entry was removed, but the stream's next id lies behind it still: a sink has noted it.
   if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
@@ -91,7 +95,7 @@ if FORWARD then
   end
   -- With several targets, the one that is the furthest behind is named.
   -- What all targets hold, and is kept for a while, does not count.
-  local waiting = events - tonumber(settings[6] or 0)
+  local waiting = events - (tonumber(settings[6] or '') or 0)
   if waiting >= max_events then
     return {'max_events', tostring(waiting), redis.call('HGET', SETTINGS, 'slowest') or ''}
   end
