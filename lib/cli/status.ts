@@ -33,14 +33,14 @@ const PATIENCE_MS = 10_000;
 export async function runStatus(options: StatusOptions): Promise<void> {
   const config = await configured(options.config, sayFor(options));
   const { watch } = options;
-  if (watch === undefined) return print(await look(config, options), options);
+  if (watch === undefined) return void print(await look(config, options), options);
   await interruptible(async (signal) => {
     while (!signal.aborted) {
       const seen = await look(config, options);
       if (signal.aborted) return;
-      if (Deno.stdout.isTerminal()) console.log(HOME);
-      if (!options.json) console.log(`${new Date().toISOString()}; Ctrl-C ends this`);
-      print(seen, options);
+      const head = options.json ? [] : [`${new Date().toISOString()}; Ctrl-C ends this`];
+      if (!written([...Deno.stdout.isTerminal() ? [HOME] : [], ...head])) return;
+      if (!print(seen, options)) return;
       await delay(1000 * (watch === true ? WATCH_SECONDS : watch), signal);
     }
   });
@@ -59,21 +59,35 @@ interface Look {
   tellsNode: boolean;
 }
 
+/** Writes lines, unless who reads them has gone: `console.log` does not say so, and a watch would go on for ever. */
+function written(lines: readonly string[]): boolean {
+  const bytes = new TextEncoder().encode(lines.map((line) => `${line}\n`).join(""));
+  try {
+    for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
+  }
+}
+
+/** @returns whether somebody reads it */
 function print(
   { away, partitions, caches, tellsNode }: Look,
   { json, watch }: StatusOptions,
-): void {
+): boolean {
+  const lines: string[] = [];
   if (json) {
     // A line each, where there are many.
     const indent = watch === undefined ? 2 : 0;
-    console.log(JSON.stringify({ away, partitions, caches }, null, indent));
+    lines.push(JSON.stringify({ away, partitions, caches }, null, indent));
   } else {
-    for (const reason of away) console.log(reason);
+    for (const reason of away) lines.push(reason);
     const several = new Set(partitions.map(({ target }) => target)).size > 1;
-    for (const partition of partitions) console.log(lineOf(partition, { several, tellsNode }));
+    for (const partition of partitions) lines.push(lineOf(partition, { several, tellsNode }));
     for (const { entity, ...figures } of caches) {
       const { evictedKeys, expiredKeys } = figures;
-      console.log(
+      lines.push(
         `${entity} | cache: hits ${hitRate(figures)} | all of Redis since it started: ${
           counted(evictedKeys, "key")
         } evicted, ` +
@@ -82,6 +96,7 @@ function print(
     }
   }
   Deno.exitCode = away.length > 0 || partitions.some(needsAttention) ? 1 : 0;
+  return written(lines);
 }
 
 async function look(config: Config, options: StatusOptions): Promise<Look> {

@@ -46,3 +46,15 @@ for (const task of Object.keys(tasks)) {
     },
   });
 }
+
+Deno.test({
+  name: "status --watch into a pipe that ends: it ends as well",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    for (const json of ["", "--json"]) {
+      const watch = `timeout 30 "$DENO" task -q status --watch 0.1 ${json}`;
+      const { code } = await errorsOf(`${watch} | head -2`);
+      assert([0, 1].includes(code), `${json}: ${code}`); // 124 where it has to be ended
+    }
+  },
+});
