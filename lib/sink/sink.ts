@@ -93,7 +93,8 @@ export class RedisWriteBehind {
   /**
    * Does not begin yet: see {@linkcode start} and {@linkcode drain}.
    * @param redis counts and logs go there; reads go by connections of the sink's own
-   * @param target a target, or a pool of PostgreSQL connections, from which the sink takes one a partition
+   * @param target a target, or a pool of PostgreSQL connections, from which the sink takes as many as
+   * `write_behind.connections` says, and two
    * @param entity an entity's name from the configuration
    */
   constructor(redis: RedisConnection, target: Target | Pool, config: Config, entity: string) {
@@ -306,7 +307,8 @@ export class RedisWriteBehind {
 
 /**
  * Runs a sink in the background.
- * @param target a target, or a pool of PostgreSQL connections, from which the sink takes one a partition
+ * @param target a target, or a pool of PostgreSQL connections, from which the sink takes as many as
+ * `write_behind.connections` says, and two
  * @param signal stops it
  * @returns the running sink; `stop()` lets the running batch finish
  *
