@@ -33,17 +33,18 @@ const RESERVED = new Set(
     "user using values variadic verbose when where window with").split(" "),
 );
 
-const NAME = /^[a-z][a-z0-9_]{0,40}$/;
+/** What entities, targets and columns may be called. */
+export const NAME = /^[a-z][a-z0-9_]{0,40}$/;
 const STEP = /\.([A-Za-z_][A-Za-z0-9_]*)|\[(0|[1-9][0-9]{0,5})\]/g;
 const PATH = new RegExp(`^\\$(?:${STEP.source}){1,30}$`);
 
-const names = "expected a name that matches [a-z][a-z0-9_]{0,40}";
+export const NAME_EXPECTED = "expected a name that matches [a-z][a-z0-9_]{0,40}";
 const paths =
   "expected a path of keys and places, such as $.a.b[0]: no wildcards, filters or quotes";
 
 /** A column as the file gives it. */
 export const columnKeys = z.strictObject({
-  name: z.string({ error: names }).regex(NAME, { error: names }),
+  name: z.string({ error: NAME_EXPECTED }).regex(NAME, { error: NAME_EXPECTED }),
   path: z.string({ error: paths }).regex(PATH, { error: paths }).optional(),
   type: z.enum(COLUMN_TYPES, {
     error: `expected ${COLUMN_TYPES.slice(0, -1).join(", ")} or ${COLUMN_TYPES.at(-1)}`,

@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { isHost, parseTargetUrl } from "./addresses.ts";
-import { columnKeys } from "./columns.ts";
+import { columnKeys, NAME, NAME_EXPECTED } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { rangeIn } from "./ranges.ts";
 import { crossProblems, POSTGRESQL, SESSION } from "./rules.ts";
@@ -19,7 +19,6 @@ import { clusterKeys, sentinelKeys } from "./sentinels.ts";
 const LONGEST_MS = 2 ** 31 - 1;
 const LONGEST_SECONDS = Math.floor(LONGEST_MS / 1000);
 const LARGEST_DOCUMENT_BYTES = 256 * 2 ** 20;
-const NAME = /^[a-z][a-z0-9_]{0,40}$/;
 // deno-lint-ignore no-control-regex -- it is there to find control characters
 const NO_SPACE = /^[^\s\u0000-\u001f\u007f-\u009f]+$/;
 
@@ -94,7 +93,7 @@ function mapping<Shape extends z.ZodRawShape>(shape: Shape) {
 }
 
 const entity = mapping({
-  name: text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME),
+  name: text(NAME_EXPECTED, NAME),
   table: text(
     "expected a name that matches [a-z][a-z0-9_]{0,40} and does not start with writebehind_",
     /^(?!writebehind_)[a-z][a-z0-9_]{0,40}$/,
@@ -114,7 +113,7 @@ const entity = mapping({
 
 const NO_CACHE = { enabled: false, keep_seconds: 86_400, source: null };
 
-const targetName = text("expected a name that matches [a-z][a-z0-9_]{0,40}", NAME);
+const targetName = text(NAME_EXPECTED, NAME);
 
 /** The keys of a target that is a database on a server. */
 const SERVER_KEYS = [

@@ -18,6 +18,9 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { type Call, Calls } from "./calls.ts";
 import { Tally, type TrafficReport } from "./tally.ts";
 
+/** How long traffic runs that somebody stops, in seconds: longer than any presentation. */
+export const UNTIL_STOPPED_SECONDS = 86_400;
+
 /** Options of {@linkcode dummyDataWorker}; the others are those of `dummy_data` in the configuration. */
 export interface TrafficOptions extends DeepPartial<Config["dummy_data"]> {
   /** stops the traffic: calls in flight finish */

@@ -100,3 +100,16 @@ export function sumOf(parts: readonly Sums[]): Sums {
     parked: sum("parked"),
   };
 }
+
+/** What a sink has sent last of its freshness: when, p50 and p99. */
+export const FRESHNESS_GAUGES = ["at", "freshness_p50_ms", "freshness_p99_ms"] as const;
+/** After so long without a new freshness, in ms, a sink applies nothing. */
+const FRESHNESS_MAX_AGE_MS = 5000;
+
+/** p50 and p99 in ms of the sinks that have applied something lately, by their {@linkcode FRESHNESS_GAUGES}. */
+export function recentFreshness(gauges: (string | null)[][]): [p50: number, p99: number][] {
+  return gauges.flatMap(([at, p50, p99]): [number, number][] => {
+    const age = Date.now() - Number(at ?? -Infinity);
+    return age <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
+  });
+}

@@ -13,7 +13,7 @@ import { valueOf } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import { readStandings, RememberedOffsets } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
-import { sumOf, type Sums, sumsOf } from "./figures.ts";
+import { FRESHNESS_GAUGES, recentFreshness, sumOf, type Sums, sumsOf } from "./figures.ts";
 
 /**
  * One moment of the pipeline, by its streams and its target. Rates are per second since the sample before.
@@ -56,9 +56,6 @@ export interface SamplerOptions {
   /** called before each sample, to send what this process has counted and not yet sent */
   flush?: (() => Promise<void>)[];
 }
-
-/** After so long without a new freshness, in ms, a sink applies nothing. */
-const FRESHNESS_MAX_AGE_MS = 5000;
 
 /**
  * Samples the pipeline every `metrics.sample_interval_ms`.
@@ -255,17 +252,13 @@ export class Sampler {
     const pipeline = this.#redis.pipeline();
     for (const name of COUNTER_NAMES) pipeline.get(`metrics:${name}`);
     for (const keys of this.#partitions) {
-      pipeline.hmget(gaugesOf(keys, this.#target), "at", "freshness_p50_ms", "freshness_p99_ms");
+      pipeline.hmget(gaugesOf(keys, this.#target), ...FRESHNESS_GAUGES);
     }
     const replies = ((await pipeline.exec()) ?? []).map(valueOf);
     if (replies.length === 0) throw new WriteBehindError("Redis gave no reply to a sample");
     const counts = replies.splice(0, COUNTER_NAMES.length) as (string | null)[];
     const gauges = replies as (string | null)[][];
-    const freshness = gauges.flatMap(([at, p50, p99]): [number, number][] => {
-      const age = Date.now() - Number(at ?? -Infinity);
-      return age <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
-    });
-    return { counts, freshness };
+    return { counts, freshness: recentFreshness(gauges) };
   }
 
   /** Turns the counters in Redis into events since sampling began, even if Redis was emptied meanwhile. */

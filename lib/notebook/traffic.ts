@@ -5,11 +5,8 @@
 
 import type { Config } from "../config/load.ts";
 import type { TrafficReport } from "../demo/tally.ts";
-import { dummyDataWorker } from "../demo/traffic.ts";
+import { dummyDataWorker, UNTIL_STOPPED_SECONDS } from "../demo/traffic.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-
-/** Longer than any presentation, in seconds. */
-const A_DAY = 86_400;
 
 /** Traffic that runs until it is stopped. */
 export interface BackgroundTraffic extends AsyncDisposable {
@@ -38,7 +35,7 @@ export async function startTraffic(
   let newest: TrafficReport | undefined;
   const running = dummyDataWorker(redis, config, entity, {
     currentRate: () => wanted,
-    duration_seconds: A_DAY,
+    duration_seconds: UNTIL_STOPPED_SECONDS,
     seed: Date.now(),
     signal: end.signal,
     onProgress: (report) => {

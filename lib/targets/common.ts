@@ -12,6 +12,9 @@ import { type Belonging, OwnershipLostError, ParkedChangedError } from "./target
 import type { BatchRows, Tried } from "./batch.ts";
 import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters.ts";
 
+/** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
+export const CLOCK_SECONDS = 1;
+
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {
   return new OwnershipLostError(`another sink owns ${stream} now`);

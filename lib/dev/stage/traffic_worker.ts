@@ -6,13 +6,11 @@
 import { type Config, configWith, loadConfig } from "../../config/load.ts";
 import { serverOverrides } from "../../config/servers.ts";
 import { reasonOf } from "../../core/errors.ts";
-import { dummyDataWorker, type TrafficOptions } from "../../demo/traffic.ts";
+import { dummyDataWorker, type TrafficOptions, UNTIL_STOPPED_SECONDS } from "../../demo/traffic.ts";
 import { connectRedis } from "../../redis/connect.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import type { TrafficNews, TrafficOrder, TrafficTarget } from "./traffic.ts";
 
-/** Longer than any presentation, in seconds. */
-const A_DAY = 86_400;
 /** Mostly updates and deletes, so that an hour of traffic fits into memory. */
 const MIX = { create_pct: 0.3, update_pct: 0.5, delete_pct: 0.2 };
 /** Calls in flight: more for a higher rate. Past this, more of them wait longer, and no more are written. */
@@ -54,7 +52,7 @@ class Writing {
       const signal = AbortSignal.any([stop.signal, this.#stop.signal]);
       const ended = rate === 0 ? Promise.resolve() : this.#run({
         rate,
-        duration_seconds: A_DAY,
+        duration_seconds: UNTIL_STOPPED_SECONDS,
         concurrency: concurrencyFor(rate),
         signal,
       });

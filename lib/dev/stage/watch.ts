@@ -4,7 +4,13 @@
  */
 
 import { type Config, entityConfig } from "../../config/load.ts";
-import { type Figures, readFigures, sumOf } from "../../metrics/figures.ts";
+import {
+  type Figures,
+  FRESHNESS_GAUGES,
+  readFigures,
+  recentFreshness,
+  sumOf,
+} from "../../metrics/figures.ts";
 import {
   type CacheState,
   hitRate,
@@ -80,9 +86,6 @@ export interface WatchOptions {
 const INTERVAL_MS = 500;
 /** Five minutes. */
 const MAX_SAMPLES = 600;
-/** After so long without a new freshness, in ms, a sink applies nothing. */
-const FRESHNESS_MAX_AGE_MS = 3000;
-
 /** So long does an event wait, in seconds, where nothing is applied at all. */
 const STANDS_SECONDS = 0.5;
 /** So many moments without any are more than a slow flow. */
@@ -259,15 +262,13 @@ export class Watch implements AsyncDisposable {
     const { name } = target.describe();
     const gauges = await Promise.all(
       partitionsOf(config, entity, name).map((keys) =>
-        redis.hmget(gaugesOf(keys, name), "at", "freshness_p50_ms", "freshness_p99_ms")
+        redis.hmget(gaugesOf(keys, name), ...FRESHNESS_GAUGES)
       ),
     );
-    const recent = gauges.filter(([at, p50, p99]) =>
-      p50 && p99 && Date.now() - Number(at) <= FRESHNESS_MAX_AGE_MS
-    );
-    const largest = (index: 1 | 2) =>
-      recent.length === 0 ? null : Math.max(...recent.map((one) => Number(one[index])));
-    return { freshnessP50Ms: largest(1), freshnessP99Ms: largest(2) };
+    const recent = recentFreshness(gauges);
+    const largest = (index: 0 | 1) =>
+      recent.length === 0 ? null : Math.max(...recent.map((one) => one[index]));
+    return { freshnessP50Ms: largest(0), freshnessP99Ms: largest(1) };
   }
 
   #add(

@@ -6,7 +6,7 @@
 
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { ownershipLost } from "../common.ts";
+import { CLOCK_SECONDS, ownershipLost } from "../common.ts";
 import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isMysqlError } from "./errors.ts";
 import { Members } from "./members.ts";
@@ -16,8 +16,6 @@ import { micro, NOW } from "./statements.ts";
 
 /** How long a session may take to end that was told to, in seconds. */
 const KILL_SECONDS = 5;
-/** How far a clock may have gone back while a lease holds, in seconds. */
-const CLOCK_SECONDS = 1;
 
 /**
  * How long the same session must hold the lock of a lease that is over before it is ended, in ms: one that has just

@@ -7,11 +7,11 @@
 import type { Pool } from "pg";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { ownershipLost } from "../common.ts";
+import { CLOCK_SECONDS, ownershipLost } from "../common.ts";
 import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
 import { leave, shares, stay } from "./members.ts";
-import { CLOCK_SECONDS, OwnerSession, SESSION_LIVES } from "./owner_session.ts";
+import { OwnerSession, SESSION_LIVES } from "./owner_session.ts";
 import { patiently, type Sessions } from "./sessions.ts";
 import { BATCH_BEGINS } from "./statements.ts";
 

@@ -7,7 +7,8 @@
 import type { Pool } from "pg";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Shares } from "../target.ts";
-import { CLOCK_SECONDS, SESSION_LIVES } from "./owner_session.ts";
+import { CLOCK_SECONDS } from "../common.ts";
+import { SESSION_LIVES } from "./owner_session.ts";
 import { patiently } from "./sessions.ts";
 
 /**

@@ -5,9 +5,10 @@
 
 import type { Pool } from "pg";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { CLOCK_SECONDS } from "../common.ts";
 import type { Offsets, Standing } from "../target.ts";
 import { isPostgresError, UNDEFINED_TABLE } from "./errors.ts";
-import { CLOCK_SECONDS, SESSION_LIVES } from "./owner_session.ts";
+import { SESSION_LIVES } from "./owner_session.ts";
 import { patiently } from "./sessions.ts";
 
 const NOTHING: Standing = {

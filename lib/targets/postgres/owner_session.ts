@@ -27,9 +27,6 @@ interface ServersView {
 /** How long the session may take for an answer, in seconds. */
 const PATIENCE_SECONDS = 5;
 
-/** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
-export const CLOCK_SECONDS = 1;
-
 /**
  * Whether the session lives that holds the advisory lock `key`, a column; `NULL` where there is none, or on a standby,
  * which does not see the locks of its primary. Taken as shared, so that those who look do not see each other.
