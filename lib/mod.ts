@@ -105,6 +105,14 @@ export { createTable } from "./targets/open.ts";
 // Operating it
 export { type ColumnsReport, migrateColumns } from "./operate/migrate_columns.ts";
 export { adopt, type AdoptedPartition, type AdoptReport } from "./operate/adopt.ts";
+export {
+  type CacheOptions,
+  type CacheReport,
+  type CacheStatus,
+  readCache,
+  turnCacheOff,
+  turnCacheOn,
+} from "./operate/cache.ts";
 export { caughtUp } from "./operate/caught_up.ts";
 export { discardDeadLetters, listDeadLetters } from "./operate/dead_letters.ts";
 export { type FarEntry, type MendReport, mendStreams } from "./operate/mend.ts";

@@ -18,6 +18,7 @@ import {
   openTarget,
   pauseTarget,
   readByIds,
+  readCache,
   readStatus,
   rebuild,
   RedisWriteBehind,
@@ -27,11 +28,12 @@ import {
   replayDeadLetters,
   resumeTarget,
   search,
+  turnCacheOff,
+  turnCacheOn,
   updateDocument,
   verify,
 } from "writebehind";
 import { serveMetrics } from "writebehind/metrics/prometheus.ts";
-import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { documentedGrants, section } from "./docs/pages.ts";
 import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipeline.ts";

@@ -16,7 +16,7 @@ import { allPartitions, byPartition, type PartitionKeys } from "../redis/keys.ts
 import { cachedScript, keepingScript, noteScript, runScript } from "../redis/scripts/mod.ts";
 import { checkShape } from "../redis/shape.ts";
 import { decodeEntry, type Entry, isEvent } from "../sink/decode.ts";
-import { rowsOf } from "../targets/open.ts";
+import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import { Comparison } from "./verify/compare.ts";
 
@@ -55,7 +55,19 @@ const MAX_LISTED = 1000;
 /** Documents that one script changes. */
 const CHUNK = 500;
 
-/** Tells the state of the cache of an entity. */
+/**
+ * Tells the state of the cache of an entity.
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, readCache } from "writebehind";
+ *
+ * const config = await loadConfig();
+ * await using redis = await connectRedis(config);
+ * const { state, pending } = await readCache(redis, config, "session");
+ * console.log(state, pending);
+ * ```
+ */
 export async function readCache(
   redis: RedisConnection,
   config: Config,
@@ -66,22 +78,37 @@ export async function readCache(
 }
 
 /**
- * Lets Redis evict the documents of an entity that its source holds as they are.
+ * Lets Redis evict the documents of an entity that its source holds as they are. Sinks must run: it waits until they have
+ * carried on what was written before. It may be stopped, and run again.
  * @param target the cache's source
  * @throws {ConfigError} where the configuration has no cache of it, or events of before are parked
  * @throws {WriteBehindError} where the source does not apply what was written before
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, turnCacheOn } from "writebehind";
+ *
+ * const config = await loadConfig(); // with cache.enabled of the entity
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { state, changed, different } = await turnCacheOn(redis, target, config, "session", {
+ *   onStep: (what) => console.log(what),
+ * });
+ * console.log(state, changed, different);
+ * ```
  */
 export async function turnCacheOn(
   redis: RedisConnection,
-  target: Target,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { onStep, onProgress, signal }: CacheOptions = {},
 ): Promise<CacheReport> {
   await checkConfigured(redis, config, entity);
+  const source = targetOf(target, config);
   const partitions = allPartitions(config, entity);
   for (const keys of partitions) {
-    const { parked } = await target.offsets.standing(keys);
+    const { parked } = await source.offsets.standing(keys);
     if (parked === 0) continue;
     throw new ConfigError(
       `Cannot turn the cache of ${entity} on: events of ${keys.stream} are parked, which their rows lack; replay or ` +
@@ -94,14 +121,14 @@ export async function turnCacheOn(
   }
   onStep?.("waiting until the target holds what was written before");
   for (const [index, keys] of partitions.entries()) {
-    await reached(redis, target, keys, notedFrom[index]!, signal);
+    await reached(redis, source, keys, notedFrom[index]!, signal);
   }
   await step(redis, partitions, "on");
   const status = await readCache(redis, config, entity);
   const report: CacheReport = { ...status, changed: 0, different: [] };
   if (report.state !== "on") return report;
   onStep?.("comparing documents with their rows");
-  const comparison = new Comparison(redis, target, config, entity);
+  const comparison = new Comparison(redis, source, config, entity);
   const { keep_seconds } = entityConfig(config, entity).cache;
   const about = await redis.countKeys();
   let done = 0;
@@ -120,19 +147,31 @@ export async function turnCacheOn(
 }
 
 /**
- * Brings all documents of an entity back into Redis, which evicts none any more.
+ * Brings all documents of an entity back into Redis, which evicts none any more. It may be stopped, and run again.
  * @param target the cache's source
  * @throws {ConfigError} where the configuration has no cache of it
  * @throws {WriteBehindError} where Redis has no memory for all
+ *
+ * @example
+ * ```ts
+ * import { connectRedis, loadConfig, openTarget, turnCacheOff } from "writebehind";
+ *
+ * const config = await loadConfig(); // still with cache.enabled of the entity
+ * await using redis = await connectRedis(config);
+ * await using target = await openTarget(config);
+ * const { state, changed } = await turnCacheOff(redis, target, config, "session");
+ * console.log(state, changed);
+ * ```
  */
 export async function turnCacheOff(
   redis: RedisConnection,
-  target: Target,
+  target: Target | Pool,
   config: Config,
   entity: string,
   { onStep, onProgress, signal }: CacheOptions = {},
 ): Promise<CacheReport> {
   await checkConfigured(redis, config, entity);
+  const source = targetOf(target, config);
   const partitions = allPartitions(config, entity);
   await step(redis, partitions, "leave");
   onStep?.("keeping what is in Redis");
@@ -143,7 +182,7 @@ export async function turnCacheOff(
     }
   }
   onStep?.("bringing back what is only in the target");
-  const stored = rowsOf(target);
+  const stored = rowsOf(source);
   const cache = cacheOf(redis, config);
   let changed = 0;
   const about = await stored.size(entity);
@@ -152,7 +191,7 @@ export async function turnCacheOff(
     signal?.throwIfAborted();
     for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
       const missing = await missingAmong(redis, keys, ids);
-      for (const [id, { outcome, unfilled }] of await cache.fill(keys, missing, target)) {
+      for (const [id, { outcome, unfilled }] of await cache.fill(keys, missing, source)) {
         if (outcome === "filled") changed++;
         else if (outcome === "unfilled") {
           throw new WriteBehindError(

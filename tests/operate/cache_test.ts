@@ -3,12 +3,14 @@ import {
   deleteDocument,
   insertDocument,
   readByIds,
+  readCache,
   rebuild,
   repairTarget,
+  turnCacheOff,
+  turnCacheOn,
   updateDocument,
   verify,
 } from "writebehind";
-import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import {

@@ -7,11 +7,13 @@ import {
   deleteDocument,
   insertDocument,
   listTargets,
+  readCache,
   removeTarget,
+  turnCacheOff,
+  turnCacheOn,
   updateDocument,
   verify,
 } from "writebehind";
-import { readCache, turnCacheOff, turnCacheOn } from "writebehind/operate/cache.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { before, drain, once, type Two, withTwo, write } from "../support/two_targets.ts";
 
