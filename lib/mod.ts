@@ -20,7 +20,8 @@
  */
 
 // Configuration, and which servers it leads to
-export type { DatabaseAddress, RedisAddress } from "./config/addresses.ts";
+export type { DatabaseAddress } from "./config/database_address.ts";
+export type { RedisAddress } from "./config/redis_address.ts";
 export {
   type AnyTarget,
   type CacheConfig,

@@ -2,7 +2,8 @@
 
 import { InvalidArgumentError } from "commander";
 import { type Config, configWith, loadConfig, targetConfig } from "../config/load.ts";
-import { parseRedisUrl, redisUrlOf, shown } from "../config/addresses.ts";
+import { shown } from "../config/address_parts.ts";
+import { parseRedisUrl, redisUrlOf } from "../config/redis_address.ts";
 import {
   describeServers,
   type ResolvedServers,

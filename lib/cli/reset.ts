@@ -2,7 +2,7 @@
 
 import type { Command } from "commander";
 import { type Config, configWith, loadConfig } from "../config/load.ts";
-import { parseRedisUrl } from "../config/addresses.ts";
+import { parseRedisUrl } from "../config/redis_address.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis } from "../redis/connect.ts";
 

@@ -4,7 +4,8 @@
  */
 
 export { ConfigError, WriteBehindError } from "../core/errors.ts";
-export type { DatabaseAddress, RedisAddress } from "./addresses.ts";
+export type { DatabaseAddress } from "./database_address.ts";
+export type { RedisAddress } from "./redis_address.ts";
 export type {
   AnyTarget,
   CacheConfig,

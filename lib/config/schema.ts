@@ -6,7 +6,8 @@
 
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
-import { isHost, parseTargetUrl } from "./addresses.ts";
+import { isHost } from "./address_parts.ts";
+import { parseTargetUrl } from "./database_address.ts";
 import { columnKeys, NAME, NAME_EXPECTED } from "./columns.ts";
 import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
 import { rangeIn } from "./ranges.ts";

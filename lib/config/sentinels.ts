@@ -4,7 +4,7 @@
  */
 
 import { z } from "zod";
-import { isHost } from "./addresses.ts";
+import { isHost } from "./address_parts.ts";
 import type { Config, DeepPartial } from "./config.ts";
 import { secret, textOrNull } from "./secrets.ts";
 

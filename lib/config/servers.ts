@@ -5,15 +5,9 @@
 
 import { resolve } from "node:path";
 import { ConfigError } from "../core/errors.ts";
-import {
-  type DatabaseAddress,
-  databaseUrlOf,
-  parseDatabaseUrl,
-  parseRedisUrl,
-  type RedisAddress,
-  redisUrlOf,
-  shown,
-} from "./addresses.ts";
+import { shown } from "./address_parts.ts";
+import { type DatabaseAddress, databaseUrlOf, parseDatabaseUrl } from "./database_address.ts";
+import { parseRedisUrl, type RedisAddress, redisUrlOf } from "./redis_address.ts";
 import type { Config, TargetConfig } from "./load.ts";
 import { answers, redisServes } from "./probe.ts";
 import { readRecord, type RecordedServer } from "./record.ts";

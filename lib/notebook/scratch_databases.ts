@@ -3,7 +3,7 @@
  * @module
  */
 
-import { parseDatabaseUrl } from "../config/addresses.ts";
+import { parseDatabaseUrl } from "../config/database_address.ts";
 import { type Config, configWith } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { connectRedis } from "../redis/connect.ts";

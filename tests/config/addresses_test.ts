@@ -7,13 +7,9 @@ import {
   parseConfig,
   serverOverrides,
 } from "writebehind";
-import {
-  databaseUrlOf,
-  parseDatabaseUrl,
-  parseRedisUrl,
-  redisUrlOf,
-  shown,
-} from "writebehind/config/addresses.ts";
+import { shown } from "writebehind/config/address_parts.ts";
+import { databaseUrlOf, parseDatabaseUrl } from "writebehind/config/database_address.ts";
+import { parseRedisUrl, redisUrlOf } from "writebehind/config/redis_address.ts";
 
 const database = (text: string) => parseDatabaseUrl("DATABASE_URL", text);
 const redis = (text: string) => parseRedisUrl("REDIS_URL", text);

@@ -28,7 +28,7 @@ import {
   verify,
 } from "writebehind";
 import { asCluster } from "writebehind/cli/services.ts";
-import { parseRedisUrl } from "writebehind/config/addresses.ts";
+import { parseRedisUrl } from "writebehind/config/redis_address.ts";
 import { findRedisClient } from "writebehind/dev/servers/binaries.ts";
 import { askNode, startCluster } from "writebehind/dev/servers/cluster.ts";
 import { readPasswords } from "writebehind/dev/servers/passwords.ts";

@@ -4,7 +4,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { parseRedisUrl, redisUrlOf } from "../../config/addresses.ts";
+import { parseRedisUrl, redisUrlOf } from "../../config/redis_address.ts";
 import { redisInfo } from "../../config/probe.ts";
 import { type ResolvedServers, resolveServers, type ServerSettings } from "../../config/servers.ts";
 import { delay } from "../../core/delay.ts";
