@@ -57,6 +57,8 @@ interface Look {
   caches: (CacheFigures & { entity: string })[];
   /** whether the configuration does not say which Redis has a partition: sentinels or a cluster do */
   tellsNode: boolean;
+  /** whether a command has to be told which target it is for */
+  namesTarget: boolean;
 }
 
 /** Writes lines, unless who reads them has gone: `console.log` does not say so, and a watch would go on for ever. */
@@ -73,7 +75,7 @@ function written(lines: readonly string[]): boolean {
 
 /** @returns whether somebody reads it */
 function print(
-  { away, partitions, caches, tellsNode }: Look,
+  { away, partitions, caches, ...looked }: Look,
   { json, watch }: StatusOptions,
 ): boolean {
   const lines: string[] = [];
@@ -84,7 +86,7 @@ function print(
   } else {
     for (const reason of away) lines.push(reason);
     const several = new Set(partitions.map(({ target }) => target)).size > 1;
-    for (const partition of partitions) lines.push(lineOf(partition, { several, tellsNode }));
+    for (const partition of partitions) lines.push(lineOf(partition, { several, ...looked }));
     for (const { entity, ...figures } of caches) {
       const { evictedKeys, expiredKeys } = figures;
       lines.push(
@@ -140,6 +142,7 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
     away,
     partitions,
     caches,
+    namesTarget: config.targets.length > 1,
     tellsNode: config.redis.sentinels !== null || config.redis.cluster !== null,
   };
 }
@@ -156,7 +159,9 @@ function shortened(error: string): string {
 
 function lineOf(
   status: PartitionStatus,
-  { several, tellsNode }: { several: boolean; tellsNode: boolean },
+  { several, tellsNode, namesTarget }:
+    & { several: boolean }
+    & Pick<Look, "tellsNode" | "namesTarget">,
 ): string {
   const known = <T>(value: T | null, text: (value: T) => string | number) =>
     value === null ? "?" : text(value);
@@ -168,7 +173,9 @@ function lineOf(
     stuck.length > 0
       ? `STUCK: ${oneLine(stuck.join("; "))}`
       : doubts.length > 0
-      ? `DOUBTFUL: rows may be missing or old, run deno task verify: ${oneLine(doubts.join("; "))}`
+      ? `DOUBTFUL: rows may be missing or old, run deno task verify --entity ${status.entity}${
+        namesTarget ? ` --target ${status.target}` : ""
+      }: ${oneLine(doubts.join("; "))}`
       : status.warnings.length > 0
       ? `WARNING: ${oneLine(status.warnings.join("; "))}`
       : status.lagEvents === null

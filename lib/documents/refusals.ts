@@ -60,7 +60,7 @@ export function refusal(
     partitions: `${keys.stream} goes with streams.partitions: ${detail}; use that`,
     stream:
       `${detail} has an entry with an id past the year 2248, from another program, or had one; ` +
-      "no event can follow it: put the stream right by deno task mend",
+      `no event can follow it: put the stream right by deno task mend --entity ${keys.entity}`,
     invalid: `RedisJSON refuses it (${detail})`,
     cached:
       `documents of ${keys.entity} are cached, and an evicted one would not be found; set cache.enabled of the ` +

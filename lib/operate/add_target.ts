@@ -244,7 +244,7 @@ class Filling {
     const { stream } = keys;
     if (isFar(await lastGeneratedId(this.#redis, stream))) {
       throw new ConfigError(
-        `the last id of ${stream} is past the year 2248: run deno task mend, then this again`,
+        `the last id of ${stream} is past the year 2248: run deno task mend --entity ${keys.entity}, then this again`,
       );
     }
     const [seconds, microseconds] = (await this.#redis.at(stream).time()).map(Number);

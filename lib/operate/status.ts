@@ -9,7 +9,7 @@ import { isFar } from "../core/stream_ids.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
-import { readRegistrations, type Registration } from "../redis/registrations.ts";
+import { readRegistrations, type Registration, type TargetState } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
@@ -142,7 +142,6 @@ async function partitionStatus(
     const { doubt } = belonging;
     if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
     doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
-    const { stream } = keys;
     if (await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has rewound it; start one");
     }
@@ -162,12 +161,14 @@ async function partitionStatus(
     if (lag.events > 0 && standing.waitsFor !== null) {
       warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
     }
-    await lookAtIds(redis, stream, stuck, warnings);
+    await lookAtIds(redis, keys, stuck, warnings);
     const known = await readRegistrations(redis, keys);
     const state = known.find((one) => one.name === name)?.state ?? "active";
     const other = await sameDatabase(redis, config, keys, name, standing);
     if (state !== "active") {
-      (state === "paused" ? warnings : stuck).push(`the target is ${state}: see deno task target`);
+      (state === "paused" ? warnings : stuck).push(
+        `the target is ${state}: ${NEXT[state]} ${name}`,
+      );
     } else if (other !== null) stuck.push(other);
     else if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
       stuck.push("events wait, and no sink owns the partition; start one");
@@ -208,6 +209,14 @@ async function partitionStatus(
   };
 }
 
+/** How a target goes on that is not active, before its name. */
+const NEXT: Record<Exclude<TargetState, "active">, string> = {
+  paused: "run deno task target resume",
+  filling: "if that was stopped, run deno task target add",
+  detached: "run deno task target add",
+  removed: "run deno task target add",
+};
+
 /** Why a cache does not evict what it could. */
 function cacheWarnings({ state, foreign }: PartitionCache, { entity }: PartitionKeys): string[] {
   const on = `run deno task cache on --entity ${entity}`;
@@ -247,7 +256,7 @@ const AHEAD_MS = 60_000;
 /** Redis gives each event a higher id than the one before, so a wrong clock, or another program's id, stays. */
 async function lookAtIds(
   redis: RedisConnection,
-  stream: string,
+  { stream, entity }: PartitionKeys,
   stuck: string[],
   warnings: string[],
 ): Promise<void> {
@@ -256,7 +265,8 @@ async function lookAtIds(
   const ahead = Number(last.split("-")[0]) - Number(seconds) * 1000;
   if (isFar(last)) {
     stuck.push(
-      `the last id of the stream, ${last}, is past the year 2248, so events are parked; run deno task mend`,
+      `the last id of the stream, ${last}, is past the year 2248, so events are parked; ` +
+        `run deno task mend --entity ${entity}`,
     );
   } else if (ahead > AHEAD_MS) {
     warnings.push(

@@ -88,6 +88,10 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
     { what: "the pause" },
   );
   await insertDocument(redis, config, "session", { index: 50 }, "d50");
+  assert.match(
+    (await run("status")).output,
+    /^stream:session to local \| WARNING: the target is paused: run deno task target resume local \|/m,
+  );
   const asked = await run("target", "remove", "local");
   assert.equal(asked.code, 1);
   assert.match(
@@ -103,6 +107,14 @@ Deno.test("target: one that is away holds up no other, and is removed while all 
   const verified = await run("verify", "--target", "local");
   assert.equal(verified.code, 0, verified.output);
   assert.match(verified.output, /51 documents, 51 rows, 51 equal, 0 mismatches/);
+  // What a line of the status says is to be run is for its entity and its target.
+  await pool.query("UPDATE writebehind_offset SET doubt = 'a test', doubt_at = now()");
+  const [, advice] =
+    /^stream:session to postgresql \| DOUBTFUL: .* run deno task (verify .*?): a test/m
+      .exec((await run("status")).output) ?? [];
+  assert.equal(advice, "verify --entity session --target postgresql");
+  assert.equal((await run(...advice.split(" "))).code, 0);
+  assert.match((await run("status")).output, /^stream:session to postgresql \| ok \|/m);
   assert.match(
     (await run("verify", "--target", "none")).output,
     /no target "none" in the configuration; its targets are: postgresql, away, local/,
