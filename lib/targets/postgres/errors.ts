@@ -25,6 +25,7 @@ export const UNDEFINED_COLUMN = "42703";
 export const UNIQUE_VIOLATION = "23505";
 export const CHECK_VIOLATION = "23514";
 export const INSUFFICIENT_PRIVILEGE = "42501";
+export const INVALID_SCHEMA = "3F000";
 export const LOCK_NOT_AVAILABLE = "55P03";
 
 // Exact codes win over classes; a code that is not listed is a matter of configuration.

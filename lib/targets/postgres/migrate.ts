@@ -17,6 +17,7 @@ import { type Migration, refusalOf } from "../migrations.ts";
 import { freshColumns } from "./columns.ts";
 import {
   INSUFFICIENT_PRIVILEGE,
+  INVALID_SCHEMA,
   isPostgresError,
   LOCK_NOT_AVAILABLE,
   type PostgresError,
@@ -188,6 +189,13 @@ function explained(error: PostgresError, { name }: Migration, tables: Tables): E
         `Let an administrator run this in the database ${database}:\n\n${
           administratorsScript(tables)
         }`,
+      { cause: error },
+    );
+  }
+  if (error.code === INVALID_SCHEMA) {
+    return new ConnectionError(
+      `The PostgreSQL user ${role} may use none of the schemas of its search_path, so no tables for ${what} can be ` +
+        `seen or made: an administrator runs GRANT USAGE ON SCHEMA … TO ${role}; or set postgresql.schema to another`,
       { cause: error },
     );
   }

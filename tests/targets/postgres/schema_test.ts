@@ -273,6 +273,27 @@ Deno.test("a user without rights", async (t) => {
     },
   );
 
+  await t.step(
+    "may not even use the schema: said so, whether there are tables in it or not",
+    async () => {
+      await using pipeline = await withUser();
+      const { config, pool, admin, role } = pipeline;
+      await admin.query("REVOKE ALL ON SCHEMA public FROM PUBLIC");
+      for (const make of [false, true]) {
+        if (make) await createTable(admin, config, "session");
+        const { message } = await refusalOf(createTable(pool, config, "session"));
+        assert.match(
+          message,
+          /may use none of the schemas of its search_path, so no tables for session /,
+        );
+        assert(
+          message.includes(`an administrator runs GRANT USAGE ON SCHEMA … TO "${role}"`),
+          message,
+        );
+      }
+    },
+  );
+
   await t.step("may read of which version the tables are", async () => {
     await using pipeline = await withUser();
     const { config, pool, admin } = pipeline;
