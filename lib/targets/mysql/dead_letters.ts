@@ -26,8 +26,10 @@ import { dateOf } from "./offsets.ts";
 import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { anyRow, missed, NOW, prepareRows, rowStatements, run, writeMany } from "./statements.ts";
 
-/** How many rows are fetched at a time. */
+/** How many rows are read at a time. */
 const PAGE = 500;
+/** How many documents are, each without its payload: every such page sorts all that is parked. */
+const DOCUMENTS_PAGE = 10_000;
 /** How long a query may take that waits for a batch, or sorts all that is there, in ms. */
 const LONG_MS = 60_000;
 
@@ -81,7 +83,7 @@ export class MysqlDeadLetters implements DeadLetters {
     // Those that only wait behind another have no code; the one that was tried says why.
     const tried = (column: string, as = column) =>
       `FIRST_VALUE(d.${column}) OVER (${of} ORDER BY (d.code <> '') DESC, ${NEWEST_FIRST}) AS ${as}`;
-    const all = this.#pages<Listed & { events: string }>(
+    const all = this.#pages<Listed & { events: string; first_id: string }>(
       `SELECT * FROM (
          SELECT d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
                 ROW_NUMBER() OVER (${of} ORDER BY ${NEWEST_FIRST}) AS place,
@@ -89,9 +91,14 @@ export class MysqlDeadLetters implements DeadLetters {
                 MAX(d.last_at) OVER (${of}) AS last_at, MIN(d.id) OVER (${of}) AS first_id,
                 ${tried("code", "`sqlstate`")}, ${tried("reason")}, ${tried("attempts")}
            FROM writebehind_dead_letter d
-          WHERE d.entity = ? AND (? = 'all' OR d.state = ?)
-       ) AS documents WHERE place = 1 ORDER BY first_at, first_id`,
+          WHERE d.entity = ? AND (? = 'all' OR d.state = ?) AND d.id <= ?
+       ) AS documents
+       WHERE place = 1 AND (first_at > CAST(? AS DATETIME(6)) OR
+                            first_at = CAST(? AS DATETIME(6)) AND first_id > ?)
+       ORDER BY first_at, first_id`,
       [entity, state, state],
+      ["1970-01-01", "1970-01-01", "0"],
+      ({ first_at, first_id }) => [first_at, first_at, String(first_id)],
     );
     for await (const rows of all) {
       for (const row of rows) yield { ...letterOf(row, dateOf), waiting: Number(row.events) - 1 };
@@ -136,8 +143,11 @@ export class MysqlDeadLetters implements DeadLetters {
                 ROW_NUMBER() OVER (PARTITION BY ${ONE_DOCUMENT} ORDER BY ${NEWEST_FIRST}) AS place
            FROM writebehind_dead_letter d
           WHERE d.stream = ? AND d.entity = ? AND d.state = 'parked' AND ${whole}
-       ) AS documents WHERE place = 1 ORDER BY id`,
+            AND d.id <= ?
+       ) AS documents WHERE place = 1 AND id > ? ORDER BY id`,
       [stream, entity, ...values, ..."streamId" in selection ? values : []],
+      ["0"],
+      ({ id }) => [String(id)],
     );
     for await (const rows of found) {
       yield* fitting(
@@ -222,24 +232,32 @@ export class MysqlDeadLetters implements DeadLetters {
     );
   }
 
-  /** The rows of a query, some at a time, as they come: memory holds few. */
-  async *#pages<Row>(sql: string, values: unknown[]): AsyncGenerator<Row[]> {
-    const connection = await this.#pool.take();
-    connection.patienceMs = LONG_MS;
-    let broken = true;
-    try {
-      let rows: Row[] = [];
-      for await (const row of connection.stream(sql, values, PAGE)) {
-        rows.push(row as Row);
-        if (rows.length < PAGE) continue;
-        yield rows;
-        rows = [];
-      }
+  /**
+   * The rows of a query, a page at a time, each by a query of its own: a reader holds no connection while it works on a
+   * page. What is parked meanwhile is not among them.
+   * @param text of the query, whose parameters are the values, the last number that there was at the beginning, and where
+   * the page begins
+   * @param begin where the first page begins
+   * @param placeOf where the page behind a row begins
+   */
+  async *#pages<Row>(
+    text: string,
+    values: unknown[],
+    begin: string[],
+    placeOf: (row: Row) => string[],
+  ): AsyncGenerator<Row[]> {
+    const ask = <Asked>(sql: string, given: unknown[]) =>
+      patiently(this.#pool, (connection) => rowsOf<Asked>(connection, sql, given), LONG_MS);
+    const [newest] = await ask<{ id: string }>(
+      "SELECT COALESCE(MAX(id), 0) AS id FROM writebehind_dead_letter",
+      [],
+    );
+    for (let place = begin;;) {
+      const given = [...values, String(newest!.id), ...place];
+      const rows = await ask<Row>(`${text} LIMIT ${DOCUMENTS_PAGE}`, given);
       if (rows.length > 0) yield rows;
-      broken = false;
-    } finally {
-      if (broken) connection.end();
-      else connection.release();
+      if (rows.length < DOCUMENTS_PAGE) return;
+      place = placeOf(rows.at(-1)!);
     }
   }
 

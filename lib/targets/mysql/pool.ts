@@ -19,9 +19,6 @@ const CLOSE_MS = 2000;
 /** What mysql2 gives beneath its interface of promises. */
 interface DriverConnection {
   stream: Socket;
-  query(sql: string, values: unknown[]): {
-    stream(options: { highWaterMark: number }): AsyncIterable<unknown>;
-  };
 }
 
 const driverOf = (connection: PoolConnection): DriverConnection =>
@@ -68,17 +65,6 @@ export class Connection {
   /** Runs one query that the server has prepared. */
   execute(sql: string, values: string[]): Promise<unknown> {
     return this.#answer(() => this.#given.execute(sql, values));
-  }
-
-  /** The rows of a query as they come; mysql2's interface of promises has none for that. */
-  async *stream(sql: string, values: unknown[], highWaterMark: number): AsyncGenerator<unknown> {
-    const rows = driverOf(this.#given).query(sql, values).stream({ highWaterMark });
-    const iterator = rows[Symbol.asyncIterator]();
-    for (;;) {
-      const { done, value } = await this.#answer(() => iterator.next());
-      if (done) return;
-      yield value;
-    }
   }
 
   async #answer<T>(ask: () => Promise<T>): Promise<T> {
