@@ -28,9 +28,9 @@ import { anyRowSql, lookValues, missedSql, parkedOfSql, writeRows } from "./stat
 
 /** How many rows are read at a time. */
 const PAGE = 500;
-/** How many documents are, each without its payload: every such page sorts all that is parked. */
-const DOCUMENTS_PAGE = 10_000;
-/** How long a query may take that sorts all that is there, in seconds. */
+/** How many documents are, each without its payload: every such page goes through all that is parked. */
+const DOCUMENTS_PAGE = 50_000;
+/** How long a query may take that goes through all that is there, in seconds. */
 const LONG_SECONDS = 60;
 
 /** An SQL expression that orders stream ids as Redis does: as text, 10 would come before 9. */
@@ -132,23 +132,30 @@ export class PostgresDeadLetters implements DeadLetters {
   async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
     const all = pages<Listed & { events: string; first: string; first_id: string }>(
       this.#pool,
-      `SELECT *, extract(epoch FROM first_at) AS first FROM (
-         SELECT DISTINCT ON (d.stream, d.state, ${ONE_DOCUMENT})
+      // Which documents a page has is counted out first: to sort all that is parked, for each page, takes far longer.
+      `WITH page AS MATERIALIZED (
+         SELECT min(d.first_at) AS first_at, min(d.id) AS first_id, array_agg(d.id) AS ids
+           FROM writebehind_dead_letter d
+          WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2) AND d.id <= $3
+          GROUP BY d.stream, d.state, ${ONE_DOCUMENT}
+         HAVING (extract(epoch FROM min(d.first_at)), min(d.id)) > ($4::numeric, $5::int8)
+          ORDER BY first_at, first_id LIMIT ${DOCUMENTS_PAGE}
+       )
+       SELECT *, extract(epoch FROM first_at) AS first FROM (
+         SELECT DISTINCT ON (page.first_id)
                 d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
-                count(*) OVER same AS events,
-                min(d.first_at) OVER same AS first_at, max(d.last_at) OVER same AS last_at,
-                min(d.id) OVER same AS first_id,
+                cardinality(page.ids) AS events, page.first_at, page.first_id,
+                max(d.last_at) OVER same AS last_at,
                 -- Those that only wait behind another have no code; the one that was tried says why.
                 first_value(d.sqlstate) OVER tried AS sqlstate,
                 first_value(d.reason) OVER tried AS reason,
                 first_value(d.attempts) OVER tried AS attempts
-           FROM writebehind_dead_letter d
-          WHERE d.entity = $1 AND ($2 = 'all' OR d.state = $2) AND d.id <= $3
-         WINDOW same AS (PARTITION BY d.stream, d.state, ${ONE_DOCUMENT}),
+           FROM page CROSS JOIN unnest(page.ids) AS e (id)
+           JOIN writebehind_dead_letter d ON d.id = e.id
+         WINDOW same AS (PARTITION BY page.first_id),
                 tried AS (same ORDER BY (d.sqlstate <> '') DESC, ${NEWEST_FIRST})
-          ORDER BY d.stream, d.state, ${ONE_DOCUMENT}, ${NEWEST_FIRST}
+          ORDER BY page.first_id, ${NEWEST_FIRST}
        ) AS documents
-       WHERE (extract(epoch FROM first_at), first_id) > ($4::numeric, $5::int8)
        ORDER BY first_at, first_id`,
       [entity, state],
       ["-infinity", "0"],

@@ -3,7 +3,7 @@ import { partitionKeys } from "writebehind/redis/keys.ts";
 import { PostgresDeadLetters } from "writebehind/targets/postgres/dead_letters.ts";
 import { testPipeline } from "../../support/pipeline.ts";
 
-const DOCUMENTS = 10_003;
+const DOCUMENTS = 50_003;
 
 Deno.test("PostgreSQL: whoever reads what is parked holds nothing, and finds what was there", async () => {
   await using pipeline = await testPipeline();
