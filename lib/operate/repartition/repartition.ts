@@ -228,7 +228,7 @@ class Repartition {
     for (const { stream } of this.#olds) {
       if (!isFar(await lastGeneratedId(redis, stream))) continue;
       throw new ConfigError(
-        `Cannot repartition ${entity}: an id in ${stream} is past the year 2248; run deno task mend first`,
+        `Cannot repartition ${entity}: an id in ${stream} is past the year 2248; run deno task mend --entity ${entity} first`,
       );
     }
     const doubts = await doubtsOf(redis, carried, config, entity);
