@@ -163,13 +163,13 @@ async function sourceOf(folder: string): Promise<string> {
   return all;
 }
 
-Deno.test("operating.md quotes only messages that lib has", async () => {
+Deno.test("messages.md quotes only messages that lib has", async () => {
   const source = (await sourceOf(join(CHECKOUT, "lib")))
     // The pieces of one text: "a " + "b", or `a ` + `b`.
     .replaceAll(/["`'] *\+\s*["`']/g, "")
     .replaceAll("\\`", "`");
   const quoted = [
-    ...section("docs/operating.md", "## Messages").matchAll(/^\| `([^`]+)`/gm),
+    ...page("docs/messages.md").matchAll(/^\| `([^`]+)`/gm),
   ].map(([, message]) => message!);
   assert(quoted.length > 60);
   const gone = quoted.filter((message) =>
@@ -177,5 +177,5 @@ Deno.test("operating.md quotes only messages that lib has", async () => {
       source.includes(part.replace(/^[\s;:,.)(]+|[\s;:,.(]+$/g, ""))
     )
   );
-  assert.deepEqual(gone, [], "change these messages in docs/operating.md: lib has others now");
+  assert.deepEqual(gone, [], "change these messages in docs/messages.md: lib has others now");
 });
