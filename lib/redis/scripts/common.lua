@@ -73,13 +73,13 @@ if FORWARD then
   if settings.err then return refused(settings, SETTINGS) end
   local partitions, max_events, max_bytes = settings[1], tonumber(settings[2]), tonumber(settings[3])
   if not partitions then return {'settings', ''} end
-  -- People set the limits by hand.
-  if not max_events then return {'limits', 'max_events'} end
-  if not max_bytes then return {'limits', 'max_bytes'} end
   LARGEST = tonumber(settings[4] or '') or 0
   -- Such an entry was removed, but the stream's next id lies behind it still: a sink has noted it.
   if settings[5] == '1' then return {'stream', STREAM} end
   if partitions ~= ARGV[3] then return {'partitions', partitions} end
+  -- People set the limits by hand.
+  if not max_events then return {'limits', 'max_events'} end
+  if not max_bytes then return {'limits', 'max_bytes'} end
   CACHE = settings[7]
   if CACHE then
     if not NOTES then return {'cached', ''} end
