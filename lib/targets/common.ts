@@ -231,6 +231,37 @@ export function streamOf(docId: Uint8Array | null, to: readonly PartitionKeys[])
   return to[id === null ? 0 : partitionOf(id, to.length)]!.stream;
 }
 
+/** How many documents a page has of what is parked, each without its payload: every page goes through all of it. */
+export const DOCUMENTS_PAGE = 50_000;
+
+/**
+ * The rows of a query of what is parked, a page at a time, each by a query of its own: a reader holds no connection, and no
+ * snapshot, while it works on a page. What is parked meanwhile is not among them.
+ * @param ask a query of the target, that may take long
+ * @param text its parameters are `values`, the last number that there was at the beginning, and where the page begins
+ * @param begin where the first page begins
+ * @param placeOf where the page behind a row begins
+ */
+export async function* pages<Row>(
+  ask: <Asked extends object>(text: string, values: unknown[]) => Promise<Asked[]>,
+  text: string,
+  values: unknown[],
+  begin: string[],
+  placeOf: (row: Row) => string[],
+): AsyncGenerator<Row[]> {
+  const [newest] = await ask<{ id: unknown }>(
+    "SELECT coalesce(max(id), 0) AS id FROM writebehind_dead_letter",
+    [],
+  );
+  for (let place = begin;;) {
+    const given = [...values, String(newest!.id), ...place];
+    const rows = await ask<Row & object>(`${text} LIMIT ${DOCUMENTS_PAGE}`, given);
+    if (rows.length > 0) yield rows;
+    if (rows.length < DOCUMENTS_PAGE) return;
+    place = placeOf(rows.at(-1)!);
+  }
+}
+
 /** Documents, so many at a time that their payloads fit `maxBytes`, at least one and at most 200. */
 export function* fitting(
   found: Iterable<ParkedDocument & { bytes: number }>,

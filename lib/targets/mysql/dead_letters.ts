@@ -7,7 +7,15 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fieldsOf, fitting, letterOf, type LetterRow, storable, streamOf } from "../common.ts";
+import {
+  fieldsOf,
+  fitting,
+  letterOf,
+  type LetterRow,
+  pages,
+  storable,
+  streamOf,
+} from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -28,8 +36,6 @@ import { anyRow, missed, NOW, prepareRows, rowStatements, run, writeMany } from 
 
 /** How many rows are read at a time. */
 const PAGE = 500;
-/** How many documents are, each without its payload: every such page sorts all that is parked. */
-const DOCUMENTS_PAGE = 10_000;
 /** How long a query may take that waits for a batch, or sorts all that is there, in ms. */
 const LONG_MS = 60_000;
 
@@ -83,7 +89,8 @@ export class MysqlDeadLetters implements DeadLetters {
     // Those that only wait behind another have no code; the one that was tried says why.
     const tried = (column: string, as = column) =>
       `FIRST_VALUE(d.${column}) OVER (${of} ORDER BY (d.code <> '') DESC, ${NEWEST_FIRST}) AS ${as}`;
-    const all = this.#pages<Listed & { events: string; first_id: string }>(
+    const all = pages<Listed & { events: string; first_id: string }>(
+      this.#ask,
       `SELECT * FROM (
          SELECT d.id, d.entity, d.stream, d.stream_id, d.doc_id, d.event_type, d.state,
                 ROW_NUMBER() OVER (${of} ORDER BY ${NEWEST_FIRST}) AS place,
@@ -137,7 +144,8 @@ export class MysqlDeadLetters implements DeadLetters {
             SELECT n.doc_id FROM writebehind_dead_letter n
              WHERE n.stream = d.stream AND n.stream_id = ? AND n.state = 'parked'))`
       : condition;
-    const found = this.#pages<{ id: string; doc_id: Buffer | null; bytes: string }>(
+    const found = pages<{ id: string; doc_id: Buffer | null; bytes: string }>(
+      this.#ask,
       `SELECT * FROM (
          SELECT d.id, d.doc_id, COALESCE(LENGTH(d.payload), 0) + COALESCE(LENGTH(d.fields), 0) AS bytes,
                 ROW_NUMBER() OVER (PARTITION BY ${ONE_DOCUMENT} ORDER BY ${NEWEST_FIRST}) AS place
@@ -232,34 +240,8 @@ export class MysqlDeadLetters implements DeadLetters {
     );
   }
 
-  /**
-   * The rows of a query, a page at a time, each by a query of its own: a reader holds no connection while it works on a
-   * page. What is parked meanwhile is not among them.
-   * @param text of the query, whose parameters are the values, the last number that there was at the beginning, and where
-   * the page begins
-   * @param begin where the first page begins
-   * @param placeOf where the page behind a row begins
-   */
-  async *#pages<Row>(
-    text: string,
-    values: unknown[],
-    begin: string[],
-    placeOf: (row: Row) => string[],
-  ): AsyncGenerator<Row[]> {
-    const ask = <Asked>(sql: string, given: unknown[]) =>
-      patiently(this.#pool, (connection) => rowsOf<Asked>(connection, sql, given), LONG_MS);
-    const [newest] = await ask<{ id: string }>(
-      "SELECT COALESCE(MAX(id), 0) AS id FROM writebehind_dead_letter",
-      [],
-    );
-    for (let place = begin;;) {
-      const given = [...values, String(newest!.id), ...place];
-      const rows = await ask<Row>(`${text} LIMIT ${DOCUMENTS_PAGE}`, given);
-      if (rows.length > 0) yield rows;
-      if (rows.length < DOCUMENTS_PAGE) return;
-      place = placeOf(rows.at(-1)!);
-    }
-  }
+  #ask = <Row>(text: string, values: unknown[]): Promise<Row[]> =>
+    patiently(this.#pool, (connection) => rowsOf<Row>(connection, text, values), LONG_MS);
 
   /** Runs a transaction that holds the partition's offset row, as a batch of the sink does. */
   async #locked(

@@ -8,7 +8,15 @@ import { type Config, entityConfig } from "../../config/load.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { fitting, letterOf, type LetterRow, storable, streamOf } from "../common.ts";
+import {
+  DOCUMENTS_PAGE,
+  fitting,
+  letterOf,
+  type LetterRow,
+  pages,
+  storable,
+  streamOf,
+} from "../common.ts";
 import type { BatchRows, Tried } from "../batch.ts";
 import type {
   DeadLetter,
@@ -28,8 +36,6 @@ import { anyRowSql, lookValues, missedSql, parkedOfSql, writeRows } from "./stat
 
 /** How many rows are read at a time. */
 const PAGE = 500;
-/** How many documents are, each without its payload: every such page goes through all that is parked. */
-const DOCUMENTS_PAGE = 50_000;
 /** How long a query may take that goes through all that is there, in seconds. */
 const LONG_SECONDS = 60;
 
@@ -70,38 +76,6 @@ UPDATE writebehind_dead_letter AS d
          END
  WHERE id = $1`;
 
-/**
- * The rows of a query, a page at a time, each by a query of its own: a reader holds no connection, and no snapshot,
- * while it works on a page. What is parked meanwhile is not among them.
- * @param text its parameters are `values`, the last number that there was at the beginning, and where the page begins
- * @param begin where the first page begins
- * @param placeOf where the page behind a row begins
- */
-async function* pages<Row extends QueryResultRow>(
-  pool: Pool,
-  text: string,
-  values: unknown[],
-  begin: string[],
-  placeOf: (row: Row) => string[],
-): AsyncGenerator<Row[]> {
-  const { rows: [newest] } = await patiently<{ id: string }>(
-    pool,
-    "SELECT coalesce(max(id), 0) AS id FROM writebehind_dead_letter",
-    [],
-  );
-  for (let place = begin;;) {
-    const { rows } = await patiently<Row>(
-      pool,
-      `${text} LIMIT ${DOCUMENTS_PAGE}`,
-      [...values, newest!.id, ...place],
-      LONG_SECONDS,
-    );
-    if (rows.length > 0) yield rows;
-    if (rows.length < DOCUMENTS_PAGE) return;
-    place = placeOf(rows.at(-1)!);
-  }
-}
-
 interface Listed extends LetterRow<Date>, QueryResultRow {
   id: string;
   doc_id: Buffer | null;
@@ -129,9 +103,12 @@ export class PostgresDeadLetters implements DeadLetters {
     this.#config = config;
   }
 
+  #ask = async <Row extends QueryResultRow>(text: string, values: unknown[]): Promise<Row[]> =>
+    (await patiently<Row>(this.#pool, text, values, LONG_SECONDS)).rows;
+
   async *list(entity: string, state: DeadLetterState | "all"): AsyncGenerator<DeadLetter> {
     const all = pages<Listed & { events: string; first: string; first_id: string }>(
-      this.#pool,
+      this.#ask,
       // Which documents a page has is counted out first: to sort all that is parked, for each page, takes far longer.
       `WITH page AS MATERIALIZED (
          SELECT min(d.first_at) AS first_at, min(d.id) AS first_id, array_agg(d.id) AS ids
@@ -183,7 +160,7 @@ export class PostgresDeadLetters implements DeadLetters {
              WHERE n.stream = $1 AND n.stream_id = $3 AND n.state = 'parked'))`
       : condition;
     const found = pages<{ id: string; doc_id: Buffer | null; bytes: number }>(
-      this.#pool,
+      this.#ask,
       `SELECT * FROM (
          SELECT DISTINCT ON (${ONE_DOCUMENT}) d.id, d.doc_id,
                 coalesce(octet_length(d.payload), 0) +
@@ -222,7 +199,8 @@ export class PostgresDeadLetters implements DeadLetters {
   }
 
   async discardedAmong({ stream }: PartitionKeys, streamIds: string[]): Promise<string[]> {
-    const { rows } = await this.#pool.query<{ stream_id: string }>(
+    const { rows } = await patiently<{ stream_id: string }>(
+      this.#pool,
       `SELECT stream_id FROM writebehind_dead_letter
         WHERE stream = $1 AND stream_id = ANY($2::text[]) AND state = 'discarded'`,
       [stream, streamIds],

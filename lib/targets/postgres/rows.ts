@@ -9,17 +9,15 @@ import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "../target.ts";
 import { bytesArray } from "./arrays.ts";
 import { postgresErrorKind } from "./errors.ts";
+import { within } from "./sessions.ts";
 import { parkedOfSql } from "./statements.ts";
 
 /**
- * How long a look at rows may take, and a page of ids, in ms. A sink looks at a row when it begins with a partition: on a
+ * How long a look at rows may take, and a page of ids, in seconds. A sink looks at a row when it begins with a partition: on a
  * connection that has silently died it would hang, and its lease, which another connection renews, keep all others out.
  */
-const LOOK_MS = 10_000;
-const PAGE_MS = 60_000;
-
-/** pg's own limit, which its types lack. */
-const within = (ms: number) => ({ query_timeout: ms });
+const LOOK_SECONDS = 10;
+const PAGE_SECONDS = 60;
 
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
 const isParked = (id: string, inStream: string) =>
@@ -57,7 +55,7 @@ export class PostgresRows implements Rows {
         text: `SELECT id FROM ${this.#table(entity)} WHERE id > $1 ORDER BY id LIMIT ${PAGE_ROWS}`,
         values: [after],
         rowMode: "array",
-        ...within(PAGE_MS),
+        ...within(PAGE_SECONDS),
       });
       if (rows.length === 0) return;
       yield rows.map(([id]) => id);
@@ -119,7 +117,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
   FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
       values: [ids, stream, READ_BYTES],
       rowMode: "array",
-      ...within(LOOK_MS),
+      ...within(LOOK_SECONDS),
     });
     return {
       offset: rows[0]?.[0] ?? "0-0",
@@ -143,7 +141,7 @@ SELECT coalesce(o.last_id, '0-0'),
   LEFT JOIN writebehind_offset AS o ON o.stream = $2`,
       values: [id, stream],
       rowMode: "array",
-      ...within(LOOK_MS),
+      ...within(LOOK_SECONDS),
     });
     const [offset, text, version, parked] = row!;
     return { offset, rows: [text === null ? null : { text, version: version! }], parked: [parked] };

@@ -5,23 +5,25 @@
  */
 
 import { Mutex, Semaphore } from "async-mutex";
-import type { Pool, PoolClient, QueryConfig, QueryResult, QueryResultRow } from "pg";
+import type { Pool, PoolClient, QueryResult, QueryResultRow } from "pg";
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
 
 /**
- * A query with a time limit in ms, after which pg gives up on it (pg's types lack the option). Without it, a
- * query on a connection that has silently died would wait until the system gives up.
+ * A query's time limit, after which pg gives up on it (pg's types lack the option). Without it, a query on a connection that
+ * has silently died would wait until the system gives up.
  */
-type TimedQuery = QueryConfig & { query_timeout?: number };
+export const within = (seconds: number): { query_timeout: number } => ({
+  query_timeout: 1000 * seconds,
+});
 
 /** Connections that a sink needs besides those for batches: for its leases, and for queries. */
 const OTHERS = 2;
 
-/** How long a query may take that writes no rows and waits for nobody, in ms. */
-const PATIENCE_MS = 5000;
+/** How long a query may take that writes no rows and waits for nobody, in seconds. */
+const PATIENCE_SECONDS = 5;
 
 /**
  * A query on a connection, or on any of a pool, abandoned after a while: nobody may hang on a dead connection.
@@ -31,10 +33,9 @@ export function patiently<Row extends QueryResultRow>(
   pool: Pick<Pool, "query">,
   text: string,
   values: unknown[],
-  seconds: number = PATIENCE_MS / 1000,
+  seconds: number = PATIENCE_SECONDS,
 ): Promise<QueryResult<Row>> {
-  const query: TimedQuery = { text, values, query_timeout: seconds * 1000 };
-  return pool.query<Row>(query);
+  return pool.query<Row>({ text, values, ...within(seconds) });
 }
 
 /**
@@ -175,9 +176,11 @@ export class Sessions {
     this.#underWay.set(stream, { backend: session, since: performance.now(), fail });
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
-      const query: TimedQuery = { ...(name === "" ? {} : { name: prepared }), text, values };
-      if (seconds !== undefined) query.query_timeout = seconds * 1000;
-      const reply = session.connection.query<Row>(query);
+      const reply = session.connection.query<Row>({
+        ...(name === "" ? {} : { name: prepared }),
+        ...{ text, values },
+        ...(seconds === undefined ? {} : within(seconds)),
+      });
       await failpoint?.(`sent ${name}`);
       const done = await Promise.race([reply, abandoned]);
       if (session.unconfirmed) throw new UnconfirmedError();
@@ -269,7 +272,7 @@ export class Sessions {
       if (routine === "SyncRepWaitForLSN") session.unconfirmed = true;
     });
     try {
-      const query: TimedQuery = { text: BATCH_SETTINGS, query_timeout: PATIENCE_MS };
+      const query = { text: BATCH_SETTINGS, ...within(PATIENCE_SECONDS) };
       const replies = await connection.query(query) as unknown as QueryResult<Backend>[];
       return Object.assign(session, replies.at(-1)!.rows[0]);
     } catch (error) {

@@ -5,7 +5,7 @@ import { makePlace, sharedMariadb } from "./place.ts";
 
 const server = await sharedMariadb();
 Deno.test.afterAll(async () => await server?.[Symbol.asyncDispose]());
-const DOCUMENTS = 10_003;
+const DOCUMENTS = 50_003;
 
 Deno.test({
   name: "MariaDB: whoever reads what is parked holds nothing, and finds what was there",
