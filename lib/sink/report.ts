@@ -213,12 +213,7 @@ export class PartitionReport {
 
   rewound(documents: number, error: Error): void {
     this.lastError = error;
-    const { stream } = this.place;
-    this.#counters.count(
-      "redis_retry",
-      documents,
-      `${stream}: ${counted(documents, "document")} resent`,
-    );
+    this.#countResent(documents);
     this.#emitter.emit("rewound", { ...this.place, documents });
   }
 
@@ -263,13 +258,13 @@ export class PartitionReport {
 
   /** Documents were sent again whose events were gone from the stream, or whose rows were swallowed. */
   resent(documents: number): void {
-    const { stream } = this.place;
-    this.#counters.count(
-      "redis_retry",
-      documents,
-      `${stream}: ${counted(documents, "document")} resent`,
-    );
+    this.#countResent(documents);
     this.#emitter.emit("resent", { ...this.place, documents });
+  }
+
+  #countResent(documents: number): void {
+    const reason = `${this.place.stream}: ${counted(documents, "document")} resent`;
+    this.#counters.count("redis_retry", documents, reason);
   }
 
   /** Tables of ours were gone. */

@@ -159,7 +159,7 @@ export class RedisWriteBehind {
     this.#refuseStopped();
     try {
       for (;;) {
-        if (await this.#isRepartitioned()) await this.#begin();
+        if (await this.#lookForRepartition()) await this.#begin();
         try {
           await this.#drainOnce(signal);
           break;
@@ -221,12 +221,12 @@ export class RedisWriteBehind {
     while (!signal.aborted) {
       if (isFixed) await new Promise<void>((resolve) => onAbort(signal, resolve));
       else await delay(LOOK_MS, signal);
-      if (!signal.aborted && await this.#isRepartitioned()) return;
+      if (!signal.aborted && await this.#lookForRepartition()) return;
     }
   }
 
   /** Whether the entity has other partitions than these. */
-  async #isRepartitioned(): Promise<boolean> {
+  async #lookForRepartition(): Promise<boolean> {
     const [config, entity] = [this.#config, this.#entity];
     if (config.streams.partitions !== "auto") return false;
     try {
@@ -250,7 +250,9 @@ export class RedisWriteBehind {
     const { keys } = this.#partitions.at(-1)!;
     const isPaused = found !== null && found.to !== null &&
       (await readRegistration(this.#redis, keys, name))?.state === "paused";
-    if (isPaused && !this.#hasGiven) { for (const partition of this.#partitions) partition.give(); }
+    if (isPaused && !this.#hasGiven) {
+      for (const partition of this.#partitions) partition.give();
+    }
     this.#hasGiven = isPaused;
   }
 
@@ -279,7 +281,7 @@ export class RedisWriteBehind {
   async #tick(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      if (await this.#isRepartitioned()) await this.#begin();
+      if (await this.#lookForRepartition()) await this.#begin();
       // What went wrong is in the partition's lastError, the counters and the log stream.
       await this.#drainOnce(signal).catch(() => {});
       await delay(this.#config.write_behind.interval_seconds * 1000, signal);
