@@ -13,7 +13,7 @@ import { askNode } from "writebehind/dev/servers/cluster.ts";
 import type { RedisServer } from "writebehind/dev/servers/redis.ts";
 import { documentKey, keysOfDocument, partitionKeys } from "writebehind/redis/keys.ts";
 import { TestCluster } from "../support/cluster.ts";
-import { documentsOf, type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
+import { documentsOf, type Pipeline, rowsOf } from "../support/pipeline.ts";
 import { testPostgres, waitFor } from "../support/servers.ts";
 import { assertSound, Writer } from "./failover.ts";
 
@@ -38,9 +38,7 @@ interface Subject {
 
 /** A writer to one partition and a sink of all, while `fail` does something to its node; then all is there. */
 async function under(fail: (subject: Subject) => Promise<void>): Promise<void> {
-  await cluster.empty();
-  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
-  await using pipeline = await pipelineOn(servers, {
+  await using pipeline = await cluster.pipeline(postgres, {
     redis: { ...cluster.config, command_timeout_ms: 1500 },
     streams: { partitions: 8 },
     zero_data_loss: { replicas: 1, wait_timeout_ms: 500 },
@@ -134,9 +132,7 @@ Deno.test("a slot moves to a node that was added, and back", () =>
   }));
 
 Deno.test("where nodes evict what has a time, receipts of requests have none", async () => {
-  await cluster.empty();
-  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
-  await using pipeline = await pipelineOn(servers, { redis: cluster.config });
+  await using pipeline = await cluster.pipeline(postgres);
   const { redis, config } = pipeline;
   const policy = (name: string) =>
     Promise.all(redis.servers.map((node) => node.config("SET", "maxmemory-policy", name)));

@@ -12,7 +12,6 @@ import {
   insertDocument,
   openTarget,
   readByIds,
-  readStatus,
   type Receipt,
   repartition,
   replayDeadLetters,
@@ -27,9 +26,9 @@ import { allPartitions, keysOfDocument, partitionOf } from "writebehind/redis/ke
 import { Author } from "../faults/author.ts";
 import { keepLedger, versionsOf } from "../faults/ledger.ts";
 import { TestCluster } from "../support/cluster.ts";
-import { type Pipeline, pipelineOn, rowsOf } from "../support/pipeline.ts";
+import { type Pipeline, rowsOf } from "../support/pipeline.ts";
 import { configFile, environmentOf } from "../support/processes.ts";
-import { assertOnce, assertSame, killAt } from "../support/repartitioned.ts";
+import { assertOnce, assertSame, killAt, killUnderWay, LOCK } from "../support/repartitioned.ts";
 import { testPostgres, waitFor } from "../support/servers.ts";
 
 const cluster = await TestCluster.start();
@@ -39,15 +38,10 @@ Deno.test.afterAll(async () => {
   await postgres[Symbol.asyncDispose]();
 });
 
-const LOCK = "stream:settings:session:repartition:lock";
-
 /** A pipeline over the emptied cluster, with some partitions, a target, and the number read from Redis. */
 async function inCluster(partitions: number) {
-  await cluster.empty();
   await using stack = new AsyncDisposableStack();
-  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
-  const base = { redis: cluster.config, streams: { partitions } };
-  const pipeline = stack.use(await pipelineOn(servers, base));
+  const pipeline = stack.use(await cluster.pipeline(postgres, { streams: { partitions } }));
   await createTable(pipeline.pool, pipeline.config, "session");
   await keepLedger(pipeline);
   await insertDocument(pipeline.redis, pipeline.config, "session", { first: true }, "first");
@@ -210,13 +204,8 @@ Deno.test("killed at every step, it goes on when it is run again, or is taken ba
   const path = await configFile({ streams: { partitions: "auto" } });
   const args = ["--config", path, "--entity", "session"];
   let now = 4;
-  const killedAt = async (place: string, more: string[]) => {
-    await killAt(place, [...args, ...more], environmentOf(config), async () => {
-      const [status] = await readStatus(redis, target, config, "session");
-      assert.match(status!.warnings.join(), /a repartition from \d to \d is under way/);
-    });
-    await redis.del(LOCK); // it would end within seconds
-  };
+  const killedAt = (place: string, more: string[]) =>
+    killUnderWay(place, [...args, ...more], { redis, target, config });
   const goesOn = async () => {
     const before = author.events;
     await waitFor(() => author.events > before + 10, { what: "writes", deadlineMs: 60_000 });

@@ -29,7 +29,7 @@ import { Author } from "../faults/author.ts";
 import { clearLedger, keepLedger } from "../faults/ledger.ts";
 import { drain, reset, testPipeline } from "../support/pipeline.ts";
 import { configFile, environmentOf, startTask } from "../support/processes.ts";
-import { assertOnce, assertSame, killAt } from "../support/repartitioned.ts";
+import { assertOnce, assertSame, killUnderWay, LOCK } from "../support/repartitioned.ts";
 import { testFolder, testRedis, waitFor } from "../support/servers.ts";
 
 const AUTO = { streams: { partitions: "auto" } } as const;
@@ -263,9 +263,9 @@ Deno.test("what cannot begin is refused in one line, and nothing has moved", asy
     },
     "two at once": async () => {
       await drain({ redis, pool, config });
-      await redis.set("stream:settings:session:repartition:lock", "other", "PX", 60_000);
+      await redis.set(LOCK, "other", "PX", 60_000);
       await refused(/session is being repartitioned by another process/);
-      await redis.del("stream:settings:session:repartition:lock");
+      await redis.del(LOCK);
     },
   };
   for (const [name, run] of Object.entries(cases)) {
@@ -372,8 +372,6 @@ const PLACES = [
   ...["switched", "indexed"],
 ];
 const REVERSIBLE = PLACES.slice(0, 3);
-const LOCK = "stream:settings:session:repartition:lock";
-
 Deno.test("killed at every step, it goes on when it is run again, or is taken back", async (t) => {
   await fresh();
   await using own = await using();
@@ -389,11 +387,7 @@ Deno.test("killed at every step, it goes on when it is run again, or is taken ba
   let to = 1;
   const killedAt = async (place: string) => {
     to = 1 + to % 4;
-    await killAt(place, [...options, "--to", String(to)], environmentOf(config), async () => {
-      const [status] = await readStatus(redis, target, config, "session");
-      assert.match(status!.warnings.join(), /a repartition from \d to \d is under way/);
-    });
-    await redis.del(LOCK); // it would end within seconds
+    await killUnderWay(place, [...options, "--to", String(to)], { redis, target, config });
   };
   const goesOn = async () => {
     const before = author.events;

@@ -50,12 +50,8 @@ Deno.test.afterAll(async () => {
 });
 
 /** A pipeline over the cluster, emptied. */
-async function inCluster(overrides: Parameters<typeof pipelineOn>[1] = {}): Promise<Pipeline> {
-  await cluster.empty();
-  const servers = { redis: cluster.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
-  const base = { redis: cluster.config, streams: { partitions: 8 } };
-  return await pipelineOn(servers, { ...base, ...overrides });
-}
+const inCluster = (overrides: Parameters<typeof cluster.pipeline>[1] = {}) =>
+  cluster.pipeline(postgres, { streams: { partitions: 8 }, ...overrides });
 
 const idsOf = (count: number) => Array.from({ length: count }, (_, n) => `doc-${n}`);
 

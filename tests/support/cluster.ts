@@ -10,7 +10,8 @@ import {
 } from "writebehind/dev/servers/cluster.ts";
 import type { RedisServer } from "writebehind/dev/servers/redis.ts";
 import { slotOf } from "writebehind/redis/slots.ts";
-import { testFolder, waitFor } from "./servers.ts";
+import { type Pipeline, pipelineOn } from "./pipeline.ts";
+import { testFolder, type TestServers, waitFor } from "./servers.ts";
 
 /** Three masters and a replica of each. */
 export class TestCluster extends RedisCluster {
@@ -21,6 +22,19 @@ export class TestCluster extends RedisCluster {
   /** The section `redis` that names it: by one node, which tells of the others. */
   get config() {
     return { cluster: this.nodes.map(({ host, port }) => ({ host, port })) };
+  }
+
+  /**
+   * A pipeline over the cluster, emptied, and a PostgreSQL.
+   * @param overrides win over the section `redis` that names the cluster
+   */
+  async pipeline(
+    postgres: TestServers["postgres"],
+    overrides: Parameters<typeof pipelineOn>[1] = {},
+  ): Promise<Pipeline> {
+    await this.empty();
+    const servers = { redis: this.nodes[0]!, postgres, [Symbol.asyncDispose]: async () => {} };
+    return await pipelineOn(servers, { redis: this.config, ...overrides });
   }
 
   /** A master other than this one. */

@@ -5,7 +5,7 @@ import { type Config, readStatus, type RedisConnection, type Target, verify } fr
 import type { Author } from "../faults/author.ts";
 import { versionsOf } from "../faults/ledger.ts";
 import { type Pipeline, rowsOf, sorted } from "./pipeline.ts";
-import { type RunningCommand, startTask } from "./processes.ts";
+import { environmentOf, type RunningCommand, startTask } from "./processes.ts";
 import { waitFor } from "./servers.ts";
 
 /** Every call that was answered is in the target once, in order, as its receipt said. */
@@ -57,4 +57,20 @@ export async function killAt(
   await look(killed);
   killed.kill("SIGKILL");
   await killed.status;
+}
+
+/** The lock of a repartition, which would end within seconds. */
+export const LOCK = "stream:settings:session:repartition:lock";
+
+/** Kills a repartition at one of its places, where `status` says that it is under way, and ends its lock. */
+export async function killUnderWay(
+  place: string,
+  args: string[],
+  { redis, target, config }: { redis: RedisConnection; target: Target; config: Config },
+) {
+  await killAt(place, args, environmentOf(config), async () => {
+    const [status] = await readStatus(redis, target, config, "session");
+    assert.match(status!.warnings.join(), /a repartition from \d to \d is under way/);
+  });
+  await redis.del(LOCK);
 }
