@@ -77,7 +77,7 @@ export class StreamReader {
 
   /**
    * Reads the entries after a position: at most `size` of them and the partition's share of
-   * `batch_bytes`, plus one.
+   * `batch_bytes`, or one entry where that is more, plus one.
    * @param position a stream id
    * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer
    * @param room called once it is known that there is something to read, or where that is likely
@@ -117,8 +117,9 @@ export class StreamReader {
     let more = true;
     if (wait) {
       // If there are none, Redis answers with what the next write appends. The count is so small that any entries
-      // fit, since asking for the longest payload would cost a round trip.
-      const count = Math.min(size, sureToFit);
+      // fit, but for one, since asking for the longest payload would cost a round trip. It is more than one, so that
+      // mostly the answer is not full: a full one costs two round trips more.
+      const count = Math.min(size, sureToFit + 1);
       const read = ["XREAD", "COUNT", String(count), "BLOCK", String(this.#blockMs)];
       const part = await bulk.entries([...read, "STREAMS", stream, position], take, this.#blockMs);
       for (const item of part) items.push(item);

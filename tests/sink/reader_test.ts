@@ -108,6 +108,32 @@ Deno.test("a read that waits gives what is there at once, and what comes later w
   }
 });
 
+Deno.test("an event that comes alone takes one read, also where no second document is sure to fit", async () => {
+  const most = 2 * MIB;
+  await using pipeline = await testPipeline({
+    write_behind: { batch_bytes: most },
+    documents: { max_bytes: most },
+  });
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const reader = new StreamReader(config, keys);
+  try {
+    const id = await redis.xadd(keys.stream, "*", "doc_id", "a", "event_type", "delete");
+    await reader.read("0-0", 10, { wait: true, room });
+    await redis.config("RESETSTAT");
+    const waiting = reader.read(id!, 10, { wait: true, room });
+    await redis.xadd(keys.stream, "*", "doc_id", "b", "event_type", "delete");
+    const { items, more } = await waiting;
+    assert.equal(items.length, 1);
+    assert.equal(more, false);
+    const stats = await redis.info("commandstats");
+    assert.match(stats, /cmdstat_xread:calls=1,/);
+    assert.doesNotMatch(stats, /cmdstat_(xrange|hget):/);
+  } finally {
+    reader.close();
+  }
+});
+
 Deno.test("large entries of another program, which notes no sizes, fit the memory from the first read on", async () => {
   const most = 8 * MIB;
   await using pipeline = await testPipeline({
