@@ -73,6 +73,7 @@ export class PostgresBatches implements Batches {
     const parking = parked.length > 0;
     const table = this.#tableOf(keys);
     const run = async (values: BatchValues): Promise<Applied> => {
+      const rows = valuesOf(values);
       const { rows: [row], rowCount } = await this.#sessions.query<Applied>(keys, {
         name: `${parking ? "park" : "apply"} ${keys.entity}`,
         text: applySql(table, values, parking),
@@ -83,10 +84,11 @@ export class PostgresBatches implements Batches {
           batch.lastId,
           batch.events,
           claim.parkedVersion,
-          ...valuesOf(values),
+          ...rows,
           ...(parking ? parkedValues(keys.entity, parked) : []),
         ],
         variant: variantOf(values),
+        bytes: rows.reduce((bytes, { length }) => bytes + length, 0),
       });
       return row ?? { moved: Math.sign(rowCount!), written: rowCount!, removed: 0 };
     };

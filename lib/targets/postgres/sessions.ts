@@ -79,7 +79,12 @@ export interface PartitionQuery {
   seconds?: number;
   /** distinguishes the texts of one name */
   variant?: string;
+  /** the bytes of rows in `values`; above {@linkcode LARGE_BYTES} it leaves a session to others */
+  bytes?: number;
 }
+
+/** From so many bytes on, a batch takes the server longer than it takes to commit. */
+const LARGE_BYTES = 64 << 10;
 
 /** A session's process at the server; behind a pooler, one that it had. */
 export interface Backend {
@@ -122,6 +127,11 @@ export class Sessions {
   #most: number;
   /** those that may be open of each entity, so that one whose table is locked holds up no other */
   #places: Map<string, Semaphore>;
+  /**
+   * those that large batches may have: all but one, where there are more than three, which is what one thread feeds: more
+   * would only wait for each other in the server, and a small batch for them
+   */
+  #placesForLarge: Map<string, Semaphore>;
   #open = new Set<Promise<Session>>();
   /** the one that was used last is taken first, so that no more are open than are needed */
   #free: Session[] = [];
@@ -135,7 +145,10 @@ export class Sessions {
   constructor(pool: Pool, most: number, entities: readonly string[]) {
     this.pool = pool;
     this.#most = most * entities.length;
-    this.#places = new Map(entities.map((entity) => [entity, new Semaphore(most)]));
+    const places = (count: number) =>
+      new Map(entities.map((entity) => [entity, new Semaphore(count)]));
+    this.#places = places(most);
+    this.#placesForLarge = places(most > 3 ? most - 1 : most);
   }
 
   /** The server's process of one of the sessions. */
@@ -148,7 +161,11 @@ export class Sessions {
     keys: PartitionKeys,
     query: PartitionQuery,
   ): Promise<QueryResult<Row>> {
-    return this.#inTurn(keys, (session) => this.#query<Row>(session, keys.stream, query));
+    return this.#inTurn(
+      keys,
+      (session) => this.#query<Row>(session, keys.stream, query),
+      (query.bytes ?? 0) > LARGE_BYTES,
+    );
   }
 
   /** Runs a query with all constraints checked at once, and rolls it back. */
@@ -213,10 +230,14 @@ export class Sessions {
   #inTurn<T>(
     { stream, entity }: PartitionKeys,
     work: (session: Session) => Promise<T>,
+    isLarge = false,
   ): Promise<T> {
     const turn = this.#turns.get(stream) ?? new Mutex();
     this.#turns.set(stream, turn);
-    return turn.runExclusive(() => this.#onAny(entity, work));
+    const run = () => this.#onAny(entity, work);
+    return turn.runExclusive(() =>
+      isLarge ? this.#placesForLarge.get(entity)!.runExclusive(run) : run()
+    );
   }
 
   #onAny<T>(entity: string, work: (session: Session) => Promise<T>): Promise<T> {

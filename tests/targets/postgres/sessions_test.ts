@@ -82,6 +82,41 @@ Deno.test("PostgreSQL: many partitions share a few connections, each in its own 
   sessions.close();
 });
 
+Deno.test("PostgreSQL: large batches leave a connection to small ones", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 6 } });
+  const { pool, config } = pipeline;
+  const sessions = new Sessions(pool, 4, ["session"]);
+  const [small, ...partitions] = allPartitions(config, "session");
+  const holder = await pool.connect();
+  try {
+    await holder.query("SELECT pg_advisory_lock(7)");
+    const large = partitions.map((keys) =>
+      sessions.query(keys, {
+        name: "",
+        text: "SELECT pg_advisory_xact_lock_shared(7)",
+        values: [],
+        bytes: 1_000_000,
+      })
+    );
+    const waiting = async () => {
+      const { rows: [row] } = await holder.query<{ count: number }>(
+        "SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+      );
+      return row!.count;
+    };
+    await waitFor(async () => await waiting() === 3, { what: "three large ones" });
+    for (let n = 0; n < 3; n++) {
+      await sessions.query(small!, { name: "", text: "SELECT 1", values: [], bytes: 1000 });
+    }
+    assert.equal(await waiting(), 3);
+    await holder.query("SELECT pg_advisory_unlock(7)");
+    assert.equal((await Promise.all(large)).length, 5);
+  } finally {
+    holder.release(true);
+    sessions.close();
+  }
+});
+
 Deno.test("PostgreSQL: one statement renews the leases of all, and waits for none that is locked", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 3 } });
   const { pool, config } = pipeline;
