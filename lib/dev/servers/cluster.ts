@@ -14,6 +14,8 @@ const READY_MS = 60_000;
 const ANSWER_MS = 5000;
 /** After so long without a word, a node is taken for dead by the others, in ms. */
 const NODE_TIMEOUT_MS = 2000;
+/** A master that was elected and is believed by nobody takes a newer epoch after so long, in ms. */
+const DISBELIEVED_MS = 10_000;
 /** A replica that does not catch up with its master within 5 s gives up, and is told again after so long, in ms. */
 const FAILOVER_MS = 6000;
 
@@ -33,6 +35,13 @@ export interface ClusterOptions extends NodeOptions {
 /** What CLUSTER SLOTS answers: from, to, and their master. */
 type Slots = [from: number, to: number, master: [host: string | null, port: number]][];
 
+/** The slots by the word of a node; none where it is away, or hangs. */
+const slotsBy = (node: RedisServer): Promise<Slots> =>
+  askNode(node, "CLUSTER", "SLOTS").catch(() => []) as Promise<Slots>; // then it has no vote
+
+const portWith = (slot: number, ranges: Slots): number | undefined =>
+  ranges.find(([from, to]) => from <= slot && slot <= to)?.[2][1];
+
 /** A cluster that this project started. */
 export class RedisCluster implements AsyncDisposable {
   /** Its servers; one that was started again stands in the place of the one before. */
@@ -50,10 +59,9 @@ export class RedisCluster implements AsyncDisposable {
     const slots = keys.map(slotOf);
     const votes = slots.map(() => new Map<number, number>());
     await Promise.all(this.nodes.map(async (node) => {
-      // One that is away, or hangs, has no vote.
-      const ranges = await askNode(node, "CLUSTER", "SLOTS").catch(() => []) as Slots;
+      const ranges = await slotsBy(node);
       for (const [index, slot] of slots.entries()) {
-        const port = ranges.find(([from, to]) => from <= slot && slot <= to)?.[2][1];
+        const port = portWith(slot, ranges);
         if (port !== undefined) votes[index]!.set(port, (votes[index]!.get(port) ?? 0) + 1);
       }
     }));
@@ -85,9 +93,13 @@ export class RedisCluster implements AsyncDisposable {
    */
   async failedOver(key: string, { port }: RedisServer): Promise<RedisServer> {
     const deadline = Date.now() + READY_MS;
-    for (;;) {
+    for (let raise = Date.now() + DISBELIEVED_MS;;) {
       const now = await this.masterOf(key);
       if (now !== undefined && now.port !== port) return now;
+      if (Date.now() > raise) {
+        await this.#raise(key, port);
+        raise += DISBELIEVED_MS;
+      }
       if (Date.now() > deadline) {
         const views = this.nodes.map((node) => askNode(node, "CLUSTER", "NODES").catch(asError));
         throw new Error(
@@ -97,6 +109,22 @@ export class RedisCluster implements AsyncDisposable {
       }
       await delay(50);
     }
+  }
+
+  /**
+   * Gives a newer epoch to whichever node believes to have a key's slot in place of its old master. Where that one took a new
+   * epoch by itself, as at the end of a slot's move, just before it died, nobody believes the replica that was elected,
+   * and Redis leaves it so.
+   */
+  async #raise(key: string, old: number): Promise<void> {
+    const slot = slotOf(key);
+    await Promise.all(
+      this.nodes.filter(({ port }) => port !== old).map(async (node) => {
+        if (portWith(slot, await slotsBy(node)) === node.port) {
+          await askNode(node, "CLUSTER", "BUMPEPOCH");
+        }
+      }),
+    );
   }
 
   /**
