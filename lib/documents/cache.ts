@@ -15,7 +15,7 @@ import { ConnectionError, DocumentError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentKey, idsByPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
-import { askScript, fillScript, runScript } from "../redis/scripts/mod.ts";
+import { askScript, fillScript, runScript, type Script } from "../redis/scripts/mod.ts";
 import { openTarget, targetFor, type Through } from "../targets/open.ts";
 import type { Row, RowsAt, Target } from "../targets/target.ts";
 import { askRows } from "./read_through.ts";
@@ -62,8 +62,10 @@ interface Landed {
 interface Flight {
   landed: Promise<Landed>;
   filled: Promise<Filled>;
-  /** when it has taken so long that others look for themselves, and no more calls share it */
-  late: Promise<null>;
+  /** when it began, by `performance.now()`; after a while no more calls share it */
+  since: number;
+  /** when it has taken so long that others look for themselves; only where others share it, since a timer costs */
+  late?: { timer: ReturnType<typeof setTimeout>; promise: Promise<null> };
 }
 
 /** A flight as one that waits for it sees it: `null` where it is late, and one had better look again. */
@@ -175,7 +177,10 @@ export class Cache {
           const landed = await look.landed();
           if (landed === null) return false;
           // The target is behind, or the look was from before what the caller may know of.
-          if (settled !== "" && compareStreamIds(landed.offset, settled) < 0) return false;
+          const { offset } = landed;
+          if (settled !== "" && offset !== settled && compareStreamIds(offset, settled) < 0) {
+            return false;
+          }
           if (landed.text !== null) found.set(id, landed.text);
           return true;
         })
@@ -259,19 +264,19 @@ export class Cache {
   ): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
     for (let left = docIds;;) {
-      const [settled, ...answers] = await runScript(this.#redis, askScript, [
+      const [settled, ...answers] = await this.#run(askScript, [
         keys.stream,
         keys.settings,
         keys.notes,
         ...left.flatMap((id) => [keys.documentPrefix + id, keys.askedPrefix + id]),
       ], [String(ASKING_MS), ...left]) as [string, ...Answer[]];
-      const flightOf = (id: string) => this.#flights.get(`${keys.entity} ${id}`);
+      const flightOf = (id: string) => this.#flightOf(`${keys.entity} ${id}`);
       const own = new Set(left.filter((id, n) => answers[n]![0] === "ask" && !flightOf(id)));
       if (own.size > 0) this.#takeOff(keys, [...own], through);
       const lookOf = (id: string): Look | undefined => {
         const flight = flightOf(id);
         if (flight === undefined) return undefined;
-        const soon = <T>(one: Promise<T>) => own.has(id) ? one : Promise.race([one, flight.late]);
+        const soon = <T>(one: Promise<T>) => own.has(id) ? one : Promise.race([one, late(flight)]);
         return { landed: () => soon(flight.landed), filled: () => soon(flight.filled) };
       };
       const done = await Promise.all(left.map((id, index) => {
@@ -297,29 +302,30 @@ export class Cache {
   #takeOff(keys: PartitionKeys, docIds: string[], through: Through | undefined): void {
     const landing = new Map(docIds.map((id) => [id, Promise.withResolvers<Landed>()]));
     const filling = this.fill(keys, docIds, through, (id, row) => landing.get(id)!.resolve(row));
+    const since = performance.now();
     const begun = new Map<string, Flight>();
-    const end = () => {
-      for (const [name, flight] of begun) {
-        if (this.#flights.get(name) === flight) this.#flights.delete(name);
-      }
-    };
-    const { promise: late, resolve: isLate } = Promise.withResolvers<null>();
-    const timer = setTimeout(() => {
-      end();
-      isLate(null);
-    }, ASKING_MS);
     for (const [id, { promise: landed, reject }] of landing) {
       const filled = filling.then((all) => all.get(id)!);
       filled.catch(reject); // who has its row by then does not mind
       landed.catch(() => {}); // each that waits for it has the error
-      begun.set(`${keys.entity} ${id}`, { landed, filled, late });
+      begun.set(`${keys.entity} ${id}`, { landed, filled, since });
     }
     for (const [name, flight] of begun) this.#flights.set(name, flight);
     const over = () => {
-      clearTimeout(timer);
-      end();
+      for (const [name, flight] of begun) {
+        clearTimeout(flight.late?.timer);
+        if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      }
     };
     filling.then(over, over);
+  }
+
+  /** The look at the target for a document that may be shared. */
+  #flightOf(name: string): Flight | undefined {
+    const flight = this.#flights.get(name);
+    if (flight === undefined || performance.now() - flight.since < ASKING_MS) return flight;
+    this.#flights.delete(name);
+    return undefined;
   }
 
   /**
@@ -371,7 +377,7 @@ export class Cache {
         // Readers go on first: to put rows back takes as long as to read them.
         await setImmediate();
       }
-      const answers = await runScript(this.#redis, fillScript, [
+      const answers = await this.#run(fillScript, [
         keys.stream,
         keys.settings,
         keys.notes,
@@ -394,6 +400,14 @@ export class Cache {
     return again;
   }
 
+  /** Runs a script; on one Redis as writes do, whose commands have no timers of their own. */
+  #run(script: Script, keys: string[], args: string[]): Promise<unknown> {
+    const redis = this.#redis;
+    return redis.sends && this.#config.redis.cluster === null
+      ? runScript(redis, script, keys, args, () => redis.evalshaTogether(script.sha, keys, args))
+      : runScript(redis, script, keys, args);
+  }
+
   /** Rows, as documents: `null` also for one that is none. */
   async #rowsAt(
     keys: PartitionKeys,
@@ -404,6 +418,15 @@ export class Cache {
     const { rows, ...at } = await askRows(given ?? this.source(keys.entity), keys, docIds);
     return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
   }
+}
+
+/** When a flight is late, for all that share it. */
+function late(flight: Flight): Promise<null> {
+  if (flight.late !== undefined) return flight.late.promise;
+  const { promise, resolve } = Promise.withResolvers<null>();
+  const left = flight.since + ASKING_MS - performance.now();
+  flight.late = { timer: setTimeout(() => resolve(null), left), promise };
+  return promise;
 }
 
 /**

@@ -196,9 +196,13 @@ export function byPartition<Thing>(
 export function idsByPartition(
   config: Config,
   entity: string,
-  docIds: Iterable<string>,
+  docIds: readonly string[],
   shape: Shape = shapeOf(config, entity),
 ): [PartitionKeys, string[]][] {
+  const [only] = docIds;
+  if (only !== undefined && docIds.length === 1) {
+    return [[keysOfDocument(config, entity, only, shape), [only]]];
+  }
   const groups = Map.groupBy(new Set(docIds), (id) => partitionOf(id, shape.partitions));
   return [...groups].map(([partition, own]) => [
     partitionKeys(config, entity, partition, shape),

@@ -9,14 +9,11 @@ import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "../target.ts";
 import { bytesArray } from "./arrays.ts";
 import { postgresErrorKind } from "./errors.ts";
+import { Looks } from "./looks.ts";
 import { within } from "./sessions.ts";
 import { parkedOfSql } from "./statements.ts";
 
-/**
- * How long a look at rows may take, and a page of ids, in seconds. A sink looks at a row when it begins with a partition: on a
- * connection that has silently died it would hang, and its lease, which another connection renews, keep all others out.
- */
-const LOOK_SECONDS = 10;
+/** How long a page of ids may take, in seconds. */
 const PAGE_SECONDS = 60;
 
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
@@ -28,10 +25,12 @@ const isParked = (id: string, inStream: string) =>
 /** The rows of a configuration's entities. */
 export class PostgresRows implements Rows {
   #pool: Pool;
+  #looks: Looks;
   #config: Config;
 
-  constructor(pool: Pool, config: Config) {
+  constructor(pool: Pool, config: Config, looks: Looks = new Looks(pool)) {
     this.#pool = pool;
+    this.#looks = looks;
     this.#config = config;
   }
 
@@ -101,7 +100,7 @@ export class PostgresRows implements Rows {
   async at(keys: PartitionKeys, ids: string[]): Promise<RowsAt> {
     if (ids.length === 1) return await this.#oneAt(keys, ids[0]!);
     const { entity, stream } = keys;
-    const { rows } = await this.#pool.query<[string, string | null, string | null, boolean]>({
+    const { rows } = await this.#looks.query<[string, string | null, string | null, boolean]>({
       name: `rows at ${entity}`,
       text: `
 WITH found AS MATERIALIZED (
@@ -117,7 +116,6 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
   FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
       values: [ids, stream, READ_BYTES],
       rowMode: "array",
-      ...within(LOOK_SECONDS),
     });
     return {
       offset: rows[0]?.[0] ?? "0-0",
@@ -128,20 +126,18 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
 
   /** One row: PostgreSQL plans it once, and what is for many anew each time, which takes longer than to run it. */
   async #oneAt({ entity, stream }: PartitionKeys, id: string): Promise<RowsAt> {
-    const { rows: [row] } = await this.#pool.query<
+    const { rows: [row] } = await this.#looks.query<
       [offset: string, text: string | null, version: string | null, parked: boolean]
     >({
       name: `row at ${entity}`,
       text: `
-SELECT coalesce(o.last_id, '0-0'),
+SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'),
        CASE WHEN t.id IS NOT NULL THEN coalesce(t.payload::text, 'null') END, t.version::text,
        ${isParked("$1::text", "= $2")}
   FROM (VALUES (1)) AS one
-  LEFT JOIN ${this.#table(entity)} AS t ON t.id = $1
-  LEFT JOIN writebehind_offset AS o ON o.stream = $2`,
+  LEFT JOIN ${this.#table(entity)} AS t ON t.id = $1`,
       values: [id, stream],
       rowMode: "array",
-      ...within(LOOK_SECONDS),
     });
     const [offset, text, version, parked] = row!;
     return { offset, rows: [text === null ? null : { text, version: version! }], parked: [parked] };

@@ -15,6 +15,7 @@ import { PostgresDeadLetters } from "./dead_letters.ts";
 import { postgresErrorKind } from "./errors.ts";
 import { PostgresIdentities } from "./identities.ts";
 import { PostgresOwnership } from "./lease.ts";
+import { Looks } from "./looks.ts";
 import { createTable } from "./migrate.ts";
 import { PostgresOffsets } from "./offsets.ts";
 import { PostgresRows } from "./rows.ts";
@@ -35,19 +36,20 @@ export class PostgresTarget implements Target {
   #config: Config;
   #sessions: Sessions;
   #name: string;
-  #closePool: () => PromiseLike<void>;
+  #looks: Looks;
+  #closePool: (() => PromiseLike<void>) | undefined;
   /** what is under way, by entity */
   #preparing = new Map<string, Promise<string[]>>();
 
   /**
    * @param pool while partitions are owned, `write_behind.connections` are taken from it, and one more
    * @param options.name its name in the configuration
-   * @param options.closePool what `close` does with the pool. @default {nothing}
+   * @param options.closePool what `close` does with the pool, where it is this target's own. @default {nothing}
    */
   constructor(
     pool: Pool,
     config: Config,
-    { name, closePool = () => Promise.resolve() }: {
+    { name, closePool }: {
       name: string;
       closePool?: () => PromiseLike<void>;
     },
@@ -66,7 +68,8 @@ export class PostgresTarget implements Target {
     this.batches = new PostgresBatches(this.#sessions, config);
     this.offsets = new PostgresOffsets(pool);
     this.identities = new PostgresIdentities(pool, config);
-    this.rows = new PostgresRows(pool, config);
+    this.#looks = new Looks(pool, closePool !== undefined);
+    this.rows = new PostgresRows(pool, config, this.#looks);
     this.deadLetters = new PostgresDeadLetters(pool, config);
     this.columns = new PostgresColumns(pool, config);
   }
@@ -115,7 +118,8 @@ export class PostgresTarget implements Target {
 
   async close(): Promise<void> {
     this.ownership.close();
-    await this.#closePool();
+    this.#looks.close();
+    await this.#closePool?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
