@@ -270,7 +270,9 @@ export class Cache {
         keys.notes,
         ...left.flatMap((id) => [keys.documentPrefix + id, keys.askedPrefix + id]),
       ], [String(ASKING_MS), ...left]) as [string, ...Answer[]];
-      const flightOf = (id: string) => this.#flightOf(`${keys.entity} ${id}`);
+      // By one moment: of a flight that was too late only for the second look at it, nobody would wait for the document.
+      const now = performance.now();
+      const flightOf = (id: string) => this.#flightOf(`${keys.entity} ${id}`, now);
       const own = new Set(left.filter((id, n) => answers[n]![0] === "ask" && !flightOf(id)));
       if (own.size > 0) this.#takeOff(keys, [...own], through);
       const lookOf = (id: string): Look | undefined => {
@@ -321,9 +323,9 @@ export class Cache {
   }
 
   /** The look at the target for a document that may be shared. */
-  #flightOf(name: string): Flight | undefined {
+  #flightOf(name: string, now: number): Flight | undefined {
     const flight = this.#flights.get(name);
-    if (flight === undefined || performance.now() - flight.since < ASKING_MS) return flight;
+    if (flight === undefined || now - flight.since < ASKING_MS) return flight;
     this.#flights.delete(name);
     return undefined;
   }
@@ -424,7 +426,7 @@ export class Cache {
 function late(flight: Flight): Promise<null> {
   if (flight.late !== undefined) return flight.late.promise;
   const { promise, resolve } = Promise.withResolvers<null>();
-  const left = flight.since + ASKING_MS - performance.now();
+  const left = Math.max(0, flight.since + ASKING_MS - performance.now());
   flight.late = { timer: setTimeout(() => resolve(null), left), promise };
   return promise;
 }

@@ -8,16 +8,18 @@ import {
   readByIds,
   RedisWriteBehind,
 } from "writebehind";
+import type { Target } from "writebehind/targets";
 import { looksOf, partitionKeys } from "writebehind/redis/keys.ts";
 import { type Cached, cached, SESSION, watchedTarget } from "../support/cached.ts";
 import { drain, type Pipeline, reset, testPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 
+const CACHED = [{ ...SESSION, cache: { enabled: true, keep_seconds: 100 } }];
+
 const refused = (code: string) => (error: unknown) => (error as DocumentError).code === code;
 
 Deno.test("a cache in front of the target", async (t) => {
-  const entities = [{ ...SESSION, cache: { enabled: true, keep_seconds: 100 } }];
-  await using pipeline = await testPipeline({ entities });
+  await using pipeline = await testPipeline({ entities: CACHED });
   const { redis, config } = pipeline;
   const keys = partitionKeys(config, "session", 0);
   const step = (name: string, work: (own: Cached) => Promise<void>) =>
@@ -205,3 +207,37 @@ async function counting({ config }: Pipeline) {
   });
   return { ...watched, looks: () => looks };
 }
+
+Deno.test("a look that becomes late while it is joined leaves no document out", async () => {
+  await using pipeline = await testPipeline({ entities: CACHED });
+  const { redis, config } = pipeline;
+  const keys = partitionKeys(config, "session", 0);
+  const own = cached(pipeline);
+  await own.insert("a", 1);
+  await own.insert("b", 2);
+  await drain(pipeline);
+  await own.evict("a", "b");
+  const held = Promise.withResolvers<void>();
+  let looks = 0;
+  await using watched = await watchedTarget(config, async (look) => {
+    if (++looks === 1) await held.promise;
+    return await look();
+  });
+  const { through } = watched;
+  // The thread is busy between the two moments at which a flight is looked for.
+  const busy = new Proxy(through, {
+    has(target: Target, name) {
+      const until = performance.now() + 300;
+      while (performance.now() < until);
+      return name in target;
+    },
+  });
+  const first = readByIds(redis, config, "session", ["a"], { through });
+  await waitFor(() => looks === 1, { what: "the first look" });
+  await redis.del(`${keys.askedPrefix}a`); // as if its time were just over
+  const both = await readByIds(redis, config, "session", ["a", "b"], { through: busy });
+  held.resolve();
+  assert.deepEqual(await first, [{ n: 1 }]);
+  await waitFor(async () => await own.ttl("b") > 0, { what: "the second look to end" });
+  assert.deepEqual(both, [{ n: 1 }, { n: 2 }]);
+});
