@@ -46,6 +46,10 @@ export class Looks {
     try {
       this.#kept ??= await this.#take();
       return await this.#kept.query<Row>(query);
+    } catch (error) {
+      // It may be to blame itself, as where settings of its role have changed: the next look takes another.
+      this.#giveBack();
+      throw error;
     } finally {
       this.#isBusy = false;
       if (!this.#keeps) this.#giveBack(); // closed meanwhile
@@ -56,6 +60,7 @@ export class Looks {
     const client = await this.#pool.connect();
     // One that is lost tells it, to the query on it too.
     for (const event of LOST) client.on(event, this.#giveBack);
+    this.#since = performance.now(); // to wait for the pool is no part of the look
     this.#watch = setInterval(() => {
       const ms = performance.now() - this.#since;
       if (ms >= (this.#isBusy ? LOOK_MS : KEPT_MS)) this.#giveBack();

@@ -234,14 +234,19 @@ export class Sessions {
   ): Promise<T> {
     const turn = this.#turns.get(stream) ?? new Mutex();
     this.#turns.set(stream, turn);
-    const run = () => this.#onAny(entity, work);
+    const closed = this.#closed;
+    const run = () => this.#onAny(entity, work, closed);
     return turn.runExclusive(() =>
       isLarge ? this.#placesForLarge.get(entity)!.runExclusive(run) : run()
     );
   }
 
-  #onAny<T>(entity: string, work: (session: Session) => Promise<T>): Promise<T> {
-    const closed = this.#closed;
+  /** @param closed how often all were closed when it began to wait */
+  #onAny<T>(
+    entity: string,
+    work: (session: Session) => Promise<T>,
+    closed: number = this.#closed,
+  ): Promise<T> {
     return this.#places.get(entity)!.runExclusive(async () => {
       if (closed !== this.#closed) throw new Error("Connection terminated: all were closed");
       const session = this.#free.pop() ?? await this.#connect();

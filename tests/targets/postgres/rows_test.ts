@@ -69,6 +69,26 @@ Deno.test("PostgreSQL: looks that follow each other keep a connection, and give 
   }
 });
 
+Deno.test("PostgreSQL: a look that failed gives its connection up", async () => {
+  await using pipeline = await testPipeline();
+  const { config } = pipeline;
+  const pool = await connectPostgres(config);
+  const looks = new Looks(pool, true);
+  try {
+    await createTable(pool, config, "session");
+    const rows = new PostgresRows(pool, config, looks);
+    const keys = partitionKeys(config, "session", 0);
+    await rows.at(keys, ["a"]);
+    // As a pooler does, or whoever took the connection before.
+    await looks.query({ text: "DEALLOCATE ALL", rowMode: "array" });
+    await assert.rejects(rows.at(keys, ["a"]), /prepared statement/);
+    assert.deepEqual((await rows.at(keys, ["a"])).rows, [null]);
+  } finally {
+    looks.close();
+    await pool[Symbol.asyncDispose]();
+  }
+});
+
 Deno.test("PostgreSQL: a target that keeps a connection for looks is closed at once", async () => {
   await using pipeline = await testPipeline();
   const { config } = pipeline;

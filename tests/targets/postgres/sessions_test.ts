@@ -117,6 +117,39 @@ Deno.test("PostgreSQL: large batches leave a connection to small ones", async ()
   }
 });
 
+Deno.test("PostgreSQL: a large batch that waits when all are closed opens no session", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 6 } });
+  const { pool, config } = pipeline;
+  const sessions = new Sessions(pool, 4, ["session"]);
+  const partitions = allPartitions(config, "session");
+  const holder = await pool.connect();
+  try {
+    await holder.query("SELECT pg_advisory_lock(7)");
+    const large = partitions.map((keys) =>
+      sessions.query(keys, {
+        name: "",
+        text: "SELECT pg_advisory_xact_lock_shared(7)",
+        values: [],
+        bytes: 1_000_000,
+      })
+    );
+    const settled = Promise.allSettled(large);
+    await waitFor(async () => {
+      const { rows: [row] } = await holder.query<{ count: number }>(
+        "SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+      );
+      return row!.count === 3;
+    }, { what: "three large ones" });
+    sessions.close();
+    await holder.query("SELECT pg_advisory_unlock(7)");
+    assert.deepEqual((await settled).map(({ status }) => status), partitions.map(() => "rejected"));
+    assert.equal(pool.totalCount - pool.idleCount, 1, "the holder alone");
+  } finally {
+    holder.release(true);
+    sessions.close();
+  }
+});
+
 Deno.test("PostgreSQL: one statement renews the leases of all, and waits for none that is locked", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 3 } });
   const { pool, config } = pipeline;
