@@ -18,7 +18,7 @@ const ALL_EVENTS = 20_000;
 /** The most that a partition's batch may have. */
 export interface BatchLimits {
   events: number;
-  /** bytes of events; one document more may come */
+  /** bytes of events; one document more may come, two where not even one fits */
   bytes: number;
 }
 

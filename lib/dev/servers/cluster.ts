@@ -121,7 +121,7 @@ export class RedisCluster implements AsyncDisposable {
     await Promise.all(
       this.nodes.filter(({ port }) => port !== old).map(async (node) => {
         if (portWith(slot, await slotsBy(node)) === node.port) {
-          await askNode(node, "CLUSTER", "BUMPEPOCH");
+          await askNode(node, "CLUSTER", "BUMPEPOCH").catch(() => {}); // it is asked again
         }
       }),
     );

@@ -10,10 +10,10 @@ import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "
 import { bytesArray } from "./arrays.ts";
 import { postgresErrorKind } from "./errors.ts";
 import { Looks } from "./looks.ts";
-import { within } from "./sessions.ts";
+import { patiently, within } from "./sessions.ts";
 import { parkedOfSql } from "./statements.ts";
 
-/** How long a page of ids may take, in seconds. */
+/** How long a page of rows or ids may take, in seconds. */
 const PAGE_SECONDS = 60;
 
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
@@ -40,7 +40,8 @@ export class PostgresRows implements Rows {
   }
 
   async size(entity: string): Promise<number> {
-    const { rows: [row] } = await this.#pool.query<{ rows: number }>(
+    const { rows: [row] } = await patiently<{ rows: number }>(
+      this.#pool,
       "SELECT greatest(reltuples, 0)::float8 AS rows FROM pg_class WHERE oid = to_regclass($1)",
       [this.#table(entity)],
     );
@@ -62,6 +63,7 @@ export class PostgresRows implements Rows {
     }
   }
 
+  /** It reads the whole table, which has no index on versions, so it may take long. */
   async newest(entity: string, limit: number): Promise<string[]> {
     const { rows } = await this.#pool.query<[string]>({
       text: `SELECT id FROM ${this.#table(entity)} ORDER BY version DESC LIMIT $1`,
@@ -87,6 +89,7 @@ export class PostgresRows implements Rows {
                 WHERE e.text IS NULL OR t.payload IS DISTINCT FROM e.text::jsonb`,
         values: [ids, texts].map((column) => bytesArray("text", column, (bytes) => bytes)),
         rowMode: "array",
+        ...within(PAGE_SECONDS),
       });
       return rows.map(([id]) => id);
     } catch (error) {
@@ -148,7 +151,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
     partitions: PartitionKeys[],
     after: string,
   ): Promise<ScannedRow[]> {
-    const { rows } = await this.#pool.query<
+    const { rows } = await patiently<
       {
         id: string;
         text: string;
@@ -157,6 +160,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
         offsets: Record<string, string>;
       }
     >(
+      this.#pool,
       `WITH page AS MATERIALIZED (
          SELECT id, version::text AS version, coalesce(payload::text, 'null') AS text
            FROM ${this.#table(entity)} WHERE id > $1 ORDER BY id LIMIT ${PAGE_ROWS}
@@ -168,6 +172,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
                  FROM writebehind_offset WHERE stream = ANY($2::text[])) AS offsets
          FROM measured WHERE bytes - octet_length(text) < $3 ORDER BY id`,
       [after, partitions.map(({ stream }) => stream), READ_BYTES],
+      PAGE_SECONDS,
     );
     return rows.map(({ offsets, ...row }) => {
       const { stream } = partitions[partitionOf(row.id, partitions.length)]!;
@@ -176,12 +181,14 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
   }
 
   async parkedAmong(partitions: PartitionKeys[], ids: string[]): Promise<Set<string>> {
-    const { rows } = await this.#pool.query<{ doc_id: Buffer }>(
+    const { rows } = await patiently<{ doc_id: Buffer }>(
+      this.#pool,
       `SELECT DISTINCT d.doc_id ${parkedOfSql("d.stream = ANY($1::text[])")}`,
       [
         partitions.map(({ stream }) => stream),
         bytesArray("bytea", ids, (id) => Buffer.from(id)),
       ],
+      PAGE_SECONDS,
     );
     return new Set(rows.map(({ doc_id }) => doc_id.toString()));
   }
