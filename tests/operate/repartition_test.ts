@@ -372,6 +372,7 @@ const PLACES = [
   ...["switched", "indexed"],
 ];
 const REVERSIBLE = PLACES.slice(0, 3);
+
 Deno.test("killed at every step, it goes on when it is run again, or is taken back", async (t) => {
   await fresh();
   await using own = await using();

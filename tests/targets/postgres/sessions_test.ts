@@ -13,7 +13,7 @@ import { OwnerSession } from "writebehind/targets/postgres/owner_session.ts";
 import { Sessions } from "writebehind/targets/postgres/sessions.ts";
 import { PostgresTarget } from "writebehind/targets/postgres/target.ts";
 import { type Claim, OwnershipLostError } from "writebehind/targets/target.ts";
-import { assertEqual, testPipeline } from "../../support/pipeline.ts";
+import { assertEqual, type Pipeline, testPipeline } from "../../support/pipeline.ts";
 import { testDatabase, testPostgres, waitFor } from "../../support/servers.ts";
 
 Deno.test("PostgreSQL: a session that is closed while it is opened gives its connection back", async () => {
@@ -82,72 +82,60 @@ Deno.test("PostgreSQL: many partitions share a few connections, each in its own 
   sessions.close();
 });
 
-Deno.test("PostgreSQL: large batches leave a connection to small ones", async () => {
-  await using pipeline = await testPipeline({ streams: { partitions: 6 } });
-  const { pool, config } = pipeline;
+/** Four sessions, and large batches of partitions, three of which wait at a lock until it is given back. */
+async function heldUp({ pool }: Pipeline, partitions: PartitionKeys[]) {
   const sessions = new Sessions(pool, 4, ["session"]);
-  const [small, ...partitions] = allPartitions(config, "session");
   const holder = await pool.connect();
-  try {
-    await holder.query("SELECT pg_advisory_lock(7)");
-    const large = partitions.map((keys) =>
-      sessions.query(keys, {
-        name: "",
-        text: "SELECT pg_advisory_xact_lock_shared(7)",
-        values: [],
-        bytes: 1_000_000,
-      })
-    );
-    const waiting = async () => {
-      const { rows: [row] } = await holder.query<{ count: number }>(
-        "SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
-      );
-      return row!.count;
-    };
-    await waitFor(async () => await waiting() === 3, { what: "three large ones" });
-    for (let n = 0; n < 3; n++) {
-      await sessions.query(small!, { name: "", text: "SELECT 1", values: [], bytes: 1000 });
-    }
-    assert.equal(await waiting(), 3);
-    await holder.query("SELECT pg_advisory_unlock(7)");
-    assert.equal((await Promise.all(large)).length, 5);
-  } finally {
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => {
     holder.release(true);
     sessions.close();
+  });
+  await holder.query("SELECT pg_advisory_lock(7)");
+  const large = Promise.allSettled(partitions.map((keys) =>
+    sessions.query(keys, {
+      name: "",
+      text: "SELECT pg_advisory_xact_lock_shared(7)",
+      values: [],
+      bytes: 1_000_000,
+    })
+  ));
+  const waiting = async () => {
+    const { rows: [row] } = await holder.query<{ count: number }>(
+      "SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+    );
+    return row!.count;
+  };
+  await waitFor(async () => await waiting() === 3, { what: "three large ones" });
+  /** @returns what became of the large ones */
+  const goOn = async () => {
+    await holder.query("SELECT pg_advisory_unlock(7)");
+    return (await large).map(({ status }) => status);
+  };
+  const owned = stack.move();
+  return { sessions, waiting, goOn, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+Deno.test("PostgreSQL: large batches leave a connection to small ones", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 6 } });
+  const [small, ...partitions] = allPartitions(pipeline.config, "session");
+  await using held = await heldUp(pipeline, partitions);
+  const { sessions, waiting, goOn } = held;
+  for (let n = 0; n < 3; n++) {
+    await sessions.query(small!, { name: "", text: "SELECT 1", values: [], bytes: 1000 });
   }
+  assert.equal(await waiting(), 3);
+  assert.deepEqual(await goOn(), partitions.map(() => "fulfilled"));
 });
 
 Deno.test("PostgreSQL: a large batch that waits when all are closed opens no session", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 6 } });
   const { pool, config } = pipeline;
-  const sessions = new Sessions(pool, 4, ["session"]);
   const partitions = allPartitions(config, "session");
-  const holder = await pool.connect();
-  try {
-    await holder.query("SELECT pg_advisory_lock(7)");
-    const large = partitions.map((keys) =>
-      sessions.query(keys, {
-        name: "",
-        text: "SELECT pg_advisory_xact_lock_shared(7)",
-        values: [],
-        bytes: 1_000_000,
-      })
-    );
-    const settled = Promise.allSettled(large);
-    await waitFor(async () => {
-      const { rows: [row] } = await holder.query<{ count: number }>(
-        "SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
-      );
-      return row!.count === 3;
-    }, { what: "three large ones" });
-    sessions.close();
-    await holder.query("SELECT pg_advisory_unlock(7)");
-    assert.deepEqual((await settled).map(({ status }) => status), partitions.map(() => "rejected"));
-    assert.equal(pool.totalCount - pool.idleCount, 1, "the holder alone");
-  } finally {
-    holder.release(true);
-    sessions.close();
-  }
+  await using held = await heldUp(pipeline, partitions);
+  held.sessions.close();
+  assert.deepEqual(await held.goOn(), partitions.map(() => "rejected"));
+  assert.equal(pool.totalCount - pool.idleCount, 1, "the holder alone");
 });
 
 Deno.test("PostgreSQL: one statement renews the leases of all, and waits for none that is locked", async () => {
