@@ -76,6 +76,7 @@ export function streamIdOf(version: bigint): string {
 
 /** Orders two stream ids as Redis does: negative where `a` comes first, 0 where they are equal. */
 export function compareStreamIds(a: string, b: string): number {
+  if (a === b) return 0;
   const [aMs = "0", aSeq = "0"] = a.split("-");
   const [bMs = "0", bSeq = "0"] = b.split("-");
   return compareDecimals(aMs, bMs) || compareDecimals(aSeq, bSeq);

@@ -177,10 +177,7 @@ export class Cache {
           const landed = await look.landed();
           if (landed === null) return false;
           // The target is behind, or the look was from before what the caller may know of.
-          const { offset } = landed;
-          if (settled !== "" && offset !== settled && compareStreamIds(offset, settled) < 0) {
-            return false;
-          }
+          if (settled !== "" && compareStreamIds(landed.offset, settled) < 0) return false;
           if (landed.text !== null) found.set(id, landed.text);
           return true;
         })

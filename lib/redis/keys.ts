@@ -199,6 +199,7 @@ export function idsByPartition(
   docIds: readonly string[],
   shape: Shape = shapeOf(config, entity),
 ): [PartitionKeys, string[]][] {
+  // Mostly there is one, for which nothing is grouped.
   const [only] = docIds;
   if (only !== undefined && docIds.length === 1) {
     return [[keysOfDocument(config, entity, only, shape), [only]]];

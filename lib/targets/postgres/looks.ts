@@ -42,9 +42,9 @@ export class Looks {
       return await this.#pool.query<Row>({ ...query, ...within(LOOK_MS / 1000) });
     }
     this.#isBusy = true;
-    this.#since = performance.now();
     try {
       this.#kept ??= await this.#take();
+      this.#since = performance.now(); // to wait for the pool is no part of the look
       return await this.#kept.query<Row>(query);
     } catch (error) {
       // It may be to blame itself, as where settings of its role have changed: the next look takes another.
@@ -60,7 +60,6 @@ export class Looks {
     const client = await this.#pool.connect();
     // One that is lost tells it, to the query on it too.
     for (const event of LOST) client.on(event, this.#giveBack);
-    this.#since = performance.now(); // to wait for the pool is no part of the look
     this.#watch = setInterval(() => {
       const ms = performance.now() - this.#since;
       if (ms >= (this.#isBusy ? LOOK_MS : KEPT_MS)) this.#giveBack();

@@ -16,6 +16,9 @@ import { parkedOfSql } from "./statements.ts";
 /** How long a page of rows or ids may take, in seconds. */
 const PAGE_SECONDS = 60;
 
+/** The offset of the stream `$2`. */
+const OFFSET = "coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0')";
+
 /** A condition: an event of the document `id` is parked, so its row is not the newest. */
 const isParked = (id: string, inStream: string) =>
   `EXISTS (SELECT FROM writebehind_dead_letter d
@@ -114,7 +117,7 @@ WITH found AS MATERIALIZED (
 ), measured AS (
   SELECT *, sum(coalesce(octet_length(text), 0)) OVER (ORDER BY n) AS bytes FROM found
 )
-SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'), text, version,
+SELECT ${OFFSET}, text, version,
        ${isParked("measured.id", "= $2")}
   FROM measured WHERE bytes - coalesce(octet_length(text), 0) < $3 ORDER BY n`,
       values: [ids, stream, READ_BYTES],
@@ -134,7 +137,7 @@ SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0
     >({
       name: `row at ${entity}`,
       text: `
-SELECT coalesce((SELECT last_id FROM writebehind_offset WHERE stream = $2), '0-0'),
+SELECT ${OFFSET},
        CASE WHEN t.id IS NOT NULL THEN coalesce(t.payload::text, 'null') END, t.version::text,
        ${isParked("$1::text", "= $2")}
   FROM (VALUES (1)) AS one
