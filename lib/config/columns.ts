@@ -4,6 +4,7 @@
  */
 
 import { z } from "zod";
+import { flag, mapping, text } from "./values.ts";
 
 /** The types of columns, few enough to mean the same in every database. */
 export const COLUMN_TYPES = [
@@ -43,15 +44,15 @@ const paths =
   "expected a path of keys and places, such as $.a.b[0]: no wildcards, filters or quotes";
 
 /** A column as the file gives it. */
-export const columnKeys = z.strictObject({
-  name: z.string({ error: NAME_EXPECTED }).regex(NAME, { error: NAME_EXPECTED }),
-  path: z.string({ error: paths }).regex(PATH, { error: paths }).optional(),
+export const columnKeys = mapping({
+  name: text(NAME_EXPECTED, NAME),
+  path: text(paths, PATH).optional(),
   type: z.enum(COLUMN_TYPES, {
     error: `expected ${COLUMN_TYPES.slice(0, -1).join(", ")} or ${COLUMN_TYPES.at(-1)}`,
   }),
-  index: z.boolean({ error: "expected true or false" }).default(false),
+  index: flag(false),
   on_error: z.literal("park", { error: "expected park or null" }).nullable().default("park"),
-}, { error: "expected keys with values" })
+})
   .refine(({ name }) => !OURS.includes(name), {
     path: ["name"],
     error: ({ input }) => `every table has a column ${nameIn(input)}; choose another name`,

@@ -12,22 +12,7 @@ import { isSecret } from "./secrets.ts";
 import { shareShapes } from "./shapes.ts";
 import { readYaml } from "./yaml.ts";
 
-export type {
-  AnyTarget,
-  CacheConfig,
-  ColumnConfig,
-  Config,
-  DeepPartial,
-  EntityConfig,
-  KafkaTargetConfig,
-  MysqlTargetConfig,
-  NodeAddress,
-  PostgresTargetConfig,
-  SearchFieldConfig,
-  SentinelAddress,
-  SqliteTargetConfig,
-  TargetConfig,
-} from "./config.ts";
+export type * from "./config.ts";
 export { entityConfig, isForwarded, sourceConfig, targetConfig } from "./lookups.ts";
 
 const DEFAULT_FILE = "config/config.yaml";

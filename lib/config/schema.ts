@@ -1,97 +1,39 @@
 /**
- * The keys of the configuration file: their types, ranges and defaults. `rules.ts` has the rules between them, `config.ts`
- * says what they mean, `load.ts` reads files, `check.ts` describes the problems.
+ * The keys of the configuration file: their types, ranges and defaults. `values.ts` has the kinds of values, `target_keys.ts`
+ * the keys of targets, `rules.ts` the rules between keys; `config.ts` says what they mean, `load.ts` reads files, `check.ts`
+ * describes the problems.
  * @module
  */
 
 import { z } from "zod";
-import { ConfigError } from "../core/errors.ts";
-import { isHost } from "./address_parts.ts";
-import { parseTargetUrl } from "./database_address.ts";
 import { columnKeys, NAME, NAME_EXPECTED } from "./columns.ts";
-import type { Config, DeepPartial, PostgresTargetConfig } from "./config.ts";
-import { rangeIn } from "./ranges.ts";
+import type { Config, DeepPartial } from "./config.ts";
 import { crossProblems, POSTGRESQL, SESSION } from "./rules.ts";
-import { CLUSTER_PARTITIONS, MOST_PARTITIONS } from "./shapes.ts";
-import { secret, textOrNull } from "./secrets.ts";
 import { clusterKeys, sentinelKeys } from "./sentinels.ts";
+import { CLUSTER_PARTITIONS, MOST_PARTITIONS } from "./shapes.ts";
+import { targetKeys } from "./target_keys.ts";
+import {
+  flag,
+  host,
+  indexName,
+  keyPart,
+  LONGEST_MS,
+  LONGEST_SECONDS,
+  mapping,
+  nonEmpty,
+  number,
+  optionalPath,
+  optionalText,
+  optionalWhole,
+  password,
+  positive,
+  section,
+  text,
+  whole,
+  wholeOrAuto,
+} from "./values.ts";
 
-/** The longest time that a timer or a server command takes, in ms: a signed 32-bit number. */
-const LONGEST_MS = 2 ** 31 - 1;
-const LONGEST_SECONDS = Math.floor(LONGEST_MS / 1000);
 const LARGEST_DOCUMENT_BYTES = 256 * 2 ** 20;
-// deno-lint-ignore no-control-regex -- it is there to find control characters
-const NO_SPACE = /^[^\s\u0000-\u001f\u007f-\u009f]+$/;
-
-function range(min: number, max: number): string {
-  if (max === Infinity || max === Number.MAX_SAFE_INTEGER) return ` of at least ${min}`;
-  return ` from ${min} to ${max}`;
-}
-
-function integer(min: number, max: number) {
-  const error = `expected a whole number${range(min, max)}`;
-  return z.int({ error }).min(min, { error }).max(max, { error });
-}
-
-function whole(initial: number, min: number, max = Number.MAX_SAFE_INTEGER) {
-  return integer(min, max).default(initial);
-}
-
-function wholeOrAuto(initial: number, min: number, max: number) {
-  const error = `expected a whole number${range(min, max)}, or auto`;
-  return z.union([z.literal("auto"), z.int({ error }).min(min, { error }).max(max, { error })], {
-    error,
-  }).default(initial);
-}
-
-function number(initial: number, min: number, max = Infinity) {
-  const error = `expected a number${range(min, max)}`;
-  return z.number({ error }).min(min, { error }).max(max, { error }).default(initial);
-}
-
-function positive(initial: number, max: number) {
-  const error = `expected a number above 0, at most ${max}`;
-  return z.number({ error }).positive({ error }).max(max, { error }).default(initial);
-}
-
-function flag(initial: boolean) {
-  return z.boolean({ error: "expected true or false" }).default(initial);
-}
-
-function text(expected: string, pattern: RegExp) {
-  return z.string({ error: expected }).regex(pattern, { error: expected });
-}
-
-/** A whole number, or null for none. */
-function optionalWhole(min: number, max: number) {
-  return integer(min, max).nullable().default(null);
-}
-
-const filled = text("expected text that is not empty", /^[^\0]+$/);
-const nonEmpty = (initial: string) => filled.default(initial);
-const optionalText = textOrNull.default(null);
-
-const password = secret("password");
-const pathOrNull = text("expected the path of a file, or null", /^[^\0]+$/).nullable();
-const optionalPath = pathOrNull.default(null);
-/** A part of a Redis key; braces would change the slot of the keys made from it. */
-const keyPart = (initial: string) =>
-  text("expected text without spaces, control characters or braces", /^[^\s\p{Cc}{}]+$/u)
-    .default(initial);
-/** A URL is refused: it would be taken for a name, and its password would show in messages. */
-const HOST = "expected one host: a name, an address, or the path of a socket, not a URL";
-const hostName = z.string({ error: HOST }).refine(isHost, { error: HOST });
-const host = hostName.default("localhost");
-const indexName = text("expected text without spaces or control characters", NO_SPACE);
-
-/** A section of the file; one that is absent or empty gets all defaults. */
-function section<Shape extends z.ZodRawShape>(shape: Shape) {
-  return z.preprocess((value) => value ?? {}, mapping(shape));
-}
-
-function mapping<Shape extends z.ZodRawShape>(shape: Shape) {
-  return z.strictObject(shape, { error: "expected keys with values" });
-}
 
 const entity = mapping({
   name: text(NAME_EXPECTED, NAME),
@@ -113,141 +55,6 @@ const entity = mapping({
 });
 
 const NO_CACHE = { enabled: false, keep_seconds: 86_400, source: null };
-
-const targetName = text(NAME_EXPECTED, NAME);
-
-/** The keys of a target that is a database on a server. */
-const SERVER_KEYS = [
-  ...["host", "port", "database", "user", "password"] as const,
-  ...["ssl", "sslrootcert", "sslcert", "sslkey"] as const,
-] as const;
-
-/** The keys that only some kinds have. */
-const KIND_KEYS = {
-  postgresql: ["url", ...SERVER_KEYS],
-  sqlite: ["path"],
-  mysql: ["url", ...SERVER_KEYS],
-  kafka: [
-    "brokers",
-    "prefix",
-    "every_event",
-    "user",
-    "password",
-    "mechanism",
-    "ssl",
-    "sslrootcert",
-  ],
-} as const;
-
-const BROKERS = "expected a list of host:port";
-const RANGE = `expected partitions as from-to, such as 0-31, or one number, 0 to ${
-  MOST_PARTITIONS - 1
-}`;
-
-/** Kept as text: what was checked can be checked again. */
-const partitionRange = z.preprocess(
-  (value) => Number.isInteger(value) ? String(value) : value,
-  z.string({ error: RANGE }).refine((text) => (rangeIn(text)?.last ?? Infinity) < MOST_PARTITIONS, {
-    error: RANGE,
-  }),
-);
-
-/** What a target of the kind `postgresql` has of its own. */
-type OwnDatabase = Partial<Pick<PostgresTargetConfig, typeof SERVER_KEYS[number]>>;
-
-const target = mapping({
-  name: targetName,
-  kind: z.enum(["postgresql", "sqlite", "mysql", "kafka"], {
-    error: "expected postgresql, sqlite, mysql or kafka",
-  }),
-  on_full: z.enum(["stop", "detach"], { error: "expected stop or detach" }).default("stop"),
-  partitions: partitionRange.optional(),
-  path: text("expected the path of a file", /^(?!file:|:memory:)[^\0]+$/).optional(),
-  url: secret("address").optional(),
-  host: hostName.optional(),
-  port: integer(1, 65535).optional(),
-  database: filled.optional(),
-  user: filled.nullable().optional(),
-  password: password.optional(),
-  ssl: z.enum(["disable", "require", "verify-ca", "verify-full"], {
-    error: "expected disable, require, verify-ca or verify-full",
-  }).optional(),
-  sslrootcert: pathOrNull.optional(),
-  sslcert: pathOrNull.optional(),
-  sslkey: pathOrNull.optional(),
-  brokers: z.array(text(BROKERS, /^(\[[\da-fA-F:.]+\]|[^\s:/@]+):\d{1,5}$/), { error: BROKERS })
-    .min(1, { error: BROKERS }).optional(),
-  prefix: text("expected letters, digits, dots, _ and -, at most 100", /^[\w.-]{0,100}$/)
-    .optional(),
-  every_event: z.boolean({ error: "expected true or false" }).optional(),
-  mechanism: z.enum(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], {
-    error: "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
-  }).optional(),
-}).transform((given, context) => {
-  const { name, kind, on_full, partitions, url, ...fields } = given;
-  const problem = (key: string, message: string) => {
-    context.addIssue({ code: "custom", path: [key], message });
-    return z.NEVER;
-  };
-  const allowed: readonly string[] = KIND_KEYS[kind];
-  const foreign = Object.entries({ url, ...fields }).find(([key, value]) =>
-    value !== undefined && !allowed.includes(key)
-  );
-  if (foreign) {
-    const [key] = foreign;
-    const kinds = Object.entries(KIND_KEYS)
-      .filter(([, keys]) => (keys as readonly string[]).includes(key)).map(([of]) => of);
-    return problem(
-      key,
-      `only the kind${kinds.length > 1 ? "s" : ""} ${kinds.join(" and ")} ${
-        kinds.length > 1 ? "have" : "has"
-      } ${/^[aeio]/.test(key) ? "an" : "a"} ${key}`,
-    );
-  }
-  const common = { name, on_full, ...partitions === undefined ? {} : { partitions } };
-  if (fields.user === null && kind !== "kafka") {
-    return problem("user", "expected text that is not empty");
-  }
-  let own = fields;
-  if (typeof url === "string" && (kind === "postgresql" || kind === "mysql")) {
-    const beside = SERVER_KEYS.find((key) => fields[key] !== undefined);
-    if (beside) return problem(beside, `it is in the url; leave out the one or the other`);
-    try {
-      own = { ...fields, ...parseTargetUrl("url", url, kind) };
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error;
-      return problem("url", error.message.replace(/^url:? /, ""));
-    }
-  }
-  switch (kind) {
-    case "postgresql": {
-      const set = Object.entries(own).filter(([, value]) => value !== undefined);
-      return { ...common, kind, ...Object.fromEntries(set) as OwnDatabase };
-    }
-    case "sqlite": {
-      const { path } = own;
-      return path === undefined
-        ? problem("path", "expected the path of a file")
-        : { ...common, kind, path };
-    }
-    case "mysql": {
-      const { host = "localhost", port = 3306, database, user, password = null } = own;
-      const { ssl = "disable" as const, sslrootcert = null, sslcert = null, sslkey = null } = own;
-      if (database === undefined) return problem("database", "expected the name of a database");
-      if (user == null) return problem("user", "expected the name of a user");
-      const tls = { ssl, sslrootcert, sslcert, sslkey };
-      return { ...common, kind, host, port, database, user, password, ...tls };
-    }
-    case "kafka": {
-      const { brokers, prefix = "", every_event = false, user = null, password = null } = own;
-      const { mechanism = "SCRAM-SHA-512" as const, ssl = "disable", sslrootcert = null } = own;
-      if (brokers === undefined) return problem("brokers", BROKERS);
-      if (ssl === "verify-ca") return problem("ssl", "expected disable, require or verify-full");
-      const login = { user, password, mechanism, ssl, sslrootcert };
-      return { ...common, kind, brokers, prefix, every_event, ...login };
-    }
-  }
-});
 
 const FIELD_TYPES = ["TEXT", "TAG", "NUMERIC", "GEO"] as const;
 
@@ -292,7 +99,7 @@ const sections = mapping({
   }),
   entities: z.array(entity, { error: "expected a list of entities" })
     .min(1, { error: "expected at least one entity" }).nullish(),
-  targets: z.array(target, { error: "expected a list of targets" })
+  targets: z.array(targetKeys, { error: "expected a list of targets" })
     .min(1, { error: "expected at least one target" }).nullish(),
   zero_data_loss: section({
     enabled: flag(false),

@@ -6,27 +6,25 @@
 import { z } from "zod";
 import { isHost } from "./address_parts.ts";
 import type { Config, DeepPartial } from "./config.ts";
-import { secret, textOrNull } from "./secrets.ts";
+import { flag, optionalText, password, text, whole } from "./values.ts";
 
 const HOST = "expected a name or an address, without a port";
-const PORT = "expected a whole number from 1 to 65535";
 const NAME = "expected the name of a primary, without spaces, or null";
 
 const place = (port: number) =>
   z.strictObject({
     host: z.string({ error: HOST })
       .refine((host) => isHost(host) && !host.startsWith("/"), { error: HOST }),
-    port: z.int({ error: PORT }).min(1, { error: PORT }).max(65535, { error: PORT }).default(port),
+    port: whole(port, 1, 65535),
   }, { error: "expected a host and a port" });
 
 export const sentinelKeys = {
   sentinels: z.array(place(26379), { error: "expected a list of sentinels, or null" })
     .min(1, { error: "expected at least one sentinel, or null" }).nullable().default(null),
-  sentinel_name: z.string({ error: NAME }).regex(/^[^\s\p{Cc}]+$/u, { error: NAME })
-    .nullable().default(null),
-  sentinel_username: textOrNull.default(null),
-  sentinel_password: secret("password").default(null),
-  sentinel_tls: z.boolean({ error: "expected true or false" }).default(false),
+  sentinel_name: text(NAME, /^[^\s\p{Cc}]+$/u).nullable().default(null),
+  sentinel_username: optionalText,
+  sentinel_password: password.default(null),
+  sentinel_tls: flag(false),
 };
 
 export const clusterKeys = {
