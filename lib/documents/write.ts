@@ -3,37 +3,13 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
-import { type Config, entityConfig, isForwarded } from "../config/load.ts";
-import {
-  BackpressureError,
-  ConfigError,
-  ConnectionError,
-  DocumentError,
-  DurabilityError,
-  reasonOf,
-  RepartitioningError,
-} from "../core/errors.ts";
-import { delay } from "../core/delay.ts";
-import { textOf } from "../config/shapes.ts";
+import { type Config, entityConfig } from "../config/load.ts";
+import { DurabilityError, reasonOf } from "../core/errors.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
-import { additionsArgument } from "./restore.ts";
 import type { Receipt } from "../core/receipt.ts";
-import { type EventType, MAX_ID_BYTES, versionOf } from "../core/stream_ids.ts";
+import { MAX_ID_BYTES } from "../core/stream_ids.ts";
 import { traced } from "../core/tracing.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { durabilityOf, type Wait } from "../redis/durability.ts";
-import { keysOfDocument, type PartitionKeys } from "../redis/keys.ts";
-import {
-  deleteScript,
-  insertScript,
-  runScript,
-  type Script,
-  settingsScript,
-  updateScript,
-} from "../redis/scripts/mod.ts";
-import { awaitShape, isUnderWay, patienceEnds, recordShape } from "../redis/shape.ts";
-import { cacheOf } from "./cache.ts";
 import { checkId, generateDocId } from "./ids.ts";
 import {
   checkOptions,
@@ -41,7 +17,8 @@ import {
   type UpdateOptions,
   type WriteOptions,
 } from "./options.ts";
-import { explain, refusal } from "./refusals.ts";
+import { additionsArgument } from "./restore.ts";
+import { type Call, send } from "./send.ts";
 
 /**
  * Stores a new document and appends its `insert` event, in one step.
@@ -165,21 +142,6 @@ export function deleteDocument(
   return write(redis, config, { verb: "delete", entity, docId, options }, () => []);
 }
 
-interface Call {
-  verb: EventType;
-  entity: string;
-  docId: string;
-  options: UpdateOptions;
-  /** whether an insert need not look whether a cache's target has the document */
-  fresh?: boolean;
-}
-
-const SCRIPTS: Record<EventType, Script> = {
-  insert: insertScript,
-  update: updateScript,
-  delete: deleteScript,
-};
-
 function write(
   redis: RedisConnection,
   config: Config,
@@ -230,204 +192,3 @@ function withoutId(reason: string, docId: unknown): string {
   const word = new RegExp(`(?<![^ :"])${RegExp.escape(docId)}(?![^ :"])`, "g");
   return reason.replaceAll(word, "<id>");
 }
-
-async function send(
-  redis: RedisConnection,
-  config: Config,
-  call: Call,
-  verbArgs: string[],
-): Promise<Receipt> {
-  const { verb, docId, options } = call;
-  const { max_in_flight } = config.redis;
-  if (redis.callsInFlight >= max_in_flight) {
-    throw new BackpressureError(
-      "max_in_flight",
-      redis.callsInFlight,
-      `Cannot ${verb} ${docId}: ${max_in_flight} calls are in flight already; ` +
-        "wait for some of them, or raise redis.max_in_flight",
-    );
-  }
-  const wait = durabilityOf(config, options.durability);
-  redis.callsInFlight++;
-  try {
-    const began = performance.now();
-    let missingAt = call.fresh ? "fresh" : "";
-    let sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
-    for (let looks = 0;;) {
-      if (statusOf(sent.outcome.reply) === "evicted") {
-        // Where Redis is full, looking again at once would only load the target.
-        if (looks++ > 0) await delay(LOOK_AGAIN_MS);
-        missingAt = await look(redis, config, call, sent.names, patienceEnds(began));
-        // The number of partitions may have changed, or be about to: with the new one, the keys are others.
-      } else if (!await isToBeMadeAgain(redis, config, call, sent, patienceEnds(began))) break;
-      sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
-    }
-    const { outcome, names } = sent;
-    const receipt = receiptOf(outcome.reply, docId, verb, names);
-    if (outcome.unconfirmed === null) return receipt;
-    throw new DurabilityError(
-      receipt,
-      `${verb} of ${docId} is written, not confirmed: ${outcome.unconfirmed}`,
-    );
-  } catch (error) {
-    throw explain(error, verb, docId, redis.address);
-  } finally {
-    redis.callsInFlight--;
-  }
-}
-
-interface Outcome {
-  reply: unknown;
-  unconfirmed: string | null;
-}
-
-/** Runs the call's script with the names that hold now, writing the settings of the stream where there are none. */
-async function sendOnce(
-  redis: RedisConnection,
-  config: Config,
-  call: Call,
-  verbArgs: string[],
-  missingAt: string,
-  wait: Wait,
-): Promise<{ names: PartitionKeys; outcome: Outcome }> {
-  const { verb, entity, docId, options } = call;
-  const names = keysOfDocument(config, entity, docId);
-  const shape = textOf(names.shape);
-  const forward = isForwarded(config, entity, verb);
-  const keys = [names.documentPrefix + docId, names.stream, names.settings];
-  const args = [docId, String(Date.now()), forward ? shape : `-${shape}`, ...verbArgs];
-  const { requestId, ttlSeconds } = options;
-  const ttl = ttlSeconds === undefined ? "" : String(Math.ceil(1000 * ttlSeconds));
-  const receiptIsEvictable = requestId !== undefined && redis.evicts;
-  if (names.cached || ttl !== "" || receiptIsEvictable || mayBeDue(redis).has(entity)) {
-    keys.push(names.due, names.notes, names.askedPrefix + docId);
-    if (verb === "insert") args.push(missingAt);
-    args.push(ttl);
-  }
-  if (requestId !== undefined) {
-    keys.push(names.requestPrefix + requestId);
-    const parts = [verb, docId, ...verbArgs, ...ttl === "" ? [] : [ttl]];
-    args.push(hashOf(parts), String(config.documents.request_id_ttl_seconds));
-  }
-  const script = SCRIPTS[verb];
-  const outcome = await run(redis, script, keys, args, wait);
-  if (statusOf(outcome.reply) === "due") {
-    mayBeDue(redis).add(entity);
-    return await sendOnce(redis, config, call, verbArgs, missingAt, wait);
-  }
-  if (statusOf(outcome.reply) !== "settings") return { names, outcome };
-  const { max_events, max_bytes } = config.streams;
-  try {
-    await recordShape(redis, config, entity);
-  } catch (error) {
-    if (error instanceof RepartitioningError) {
-      return { names, outcome: { reply: [REPARTITIONING, ""], unconfirmed: null } };
-    }
-    if (!(error instanceof ConfigError)) throw error;
-    throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
-  }
-  const settings = [shape, max_events, max_bytes, ...names.cached ? [1] : []].map(String);
-  const settingsKeys = [names.settings, ...names.cached ? [names.stream] : []];
-  await runScript(redis, settingsScript, settingsKeys, settings);
-  return { names, outcome: await run(redis, script, keys, args, wait) };
-}
-
-/**
- * Looks what the target of a cache has of a document that Redis does not have.
- * @param deadline in ms, of `performance.now()`
- * @returns for an insert, the offset at which there was none; else "", and Redis has it
- * @throws {DocumentError} where it has it, for an insert; where it does not, else
- */
-async function look(
-  redis: RedisConnection,
-  config: Config,
-  { verb, docId }: Call,
-  names: PartitionKeys,
-  deadline: number,
-): Promise<string> {
-  const refuse = (code: string, detail = "") =>
-    refusal(code, { detail, slowest: "" }, docId, verb, names);
-  const cache = cacheOf(redis, config);
-  if (verb === "insert") {
-    const missingAt = await cache.missingAt(names, docId);
-    if (missingAt === null) throw refuse("exists");
-    return missingAt;
-  }
-  const { outcome, unfilled } = await cache.bringBack(names, docId);
-  if (outcome === "missing") throw refuse("missing");
-  if (unfilled.startsWith("OOM ")) throw refuse("evicted");
-  if (unfilled !== "") throw refuse("invalid", unfilled);
-  // It is evicted again at once where Redis has no memory for it.
-  if (performance.now() > deadline) throw refuse("evicted");
-  return "";
-}
-
-/** The pause before another look for what was evicted before it could be changed, in ms. */
-const LOOK_AGAIN_MS = 20;
-/** The status of a call to a partition that nobody has written yet, while the entity is repartitioned. */
-const REPARTITIONING = "repartitioning";
-
-/** Whether a call was refused since the entity has, or is about to have, other partitions: waits for those. */
-async function isToBeMadeAgain(
-  redis: RedisConnection,
-  config: Config,
-  { entity }: Call,
-  { names, outcome: { reply } }: { names: PartitionKeys; outcome: Outcome },
-  deadline: number,
-): Promise<boolean> {
-  const status = statusOf(reply);
-  if (status !== "partitions" && status !== REPARTITIONING) return false;
-  const waits = status === REPARTITIONING || isUnderWay((reply as string[])[1]!);
-  return await awaitShape(redis, config, entity, { used: names.shape, waits, deadline });
-}
-
-/** Runs a script on the connection that can give the durability. */
-async function run(
-  redis: RedisConnection,
-  script: Script,
-  keys: string[],
-  args: string[],
-  wait: Wait,
-): Promise<Outcome> {
-  if (wait.replicas > 0 || wait.fsync) {
-    const outcome = await redis.runDurably(script, keys, args, wait);
-    if (outcome.error) throw outcome.error;
-    return outcome;
-  }
-  if (!redis.sends) {
-    throw new ConnectionError("Not connected to Redis: nothing was sent");
-  }
-  const evalsha = () => redis.evalshaTogether(script.sha, keys, args);
-  return { reply: await runScript(redis, script, keys, args, evalsha), unconfirmed: null };
-}
-
-/** The status in a verb's answer: "ok" for a plain stream id. */
-function statusOf(reply: unknown): string {
-  return typeof reply === "string" ? "ok" : (reply as [string, string])[0];
-}
-
-function receiptOf(reply: unknown, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
-  const status = statusOf(reply);
-  const [, detail, slowest = ""] = typeof reply === "string" ? ["ok", reply] : reply as string[];
-  if (status !== "ok" && status !== "repeated") {
-    throw refusal(status, { detail: detail!, slowest }, docId, verb, keys);
-  }
-  return {
-    documentId: docId,
-    streamId: detail === "" ? null : detail!,
-    version: detail === "" ? null : versionOf(detail!),
-    repeated: status === "repeated",
-  };
-}
-
-/** Entities of which documents may be due, as a connection has learned. */
-const due = new WeakMap<RedisConnection, Set<string>>();
-
-function mayBeDue(redis: RedisConnection): Set<string> {
-  const known = due.get(redis) ?? new Set();
-  due.set(redis, known);
-  return known;
-}
-
-const hashOf = (parts: string[]) =>
-  createHash("sha256").update(JSON.stringify(parts)).digest("base64url");
