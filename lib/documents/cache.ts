@@ -1,5 +1,5 @@
 /**
- * Documents that Redis has evicted, since the target holds them: they are read from there, and put back.
+ * Reading documents that Redis may have evicted: calls that miss the same one share a look at the target.
  *
  * A document that is missing, and of which no event is noted, is in the target as it is. Its row is given back where nothing
  * that was settled by then is newer than the offset that was read with it: so it was true at one moment of the call. Putting
@@ -8,55 +8,33 @@
  * @module
  */
 
-import { setImmediate } from "node:timers/promises";
-import { type Config, entityConfig, sourceConfig } from "../config/load.ts";
+import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { ConnectionError, DocumentError } from "../core/errors.ts";
+import { ConnectionError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentKey, idsByPartition, looksOf, type PartitionKeys } from "../redis/keys.ts";
-import { askScript, fillScript, runScript, type Script } from "../redis/scripts/mod.ts";
-import { openTarget, targetFor, type Through } from "../targets/open.ts";
-import type { Row, RowsAt, Target } from "../targets/target.ts";
-import { askRows } from "./read_through.ts";
-import { additionsArgument, encoded } from "./restore.ts";
+import { askScript } from "../redis/scripts/mod.ts";
+import type { Through } from "../targets/open.ts";
+import {
+  CacheSource,
+  type Filled,
+  type Landed,
+  LOOK_AGAIN_MS,
+  PATIENCE_MS,
+  runTogether,
+} from "./cache_source.ts";
 
-/** For how long one who asks the target keeps the others waiting, in ms; they look every so often, in ms. */
+/** For how long one who asks the target keeps the others waiting, in ms. */
 const ASKING_MS = 250;
-const LOOK_AGAIN_MS = 5;
 /** Documents that one script or one query looks for, so that Redis answers others in between. */
 const CHUNK = 500;
-/** For how long it is remembered that there is no such document, in ms. */
-const MISSING_MS = 1000;
-/** How long a read goes on whose rows keep changing, in ms. */
-const PATIENCE_MS = 10_000;
 /** How often a read makes a document stay for longer, in ms, and of how many it is known. */
 const RENEW_MS = 60_000;
 const RENEWED = 100_000;
 /** Reads expect to miss where more than this part of about so many reads before them did. */
 const MISSES_OFTEN = 0.25;
 const LAST_READS = 32;
-
-/** What has become of a document that was to be brought into Redis. */
-export interface Filled {
-  /**
-   * - `there`: Redis has it, meanwhile
-   * - `filled`: it was missing
-   * - `unfilled`: Redis has no memory for it, or cannot hold it as its row is
-   * - `missing`: there is none
-   */
-  outcome: "there" | "filled" | "unfilled" | "missing";
-  /** its JSON text; `null` where there is none */
-  text: string | null;
-  /** why it was not put back, or "" */
-  unfilled: string;
-}
-
-/** A document's JSON text, `null` where it has no row, and the offset that was read with it. */
-interface Landed {
-  text: string | null;
-  offset: string;
-}
 
 /** A look at the target for a document, which is shared by all calls that miss it meanwhile. */
 interface Flight {
@@ -79,10 +57,10 @@ type Answer = [what: "there" | "ask" | "wait" | "missing" | "off", text?: string
 
 /** The cache that a connection to Redis reads and writes. */
 export class Cache {
+  readonly source: CacheSource;
   #redis: RedisConnection;
   #config: Config;
   #flights = new Map<string, Flight>();
-  #sources = new Map<string, Promise<Target>>();
   /** the part of the last reads that missed, by entity */
   #misses = new Map<string, number>();
   #renewed = new Set<string>();
@@ -91,24 +69,7 @@ export class Cache {
   constructor(redis: RedisConnection, config: Config) {
     this.#redis = redis;
     this.#config = config;
-    redis.once("end", () => {
-      for (const source of this.#sources.values()) {
-        source.then((target) => target.close()).catch(() => {}); // whoever asked for it has the error
-      }
-      this.#sources.clear();
-    });
-  }
-
-  /** The target that has all documents of an entity; it is closed with the connection to Redis. */
-  source(entity: string): Promise<Target> {
-    const { name } = sourceConfig(this.#config, entity);
-    const known = this.#sources.get(name);
-    if (known !== undefined) return known;
-    const opening = openTarget(this.#config, name);
-    this.#sources.set(name, opening);
-    // The next call tries again.
-    opening.catch(() => this.#sources.delete(name));
-    return opening;
+    this.source = new CacheSource(redis, config);
   }
 
   /**
@@ -202,15 +163,6 @@ export class Cache {
     return result!;
   }
 
-  /**
-   * Asks the target whether it has a document that Redis does not have.
-   * @returns the offset at which it had none; `null` where it has it
-   */
-  async missingAt(keys: PartitionKeys, docId: string): Promise<string | null> {
-    const { offset, rows: [row] } = await this.#rowsAt(keys, [docId]);
-    return row === null ? offset : null;
-  }
-
   /** Counts the documents that a read has found in Redis, which stay for longer, and those that it has not. */
   #count(entity: string, docIds: string[], missed: Set<string>): void {
     const looks = looksOf(this.#config, entity);
@@ -261,7 +213,7 @@ export class Cache {
   ): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
     for (let left = docIds;;) {
-      const [settled, ...answers] = await this.#run(askScript, [
+      const [settled, ...answers] = await runTogether(this.#redis, this.#config, askScript, [
         keys.stream,
         keys.settings,
         keys.notes,
@@ -300,7 +252,12 @@ export class Cache {
   /** Begins a look at the target, which others may share until all is put back, or it is late. */
   #takeOff(keys: PartitionKeys, docIds: string[], through: Through | undefined): void {
     const landing = new Map(docIds.map((id) => [id, Promise.withResolvers<Landed>()]));
-    const filling = this.fill(keys, docIds, through, (id, row) => landing.get(id)!.resolve(row));
+    const filling = this.source.fill(
+      keys,
+      docIds,
+      through,
+      (id, row) => landing.get(id)!.resolve(row),
+    );
     const since = performance.now();
     const begun = new Map<string, Flight>();
     for (const [id, { promise: landed, reject }] of landing) {
@@ -326,97 +283,6 @@ export class Cache {
     this.#flights.delete(name);
     return undefined;
   }
-
-  /**
-   * Brings documents of one partition that Redis does not have into it, from their rows. The caller sees to it that not too
-   * many ask for the same.
-   * @param landed is given each document's row as soon as it is there
-   * @returns what has become of each
-   * @throws {ConnectionError} where the target cannot be asked, or has applied new events at each of many looks
-   */
-  async fill(
-    keys: PartitionKeys,
-    docIds: string[],
-    through?: Through,
-    landed?: (id: string, row: Landed) => void,
-  ): Promise<Map<string, Filled>> {
-    const filled = new Map<string, Filled>();
-    const deadline = performance.now() + PATIENCE_MS;
-    for (let left = docIds; left.length > 0;) {
-      left = await this.#fillOnce(keys, left, filled, through, landed);
-      if (left.length === 0) break;
-      if (performance.now() > deadline) {
-        throw new ConnectionError(
-          `Cannot read ${
-            left[0]
-          } of ${keys.entity}: events were applied each time that its row was read, for ` +
-            `${PATIENCE_MS / 1000} s; try again`,
-        );
-      }
-      await delay(LOOK_AGAIN_MS);
-    }
-    return filled;
-  }
-
-  /** @returns the ids whose rows are to be read again */
-  async #fillOnce(
-    keys: PartitionKeys,
-    docIds: string[],
-    filled: Map<string, Filled>,
-    through: Through | undefined,
-    landed: ((id: string, row: Landed) => void) | undefined,
-  ): Promise<string[]> {
-    const { keep_seconds } = entityConfig(this.#config, keys.entity).cache;
-    const again: string[] = [];
-    for (let left = docIds; left.length > 0;) {
-      const { offset, rows, parked } = await this.#rowsAt(keys, left, through);
-      const ids = left.slice(0, rows.length);
-      if (landed) {
-        ids.forEach((id, index) => landed(id, { text: rows[index]?.text ?? null, offset }));
-        // Readers go on first: to put rows back takes as long as to read them.
-        await setImmediate();
-      }
-      const answers = await this.#run(fillScript, [
-        keys.stream,
-        keys.settings,
-        keys.notes,
-        ...ids.flatMap((id) => [keys.documentPrefix + id, keys.askedPrefix + id]),
-      ], [
-        offset,
-        String(1000 * keep_seconds),
-        String(MISSING_MS),
-        ...ids.flatMap((id, index) => [id, ...fillArguments(rows[index]!, parked[index]!)]),
-      ]) as [Filled["outcome"] | "again", string][];
-      ids.forEach((id, index) => {
-        const [outcome, says] = answers[index]!;
-        if (outcome === "again") return again.push(id);
-        const row = outcome === "missing" ? null : rows[index]?.text ?? null;
-        const text = outcome === "there" ? says : row;
-        filled.set(id, { outcome, text, unfilled: outcome === "unfilled" ? says : "" });
-      });
-      left = left.slice(rows.length);
-    }
-    return again;
-  }
-
-  /** Runs a script; on one Redis as writes do, whose commands have no timers of their own. */
-  #run(script: Script, keys: string[], args: string[]): Promise<unknown> {
-    const redis = this.#redis;
-    return redis.sends && this.#config.redis.cluster === null
-      ? runScript(redis, script, keys, args, () => redis.evalshaTogether(script.sha, keys, args))
-      : runScript(redis, script, keys, args);
-  }
-
-  /** Rows, as documents: `null` also for one that is none. */
-  async #rowsAt(
-    keys: PartitionKeys,
-    docIds: string[],
-    through?: Through,
-  ): Promise<RowsAt> {
-    const given = through && targetFor(through, this.#config, keys, docIds[0]!);
-    const { rows, ...at } = await askRows(given ?? this.source(keys.entity), keys, docIds);
-    return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
-  }
 }
 
 /** When a flight is late, for all that share it. */
@@ -426,18 +292,6 @@ function late(flight: Flight): Promise<null> {
   const left = Math.max(0, flight.since + ASKING_MS - performance.now());
   flight.late = { timer: setTimeout(() => resolve(null), left), promise };
   return promise;
-}
-
-/**
- * A row as `fill.lua` takes it.
- * @param isParked whether an event of it is parked: Redis has lost its document, and a replay changes the row
- */
-function fillArguments(row: Row | null, isParked: boolean): [text: string, additions: string] {
-  const spelled = encoded(row);
-  if (spelled === null) return ["", ""];
-  // A row by another writer may hold what Redis cannot; it is returned, but not put back.
-  if (spelled instanceof DocumentError || isParked) return ["-", ""];
-  return [spelled.spelled, additionsArgument(spelled.additions)];
 }
 
 const caches = new WeakMap<RedisConnection, Map<Config, Cache>>();

@@ -178,7 +178,7 @@ async function look(
     refusal(code, { detail, slowest: "" }, docId, verb, names);
   const cache = cacheOf(redis, config);
   if (verb === "insert") {
-    const missingAt = await cache.missingAt(names, docId);
+    const missingAt = await cache.source.missingAt(names, docId);
     if (missingAt === null) throw refuse("exists");
     return missingAt;
   }

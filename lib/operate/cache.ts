@@ -191,7 +191,7 @@ export async function turnCacheOff(
     signal?.throwIfAborted();
     for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
       const missing = await missingAmong(redis, keys, ids);
-      for (const [id, { outcome, unfilled }] of await cache.fill(keys, missing, source)) {
+      for (const [id, { outcome, unfilled }] of await cache.source.fill(keys, missing, source)) {
         if (outcome === "filled") changed++;
         else if (outcome === "unfilled") {
           throw new WriteBehindError(

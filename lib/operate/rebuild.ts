@@ -163,7 +163,7 @@ async function warm(
   for await (const page of pages) {
     signal?.throwIfAborted();
     for (const [keys, ids] of byPartition(partitions, page, (id) => id)) {
-      for (const [id, { outcome, unfilled }] of await cache.fill(keys, ids, target)) {
+      for (const [id, { outcome, unfilled }] of await cache.source.fill(keys, ids, target)) {
         report.rows++;
         if (outcome === "filled") report.restored++;
         else if (outcome !== "unfilled") report.kept++;
