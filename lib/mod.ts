@@ -195,6 +195,7 @@ export type {
 
 // What happens
 export {
+  type AnyListener,
   type Emitter,
   type Listener,
   type ListenerFailed,

@@ -160,40 +160,42 @@ export interface ListenerFailed {
 /** Gets one kind of event. What it throws, or rejects with, is reported as `listenerFailed` and harms nobody. */
 export type Listener<Event> = (event: Event) => unknown;
 
+/** Gets every kind of event, with its name. */
+export type AnyListener<Events> = <Name extends keyof Events & string>(
+  name: Name,
+  event: Events[Name],
+) => unknown;
+
 /**
  * Typed events of one source. Emitting never fails and waits for nobody; with `EventTarget` and `node:events` a
  * listener that fails ends the process.
  */
 export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
-  #listeners = new Map<keyof Events, Set<Listener<never>>>();
-  #all = new Set<(name: keyof Events & string, event: Events[keyof Events]) => unknown>();
+  #listeners: { [Name in keyof Events]?: Set<Listener<Events[Name]>> } = Object.create(null);
+  #all = new Set<AnyListener<Events>>();
 
   /**
    * Calls a listener with each event of a name.
    * @returns a function that ends this
    */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener as Listener<never>));
-    return () => void listeners.delete(listener as Listener<never>);
+    const listeners = this.#listeners[name] ??= new Set();
+    listeners.add(listener);
+    return () => void listeners.delete(listener);
   }
 
   /**
    * Calls a listener with every event and its name.
    * @returns a function that ends this
    */
-  onAll(
-    listener: (name: keyof Events & string, event: Events[keyof Events]) => unknown,
-  ): () => void {
+  onAll(listener: AnyListener<Events>): () => void {
     this.#all.add(listener);
     return () => void this.#all.delete(listener);
   }
 
   /** Calls all listeners of an event. */
   emit<Name extends keyof Events & string>(name: Name, event: Events[Name]): void {
-    for (const listener of this.#listeners.get(name) ?? []) {
-      this.#call(name, () => listener(event as never));
-    }
+    for (const listener of this.#listeners[name] ?? []) this.#call(name, () => listener(event));
     for (const listener of this.#all) this.#call(name, () => listener(name, event));
   }
 
@@ -201,7 +203,7 @@ export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
     const failed = (error: unknown) => {
       if (name === "listenerFailed") return;
       const event: ListenerFailed = { listensTo: name, error: asError(error) };
-      this.emit("listenerFailed" as keyof Events & string, event as never);
+      this.emit("listenerFailed", event);
     };
     try {
       const result = listener();

@@ -100,18 +100,18 @@ export const LINES: {
  * Logs every event of a source, under `writebehind` and a category of its own.
  * @param of what it is of, such as one of several targets: a category below that
  */
-export function logEvents<Events extends SinkEvents | RedisEvents | TargetEvents>(
+export function logEvents(
   source: "sink" | "redis",
-  events: Emitter<Events>,
+  events: Emitter<SinkEvents> | Emitter<RedisEvents> | Emitter<TargetEvents>,
   of?: string,
 ): void {
   const category = of === undefined ? [source] : [source, of];
-  events.onAll((name, event) => {
-    const [level, line] = LINES[name as keyof AllEvents];
+  (events as Emitter<AllEvents>).onAll((name, event) => {
+    const [level, line] = LINES[name];
     return withLogger(category, (logger) => {
-      const loud = typeof level === "string" ? level : level(event as never);
+      const loud = typeof level === "string" ? level : level(event);
       if (logger.isEnabledFor(loud)) {
-        logger[loud](line, { event: name, ...logged(event as object) });
+        logger[loud](line, { event: name, ...logged(event) });
       }
     });
   });

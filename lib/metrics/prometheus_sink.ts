@@ -5,7 +5,7 @@
 
 import prometheus from "prom-client";
 import type { ErrorKind } from "../core/error_kinds.ts";
-import type { Place, SinkEvents } from "../core/events.ts";
+import type { Place } from "../core/events.ts";
 import { partitionsOf } from "../redis/keys.ts";
 import type { PartitionState } from "../sink/report.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
@@ -107,9 +107,8 @@ export function sinkMetrics(
   }
 
   const claimedAt = new Map<number, number>();
-  const disowned = ({ partition }: Place) => claimedAt.delete(partition);
-  const on: { [Name in keyof SinkEvents]?: (event: SinkEvents[Name]) => void } = {
-    applied(event) {
+  const ends = [
+    sink.events.on("applied", (event) => {
       const labels = labelsOf(event);
       events.inc(labels, event.events);
       rows.inc(labels, event.rows);
@@ -120,19 +119,16 @@ export function sinkMetrics(
       const observed = freshness.labels(labels);
       // A writer's clock may be ahead of this one's.
       for (const ms of event.freshnessMs) observed.observe(Math.max(0, ms) / 1000);
-    },
-    failed: (event) => retries.inc({ ...labelsOf(event), kind: event.kind }),
-    halved: (event) => halved.inc(labelsOf(event)),
-    claimed: ({ partition, again }) => {
+    }),
+    sink.events.on("failed", (event) => retries.inc({ ...labelsOf(event), kind: event.kind })),
+    sink.events.on("halved", (event) => halved.inc(labelsOf(event))),
+    sink.events.on("claimed", ({ partition, again }) => {
       if (!again) claimedAt.set(partition, Date.now());
-    },
-    standby: disowned,
-    lost: disowned,
-    released: disowned,
-  };
-  const ends = Object.entries(on).map(([name, listener]) =>
-    sink.events.on(name as keyof SinkEvents, listener as never)
-  );
+    }),
+    ...(["standby", "lost", "released"] as const).map((name) =>
+      sink.events.on(name, ({ partition }) => claimedAt.delete(partition))
+    ),
+  ];
 
   const statuses = () =>
     sink.status.partitions.map((status) => ({ status, labels: labelsOf(status) }));

@@ -156,7 +156,7 @@ export class ClusterConnection extends RedisConnection {
     if (known !== undefined) return known;
     const redis = new RedisConnection(this.#config, this.#given, node);
     this.#nodes.set(name, redis);
-    redis.events.onAll((name, event) => this.events.emit(name, event as never));
+    redis.events.onAll((name, event) => this.events.emit(name, event));
     const lost = () => this.#seek();
     redis.on("reconnecting", lost);
     const opening = connected(redis, this.#config).catch((error) => {

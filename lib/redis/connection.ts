@@ -222,7 +222,7 @@ export class RedisConnection extends Redis {
     const node = this.#config.redis.cluster === null ? undefined : this.node!;
     this.#lane ??= openRedis(this.#config, options, node).then(
       (redis) => {
-        redis.events.onAll((name, event) => this.events.emit(name, event as never));
+        redis.events.onAll((name, event) => this.events.emit(name, event));
         return new DurableLane(redis, this.#config);
       },
       (error) => {

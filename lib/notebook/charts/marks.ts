@@ -71,22 +71,19 @@ export class Marks {
    * @returns a function that ends this
    */
   follow(events: Emitter<SinkEvents> | Emitter<RedisEvents>): () => void {
-    const texts = TEXTS as Record<string, ((event: never) => string | null) | undefined>;
-    return (events as Emitter<SinkEvents>).onAll((name, event) => {
-      const text = texts[name]?.(event as never);
+    return (events as Emitter<SinkEvents & RedisEvents>).onAll((name, event) => {
+      const text = TEXTS[name]?.(event);
       if (text) this.mark(text);
     });
   }
 }
 
-type Texts =
-  & {
-    [Name in keyof SinkEvents]?: (event: SinkEvents[Name]) => string | null;
-  }
-  & { [Name in keyof RedisEvents]?: (event: RedisEvents[Name]) => string | null };
-
 /** What people are told of an event; of others nothing, since they are many, or follow from these. */
-const TEXTS: Texts = {
+const TEXTS: {
+  [Name in keyof (SinkEvents & RedisEvents)]?: (
+    event: (SinkEvents & RedisEvents)[Name],
+  ) => string | null;
+} = {
   claimed: ({ again, process }) => again ? null : `sink ${shortly(process)} owns it`,
   lost: ({ process }) => `sink ${shortly(process)} lost it`,
   failed: ({ failures, kind }) => failures === 1 ? `failing: ${kind}` : null,
