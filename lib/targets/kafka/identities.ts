@@ -85,23 +85,21 @@ export class KafkaIdentities implements Identities {
   async #change(claim: Claim, change: (state: State) => State): Promise<void> {
     const session = this.#ownership.sessionIfHeld(claim);
     await session?.alone(() =>
-      session.write((state) =>
-        Promise.resolve(
-          state.epoch === claim.epoch ? { state: change(state), messages: [] } : null,
-        )
-      )
+      session.writeState((state) => state.epoch === claim.epoch ? change(state) : null)
     );
   }
 
   async settle(keys: PartitionKeys, { reason, at }: Doubt): Promise<void> {
     const isSame = ({ doubt, doubt_at, refused }: State) =>
       doubt === reason && doubt_at === at.toISOString() && !refused;
-    await changing(this.#shared, keys, (session) =>
-      session.write((state) =>
-        Promise.resolve(
-          isSame(state) ? { state: { ...state, doubt: null, doubt_at: null }, messages: [] } : null,
-        )
-      ));
+    await changing(
+      this.#shared,
+      keys,
+      (session) =>
+        session.writeState((state) =>
+          isSame(state) ? { ...state, doubt: null, doubt_at: null } : null
+        ),
+    );
   }
 
   async adopt(keys: PartitionKeys, adoption: Adoption): Promise<void> {
@@ -110,28 +108,20 @@ export class KafkaIdentities implements Identities {
       await changing(
         this.#shared,
         { ...keys, stream },
-        (session) =>
-          session.write((state) =>
-            Promise.resolve({ state: { ...state, mark: null }, messages: [] })
-          ),
+        (session) => session.writeState((state) => ({ ...state, mark: null })),
       );
     }
     await changing(this.#shared, keys, (session) =>
-      session.write((state) =>
-        Promise.resolve({
-          state: {
-            ...state,
-            last_id: offset,
-            witness,
-            source,
-            doubt,
-            doubt_at: new Date().toISOString(),
-            refused: 0,
-            mark: null,
-            parked_version: String(BigInt(state.parked_version) + 1n),
-          },
-          messages: [],
-        })
-      ));
+      session.writeState((state) => ({
+        ...state,
+        last_id: offset,
+        witness,
+        source,
+        doubt,
+        doubt_at: new Date().toISOString(),
+        refused: 0,
+        mark: null,
+        parked_version: String(BigInt(state.parked_version) + 1n),
+      })));
   }
 }

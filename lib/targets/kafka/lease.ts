@@ -70,10 +70,11 @@ export class KafkaOwnership implements Ownership {
     try {
       await failpoint?.("claiming");
       await session.alone(() =>
-        session.write((state) => {
-          const epoch = String(BigInt(state.epoch) + 1n);
-          return Promise.resolve({ state: { ...state, epoch, owner }, messages: [] });
-        })
+        session.writeState((state) => ({
+          ...state,
+          epoch: String(BigInt(state.epoch) + 1n),
+          owner,
+        }))
       );
     } catch (error) {
       await session.end(OVER());
@@ -129,35 +130,25 @@ export class KafkaOwnership implements Ownership {
   async wentBack(claim: Claim): Promise<void> {
     const session = this.sessionOf(claim);
     await session.alone(() =>
-      session.write((state) =>
-        Promise.resolve(
-          state.epoch !== claim.epoch ? null : {
-            state: {
-              ...state,
-              witness: "0-0",
-              went_back: state.went_back + 1,
-              went_back_at: new Date().toISOString(),
-            },
-            messages: [],
-          },
-        )
+      session.writeState((state) =>
+        state.epoch !== claim.epoch ? null : {
+          ...state,
+          witness: "0-0",
+          went_back: state.went_back + 1,
+          went_back_at: new Date().toISOString(),
+        }
       )
     );
   }
 
   async moveOffset(keys: PartitionKeys, offset: string, witness: string): Promise<void> {
     await changing(this.#shared, keys, (session) =>
-      session.write((state) =>
-        Promise.resolve({
-          state: {
-            ...state,
-            last_id: offset,
-            witness,
-            parked_version: String(BigInt(state.parked_version) + 1n),
-          },
-          messages: [],
-        })
-      ));
+      session.writeState((state) => ({
+        ...state,
+        last_id: offset,
+        witness,
+        parked_version: String(BigInt(state.parked_version) + 1n),
+      })));
   }
 
   /** Gives all partitions back. */

@@ -151,6 +151,17 @@ export class Session {
     }
   }
 
+  /**
+   * Writes what `change` makes of the state, and nothing else, as {@linkcode write} does.
+   * @param change returns `null` where nothing is to be written; may be called several times
+   */
+  writeState(change: (state: State) => State | null): Promise<void> {
+    return this.write((state) => {
+      const changed = change(state);
+      return Promise.resolve(changed && { state: changed, messages: [] });
+    });
+  }
+
   /** Writes messages in a transaction that is taken back. */
   async attempt(messages: Message[]): Promise<void> {
     if (this.#stale) await this.begin();
