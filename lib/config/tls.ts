@@ -30,7 +30,7 @@ export type DatabaseTls = Pick<
 export type NamedKey = (key: keyof Config["postgresql"]) => string;
 
 /** The mode that a database's `ssl` means. */
-export function sslModeOf({ ssl, sslrootcert }: Pick<DatabaseTls, "ssl" | "sslrootcert">) {
+function sslModeOf({ ssl, sslrootcert }: Pick<DatabaseTls, "ssl" | "sslrootcert">) {
   if (ssl === false || ssl === "disable") return "disable";
   // As in libpq: a weaker mode would make the system's authorities pointless.
   if (ssl === true || sslrootcert === SYSTEM) return "verify-full";
@@ -63,7 +63,7 @@ export interface Trust {
  * Reads what is trusted.
  * @throws {ConfigError} where the file cannot be read, or holds no certificate
  */
-export function trustOf(settings: TrustSettings): Trust {
+function trustOf(settings: TrustSettings): Trust {
   const { host, mode, file, key, own } = settings;
   const trusted = file === null ? null : certificatesIn({ file, named: key });
   const pins = trusted?.map((pem) => new X509Certificate(pem).raw) ?? [];

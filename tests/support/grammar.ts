@@ -9,7 +9,7 @@ import { isInstalled } from "./programs.ts";
 export const hasJava: boolean = (["javac", "mvn"] as const).every(isInstalled);
 
 /** The parser's jars, one after the other: Maven's own cache is for one process at a time. */
-export async function grammarOf(server: "MySQL" | "Oracle"): Promise<string[]> {
+async function grammarOf(server: "MySQL" | "Oracle"): Promise<string[]> {
   return [
     await jar(`org.apache.shardingsphere:shardingsphere-parser-sql-${server.toLowerCase()}:5.5.2`),
     await jar("org.antlr:antlr4-runtime:4.10.1"),

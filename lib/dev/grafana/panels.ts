@@ -31,7 +31,7 @@ import { PanelBuilder as TimelineBuilder } from "@grafana/grafana-foundation-sdk
 import { PanelBuilder as SeriesBuilder } from "@grafana/grafana-foundation-sdk/timeseries";
 
 /** The one datasource, as it is chosen in the dashboard. */
-export const DATASOURCE = { type: "prometheus", uid: "${datasource}" };
+const DATASOURCE = { type: "prometheus", uid: "${datasource}" };
 
 /** What a panel shows. */
 export interface Shown {

@@ -103,7 +103,7 @@ function shortly(process: string): string {
 }
 
 /** What samples tell by themselves, whichever process it happened in: the target away and back, parked, another owner. */
-export function marksOf(samples: readonly Sample[]): Mark[] {
+function marksOf(samples: readonly Sample[]): Mark[] {
   const marks: Mark[] = [];
   let owner = samples.find((sample) => sample.owner !== null)?.owner;
   for (const [index, sample] of samples.entries()) {

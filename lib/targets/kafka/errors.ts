@@ -134,7 +134,7 @@ const REMEDIES: Record<string, string> = {
 };
 
 /** What the brokers, or the way to them, have answered, in one line with what to do. */
-export class KafkaError extends WriteBehindError {}
+class KafkaError extends WriteBehindError {}
 
 /** Works with the client, whose errors say less. */
 export async function explained<T>(work: () => Promise<T>): Promise<T> {
@@ -161,7 +161,7 @@ export function isOfTls(error: unknown): boolean {
 }
 
 /** What happened, for people: of an error that holds others, the innermost ones. */
-export function reasonIn(error: unknown): string {
+function reasonIn(error: unknown): string {
   const all = [...nested(error)];
   const inner = all.filter((one) => !one.errors?.length && !(one.cause instanceof Error));
   const texts = inner.map(({ apiId, message, serverErrorMessage }) =>

@@ -134,8 +134,7 @@ export class Letters {
 const keyOf = (stream: string, streamId: string) => Buffer.from(`${streamId} ${stream}`);
 
 /** The newest events first. */
-export const newestFirst = (a: Letter, b: Letter): number =>
-  compareStreamIds(b.stream_id, a.stream_id);
+const newestFirst = (a: Letter, b: Letter): number => compareStreamIds(b.stream_id, a.stream_id);
 
 /** Events by their documents; an entry that could not be decoded is one of its own. */
 export function byDocument(

@@ -26,7 +26,6 @@ export class RefusedDocumentError extends WriteBehindError {
   }
 }
 
-export const UNKNOWN_COLUMN = 1054;
 export const UNKNOWN_THREAD = 1094;
 export const NO_SUCH_TABLE = 1146;
 export const LOCK_WAIT = 1205;
