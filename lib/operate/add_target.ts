@@ -4,15 +4,12 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { passes } from "../core/error_kinds.ts";
-import { ConfigError, reasonOf, WriteBehindError } from "../core/errors.ts";
+import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds, isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { documentIds, readDocuments } from "../redis/documents.ts";
-import { allPartitions, type PartitionKeys, partitionOf, partitionsOf } from "../redis/keys.ts";
+import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import {
   readRegistration,
   register,
@@ -23,26 +20,12 @@ import { checkShape } from "../redis/shape.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, hasWitness } from "../sink/rewind.ts";
-import type { BatchRows } from "../targets/batch.ts";
-import { type Claim, HEARTBEATS, READ_BYTES, type Target } from "../targets/target.ts";
-import { type Evicted, evictedRows, evictedSource, isAsBefore } from "./evicted.ts";
+import { type Claim, HEARTBEATS, type Target } from "../targets/target.ts";
+import { type Evicted, evictedSource, isAsBefore } from "./evicted.ts";
+import { type AddReport, Filling } from "./filling.ts";
 
-/** What filling a target has done. */
-export interface AddReport {
-  /** the streams that it was added to; those that knew it before are left out */
-  streams: string[];
-  /** rows written from documents in Redis, or from those that a cache has evicted */
-  rows: number;
-  /** rows removed, since Redis does not have their documents any more */
-  removed: number;
-  /** documents that the target does not take, with its reason; at most {@linkcode MAX_REFUSED} */
-  refused: { id: string; reason: string }[];
-  /** how many those are */
-  refusedDocuments: number;
-}
+export type { AddReport };
 
-/** Refused documents that a report names. */
-const MAX_REFUSED = 1000;
 /** A lease for the time of the filling, in seconds. */
 const LEASE_SECONDS = 10;
 const LOOK_AGAIN_MS = 100;
@@ -97,13 +80,13 @@ export async function addTarget(
   };
   const total = await redis.countKeys();
   // In all streams first: once rows are there, a sink that waits would take them for those of the others, too.
-  const begun: Filling[] = [];
+  const begun: Adding[] = [];
   for (const keys of partitionsOf(config, entity, name)) {
-    const filling = new Filling(redis, target, evicted, config, keys, partitions, report);
-    if (await filling.begin(signal)) begun.push(filling);
+    const adding = new Adding(redis, target, evicted, config, keys, partitions, report);
+    if (await adding.begin(signal)) begun.push(adding);
   }
-  for (const filling of begun) {
-    await filling.run(() => {
+  for (const adding of begun) {
+    await adding.run(() => {
       signal?.throwIfAborted();
       onProgress?.(report.rows + report.refusedDocuments, total);
     }, signal);
@@ -111,8 +94,8 @@ export async function addTarget(
   return report;
 }
 
-/** Filling one partition of a target. */
-class Filling {
+/** Adding one partition of a target: its lease and its place in the stream, while it is filled. */
+class Adding {
   #redis: RedisConnection;
   #target: Target;
   /** where the documents are that Redis has evicted */
@@ -165,11 +148,14 @@ class Filling {
         await this.#look();
         between();
       };
-      await this.#fill(claim, place, check);
+      const filling = new Filling({
+        ...{ redis: this.#redis, target, evicted: this.#evicted.source, between: check },
+        ...{ claim, place, partitions: this.#partitions, report: this.#report },
+      });
+      await filling.fill();
       // Behind the walk over Redis: what was evicted before it came along is here.
-      const { source } = this.#evicted;
-      if (source !== null) await this.#fillEvicted(source, claim, place, check);
-      await this.#clear(claim, place, check);
+      await filling.fillEvicted();
+      await filling.clear();
       await this.#look();
       await this.#lookAtCache();
       await this.#place();
@@ -303,116 +289,4 @@ class Filling {
       await delay(LOOK_AGAIN_MS, signal);
     }
   }
-
-  /** Documents that Redis has evicted, from their rows: what is written of them afterwards is behind the place. */
-  async #fillEvicted(
-    source: Target,
-    claim: Claim,
-    place: string,
-    between: () => Promise<void>,
-  ): Promise<void> {
-    for await (const own of this.#ownIds(source)) {
-      for (let left = own; left.length > 0;) {
-        const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
-        const asked = left.slice(0, texts.length);
-        const missing = asked.filter((_, index) => texts[index] === null);
-        const rows = await evictedRows(this.#redis, source, this.#keys, missing);
-        const upserts = asked.flatMap((id, index) => {
-          const payload = texts[index] ?? rows.get(id);
-          return payload ? [{ ...rowOf(Buffer.from(id), place), payload, ...writtenNow() }] : [];
-        });
-        await this.#apply(claim, { upserts, removals: [] });
-        left = left.slice(texts.length);
-        await between();
-      }
-    }
-  }
-
-  /** The ids of a target's rows that are of this partition. */
-  async *#ownIds({ rows }: Target): AsyncGenerator<string[]> {
-    const { entity, partition } = this.#keys;
-    if (!rows) return;
-    for await (const page of rows.ids(entity)) {
-      yield page.filter((id) => partitionOf(id, this.#partitions.length) === partition);
-    }
-  }
-
-  async #fill(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
-    const keys = this.#keys;
-    for await (const { ids } of documentIds(this.#redis, this.#partitions, [keys])) {
-      for (let left = ids; left.length > 0;) {
-        const texts = await readDocuments(this.#redis, keys, left, READ_BYTES);
-        const upserts = texts.flatMap((payload, index) =>
-          payload === null ? [] : [{ ...rowOf(left[index]!, place), payload, ...writtenNow() }]
-        );
-        await this.#apply(claim, { upserts, removals: [] });
-        left = left.slice(texts.length);
-        await between();
-      }
-    }
-  }
-
-  /** Removes rows of documents that Redis does not have: a target that was there before may have some. */
-  async #clear(claim: Claim, place: string, between: () => Promise<void>): Promise<void> {
-    for await (const own of this.#ownIds(this.#target)) {
-      for (let left = own; left.length > 0;) {
-        const texts = await readDocuments(this.#redis, this.#keys, left, READ_BYTES);
-        const missing = left.slice(0, texts.length).filter((_, index) => texts[index] === null);
-        const { source } = this.#evicted;
-        const evicted = source && await evictedRows(this.#redis, source, this.#keys, missing);
-        const gone = missing.filter((id) => !evicted?.has(id));
-        const removals = gone.map((id) => rowOf(Buffer.from(id), place));
-        if (removals.length > 0) await this.#apply(claim, { upserts: [], removals });
-        left = left.slice(texts.length);
-        await between();
-      }
-    }
-  }
-
-  /** Writes rows; those that the target does not take are found by halves, and told. */
-  async #apply(claim: Claim, rows: BatchRows): Promise<void> {
-    const byKey = <Row extends { key: string }>(list: Row[]) =>
-      [...new Map(list.map((row) => [row.key, row])).values()]
-        .sort((a, b) => a.key < b.key ? -1 : 1);
-    const upserts = byKey(rows.upserts);
-    const removals = byKey(rows.removals);
-    if (upserts.length + removals.length === 0) return;
-    const nothing = { events: 0, parked: [], noops: 0, times: [] };
-    try {
-      await this.#target.batches.apply(claim, {
-        ...nothing,
-        upserts,
-        removals,
-        lastId: claim.offset,
-      });
-      this.#report.rows += upserts.length;
-      this.#report.removed += removals.length;
-    } catch (error) {
-      const kind = this.#target.kindOf(error);
-      const size = upserts.length + removals.length;
-      if (passes(kind) && kind !== "too_large" || kind === "configuration") throw error;
-      if (size === 1) {
-        this.#report.refusedDocuments++;
-        if (this.#report.refused.length < MAX_REFUSED) {
-          const id = (upserts[0] ?? removals[0])!.id.toString();
-          this.#report.refused.push({ id, reason: reasonOf(error) });
-        }
-        return;
-      }
-      // They are never both: one half is empty.
-      const [up, down] = [upserts, removals].map(({ length }) => Math.ceil(length / 2));
-      const first = { upserts: upserts.slice(0, up), removals: removals.slice(0, down) };
-      await this.#apply(claim, first);
-      await this.#apply(claim, { upserts: upserts.slice(up), removals: removals.slice(down) });
-    }
-  }
 }
-
-/** A row with the version of a place in the stream: later events replace it. */
-function rowOf(id: Buffer, place: string) {
-  const [ms, seq] = place.split("-").map(Number);
-  return { id, key: id.toString("latin1"), ms: ms!, seq: seq! };
-}
-
-/** What events would tell of a document. */
-const writtenNow = () => ({ updated: Date.now(), created: null, fresh: false });
