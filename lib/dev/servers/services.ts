@@ -7,9 +7,7 @@
 import { join } from "node:path";
 import { CHECKOUT, servicesFolder } from "../../config/checkout.ts";
 import { parseConfig } from "../../config/load.ts";
-import { answers } from "../../config/probe.ts";
 import {
-  type ProcessIdentity,
   readRecord,
   type RecordedServer,
   type ServersRecord,
@@ -25,15 +23,10 @@ import {
   usesPostgres,
 } from "../../config/servers.ts";
 import { delay } from "../../core/delay.ts";
-import { NoEmbeddedServerError } from "./binaries.ts";
 import { type Progress, withLock } from "./lock.ts";
-import { startMariadb, stopMariadb } from "./mariadb.ts";
-import { ownServicesFolder, type Passwords, readPasswords } from "./passwords.ts";
-import { startPostgres, stopPostgres } from "./postgres.ts";
-import { DATABASE } from "./postgres_roles.ts";
-import { isAlive, processStartTime } from "./processes.ts";
-import { startRedis, stopRedis } from "./redis.ts";
-import { HOST } from "./server.ts";
+import { ownServicesFolder, readPasswords } from "./passwords.ts";
+import { isAlive } from "./processes.ts";
+import { Start, stopServer } from "./start.ts";
 
 export type { Progress };
 
@@ -57,15 +50,6 @@ export interface Services extends ResolvedServers {
   /** Of MariaDB, where it runs: `mysql://…`, with its password. */
   readonly mysqlUrl?: string;
 }
-
-const TITLES: Record<ServiceName, string> = {
-  redis: "Redis",
-  replica: "Redis replica",
-  postgres: "PostgreSQL",
-  mysql: "MariaDB",
-};
-/** The port that clients of MySQL expect. */
-const MYSQL_PORT = 3306;
 
 /** Returns the recorded servers that still run: the very processes, not later ones with their pids. */
 export async function runningServices(
@@ -115,122 +99,6 @@ export async function startServices(options: ServicesOptions = {}): Promise<Serv
     started,
     ...(mysql ? { mysqlUrl: mysql.url } : {}),
   };
-}
-
-/** One start under the lock; keeps the record up to date as each server gets ready. */
-class Start {
-  readonly started: ServiceName[] = [];
-  readonly #root: string;
-  readonly #config: ServerSettings;
-  readonly #onProgress: Progress;
-  readonly #servers: Partial<Record<ServiceName, RecordedServer>>;
-  #holders: readonly ProcessIdentity[];
-  readonly #passwords: Passwords;
-
-  constructor(
-    root: string,
-    config: ServerSettings,
-    onProgress: Progress,
-    found: ServersRecord,
-    passwords: Passwords,
-  ) {
-    this.#root = root;
-    this.#config = config;
-    this.#onProgress = onProgress;
-    this.#servers = { ...found.servers };
-    this.#holders = found.holders.filter(isAlive);
-    this.#passwords = passwords;
-  }
-
-  async redisWithReplica(): Promise<void> {
-    const { redis: password } = this.#passwords;
-    const fresh = await this.#ensure(
-      "redis",
-      this.#config.redis,
-      (options) => startRedis({ ...options, password }),
-    );
-    const { redis: primary, replica } = this.#servers;
-    if (!primary) return; // The config's own Redis serves.
-    // A replica of a primary that has ended may not find the new one: its port and history are different.
-    if (fresh && replica) await stopRedis(replica);
-    const replicaOf = { host: HOST, port: primary.port };
-    await this.#ensure(
-      "replica",
-      {},
-      (options) => startRedis({ ...options, replicaOf, password }),
-    );
-  }
-
-  async postgres(): Promise<void> {
-    const passwords = this.#passwords;
-    await this.#ensure(
-      "postgres",
-      this.#config.postgresql,
-      (options) => startPostgres({ ...options, passwords }),
-    );
-  }
-
-  async mysql(): Promise<void> {
-    const { application: password } = this.#passwords;
-    await this.#ensure(
-      "mysql",
-      { port: MYSQL_PORT },
-      (options) => startMariadb({ ...options, password, database: DATABASE }),
-    );
-  }
-
-  /** Counts this process among the holders. */
-  hold(): void {
-    const me = { pid: Deno.pid, startTime: processStartTime(Deno.pid) ?? "" };
-    this.#holders = [...this.#holders.filter(({ pid }) => pid !== me.pid), me];
-    this.#save();
-  }
-
-  /** Stops what was started. */
-  async undo(): Promise<void> {
-    for (const name of this.started) {
-      await stopServer(name, this.#servers[name]!);
-      delete this.#servers[name];
-    }
-    this.#save();
-  }
-
-  /**
-   * Starts a server that does not run.
-   * @param address the port to prefer; with a host, also the server to use where no embedded one exists
-   * @returns whether it had to be started
-   */
-  async #ensure(
-    name: ServiceName,
-    address: { host?: string; port?: number },
-    start: (options: { dir: string; port?: number }) => Promise<RecordedServer>,
-  ): Promise<boolean> {
-    const recorded = this.#servers[name];
-    if (recorded && isAlive(recorded)) return false;
-    const since = performance.now();
-    try {
-      const dir = join(servicesFolder(this.#root), name);
-      // On its old port again, where clients look for it.
-      const preferred = recorded?.port ?? address.port;
-      const { pid, startTime, port, url, ownerUrl } = await start({ dir, port: preferred });
-      this.#servers[name] = { pid, startTime, port, url, ...(ownerUrl ? { ownerUrl } : {}) };
-      this.started.push(name);
-      this.#save();
-      const seconds = ((performance.now() - since) / 1000).toFixed(1);
-      this.#onProgress(`${TITLES[name]} started on ${HOST}:${port} in ${seconds} s`);
-      return true;
-    } catch (error) {
-      const { host, port } = address;
-      if (!(error instanceof NoEmbeddedServerError) || !host || !port) throw error;
-      if (!await answers(host, port)) throw error;
-      this.#onProgress(`no embedded ${TITLES[name]} exists here; using the one on ${host}:${port}`);
-      return false;
-    }
-  }
-
-  #save(): void {
-    writeRecord({ servers: this.#servers, holders: this.#holders }, this.#root);
-  }
 }
 
 /** What happened to the servers when a process released them. */
@@ -288,17 +156,6 @@ async function stopAll(servers: ServersRecord["servers"], root: string): Promise
   for (const name of running) await stopServer(name, servers[name]!);
   writeRecord({ servers: {}, holders: [] }, root);
   return running;
-}
-
-function stopServer(name: ServiceName, server: RecordedServer): Promise<void> {
-  switch (name) {
-    case "postgres":
-      return stopPostgres(server);
-    case "mysql":
-      return stopMariadb(server);
-    default:
-      return stopRedis(server);
-  }
 }
 
 /**
