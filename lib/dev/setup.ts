@@ -5,6 +5,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CHECKOUT, servicesFolder } from "../config/checkout.ts";
 import { WriteBehindError } from "../core/errors.ts";
@@ -96,10 +97,10 @@ async function makeVenv(root: string, signal: AbortSignal | undefined): Promise<
   const python = await findPython(signal);
   const venv = join(root, ".venv");
   // The environment does not work: the set-up was interrupted, or its Python was removed.
-  await Deno.remove(venv, { recursive: true }).catch(unlessMissing);
+  await rm(venv, { recursive: true, force: true });
   const { success, output } = await run([...python, "-m", "venv", venv], { signal });
   if (success) return;
-  await Deno.remove(venv, { recursive: true }).catch(unlessMissing);
+  await rm(venv, { recursive: true, force: true });
   throw new SetupError(
     /ensurepip|No module named venv/.test(output)
       ? `${

@@ -39,23 +39,23 @@ export class SinkProcess implements AsyncDisposable {
 
   /** Ends the process as a power cut would, in the middle of whatever it does. */
   async kill(): Promise<void> {
-    this.#signal("SIGKILL");
+    signalChild(this.#child, "SIGKILL");
     kernelMarks.mark(`sink ${this.pid} killed`);
     await this.#child.status;
   }
 
   /** Stops it after the running batch. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#signal("SIGTERM");
+    signalChild(this.#child, "SIGTERM");
     await this.#child.status;
   }
+}
 
-  #signal(signal: Deno.Signal): void {
-    try {
-      this.#child.kill(signal);
-    } catch (error) {
-      // It has ended already.
-      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
-    }
+/** Signals a process of ours, unless it has ended already. */
+export function signalChild(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch (error) {
+    if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
   }
 }

@@ -1,5 +1,6 @@
 /** The checkout's own Jupyter: its folders and its Deno kernel, all in `.venv`; what its notebooks need. */
 
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CHECKOUT } from "../../config/checkout.ts";
 import { type ServerSettings, usesPostgres } from "../../config/servers.ts";
@@ -83,9 +84,7 @@ export async function writeLabSettings(
 ): Promise<void> {
   const folder = join(root, ".venv", "share", "jupyter", "lab", "settings");
   await Deno.mkdir(folder, { recursive: true });
-  await Deno.remove(workspaces(root), { recursive: true }).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
+  await rm(workspaces(root), { recursive: true, force: true });
   const settings = {
     "@jupyterlab/apputils-extension:notification": { checkForUpdates: false, fetchNews: "false" },
     "@jupyterlab/notebook-extension:tracker": { windowingMode: "contentVisibility" },

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CHECKOUT, servicesFolder } from "../../config/checkout.ts";
 import { parseConfig } from "../../config/load.ts";
@@ -136,10 +137,7 @@ export function resetServices(options: ServicesOptions = {}): Promise<readonly S
     const running = SERVICE_NAMES.filter((name) => isRunning(record.servers[name]));
     for (const name of running) await stopServer(name, record.servers[name]!);
     for (const name of SERVICE_NAMES) {
-      await Deno.remove(join(servicesFolder(root), name), { recursive: true })
-        .catch((error) => {
-          if (!(error instanceof Deno.errors.NotFound)) throw error;
-        });
+      await rm(join(servicesFolder(root), name), { recursive: true, force: true });
     }
     const start = new Start(root, config, onProgress, record, await readPasswords(root));
     if (running.includes("redis")) await start.redisWithReplica();

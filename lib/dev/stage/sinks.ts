@@ -3,8 +3,9 @@
  * @module
  */
 
-import { delay } from "../../core/delay.ts";
 import { fileURLToPath } from "node:url";
+import { delay } from "../../core/delay.ts";
+import { signalChild } from "../../notebook/sink_process.ts";
 
 const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 
@@ -127,12 +128,7 @@ class Sink {
 
   signal(signal: Deno.Signal): void {
     this.expected = true;
-    try {
-      this.child.kill(signal);
-    } catch (error) {
-      // It has ended already.
-      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
-    }
+    signalChild(this.child, signal);
   }
 }
 
