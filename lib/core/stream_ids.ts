@@ -74,6 +74,17 @@ export function streamIdOf(version: bigint): string {
   return `${version >> BigInt(SEQUENCE_BITS)}-${version & BigInt(MAX_SEQUENCE)}`;
 }
 
+/** The parts of a stream id: the time in ms since 1970, and its place among the ids of that millisecond. */
+export function partsOf(streamId: string): { ms: number; seq: number } {
+  const [ms, seq = "0"] = streamId.split("-");
+  return { ms: Number(ms), seq: Number(seq) };
+}
+
+/** The first stream id of the millisecond after an id's. */
+export function nextMillisecond(streamId: string): string {
+  return `${partsOf(streamId).ms + 1}-0`;
+}
+
 /** Orders two stream ids as Redis does: negative where `a` comes first, 0 where they are equal. */
 export function compareStreamIds(a: string, b: string): number {
   if (a === b) return 0;

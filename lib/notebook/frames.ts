@@ -4,6 +4,7 @@
  * @module
  */
 
+import { partsOf } from "../core/stream_ids.ts";
 import type { Metrics } from "../metrics/counters.ts";
 import type { Redis } from "../redis/client.ts";
 import type { Pool } from "../targets/open.ts";
@@ -144,7 +145,7 @@ const MAX_DATE_MS = 8.64e15;
 
 /** A stream id's time; null where a producer chose ids that are no times. */
 function timeOf(id: string): Date | null {
-  const ms = Number(id.split("-")[0]);
+  const { ms } = partsOf(id);
   return ms <= MAX_DATE_MS ? new Date(ms) : null;
 }
 

@@ -7,7 +7,7 @@
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
-import { compareStreamIds, isFar } from "../core/stream_ids.ts";
+import { compareStreamIds, isFar, partsOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import {
@@ -235,8 +235,8 @@ class Adding {
     }
     const [seconds, microseconds] = (await this.#redis.at(stream).time()).map(Number);
     const now = `${seconds! * 1000 + Math.ceil(microseconds! / 1000)}-0`;
-    const [ms, seq] = offset.split("-").map(Number);
-    const behind = `${ms! + 1}-${seq!}`;
+    const { ms, seq } = partsOf(offset);
+    const behind = `${ms + 1}-${seq}`;
     const past = [now, isFar(behind) ? "0-0" : behind].sort(compareStreamIds).at(-1)!;
     await forward(this.#redis, keys, past);
     await this.#register("filling", null);

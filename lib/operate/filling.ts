@@ -6,6 +6,7 @@
 import { Buffer } from "node:buffer";
 import { passes } from "../core/error_kinds.ts";
 import { reasonOf } from "../core/errors.ts";
+import { partsOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { documentIds, readDocuments } from "../redis/documents.ts";
 import { type PartitionKeys, partitionOf } from "../redis/keys.ts";
@@ -182,6 +183,5 @@ export class Filling {
 
 /** A row with the version of a place in the stream: later events replace it. */
 function rowOf(id: Buffer, place: string) {
-  const [ms, seq] = place.split("-").map(Number);
-  return { id, key: id.toString("latin1"), ms: ms!, seq: seq! };
+  return { id, key: id.toString("latin1"), ...partsOf(place) };
 }

@@ -15,7 +15,7 @@ import { readRegistration } from "../redis/registrations.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, resend } from "../sink/rewind.ts";
-import { type Pool, targetOf } from "../targets/open.ts";
+import { type Pool, targetsOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 
 /** An entry that no version can hold. */
@@ -71,8 +71,7 @@ export async function mendStreams(
   { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
   entityConfig(config, entity);
-  const given = Array.isArray(target) ? target as Target[] : [targetOf(target as Target, config)];
-  const targets = await carriedOn(redis, given, config, entity);
+  const targets = await carriedOn(redis, targetsOf(target, config), config, entity);
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;

@@ -9,6 +9,7 @@ import { Buffer } from "node:buffer";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
+import { partsOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
@@ -270,9 +271,9 @@ class Replay {
   async #parkedOf(docIds: Buffer[]): Promise<Candidate[]> {
     const events = await this.#held.events(docIds);
     return events.map(({ id, streamId, docId, type, ts }) => {
-      const [ms, seq] = streamId.split("-").map(Number) as [number, number];
       const key = docId.toString("latin1");
-      return { id, event: { streamId, ms, seq, docId, key, type, ts, payload: null }, raw: false };
+      const event = { streamId, ...partsOf(streamId), docId, key, type, ts, payload: null };
+      return { id, event, raw: false };
     });
   }
 

@@ -5,7 +5,7 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
-import { isFar } from "../core/stream_ids.ts";
+import { isFar, partsOf } from "../core/stream_ids.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
@@ -262,7 +262,7 @@ async function lookAtIds(
 ): Promise<void> {
   const last = await lastGeneratedId(redis, stream);
   const [seconds] = await redis.at(stream).time();
-  const ahead = Number(last.split("-")[0]) - Number(seconds) * 1000;
+  const ahead = partsOf(last).ms - Number(seconds) * 1000;
   if (isFar(last)) {
     stuck.push(
       `the last id of the stream, ${last}, is past the year 2248, so events are parked; ` +

@@ -4,7 +4,7 @@
  */
 
 import { WriteBehindError } from "../core/errors.ts";
-import { compareStreamIds } from "../core/stream_ids.ts";
+import { compareStreamIds, partsOf } from "../core/stream_ids.ts";
 import type { Redis } from "./client.ts";
 import { countScript, runScript } from "./scripts/mod.ts";
 import { isNoKey, pairsOf, valueOf } from "./streams.ts";
@@ -160,5 +160,5 @@ async function countOn(
 }
 
 function timeOf([id]: Entry): number {
-  return Number(id.split("-")[0]);
+  return partsOf(id).ms;
 }

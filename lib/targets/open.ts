@@ -90,17 +90,23 @@ export function targetFor(
   { partition }: Pick<PartitionKeys, "partition">,
   docId: string,
 ): Target {
-  const targets = (isList(through) ? through : [through]).map((one) => targetOf(one, config));
-  if (!hasRanges(config.targets) && targets.length > 0) return targets[0]!;
-  const names = targets.map((one) => one.describe().name);
-  const index = names.findIndex((name) => hasPartition(config.targets, name, partition));
-  if (index >= 0) return targets[index]!;
+  const targets = targetsOf(through, config);
+  const nameOf = (target: Target) => target.describe().name;
+  const found = hasRanges(config.targets)
+    ? targets.find((one) => hasPartition(config.targets, nameOf(one), partition))
+    : targets[0];
+  if (found !== undefined) return found;
   throw new ConfigError(
     `Cannot read ${JSON.stringify(docId)} through to ${
-      names.join(", ")
+      targets.map(nameOf).join(", ")
     }: its partition, ${partition}, is another ` +
       "target's (targets[].partitions); give all targets that have ranges",
   );
+}
+
+/** One target or several, as a list. */
+export function targetsOf(given: Through, config: Config): Target[] {
+  return (isList(given) ? given : [given]).map((one) => targetOf(one, config));
 }
 
 // `Array.isArray` does not narrow a list that is read only.

@@ -4,6 +4,8 @@ import { streamIdOf, versionOf } from "writebehind";
 import {
   compareStreamIds,
   MAX_SEQUENCE,
+  nextMillisecond,
+  partsOf,
   versionHigh,
   versionLow,
 } from "writebehind/core/stream_ids.ts";
@@ -48,6 +50,12 @@ Deno.test("versions compare as their stream ids do", () => {
     const difference = versionOf(idOf(a))! - versionOf(idOf(b))!;
     assert.equal(sign(difference), sign(compareStreamIds(idOf(a), idOf(b))));
   }));
+});
+
+Deno.test("a stream id has two parts, and all ids of the next millisecond come after it", () => {
+  assert.deepEqual(partsOf("1764000000000-12"), { ms: 1764000000000, seq: 12 });
+  assert.deepEqual(partsOf("0-0"), { ms: 0, seq: 0 });
+  assert.equal(nextMillisecond("1764000000000-12"), "1764000000001-0");
 });
 
 Deno.test("a stream id that does not fit has no version", () => {

@@ -13,7 +13,7 @@ import { delay } from "../../core/delay.ts";
 import { passes } from "../../core/error_kinds.ts";
 import { ConfigError, reasonOf, WriteBehindError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
-import { compareStreamIds, isFar } from "../../core/stream_ids.ts";
+import { compareStreamIds, isFar, nextMillisecond } from "../../core/stream_ids.ts";
 import { checkUncached } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, keysOfDocument, type PartitionKeys } from "../../redis/keys.ts";
@@ -358,8 +358,7 @@ class Repartition {
       const offsets = this.#carried.map(({ target }) => target.offsets.offset(keys));
       last = [last, end, ...await Promise.all(offsets)].toSorted(compareStreamIds).at(-1)!;
     }
-    const base = `${Number(last.split("-")[0]) + 1}-0`;
-    return await this.#next(state, { step: "documents", ends, base });
+    return await this.#next(state, { step: "documents", ends, base: nextMillisecond(last) });
   }
 
   async #documents(state: RepartitionState): Promise<RepartitionState> {

@@ -5,7 +5,7 @@
  */
 
 import { textOf } from "../../config/shapes.ts";
-import { compareStreamIds } from "../../core/stream_ids.ts";
+import { compareStreamIds, nextMillisecond } from "../../core/stream_ids.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, gaugesOf, type PartitionKeys } from "../../redis/keys.ts";
@@ -141,7 +141,7 @@ export async function newcomers(
   let last = base;
   for (const { stream } of olds) {
     const end = now[stream] = await lastGeneratedId(redis, stream);
-    if (compareStreamIds(end, last) > 0) last = `${Number(end.split("-")[0]) + 1}-0`;
+    if (compareStreamIds(end, last) > 0) last = nextMillisecond(end);
     const entries = await redis.xrangeBuffer(stream, `(${ends[stream] ?? "0-0"}`, "+") as Entry[];
     for (const event of entries.map(decodeEntry).filter(isEvent)) ids.add(event.docId.toString());
   }
