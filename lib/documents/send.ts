@@ -83,7 +83,7 @@ export async function send(
     let missingAt = call.fresh ? "fresh" : "";
     let sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
     for (let looks = 0;;) {
-      if (statusOf(sent.outcome.reply) === "evicted") {
+      if (sent.outcome.answer.status === "evicted") {
         // Where Redis is full, looking again at once would only load the target.
         if (looks++ > 0) await delay(LOOK_AGAIN_MS);
         missingAt = await look(redis, config, call, sent.names, patienceEnds(began));
@@ -92,7 +92,7 @@ export async function send(
       sent = await sendOnce(redis, config, call, verbArgs, missingAt, wait);
     }
     const { outcome, names } = sent;
-    const receipt = receiptOf(outcome.reply, docId, verb, names);
+    const receipt = receiptOf(outcome.answer, docId, verb, names);
     if (outcome.unconfirmed === null) return receipt;
     throw new DurabilityError(
       receipt,
@@ -105,8 +105,18 @@ export async function send(
   }
 }
 
+/** What a verb's script answers. */
+interface Answer {
+  /** "ok" and "repeated": it is done; else why not */
+  status: string;
+  /** the event's stream id, "" where there is none; else what the status speaks of */
+  detail: string;
+  /** of a full stream, the target that is the furthest behind */
+  slowest: string;
+}
+
 interface Outcome {
-  reply: unknown;
+  answer: Answer;
   unconfirmed: string | null;
 }
 
@@ -140,17 +150,19 @@ async function sendOnce(
   }
   const script = SCRIPTS[verb];
   const outcome = await run(redis, script, keys, args, wait);
-  if (statusOf(outcome.reply) === "due") {
+  const { status } = outcome.answer;
+  if (status === "due") {
     mayBeDue(redis).add(entity);
     return await sendOnce(redis, config, call, verbArgs, missingAt, wait);
   }
-  if (statusOf(outcome.reply) !== "settings") return { names, outcome };
+  if (status !== "settings") return { names, outcome };
   const { max_events, max_bytes } = config.streams;
   try {
     await recordShape(redis, config, entity);
   } catch (error) {
     if (error instanceof RepartitioningError) {
-      return { names, outcome: { reply: [REPARTITIONING, ""], unconfirmed: null } };
+      const answer = answerOf([REPARTITIONING, ""]);
+      return { names, outcome: { answer, unconfirmed: null } };
     }
     if (!(error instanceof ConfigError)) throw error;
     throw new DocumentError("partitions", `Cannot ${verb} ${docId}: ${error.message}`);
@@ -196,12 +208,11 @@ async function isToBeMadeAgain(
   redis: RedisConnection,
   config: Config,
   { entity }: Call,
-  { names, outcome: { reply } }: { names: PartitionKeys; outcome: Outcome },
+  { names, outcome: { answer: { status, detail } } }: { names: PartitionKeys; outcome: Outcome },
   deadline: number,
 ): Promise<boolean> {
-  const status = statusOf(reply);
   if (status !== "partitions" && status !== REPARTITIONING) return false;
-  const waits = status === REPARTITIONING || isUnderWay((reply as string[])[1]!);
+  const waits = status === REPARTITIONING || isUnderWay(detail);
   return await awaitShape(redis, config, entity, { used: names.shape, waits, deadline });
 }
 
@@ -214,32 +225,32 @@ async function run(
   wait: Wait,
 ): Promise<Outcome> {
   if (wait.replicas > 0 || wait.fsync) {
-    const outcome = await redis.runDurably(script, keys, args, wait);
-    if (outcome.error) throw outcome.error;
-    return outcome;
+    const { error, reply, unconfirmed } = await redis.runDurably(script, keys, args, wait);
+    if (error) throw error;
+    return { answer: answerOf(reply), unconfirmed };
   }
   if (!redis.sends) {
     throw new ConnectionError("Not connected to Redis: nothing was sent");
   }
   const evalsha = () => redis.evalshaTogether(script.sha, keys, args);
-  return { reply: await runScript(redis, script, keys, args, evalsha), unconfirmed: null };
+  const reply = await runScript(redis, script, keys, args, evalsha);
+  return { answer: answerOf(reply), unconfirmed: null };
 }
 
-/** The status in a verb's answer: "ok" for a plain stream id. */
-function statusOf(reply: unknown): string {
-  return typeof reply === "string" ? "ok" : (reply as [string, string])[0];
+/** A plain stream id says "ok". */
+function answerOf(reply: unknown): Answer {
+  if (typeof reply === "string") return { status: "ok", detail: reply, slowest: "" };
+  const [status, detail, slowest = ""] = reply as [string, string, string?];
+  return { status, detail, slowest };
 }
 
-function receiptOf(reply: unknown, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
-  const status = statusOf(reply);
-  const [, detail, slowest = ""] = typeof reply === "string" ? ["ok", reply] : reply as string[];
-  if (status !== "ok" && status !== "repeated") {
-    throw refusal(status, { detail: detail!, slowest }, docId, verb, keys);
-  }
+function receiptOf(answer: Answer, docId: string, verb: EventType, keys: PartitionKeys): Receipt {
+  const { status, detail } = answer;
+  if (status !== "ok" && status !== "repeated") throw refusal(status, answer, docId, verb, keys);
   return {
     documentId: docId,
-    streamId: detail === "" ? null : detail!,
-    version: detail === "" ? null : versionOf(detail!),
+    streamId: detail === "" ? null : detail,
+    version: detail === "" ? null : versionOf(detail),
     repeated: status === "repeated",
   };
 }
