@@ -4,6 +4,7 @@
  */
 
 import type { ErrorKind } from "./error_kinds.ts";
+import { asError } from "./errors.ts";
 
 /** Where something happened. */
 export interface Place {
@@ -212,11 +213,6 @@ export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
       failed(error);
     }
   }
-}
-
-/** Anything thrown, as an `Error`. */
-export function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }
 
 /** How often something that keeps failing is reported, in ms. */

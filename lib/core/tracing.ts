@@ -4,8 +4,7 @@
  */
 
 import type { Attributes, Tracer } from "@opentelemetry/api";
-import { reasonOf } from "./errors.ts";
-import { asError } from "./events.ts";
+import { asError, reasonOf } from "./errors.ts";
 import { redacted } from "./log.ts";
 
 /** What a span says. The texts are made only where somebody records it. */

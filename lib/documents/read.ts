@@ -6,8 +6,7 @@
 import { type Config, entityConfig } from "../config/load.ts";
 import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
 import { connectionErrorKind, passes } from "../core/error_kinds.ts";
-import { ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
-import { asError } from "../core/events.ts";
+import { asError, ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
 import type { JsonObject } from "../core/json/encode.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";

@@ -4,6 +4,7 @@
  */
 
 import {
+  asError,
   BackpressureError,
   ConfigError,
   DocumentError,
@@ -13,6 +14,7 @@ import {
   UnknownOutcomeError,
   WriteBehindError,
 } from "../core/errors.ts";
+import { isReplyError } from "../redis/client.ts";
 import { refusalOf } from "../redis/explain.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 
@@ -91,11 +93,11 @@ export function explain(error: unknown, verb: string, docId: string, address: st
       : new RedisRefusedError(code, message, { cause: error });
   }
   // RedisJSON refuses a text before it changes anything; after any other answer we cannot know.
-  if ((error as Error).name === "ReplyError" && / at line \d+ column \d+/.test(reason)) {
+  if (isReplyError(error) && / at line \d+ column \d+/.test(reason)) {
     return new DocumentError("invalid", `${cannot}: ${reason}`, { cause: error });
   }
   // ioredis says this of a call whose connection ended: it speaks of its options.
-  const lost = (error as Error).name === "MaxRetriesPerRequestError";
+  const lost = asError(error).name === "MaxRetriesPerRequestError";
   const why = lost ? `the connection to ${address} was lost before the answer` : reason;
   return new UnknownOutcomeError(
     `${verb} of ${docId}: the outcome is unknown, it may be written or not (${why}); ` +

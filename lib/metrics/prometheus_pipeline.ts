@@ -6,8 +6,7 @@
 import prometheus from "prom-client";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { WriteBehindError } from "../core/errors.ts";
-import { asError } from "../core/events.ts";
+import { asError, WriteBehindError } from "../core/errors.ts";
 import { type CacheState, readCacheFigures, readCaches, readRoom } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";

@@ -4,8 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { WriteBehindError } from "../core/errors.ts";
-import { asError } from "../core/events.ts";
+import { asError, WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf } from "../redis/keys.ts";

@@ -24,6 +24,11 @@ export type Redis = Client;
  */
 export type RedisOptions = Options;
 
+/** Whether Redis itself has answered with an error, by ioredis or by our own reader; a connection that is lost tells others. */
+export function isReplyError(error: unknown): error is Error {
+  return error instanceof Error && error.name === "ReplyError";
+}
+
 /** Begins a connection by TLS; nothing is sent to a server that is not trusted. */
 export function connectGuarded(place: { host: string; port: number }, trust: Trust): TLSSocket {
   const socket = connect({ ...place, ...trust.options });

@@ -11,7 +11,8 @@ import type { Buffer } from "node:buffer";
 import { Command } from "ioredis";
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
-import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { asError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { isReplyError } from "./client.ts";
 import { connected, type ConnectionOptions, RedisConnection } from "./connection.ts";
 import type { DurableOutcome, Wait } from "./durability.ts";
 import { IN_SCRIPT } from "./explain.ts";
@@ -28,24 +29,21 @@ const AGAIN_MAX_MS = 200;
 const FOLLOWED = 3;
 
 /** An answer by which a node says that it has run nothing. */
-interface Redirect {
-  kind: "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN";
-  slot: number;
-  /** of MOVED and ASK: where to send it */
-  node: Node | null;
-}
+type Redirect =
+  | { kind: "TRYAGAIN" | "CLUSTERDOWN" }
+  | { kind: "MOVED" | "ASK"; slot: number; /** where to send it */ node: Node };
 
 const REDIRECT = /^-?(?:(MOVED|ASK) (\d+) (.*):(\d+)|(TRYAGAIN|CLUSTERDOWN)\b)/;
 
 /** @param asked the node that answered: one that does not know how another is reached names no host */
 function redirectOf(error: unknown, asked: Node | null): Redirect | null {
   // What a script says in its middle proves nothing.
-  if ((error as Error).name !== "ReplyError" || IN_SCRIPT.test(reasonOf(error))) return null;
-  const [, moved, slot = "0", host, port, other] = REDIRECT.exec(reasonOf(error)) ?? [];
-  const kind = (moved ?? other) as Redirect["kind"] | undefined;
-  if (kind === undefined) return null;
-  const node = port === undefined ? null : { host: host || asked!.host, port: Number(port) };
-  return { kind, slot: Number(slot), node };
+  if (!isReplyError(error) || IN_SCRIPT.test(reasonOf(error))) return null;
+  const [, moved, slot, host, port, other] = REDIRECT.exec(reasonOf(error)) ?? [];
+  if (other === "TRYAGAIN" || other === "CLUSTERDOWN") return { kind: other };
+  if (moved !== "MOVED" && moved !== "ASK") return null;
+  const node = { host: host || asked!.host, port: Number(port) };
+  return { kind: moved, slot: Number(slot), node };
 }
 
 /** Why a command is not sent, once the connection is closed. */
@@ -213,8 +211,9 @@ export class ClusterConnection extends RedisConnection {
    * Notes where a node has sent a command.
    * @returns whether to send it at once; else after a pause
    */
-  #heed({ kind, slot, node }: Redirect, attempt: number): boolean {
-    if (kind === "MOVED") this.#table.moved(slot, node!);
+  #heed(redirect: Redirect, attempt: number): boolean {
+    const { kind } = redirect;
+    if (redirect.kind === "MOVED") this.#table.moved(redirect.slot, redirect.node);
     if (kind !== "TRYAGAIN" && kind !== "ASK") this.#seek();
     return (kind === "MOVED" || kind === "ASK") && attempt <= FOLLOWED;
   }
@@ -228,7 +227,7 @@ export class ClusterConnection extends RedisConnection {
     try {
       slot = slotOf(keyOf(command));
     } catch (error) {
-      command.reject(error as Error);
+      command.reject(asError(error));
       return command.promise;
     }
     const fail = command.reject;
@@ -242,7 +241,7 @@ export class ClusterConnection extends RedisConnection {
       try {
         asked = to === null ? this.#of(slot) : this.#to(to);
       } catch (error) {
-        return fail(error as Error);
+        return fail(asError(error));
       }
       const redis = asked;
       const go = () => {
@@ -320,8 +319,9 @@ export class ClusterConnection extends RedisConnection {
           await delay(pause);
           if (this.#ended) throw error;
         }
-        asking = atOnce && redirect.kind === "ASK" ? error as Error : null;
-        redis = asking ? this.#to(redirect.node!) : this.#of(slot);
+        const at: Node | null = atOnce && redirect.kind === "ASK" ? redirect.node : null;
+        asking = at && asError(error);
+        redis = at ? this.#to(at) : this.#of(slot);
       }
     }
   }

@@ -6,8 +6,8 @@
 
 import type { ChainableCommander } from "ioredis";
 import type { Config } from "../config/load.ts";
-import { asError } from "../core/events.ts";
-import type { Redis } from "./client.ts";
+import { asError } from "../core/errors.ts";
+import { isReplyError, type Redis } from "./client.ts";
 
 /** One of the five counters, which count events; each has a log stream of the same name. */
 export type CounterName =
@@ -134,7 +134,7 @@ export class Counters {
       const errors = replies.map(([error]) => error).values();
       const unsent = () => {
         const error = errors.next().value;
-        return error && error.name !== "ReplyError";
+        return error && !isReplyError(error);
       };
       const left = <Key, Value>(all: Map<Key, Value>) => new Map([...all].filter(unsent));
       this.#keep(left(counts), left(messages), left(gauges));

@@ -3,6 +3,7 @@
 import type { Config } from "../config/load.ts";
 import { answerTo, CertificateError, serversObjection, speaksTls } from "../config/tls.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { isReplyError } from "./client.ts";
 import { type Node, SentinelError } from "./sentinels.ts";
 
 /**
@@ -84,7 +85,7 @@ export interface Refusal {
 
 /** Why Redis did nothing, by its answer; `null` where that does not prove it. */
 export function refusalOf(error: unknown): Refusal | null {
-  if ((error as Error).name !== "ReplyError") return null;
+  if (!isReplyError(error)) return null;
   const reason = reasonOf(error).replace(/^-/, "");
   const code = reason.split(" ", 1)[0]!;
   const why = REFUSALS.get(code) ??

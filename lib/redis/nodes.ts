@@ -8,8 +8,7 @@ import { connect, Socket } from "node:net";
 import { AbstractConnector } from "ioredis";
 import type { Config } from "../config/load.ts";
 import { redisTrust } from "../config/tls.ts";
-import { asError } from "../core/events.ts";
-import { ConnectionError } from "../core/errors.ts";
+import { asError, ConnectionError } from "../core/errors.ts";
 import { connectGuarded, type RedisOptions, tlsOptions } from "./client.ts";
 import { type Node, primaryOf, SentinelError, SentinelWatch } from "./sentinels.ts";
 

@@ -4,6 +4,7 @@
  */
 
 import { ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
+import { isReplyError } from "../redis/client.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { withAddress } from "../redis/explain.ts";
 
@@ -45,7 +46,7 @@ export async function ask(
     return await redis.call(command, args);
   } catch (cause) {
     const reason = reasonOf(cause);
-    if ((cause as Error).name !== "ReplyError") {
+    if (!isReplyError(cause)) {
       throw new ConnectionError(`Cannot search ${index}: no answer from Redis (${reason})`, {
         cause,
       });
@@ -64,7 +65,7 @@ export async function ask(
     throw new SearchError(
       "refused",
       `Cannot search ${index}: Redis refuses ${command}: ${
-        reasonOf(withAddress(cause as Error, redis.address))
+        reasonOf(withAddress(cause, redis.address))
       }`,
       { cause },
     );

@@ -7,8 +7,7 @@
 import type { Config } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
 import { delay } from "../core/delay.ts";
-import { asError } from "../core/events.ts";
-import { ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
+import { asError, ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";

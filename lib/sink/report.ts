@@ -5,14 +5,8 @@
 
 import { counted } from "../core/counted.ts";
 import { type ErrorKind, passes } from "../core/error_kinds.ts";
-import {
-  asError,
-  type Emitter,
-  OncePerMinute,
-  type Place,
-  type SinkEvents,
-} from "../core/events.ts";
-import { reasonOf } from "../core/errors.ts";
+import { type Emitter, OncePerMinute, type Place, type SinkEvents } from "../core/events.ts";
+import { asError, reasonOf } from "../core/errors.ts";
 import type { Counters } from "../redis/counters.ts";
 import { type Claim, OwnershipLostError } from "../targets/target.ts";
 import type { Batch } from "../targets/batch.ts";

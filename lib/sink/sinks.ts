@@ -5,8 +5,8 @@
 
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
-import { ConfigError, WriteBehindError } from "../core/errors.ts";
-import { asError, Emitter, OncePerMinute, type TargetEvents } from "../core/events.ts";
+import { asError, ConfigError, WriteBehindError } from "../core/errors.ts";
+import { Emitter, OncePerMinute, type TargetEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";

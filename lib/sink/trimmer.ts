@@ -5,8 +5,7 @@
  */
 
 import type { Config } from "../config/load.ts";
-import { reasonOf } from "../core/errors.ts";
-import { asError } from "../core/events.ts";
+import { asError, reasonOf } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { delay } from "../../core/delay.ts";
-import { asError } from "../../core/events.ts";
+import { asError } from "../../core/errors.ts";
 import { slotOf, SLOTS } from "../../redis/slots.ts";
 import { freePort } from "./processes.ts";
 import { type RedisOptions, type RedisServer, startRedis } from "./redis.ts";

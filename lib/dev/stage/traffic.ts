@@ -3,7 +3,7 @@
  * @module
  */
 
-import { asError } from "../../core/events.ts";
+import { asError } from "../../core/errors.ts";
 import type { TrafficReport } from "../../demo/tally.ts";
 
 /** Where the traffic writes to. */
