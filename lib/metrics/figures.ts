@@ -5,9 +5,8 @@
 
 import { type Config, entityConfig } from "../config/load.ts";
 import type { Redis } from "../redis/client.ts";
-import { partitionsOf } from "../redis/keys.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings, type StandingAndLag } from "../targets/standings.ts";
+import { readStandings, type StandingAndLag, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 
 /** How much was written and applied, and what is left: of one partition, or of all. */
@@ -46,7 +45,8 @@ export interface Figures extends Sums {
 
 /**
  * Reads the figures of those of an entity's partitions that the target has, of the streams and the target together.
- * Changes nothing.
+ * Changes nothing. While it is repartitioned, these are as they were before.
+ * @throws {ConfigError} where the configuration has another number of partitions than Redis
  * @throws the error of a server that does not answer
  *
  * @example
@@ -68,10 +68,10 @@ export async function readFigures(
 ): Promise<Figures> {
   entityConfig(config, entity);
   const opened = targetOf(target, config);
-  const keys = partitionsOf(config, entity, opened.describe().name);
-  const read = await readStandings(redis, opened.offsets, keys, { waits: false });
+  const view = await viewOf(redis, config, entity, opened.describe().name);
+  const read = await readStandings(redis, opened.offsets, view, { waits: false });
   const partitions = read.map((both, index): PartitionFigures => {
-    const { partition, stream } = keys[index]!;
+    const { partition, stream } = view.partitions[index]!;
     const { offset, live, owner } = both.standing;
     return { partition, stream, offset, owner: live ? owner : null, ...sumsOf(both) };
   });

@@ -6,13 +6,14 @@
 import prometheus from "prom-client";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
-import { asError, WriteBehindError } from "../core/errors.ts";
+import { asError, ConfigError, WriteBehindError } from "../core/errors.ts";
+import { awaitedLater } from "../core/promises.ts";
 import { type CacheState, readCacheFigures, readCaches, readRoom } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { valueOf } from "../redis/streams.ts";
-import { readStandings, type StandingAndLag } from "../targets/standings.ts";
+import { readStandings, type StandingAndLag, type View, viewOf } from "../targets/standings.ts";
 import type { Standing, Target } from "../targets/target.ts";
 import { loadMetrics } from "./counters.ts";
 import { sumsOf } from "./figures.ts";
@@ -52,7 +53,8 @@ export function pipelineMetrics(
 ): () => Promise<void> {
   const { config, entity, target } = watched;
   const { name } = target.describe();
-  let partitions = partitionsOf(config, entity, name);
+  /** as they were seen last */
+  let known = partitionsOf(config, entity, name);
   const registers = [registry];
   const ofTarget = ["entity", "partition", "target"];
   const ofStream = ["entity", "partition"];
@@ -150,7 +152,7 @@ export function pipelineMetrics(
   const labelsOf = ({ partition }: PartitionKeys) => ({ entity, partition: String(partition) });
 
   /** What only Redis knows. */
-  const readRedis = async () => {
+  const readRedis = async ({ partitions }: View) => {
     const { cache } = entityConfig(config, entity);
     const [streams, counters, registrations, caches, looks, rooms] = await Promise.all([
       readStreams(watched.redis, config, partitions),
@@ -233,25 +235,32 @@ export function pipelineMetrics(
     ...[cacheState, cachePending, cacheReads, keysGone, memory, memoryLimit, allKeys, evictable],
   ];
   return async () => {
-    partitions = partitionsOf(config, entity, name); // others, once it was repartitioned
+    const partitions = known;
     const ended = new AbortController();
     const late = delay(DEADLINE_MS, ended.signal)
       .then(() => new WriteBehindError(`no answer within ${DEADLINE_MS} ms`));
     const inTime = <Read>(reading: Promise<Read>) => Promise.race([reading.catch(asError), late]);
     // Read once: where both servers answer, all that the target says is of one moment.
     const standings = new Map(
-      partitions.map((keys) => [keys, target.offsets.standing(keys, { waits: false })]),
+      partitions.map((keys) => [keys.stream, target.offsets.standing(keys, { waits: false })]),
     );
     const standing: Target["offsets"]["standing"] = (keys, options) => {
-      const first = standings.get(keys);
-      standings.delete(keys);
+      const first = standings.get(keys.stream);
+      standings.delete(keys.stream);
       // Asked again where the stream was trimmed meanwhile.
       return first ?? target.offsets.standing(keys, options);
     };
+    const viewing = awaitedLater(viewOf(watched.redis, config, entity, name));
+    void viewing.then((view) => known = view.partitions, () => {}); // others, once it was repartitioned
+    const readBoth = async () => {
+      const view = await viewing;
+      const read = await readStandings(watched.redis, { standing }, view, { waits: false });
+      return () => view.partitions.forEach((keys, index) => showFigures(keys, read[index]!));
+    };
     const [ofTheTarget, ofRedis, ofBoth, differences] = await Promise.all([
       inTime(Promise.all(standings.values())),
-      inTime(readRedis()),
-      inTime(readStandings(watched.redis, { standing }, partitions, { waits: false })),
+      inTime(viewing.then(readRedis)),
+      inTime(readBoth()),
       inTime(Promise.resolve(target.columns?.differences(entity))),
     ]);
     ended.abort();
@@ -264,16 +273,17 @@ export function pipelineMetrics(
     // Of a server that is away nothing is known: no old value may stand for it.
     for (const metric of all) metric.reset();
     if (!(ofRedis instanceof Error)) ofRedis();
-    if (!(ofBoth instanceof Error)) {
-      partitions.forEach((keys, index) => showFigures(keys, ofBoth[index]!));
-    } else if (!(ofTheTarget instanceof Error)) {
+    // There are others than the configuration says: they answer, and are not known.
+    const isMisfit = ofRedis instanceof ConfigError;
+    if (!(ofBoth instanceof Error)) ofBoth();
+    else if (!(ofTheTarget instanceof Error) && !isMisfit) {
       partitions.forEach((keys, index) => showStanding(keys, ofTheTarget[index]!));
     }
     if (Array.isArray(differences)) {
       columnsDiffer.set({ entity, target: name }, differences.length > 0 ? 1 : 0);
     }
     up.set({ server: "target" }, ofTheTarget instanceof Error ? 0 : 1);
-    up.set({ server: "redis" }, ofRedis instanceof Error ? 0 : 1);
+    up.set({ server: "redis" }, ofRedis instanceof Error && !isMisfit ? 0 : 1);
   };
 }
 

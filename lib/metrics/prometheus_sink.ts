@@ -98,13 +98,17 @@ export function sinkMetrics(
     target: name,
     process,
   });
-  // A series that begins with its first event has no increase to show for it.
-  for (const keys of partitionsOf(config, entity, name)) {
-    const labels = labelsOf(keys);
+  const begun = new Set<number>();
+  /** A series that begins with its first event has no increase to show for it. */
+  const begin = ({ partition }: Pick<Place, "partition">) => {
+    if (begun.has(partition)) return;
+    begun.add(partition);
+    const labels = labelsOf({ partition });
     for (const metric of [events, rows, noops, parked, halved]) metric.inc(labels, 0);
     for (const kind of ERROR_KINDS) retries.inc({ ...labels, kind }, 0);
     for (const metric of [freshness, duration, size]) metric.zero(labels);
-  }
+  };
+  partitionsOf(config, entity, name).forEach(begin);
 
   const claimedAt = new Map<number, number>();
   const ends = [
@@ -123,6 +127,7 @@ export function sinkMetrics(
     sink.events.on("failed", (event) => retries.inc({ ...labelsOf(event), kind: event.kind })),
     sink.events.on("halved", (event) => halved.inc(labelsOf(event))),
     sink.events.on("claimed", ({ partition, again }) => {
+      begin({ partition }); // a new one, where it was repartitioned
       if (!again) claimedAt.set(partition, Date.now());
     }),
     ...(["standby", "lost", "released"] as const).map((name) =>
@@ -137,6 +142,7 @@ export function sinkMetrics(
       "state",
     ]),
     collect() {
+      this.reset(); // of partitions that there are no more, once it was repartitioned
       for (const { status, labels } of statuses()) {
         for (const state of STATES) {
           this.set({ ...labels, state }, status.state === state ? 1 : 0);
@@ -147,6 +153,7 @@ export function sinkMetrics(
   new prometheus.Gauge({
     ...options("sink_failures_in_a_row", "Failures since the last batch that was applied."),
     collect() {
+      this.reset();
       for (const { status, labels } of statuses()) this.set(labels, status.failuresInARow);
     },
   });

@@ -7,10 +7,10 @@ import { type Config, entityConfig } from "../config/load.ts";
 import { asError, WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
-import { gaugesOf, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
+import { gaugesOf } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings, RememberedOffsets } from "../targets/standings.ts";
+import { readStandings, RememberedOffsets, type View, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 import { FRESHNESS_GAUGES, recentFreshness, sumOf, type Sums, sumsOf } from "./figures.ts";
 
@@ -82,7 +82,7 @@ export class Sampler {
   readonly #redis: RedisConnection;
   readonly #config: Config;
   readonly #flush: (() => Promise<void>)[];
-  readonly #partitions: PartitionKeys[];
+  readonly #entities: string[];
   /** the target's name */
   readonly #target: string;
   readonly #offsets: RememberedOffsets;
@@ -111,7 +111,7 @@ export class Sampler {
     this.#config = config;
     this.#flush = flush;
     const entities = entity === undefined ? config.entities : [entityConfig(config, entity)];
-    this.#partitions = entities.flatMap(({ name }) => partitionsOf(config, name, this.#target));
+    this.#entities = entities.map(({ name }) => name);
   }
 
   /** The samples so far, oldest first: the sampler's own list, which grows and is thinned out. */
@@ -191,7 +191,7 @@ export class Sampler {
 
   async #sampleLast(): Promise<void> {
     const last = await this.sample();
-    const { written, applied } = await this.#figures();
+    const { written, applied } = await this.#figures(await this.#view());
     const moved = last.writtenPerSecond + last.appliedPerSecond > 0;
     if (moved && written === last.written && applied === last.applied) {
       this.#add({ ...last, at: new Date() });
@@ -218,7 +218,11 @@ export class Sampler {
   async #sample(): Promise<Sample> {
     const flushed = [this.#redis.counters.flush(), ...this.#flush.map((flush) => flush())];
     await Promise.all(flushed);
-    const [{ counts, freshness }, sums] = await Promise.all([this.#reports(), this.#figures()]);
+    const view = await this.#view();
+    const [{ counts, freshness }, sums] = await Promise.all([
+      this.#reports(view),
+      this.#figures(view),
+    ]);
     const largest = (index: 0 | 1) =>
       freshness.length === 0 ? null : Math.max(...freshness.map((pair) => pair[index]));
     const { written, applied, parked, lag, lagSeconds, owner } = sums;
@@ -236,21 +240,32 @@ export class Sampler {
     return sample;
   }
 
+  /** The partitions that there are now. */
+  async #view(): Promise<View> {
+    const views = this.#entities.map((name) =>
+      viewOf(this.#redis, this.#config, name, this.#target)
+    );
+    const read = await Promise.all(views);
+    return {
+      partitions: read.flatMap(({ partitions }) => partitions),
+      others: read.flatMap(({ others }) => others),
+      isMoving: read.some(({ isMoving }) => isMoving),
+    };
+  }
+
   /** What the streams and the target say. */
-  async #figures(): Promise<Sums & { owner: string | null }> {
+  async #figures(view: View): Promise<Sums & { owner: string | null }> {
     this.#offsets.answers = true;
-    const read = await readStandings(this.#redis, this.#offsets, this.#partitions, {
-      waits: false,
-    });
+    const read = await readStandings(this.#redis, this.#offsets, view, { waits: false });
     const owners = read.flatMap(({ standing: { live, owner } }) => live && owner ? [owner] : []);
     return { ...sumOf(read.map(sumsOf)), owner: [...new Set(owners)].sort().join(", ") || null };
   }
 
   /** What processes have reported: the counters, and how fresh the rows are. */
-  async #reports() {
+  async #reports({ partitions }: View) {
     const pipeline = this.#redis.pipeline();
     for (const name of COUNTER_NAMES) pipeline.get(`metrics:${name}`);
-    for (const keys of this.#partitions) {
+    for (const keys of partitions) {
       pipeline.hmget(gaugesOf(keys, this.#target), ...FRESHNESS_GAUGES);
     }
     const replies = ((await pipeline.exec()) ?? []).map(valueOf);

@@ -4,7 +4,6 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { allPartitions } from "../redis/keys.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import type { DeadLetter, DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
@@ -64,9 +63,12 @@ export async function discardDeadLetters(
 ): Promise<number> {
   entityConfig(config, entity);
   const letters = deadLettersOf(targetOf(target, config));
+  // Where they are listed: how many partitions there are, only Redis may know, and it is not asked.
+  const streams = new Set<string>();
+  for await (const { stream } of letters.list(entity, "parked")) streams.add(stream);
   let discarded = 0;
-  for (const keys of allPartitions(config, entity)) {
-    discarded += await letters.discard(keys, selection, dryRun);
+  for (const stream of streams) {
+    discarded += await letters.discard({ entity, stream }, selection, dryRun);
   }
   return discarded;
 }

@@ -10,7 +10,6 @@ import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
 import { readRegistrations, type Registration, type TargetState } from "../redis/registrations.ts";
-import { checkShape } from "../redis/shape.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { mostUnindexed } from "../search/index.ts";
@@ -19,7 +18,7 @@ import { hasGoneBack } from "../sink/goal.ts";
 import { sameDatabase } from "../sink/same_database.ts";
 import { isSource } from "../sink/settler.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings } from "../targets/standings.ts";
+import { readStandings, type View, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 import { repartitionUnderWay } from "./repartition/state.ts";
 import { columnsProblem } from "./migrate_columns.ts";
@@ -54,7 +53,7 @@ export interface PartitionStatus {
   wentBack: number | null;
   /** when it last did */
   wentBackAt: Date | null;
-  /** the state that the sink reported last */
+  /** the state that its owner reported last */
   state: string | null;
   /** its failures in a row */
   failures: number | null;
@@ -98,13 +97,16 @@ export async function readStatus(
   { name: away = config.targets[0]!.name }: { name?: string } = {},
 ): Promise<PartitionStatus[]> {
   entityConfig(config, entity);
-  if (redis) await checkShape(redis, config, entity, { meanwhile: "yes" });
   const opened = target && targetOf(target, config);
   const name = opened?.describe().name ?? away;
+  const view = redis
+    ? await viewOf(redis, config, entity, name)
+    : { partitions: partitionsOf(config, entity, name), others: [], isMoving: false };
   const partitions = await Promise.all(
-    partitionsOf(config, entity, name).map((keys) =>
-      partitionStatus(redis, opened, config, keys, name)
-    ),
+    view.partitions.map((keys, index) => {
+      const others = index === 0 ? view.others : [];
+      return partitionStatus(redis, opened, config, { ...view, partitions: [keys], others }, name);
+    }),
   );
   // The index and the table are of the whole entity: told once.
   if (redis) {
@@ -122,12 +124,13 @@ async function partitionStatus(
   redis: RedisConnection | null,
   target: Target | null,
   config: Config,
-  keys: PartitionKeys,
+  view: View,
   name: string,
 ): Promise<PartitionStatus> {
+  const keys = view.partitions[0]!;
   const offsets = target && target.offsets;
   const together = redis && offsets &&
-    (await readStandings(redis, offsets, [keys], { waits: true }))[0];
+    (await readStandings(redis, offsets, view, { waits: true }))[0];
   const standing = together ? together.standing : offsets && await offsets.standing(keys);
   const lag: Lag | null = together ? together.lag : null;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(gaugesOf(keys, name))));
@@ -137,11 +140,8 @@ async function partitionStatus(
   const doubts: string[] = [];
   const warnings: string[] = [];
   if (redis && target && offsets && standing && lag) {
-    const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
-    stuck.push(...mismatches.map(({ reason }) => reason));
-    const { doubt } = belonging;
-    if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
-    doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
+    // While documents and parked events move, neither are all here nor there.
+    if (!view.isMoving) await lookAtBelonging(redis, target, config, keys, stuck, doubts);
     if (await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has rewound it; start one");
     }
@@ -165,7 +165,9 @@ async function partitionStatus(
     const known = await readRegistrations(redis, keys);
     const state = known.find((one) => one.name === name)?.state ?? "active";
     const other = await sameDatabase(redis, config, keys, name, standing);
-    if (state !== "active") {
+    if (state === "paused" && view.isMoving) {
+      // By the repartition, which lets it go on: nobody else may.
+    } else if (state !== "active") {
       (state === "paused" ? warnings : stuck).push(
         `the target is ${state}: ${NEXT[state]} ${name}`,
       );
@@ -199,7 +201,10 @@ async function partitionStatus(
     parked: standing && standing.parked,
     wentBack: standing && standing.wentBack,
     wentBackAt: standing && standing.wentBackAt,
-    state: heard ? String(gauges.get("state") ?? "") || null : null,
+    // Of one that is gone, what it met last is worth knowing, and not what it did.
+    state: heard && (standing === null || standing.live)
+      ? String(gauges.get("state") ?? "") || null
+      : null,
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     cache: cache?.state == null ? null : cache,
@@ -207,6 +212,22 @@ async function partitionStatus(
     doubts,
     warnings,
   };
+}
+
+/** Whether the target is that of the stream, and may lack rows. */
+async function lookAtBelonging(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  keys: PartitionKeys,
+  stuck: string[],
+  doubts: string[],
+): Promise<void> {
+  const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
+  stuck.push(...mismatches.map(({ reason }) => reason));
+  const { doubt } = belonging;
+  if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
+  doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
 }
 
 /** How a target goes on that is not active, before its name. */

@@ -17,7 +17,7 @@ import {
   setState,
   type TargetState,
 } from "../redis/registrations.ts";
-import { checkShape } from "../redis/shape.ts";
+import { checkShape, lookAtShape } from "../redis/shape.ts";
 import { isNoKey } from "../redis/streams.ts";
 import { hasWitness } from "../sink/rewind.ts";
 import { isSource } from "../sink/settler.ts";
@@ -61,9 +61,9 @@ export async function listTargets(
   config: Config,
   entity: string,
 ): Promise<ListedTarget[]> {
-  await checkShape(redis, config, entity);
+  const { shape } = await lookAtShape(redis, config, entity);
   const listed: ListedTarget[] = [];
-  for (const keys of allPartitions(config, entity)) {
+  for (const keys of allPartitions(config, entity, shape)) {
     const { stream } = keys;
     const known = new Map((await readRegistrations(redis, keys)).map((one) => [one.name, one]));
     const names = [...targetsWith(config, keys).map(({ name }) => name), ...known.keys()];

@@ -156,11 +156,17 @@ export function allPartitions(
 /**
  * The partitions of an entity that a target has, in order: all, or those of its range.
  * @param target its name
+ * @param shape as in {@linkcode partitionKeys}
  * @throws {ConfigError} where the ranges of targets do not have each partition exactly once
  */
-export function partitionsOf(config: Config, entity: string, target: string): PartitionKeys[] {
-  checkRanges(config, entity, shapeOf(config, entity));
-  return allPartitions(config, entity)
+export function partitionsOf(
+  config: Config,
+  entity: string,
+  target: string,
+  shape: Shape = shapeOf(config, entity),
+): PartitionKeys[] {
+  checkRanges(config, entity, shape);
+  return allPartitions(config, entity, shape)
     .filter(({ partition }) => hasPartition(config.targets, target, partition));
 }
 

@@ -124,6 +124,33 @@ export async function checkShape(
 }
 
 /**
+ * How an entity is split just now, for who only looks on, and has to follow a repartition.
+ * Where the configuration says `auto`, it is noted.
+ * @returns `shape` as the streams are named; `other` only while it is repartitioned, what else they may be named
+ * @throws {ConfigError} where it has neither number of the configuration
+ */
+export async function lookAtShape(
+  redis: Redis,
+  config: Config,
+  entity: string,
+): Promise<{ shape: Shape; other: Shape | null }> {
+  const isFixed = config.streams.partitions !== "auto";
+  const found = await readShape(redis, config, entity, false).catch((error) => {
+    if (reasonOf(error).startsWith("NOPERM")) return null;
+    throw error;
+  });
+  // Where all is gone from Redis, what was known of it may still be what the target holds.
+  if (found === null) return { shape: shapeOf(config, entity), other: null };
+  const { shape, to: other } = found;
+  if (!isFixed) learnShape(config, entity, shape);
+  const wanted = shapeOf(config, entity);
+  if (!sameShape(shape, wanted) && !(other && sameShape(other, wanted))) {
+    throw differs(entity, shape, wanted);
+  }
+  return { shape, other };
+}
+
+/**
  * Sees that the configuration knows of the cache that an entity has: what it has evicted would seem to be missing.
  * @throws {ConfigError} where it does not
  */

@@ -56,6 +56,9 @@ export interface DeadLetterEvent extends Omit<DeadLetter, "waiting"> {
   fields: Buffer[] | null;
 }
 
+/** Where events were parked, whatever partitions the entity has by now. */
+export type LetterStream = Pick<PartitionKeys, "entity" | "stream">;
+
 /** Which parked events a command is about. */
 export type DeadLetterSelection = { all: true } | { docId: string } | { streamId: string };
 
@@ -129,7 +132,7 @@ export interface DeadLetters {
     maxBytes: number,
   ): AsyncGenerator<ParkedDocument[]>;
   /** Discards parked events; returns how many. `dryRun` changes nothing. */
-  discard(keys: PartitionKeys, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
+  discard(of: LetterStream, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
   /** Which of these events of a partition were discarded, by their stream ids. */
   discardedAmong(keys: PartitionKeys, streamIds: string[]): Promise<string[]>;
   /**

@@ -7,8 +7,10 @@ import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import { awaitedLater } from "../core/promises.ts";
 import type { Redis } from "../redis/client.ts";
-import type { PartitionKeys } from "../redis/keys.ts";
+import type { Config } from "../config/load.ts";
+import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { type Lag, readLag } from "../redis/lag.ts";
+import { lookAtShape } from "../redis/shape.ts";
 import type { Offsets, Standing } from "./target.ts";
 
 /** A partition in the target, and how far it is behind its stream. */
@@ -19,6 +21,44 @@ export interface StandingAndLag {
   lag: Lag;
 }
 
+/** The partitions of an entity that a target has, for who only looks on. */
+export interface View {
+  /** as the streams are named now, in order */
+  partitions: PartitionKeys[];
+  /** while it is repartitioned, under the names of its other number: parked events may be there already, or still */
+  others: PartitionKeys[];
+  /** whether it is being repartitioned: what is parked may be here or there */
+  isMoving: boolean;
+}
+
+/**
+ * The partitions to look at: as Redis says it just now, so that who looks on for a long time follows a repartition.
+ * @param target its name
+ * @throws {ConfigError} where the configuration has another number of them
+ */
+export async function viewOf(
+  redis: Redis,
+  config: Config,
+  entity: string,
+  target: string,
+): Promise<View> {
+  const { shape, other } = await lookAtShape(redis, config, entity);
+  const partitions = partitionsOf(config, entity, target, shape);
+  if (other === null) return { partitions, others: [], isMoving: false };
+  const seen = new Set(partitions.map(({ stream }) => stream));
+  const others = allPartitions(config, entity, other).filter(({ stream }) => !seen.has(stream));
+  return { partitions, others, isMoving: true };
+}
+
+/** Events that are parked under the other names of a view, where no partition of it counts them. */
+export async function parkedInOthers(
+  offsets: Pick<Offsets, "standing">,
+  { others }: Pick<View, "others">,
+): Promise<number> {
+  const standings = others.map((keys) => offsets.standing(keys, { waits: false }));
+  return (await Promise.all(standings)).reduce((sum, { parked }) => sum + parked, 0);
+}
+
 /** After so many looks the newest one is taken. */
 const MOST_LOOKS = 20;
 
@@ -26,21 +66,22 @@ const MOST_LOOKS = 20;
  * Reads where partitions stand, and the lag behind just those offsets: the target first, so that no entry is counted
  * twice, and again where the stream was trimmed past its offset meanwhile, so that none is missing.
  * @param options.waits whether to look who holds up the batches, which should not be asked again and again
- * @returns in the order of `partitions`
+ * @returns in the order of `partitions`; the first one has what is parked in `others` besides
  * @throws the error of a server that does not answer
  */
 export async function readStandings(
   redis: Redis,
   offsets: Pick<Offsets, "standing">,
-  partitions: readonly PartitionKeys[],
+  { partitions, others }: View,
   { waits }: { waits: boolean },
 ): Promise<StandingAndLag[]> {
+  const elsewhere = awaitedLater(parkedInOthers(offsets, { others }));
   const standings = await Promise.all(partitions.map((keys) => offsets.standing(keys, { waits })));
   const lags = await readLag(
     redis,
     partitions.map(({ stream }, index) => ({ stream, offset: standings[index]!.offset })),
   );
-  return await Promise.all(partitions.map(async (keys, index) => {
+  const read = await Promise.all(partitions.map(async (keys, index) => {
     let standing = standings[index]!;
     let lag = lags[index]!;
     for (let looks = 1; !lag.certain && looks < MOST_LOOKS; looks++) {
@@ -52,7 +93,16 @@ export async function readStandings(
     }
     return { standing, lag };
   }));
+  const more = await elsewhere;
+  return read.map(({ standing, lag }, index) =>
+    index > 0 ? { standing, lag } : { standing: withMoreParked(standing, more), lag }
+  );
 }
+
+/** A partition's standing, with events that are parked under other names. */
+export const withMoreParked = (standing: Standing, more: number): Standing => (
+  { ...standing, parked: standing.parked + more }
+);
 
 /** How long a target may take to answer, in ms, before what it said last is taken. */
 const PATIENCE_MS = 1000;

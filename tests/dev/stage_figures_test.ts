@@ -10,6 +10,8 @@ import {
   verify,
 } from "writebehind";
 import type { StageMessage } from "writebehind/dev/stage/messages.ts";
+import { Happenings } from "writebehind/dev/stage/happened.ts";
+import { Notices } from "writebehind/dev/stage/notices.ts";
 import { BURST } from "writebehind/dev/stage/actions.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
 import { Stage } from "writebehind/dev/stage/stage.ts";
@@ -57,6 +59,28 @@ async function breakEverything(shown: StagePage): Promise<void> {
   await shown.click("poison");
   await waitFor(async () => await shown.number("parked") === 2, { what: "the second parked" });
 }
+
+Deno.test("given servers may get other partitions, and what moves with them is no news", () => {
+  const told = new Happenings(() => {});
+  const notices = new Notices(told, 1);
+  const figures = (...partitions: [stream: string, owner: string, parked: number][]): Figures => {
+    const sums = { applied: 0, lag: 0, lagSeconds: 0, written: 0 };
+    const parts = partitions.map(([stream, owner, parked], partition) => (
+      { partition, stream, owner, offset: "0-0", ...sums, parked }
+    ));
+    const parked = parts.reduce((sum, one) => sum + one.parked, 0);
+    return { at: 0, partitions: parts, ...sums, parked };
+  };
+  const up = { redis: true, target: true };
+  const see = (seen: Figures) => notices.givenServers(seen, up, "postgresql");
+  see(figures(["s", "a", 5]));
+  see(figures(["s0", "a", 2], ["s1", "b", 3]));
+  see(figures(["s0", "a", 5], ["s1", "b", 0])); // under way to one
+  see(figures(["s", "a", 5]));
+  assert.deepEqual(told.entries, []);
+  see(figures(["s", "a", 6]));
+  assert.deepEqual(told.entries.map(({ text }) => text), ["1 event of s parked"]);
+});
 
 Deno.test({
   name: "after faults, every figure on the page is the ledger's, the servers' and verify's",

@@ -26,6 +26,8 @@ interface Killed {
   left: Set<string>;
 }
 
+const streamsOf = ({ partitions }: Figures) => partitions.map(({ stream }) => stream).join();
+
 /** Adds to the list what it notices. */
 export class Notices {
   readonly #happened: Happenings;
@@ -128,6 +130,8 @@ export class Notices {
     const before = this.#figures;
     this.#figures = figures ?? before;
     if (!before || !figures) return;
+    // After a repartition, what is of other streams cannot be compared.
+    if (streamsOf(before) !== streamsOf(figures)) return;
     const changed = figures.partitions.filter(({ owner }, index) =>
       owner !== before.partitions[index]!.owner
     );
@@ -137,6 +141,7 @@ export class Notices {
         owner,
       );
     }
+    if (before.parked === figures.parked) return; // what a repartition moves stays parked
     figures.partitions.forEach(({ stream, parked }, index) => {
       const then = before.partitions[index]!;
       const more = parked - then.parked;

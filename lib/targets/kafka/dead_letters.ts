@@ -16,6 +16,7 @@ import type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,
@@ -109,15 +110,15 @@ export class KafkaDeadLetters implements DeadLetters {
   }
 
   async discard(
-    keys: PartitionKeys,
+    of: LetterStream,
     selection: DeadLetterSelection,
     dryRun: boolean,
   ): Promise<number> {
     const { letters } = this.#shared;
-    const found = () => selected(this.#parkedOf(keys.stream, keys.entity), selection);
+    const found = () => selected(this.#parkedOf(of.stream, of.entity), selection);
     await letters.refresh();
     if (dryRun || found().length === 0) return found().length;
-    return await changing(this.#shared, keys, async (session) => {
+    return await changing(this.#shared, of, async (session) => {
       const discarded = found();
       const messages = await letters.changing(
         new Map(discarded.map((letter) => [letter, { state: "discarded" }])),

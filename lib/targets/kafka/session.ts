@@ -53,10 +53,13 @@ export const lockOf = (shared: Shared, stream: string): string =>
   `${shared.topics.names.offset}.${stream}`;
 const changeLockOf = (shared: Shared, stream: string) => `${lockOf(shared, stream)}.change`;
 
+/** Which partition it is. */
+type Place = Pick<PartitionKeys, "entity" | "stream">;
+
 /** One partition's transactions. */
 export class Session {
   #shared: Shared;
-  #keys: PartitionKeys;
+  #keys: Place;
   #client: Client;
   #producer: Producer;
   #state: State | undefined;
@@ -71,7 +74,7 @@ export class Session {
    * @param options.isOwner whether it waits while somebody holds the partition for a change, and begins anew when it was
    * fenced off; else being fenced off is its end
    */
-  constructor(shared: Shared, keys: PartitionKeys, { isOwner }: { isOwner: boolean }) {
+  constructor(shared: Shared, keys: Place, { isOwner }: { isOwner: boolean }) {
     this.#shared = shared;
     this.#keys = keys;
     this.#isOwner = isOwner;
@@ -210,7 +213,7 @@ export function checkClaim({ keys, epoch, offset, parkedVersion }: Claim, state:
  */
 export async function changing<T>(
   shared: Shared,
-  keys: PartitionKeys,
+  keys: Place,
   work: (session: Session, keep: () => Promise<void>) => Promise<T>,
 ): Promise<T> {
   const lock = await takeChangeLock(shared, keys.stream);

@@ -24,6 +24,7 @@ import type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,
@@ -170,18 +171,18 @@ export class MysqlDeadLetters implements DeadLetters {
   }
 
   async discard(
-    keys: PartitionKeys,
+    of: LetterStream,
     selection: DeadLetterSelection,
     dryRun: boolean,
   ): Promise<number> {
     const [condition, values] = conditionOf(selection);
     let discarded = 0;
-    await this.#locked(keys, async (connection) => {
+    await this.#locked(of, async (connection) => {
       discarded = await changedBy(
         connection,
         `UPDATE writebehind_dead_letter AS d SET state = 'discarded', last_at = ${NOW}
           WHERE d.stream = ? AND d.entity = ? AND d.state = 'parked' AND ${condition}`,
-        [keys.stream, keys.entity, ...values],
+        [of.stream, of.entity, ...values],
       );
       return !dryRun && discarded > 0;
     });
@@ -245,7 +246,7 @@ export class MysqlDeadLetters implements DeadLetters {
 
   /** Runs a transaction that holds the partition's offset row, as a batch of the sink does. */
   async #locked(
-    { stream }: PartitionKeys,
+    { stream }: Pick<PartitionKeys, "stream">,
     work: (connection: Connection) => Promise<boolean>,
   ): Promise<void> {
     const connection = await this.#pool.take();

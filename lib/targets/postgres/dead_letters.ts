@@ -25,6 +25,7 @@ import type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,
@@ -180,17 +181,17 @@ export class PostgresDeadLetters implements DeadLetters {
   }
 
   async discard(
-    keys: PartitionKeys,
+    of: LetterStream,
     selection: DeadLetterSelection,
     dryRun: boolean,
   ): Promise<number> {
     const [condition, value] = conditionOf(selection);
     let discarded = 0;
-    await this.#locked(keys, async (connection) => {
+    await this.#locked(of, async (connection) => {
       const { rowCount } = await connection.query(
         `UPDATE writebehind_dead_letter AS d SET state = 'discarded', last_at = clock_timestamp()
           WHERE d.stream = $1 AND d.entity = $2 AND d.state = 'parked' AND ${condition}`,
-        [keys.stream, keys.entity, value],
+        [of.stream, of.entity, value],
       );
       discarded = rowCount ?? 0;
       return !dryRun && discarded > 0;
@@ -230,7 +231,7 @@ export class PostgresDeadLetters implements DeadLetters {
 
   /** Runs a transaction that holds the partition's offset row, as a batch of the sink does. */
   async #locked(
-    { stream }: PartitionKeys,
+    { stream }: Pick<PartitionKeys, "stream">,
     work: (connection: PoolClient) => Promise<boolean>,
   ): Promise<void> {
     const connection = await this.#pool.connect();

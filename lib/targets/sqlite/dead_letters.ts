@@ -14,6 +14,7 @@ import type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,
@@ -73,7 +74,7 @@ export class SqliteDeadLetters implements DeadLetters {
   }
 
   async discard(
-    { stream, entity }: PartitionKeys,
+    { stream, entity }: LetterStream,
     selection: DeadLetterSelection,
     dryRun: boolean,
   ): Promise<number> {
