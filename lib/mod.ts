@@ -188,6 +188,7 @@ export type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,

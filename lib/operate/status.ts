@@ -53,7 +53,7 @@ export interface PartitionStatus {
   wentBack: number | null;
   /** when it last did */
   wentBackAt: Date | null;
-  /** the state that its owner reported last */
+  /** the state that its sink reported last; not `owner` where nobody owns it */
   state: string | null;
   /** its failures in a row */
   failures: number | null;
@@ -182,6 +182,7 @@ async function partitionStatus(
   const heard = gauges !== null && gauges.size > 0 &&
     (!standing?.live || gauges.get("owner") === standing.owner);
   const failures = heard ? Number(gauges.get("failures") ?? 0) : gauges && 0;
+  const reported = gauges && (String(gauges.get("state") ?? "") || null);
   const { max_retry_attempts } = config.write_behind;
   if (failures !== null && failures > 0 && failures >= max_retry_attempts) {
     stuck.push(`${counted(failures, "failure")} in a row`);
@@ -201,10 +202,8 @@ async function partitionStatus(
     parked: standing && standing.parked,
     wentBack: standing && standing.wentBack,
     wentBackAt: standing && standing.wentBackAt,
-    // Of one that is gone, what it met last is worth knowing, and not what it did.
-    state: heard && (standing === null || standing.live)
-      ? String(gauges.get("state") ?? "") || null
-      : null,
+    // One that failed may have given its lease up since, and says why; that one owns it is not so then.
+    state: heard && !(reported === "owner" && standing?.live === false) ? reported : null,
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     cache: cache?.state == null ? null : cache,

@@ -46,6 +46,7 @@ export type {
   DeadLetterSelection,
   DeadLetterState,
   HeldDeadLetters,
+  LetterStream,
   ParkedDocument,
   ParkedEvent,
   Settled,

@@ -79,7 +79,7 @@ Deno.test("status", (t) =>
       await sink.stop();
       for (let n = 0; n < 7; n++) await updateDocument(redis, config, "session", "a", { n });
       const after = await statusOf(pipeline);
-      assert.equal(after.owner, null);
+      assert.deepEqual([after.owner, after.state], [null, null]);
       assert.deepEqual([after.written, after.applied, after.lagEvents], [8, 1, 7]);
       assert(after.lagSeconds! >= 0 && after.lagSeconds! < 10);
       assert.deepEqual(after.stuck, [], "not for longer than the lease yet");
