@@ -69,6 +69,7 @@ export { documentKey } from "./redis/keys.ts";
 
 // Errors
 export {
+  ArgumentError,
   BackpressureError,
   ConfigError,
   ConnectionError,

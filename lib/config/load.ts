@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ConfigError } from "../core/errors.ts";
@@ -40,6 +41,7 @@ const sources = new WeakMap<Config, unknown>();
  * ```
  */
 export async function loadConfig(path?: string): Promise<Config> {
+  checkArguments("loadConfig", { path });
   const file = path ?? fileURLToPath(new URL(`../../${DEFAULT_FILE}`, import.meta.url));
   const name = path ?? DEFAULT_FILE;
   return parseConfig(await readText(file, name), name);
@@ -64,6 +66,7 @@ export async function loadConfig(path?: string): Promise<Config> {
  * ```
  */
 export function parseConfig(text: string, fileName: string): Config {
+  checkArguments("parseConfig", { text, name: fileName });
   const yaml = readYaml(text);
   const { value, problems } = check(yaml.value, yaml.lineOf);
   // After a syntax error the rest is misread, so its problems are not worth reporting.
@@ -96,6 +99,7 @@ export function parseConfig(text: string, fileName: string): Config {
  * ```
  */
 export function configWith(config: Config, overrides: DeepPartial<Config>): Config {
+  checkArguments("configWith", { config, overrides });
   if (!sources.has(config)) {
     throw new ConfigError(
       "configWith takes a config made by loadConfig, parseConfig or configWith",

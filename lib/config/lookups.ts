@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { EventType } from "../core/stream_ids.ts";
 import type { Config, EntityConfig, TargetConfig } from "./config.ts";
@@ -22,6 +23,7 @@ import type { Config, EntityConfig, TargetConfig } from "./config.ts";
  * ```
  */
 export function entityConfig(config: Config, name: string): EntityConfig {
+  checkArguments("entityConfig", { config, entity: name });
   const entity = config.entities.find((entity) => entity.name === name);
   if (entity !== undefined) return entity;
   const known = config.entities.map((entity) => entity.name).join(", ");

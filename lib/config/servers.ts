@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { resolve } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { shown } from "./address_parts.ts";
@@ -82,11 +83,14 @@ export function serversFromEnvironment(
  */
 export async function resolveServers(
   config: ServerSettings,
-  { root, env = (name) => Deno.env.get(name) }: {
+  options: {
     root?: string;
     env?: (name: string) => string | undefined;
   } = {},
 ): Promise<ResolvedServers> {
+  checkArguments("resolveServers", { settings: config, options });
+  const { root, env = (name) => Deno.env.get(name) } = options;
+  checkArguments("resolveServers", { root });
   const database = usesPostgres(config);
   const given = serversFromEnvironment(env, { database });
   const { servers: { redis, postgres } } = await readRecord(root);
@@ -165,8 +169,10 @@ function firstOf(
  * ```
  */
 export function describeServers(
-  { redisUrl, databaseUrl, targets = [null], source }: ResolvedServers,
+  servers: ResolvedServers,
 ): string {
+  checkArguments("describeServers", { servers });
+  const { redisUrl, databaseUrl, targets = [null], source } = servers;
   const origin = (from: ServerSource, variable: string) =>
     ({ environment: variable, option: "--url", embedded: "embedded", config: "config file" })[from];
   const named = targets.map((target) =>
@@ -200,10 +206,12 @@ export function addressesOf(
  * equal(configWith(await loadConfig(), overrides).redis.tls, true);
  * ```
  */
-export function serverOverrides({ redisUrl, databaseUrl }: ResolvedServers): {
+export function serverOverrides(servers: ResolvedServers): {
   redis: RedisAddress;
   postgresql: DatabaseAddress;
 } {
+  checkArguments("serverOverrides", { servers });
+  const { redisUrl, databaseUrl } = servers;
   return {
     // A server that is named wins over sentinels, or a cluster, that only the file names.
     redis: {

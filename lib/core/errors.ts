@@ -12,6 +12,9 @@ export class WriteBehindError extends Error {
   override name: string = this.constructor.name;
 }
 
+/** An argument of a call is of no kind that it takes; the message names call and argument. Nothing was done. */
+export class ArgumentError extends WriteBehindError {}
+
 /** The configuration file is unusable; the message lists every problem with its file, line and key. */
 export class ConfigError extends WriteBehindError {}
 

@@ -3,6 +3,8 @@
  * @module
  */
 
+import { checkArguments } from "./arguments.ts";
+
 /** Gives the next pseudo-random number, from 0 up to but not 1. */
 export type Random = () => number;
 
@@ -21,6 +23,7 @@ export type Random = () => number;
  * ```
  */
 export function seededRandom(seed: number): Random {
+  checkArguments("seededRandom", { seed });
   let a = seed | 0;
   let b = Math.floor(seed / 2 ** 32) | 0;
   let c = 0x9e3779b9 | 0;

@@ -3,6 +3,8 @@
  * @module
  */
 
+import { checkArguments } from "./arguments.ts";
+
 /** What happened to a document. */
 export type EventType = "insert" | "update" | "delete";
 
@@ -36,6 +38,7 @@ export const LAST_STREAM_ID: string = `${MAX_MS}-${MAX_SEQUENCE}`;
  * ```
  */
 export function versionOf(streamId: string): bigint | null {
+  if (typeof streamId !== "string") checkArguments("versionOf", { streamId });
   const dash = streamId.indexOf("-");
   if (dash < 1) return null;
   const milliseconds = BigInt(streamId.slice(0, dash));
@@ -71,6 +74,7 @@ export function versionLow(ms: number, seq: number): number {
  * ```
  */
 export function streamIdOf(version: bigint): string {
+  if (typeof version !== "bigint") checkArguments("streamIdOf", { version });
   return `${version >> BigInt(SEQUENCE_BITS)}-${version & BigInt(MAX_SEQUENCE)}`;
 }
 

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { below, type Random } from "../core/random.ts";
 
 /** The original's session document. A type alias, so that it is a `JsonObject`. Times are in ms. */
@@ -62,6 +63,7 @@ const degrees = (random: Random, from: number) =>
  * ```
  */
 export function generateDummySession(random: Random = Math.random): DummySession {
+  checkArguments("generateDummySession", { random });
   const now = DAY_BEGINS + below(random, DAY_MS);
   const last_activity = now - below(random, MOST_IDLE_MS);
   const [device_type, models] = pick(random, DEVICES);

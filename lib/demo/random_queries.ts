@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig, type SearchFieldConfig } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
 import { below, seededRandom } from "../core/random.ts";
@@ -42,8 +43,11 @@ export async function randomSearchQueries(
   config: Config,
   entity: string,
   count: number,
-  { seed = config.dummy_data.seed }: { seed?: number } = {},
+  options: { seed?: number } = {},
 ): Promise<RandomQuery[]> {
+  checkArguments("randomSearchQueries", { redis, config, entity, count, options });
+  const { seed = config.dummy_data.seed } = options;
+  checkArguments("randomSearchQueries", { seed });
   entityConfig(config, entity);
   const random = seededRandom(seed);
   const queries: RandomQuery[] = [];

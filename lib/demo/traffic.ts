@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, configWith, type DeepPartial, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import {
@@ -63,6 +64,7 @@ export async function dummyDataWorker(
   entity: string,
   options: TrafficOptions = {},
 ): Promise<TrafficReport> {
+  checkArguments("dummyDataWorker", { redis, config, entity, options });
   const { signal, onProgress, requestIds = false, currentRate, ...overrides } = options;
   entityConfig(config, entity);
   const merged = configWith(config, { dummy_data: overrides });

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { randomBytes } from "node:crypto";
 import { DocumentError } from "../core/errors.ts";
 import { MAX_ID_BYTES } from "../core/stream_ids.ts";
@@ -22,6 +23,7 @@ import { MAX_ID_BYTES } from "../core/stream_ids.ts";
  * ```
  */
 export function generateDocId(appId = "app", machineId = "m1"): string {
+  checkArguments("generateDocId", { appId, machineId });
   return `${appId}-${machineId}-${Date.now()}-${randomBytes(6).toString("hex")}`;
 }
 

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
 import { connectionErrorKind, passes } from "../core/error_kinds.ts";
@@ -59,8 +60,11 @@ export async function readByIds(
   config: Config,
   entity: string,
   docIds: string[],
-  { through }: ReadOptions = {},
+  options: ReadOptions = {},
 ): Promise<(JsonObject | null)[]> {
+  checkArguments("readByIds", { redis, config, entity, docIds, options });
+  const { through } = options;
+  checkArguments("readByIds", { through });
   const { cache } = entityConfig(config, entity);
   if (docIds.length === 0) return [];
   docIds.forEach(checkId);

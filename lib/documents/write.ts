@@ -8,6 +8,7 @@ import { DurabilityError, reasonOf } from "../core/errors.ts";
 import { encodeJson, type JsonObject } from "../core/json/encode.ts";
 import type { Receipt } from "../core/receipt.ts";
 import { MAX_ID_BYTES } from "../core/stream_ids.ts";
+import { checkArguments } from "../core/arguments.ts";
 import { traced } from "../core/tracing.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { checkId, generateDocId } from "./ids.ts";
@@ -70,8 +71,8 @@ export function insertDocument(
   docId?: string,
   options: InsertOptions = {},
 ): Promise<Receipt> {
-  const { fresh = docId === undefined } = options;
-  if (docId === undefined) docId = generateDocId(entity);
+  const fresh = options?.fresh ?? docId === undefined;
+  if (docId === undefined) docId = generateDocId(String(entity));
   return write(redis, config, { verb: "insert", entity, docId, options, fresh }, () => {
     const { text, spelled, additions } = encodeJson(document, config.documents.max_bytes);
     const payload = spelled === text ? "" : text;
@@ -105,8 +106,8 @@ export function updateDocument(
   patch: JsonObject | string,
   options: UpdateOptions = {},
 ): Promise<Receipt> {
-  const { max_bytes } = config.documents;
   return write(redis, config, { verb: "update", entity, docId, options }, () => {
+    const { max_bytes } = config.documents;
     const { spelled, additions } = encodeJson(patch, max_bytes);
     return [spelled, String(max_bytes), additionsArgument(additions)];
   });
@@ -148,7 +149,7 @@ function write(
   call: Call,
   verbArgs: () => string[],
 ): Promise<Receipt> {
-  return traced(`${call.verb} ${call.entity}`, {
+  return traced(`${call.verb} ${String(call.entity)}`, {
     kind: "producer",
     before: () => ({ "writebehind.entity": call.entity, "writebehind.verb": call.verb }),
     after: ({ streamId, repeated }) => ({
@@ -165,7 +166,8 @@ async function counted(
   call: Call,
   verbArgs: () => string[],
 ): Promise<Receipt> {
-  const { verb, entity, docId } = call;
+  const { verb, entity, docId, options } = call;
+  checkArguments(`${verb}Document`, { redis, config, entity, options });
   try {
     entityConfig(config, entity);
     checkId(docId);

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Redis } from "../redis/client.ts";
 import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { valueOf } from "../redis/streams.ts";
@@ -25,6 +26,7 @@ export type Metrics = Record<`metrics:${CounterName}`, number>;
  * ```
  */
 export async function loadMetrics(redis: Redis): Promise<Metrics> {
+  checkArguments("loadMetrics", { client: redis });
   const keys = COUNTER_NAMES.map((name) => `metrics:${name}` as const);
   const pipeline = redis.pipeline();
   for (const key of keys) pipeline.get(key); // in a cluster, each may be on another node

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import type { Redis } from "../redis/client.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
@@ -66,6 +67,7 @@ export async function readFigures(
   config: Config,
   entity: string,
 ): Promise<Figures> {
+  checkArguments("readFigures", { client: redis, target, config, entity });
   entityConfig(config, entity);
   const opened = targetOf(target, config);
   const view = await viewOf(redis, config, entity, opened.describe().name);

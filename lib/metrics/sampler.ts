@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { asError, WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -103,6 +104,7 @@ export class Sampler {
     config: Config,
     options: SamplerOptions = {},
   ) {
+    checkArguments("Sampler", { redis, target, config, options });
     const { entity, flush = [] } = options;
     this.#redis = redis;
     const opened = targetOf(target, config);

@@ -5,7 +5,7 @@
  */
 
 import type { Redis } from "ioredis";
-import type { Pool } from "pg";
+import type { Pool } from "../targets/postgres/pool.ts";
 
 const LOG_MAX = 10_000;
 

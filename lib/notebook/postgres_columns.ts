@@ -1,5 +1,6 @@
 /** What a column of PostgreSQL becomes in a frame. */
 
+// @ts-types="@types/pg"
 import pg from "pg";
 import type { ColumnType } from "./columns.ts";
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
@@ -56,11 +57,14 @@ export async function addTarget(
   target: Target,
   config: Config,
   entity: string,
-  { onProgress, signal }: {
+  options: {
     onProgress?: (done: number, total: number) => void;
     signal?: AbortSignal;
   } = {},
 ): Promise<AddReport> {
+  checkArguments("addTarget", { redis, target, config, entity, options });
+  const { onProgress, signal } = options;
+  checkArguments("addTarget", { onProgress, signal });
   const { name } = target.describe();
   targetConfig(config, name);
   entityConfig(config, entity);

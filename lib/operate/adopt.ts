@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -51,8 +52,10 @@ export async function adopt(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean } = {},
 ): Promise<AdoptReport> {
+  checkArguments("adopt", { redis, target, config, entity, options });
+  const { dryRun = false } = options;
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   const report: AdoptReport = { partitions: [] };

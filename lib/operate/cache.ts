@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
@@ -73,6 +74,7 @@ export async function readCache(
   config: Config,
   entity: string,
 ): Promise<CacheStatus> {
+  checkArguments("readCache", { redis, config, entity });
   const { state, ...rest } = inAll(await readCaches(redis, allPartitions(config, entity)));
   return { state: state ?? "off", ...rest };
 }
@@ -102,8 +104,11 @@ export async function turnCacheOn(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { onStep, onProgress, signal }: CacheOptions = {},
+  options: CacheOptions = {},
 ): Promise<CacheReport> {
+  checkArguments("turnCacheOn", { redis, target, config, entity, options });
+  const { onStep, onProgress, signal } = options;
+  checkArguments("turnCacheOn", { onStep, onProgress, signal });
   await checkConfigured(redis, config, entity);
   const source = targetOf(target, config);
   const partitions = allPartitions(config, entity);
@@ -168,8 +173,11 @@ export async function turnCacheOff(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { onStep, onProgress, signal }: CacheOptions = {},
+  options: CacheOptions = {},
 ): Promise<CacheReport> {
+  checkArguments("turnCacheOff", { redis, target, config, entity, options });
+  const { onStep, onProgress, signal } = options;
+  checkArguments("turnCacheOff", { onStep, onProgress, signal });
   await checkConfigured(redis, config, entity);
   const source = targetOf(target, config);
   const partitions = allPartitions(config, entity);

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Redis } from "../redis/client.ts";
 import type { Config } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
@@ -37,11 +38,14 @@ export async function caughtUp(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { deadlineMs = 60_000, signal = new AbortController().signal }: {
+  options: {
     deadlineMs?: number;
     signal?: AbortSignal;
   } = {},
 ): Promise<void> {
+  checkArguments("caughtUp", { client: redis, target, config, entity, options });
+  const { deadlineMs = 60_000, signal = new AbortController().signal } = options;
+  checkArguments("caughtUp", { deadlineMs, signal });
   const deadline = Date.now() + deadlineMs;
   const one = targetOf(target, config);
   for (const keys of partitionsOf(config, entity, one.describe().name)) {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -28,8 +29,10 @@ export async function* listDeadLetters(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { state = "parked" }: { state?: DeadLetterState | "all" } = {},
+  options: { state?: DeadLetterState | "all" } = {},
 ): AsyncGenerator<DeadLetter> {
+  checkArguments("listDeadLetters", { target, config, entity, options });
+  const { state = "parked" } = options;
   entityConfig(config, entity);
   yield* deadLettersOf(targetOf(target, config)).list(entity, state);
 }
@@ -59,8 +62,10 @@ export async function discardDeadLetters(
   config: Config,
   entity: string,
   selection: DeadLetterSelection,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean } = {},
 ): Promise<number> {
+  checkArguments("discardDeadLetters", { target, config, entity, selection, options });
+  const { dryRun = false } = options;
   entityConfig(config, entity);
   const letters = deadLettersOf(targetOf(target, config));
   // Where they are listed: how many partitions there are, only Redis may know, and it is not asked.

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
@@ -68,8 +69,10 @@ export async function mendStreams(
   target: Target | Pool | readonly Target[],
   config: Config,
   entity: string,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean } = {},
 ): Promise<MendReport> {
+  checkArguments("mendStreams", { redis, anyTargets: target, config, entity, options });
+  const { dryRun = false } = options;
   entityConfig(config, entity);
   const targets = await carriedOn(redis, targetsOf(target, config), config, entity);
   const report: MendReport = { entries: [], resent: 0, streams: [] };

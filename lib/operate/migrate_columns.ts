@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import type { BlockedColumn } from "../targets/columns.ts";
@@ -43,8 +44,10 @@ export async function migrateColumns(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean } = {},
 ): Promise<ColumnsReport> {
+  checkArguments("migrateColumns", { target, config, entity, options });
+  const { dryRun = false } = options;
   const opened = targetOf(target, config);
   const { columns } = opened;
   if (!columns) {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
 import { DocumentError, WriteBehindError } from "../core/errors.ts";
@@ -74,8 +75,11 @@ export async function rebuild(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { onProgress, signal, limit = Infinity }: RebuildOptions = {},
+  options: RebuildOptions = {},
 ): Promise<RebuildReport> {
+  checkArguments("rebuild", { redis, target, config, entity, options });
+  const { onProgress, signal, limit = Infinity } = options;
+  checkArguments("rebuild", { onProgress, signal });
   entityConfig(config, entity);
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);

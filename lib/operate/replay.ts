@@ -5,6 +5,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { Buffer } from "node:buffer";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
@@ -96,8 +97,11 @@ export async function replayDeadLetters(
   config: Config,
   entity: string,
   selection: DeadLetterSelection,
-  { dryRun = false, onOutcome, signal }: ReplayOptions = {},
+  options: ReplayOptions = {},
 ): Promise<ReplayReport> {
+  checkArguments("replayDeadLetters", { redis, target, config, entity, selection, options });
+  const { dryRun = false, onOutcome, signal } = options;
+  checkArguments("replayDeadLetters", { onOutcome, signal });
   const report: ReplayReport = { applied: 0, gone: 0, superseded: 0, failed: 0 };
   await checkShape(redis, config, entity);
   const to = targetOf(target, config);

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
 import { isFar, partsOf } from "../core/stream_ids.ts";
@@ -94,8 +95,12 @@ export async function readStatus(
   target: Target | Pool | null,
   config: Config,
   entity: string,
-  { name: away = config.targets[0]!.name }: { name?: string } = {},
+  options: { name?: string } = {},
 ): Promise<PartitionStatus[]> {
+  checkArguments("readStatus", { config, entity, options });
+  if (redis !== null) checkArguments("readStatus", { redis });
+  if (target !== null) checkArguments("readStatus", { target });
+  const { name: away = config.targets[0]!.name } = options;
   entityConfig(config, entity);
   const opened = target && targetOf(target, config);
   const name = opened?.describe().name ?? away;

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
 import { ConfigError, reasonOf } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
@@ -61,6 +62,7 @@ export async function listTargets(
   config: Config,
   entity: string,
 ): Promise<ListedTarget[]> {
+  checkArguments("listTargets", { redis, config, entity });
   const { shape } = await lookAtShape(redis, config, entity);
   const listed: ListedTarget[] = [];
   for (const keys of allPartitions(config, entity, shape)) {
@@ -117,6 +119,7 @@ export async function pauseTarget(
   entity: string,
   name: string,
 ): Promise<void> {
+  checkArguments("pauseTarget", { redis, config, entity, name });
   await changeState(redis, config, entity, name, "paused", ["active", "paused"]);
 }
 
@@ -139,6 +142,7 @@ export async function resumeTarget(
   entity: string,
   name: string,
 ): Promise<void> {
+  checkArguments("resumeTarget", { redis, config, entity, name });
   await changeState(redis, config, entity, name, "active", ["active", "paused"]);
 }
 
@@ -229,8 +233,10 @@ export async function removeTarget(
   config: Config,
   entity: string,
   name: string,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean } = {},
 ): Promise<RemovedTarget[]> {
+  checkArguments("removeTarget", { redis, config, entity, name, options });
+  const { dryRun = false } = options;
   const found = await registered(redis, config, entity, name);
   if (isSource(config, entity, name)) {
     const cannot = `Cannot remove the target ${name}, which ${entity} is read from`;

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
 import { ConfigError, ConnectionError } from "../core/errors.ts";
 import { logEvents } from "../core/log.ts";
@@ -52,8 +53,10 @@ export async function openReader(
  */
 export async function connectRedis(
   config: Config,
-  { rights = "all", ...options }: ConnectionOptions = {},
+  given: ConnectionOptions = {},
 ): Promise<RedisConnection> {
+  checkArguments("connectRedis", { config, options: given });
+  const { rights = "all", ...options } = given;
   if (options.keyPrefix) {
     throw new ConfigError(
       `Cannot use the option keyPrefix ${

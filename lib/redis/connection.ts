@@ -144,6 +144,16 @@ export class RedisConnection extends Redis {
     this.on("end", () => this.#route.end());
   }
 
+  /** One that is closed says so, whatever is called on it. */
+  override sendCommand(...[command, stream]: Parameters<Redis["sendCommand"]>): unknown {
+    if (this.status === "end" || this.#closed && !this.sends) {
+      const why = `The connection to Redis at ${this.address} is closed: nothing was sent`;
+      command.reject(new ConnectionError(why));
+      return command.promise;
+    }
+    return super.sendCommand(command, stream);
+  }
+
   /** Closes at once. With `reconnect`, it opens another connection then. */
   override disconnect(reconnect = false): void {
     // One that waits for its next attempt tells no end.

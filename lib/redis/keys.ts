@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { keyFamilies } from "../config/key_names.ts";
 import { entityConfig } from "../config/lookups.ts";
@@ -231,5 +232,6 @@ export function idsByPartition(
  * ```
  */
 export function documentKey(config: Config, entity: string, docId: string): string {
+  checkArguments("documentKey", { config, entity, docId });
   return keysOfDocument(config, entity, docId).documentPrefix + docId;
 }

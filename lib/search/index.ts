@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
 import type { Shape } from "../config/shapes.ts";
 import { delay } from "../core/delay.ts";
@@ -48,8 +49,11 @@ export async function createSearchIndex(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  { rebuild = false, deadlineMs = 60_000 }: { rebuild?: boolean; deadlineMs?: number } = {},
+  options: { rebuild?: boolean; deadlineMs?: number } = {},
 ): Promise<SearchIndexResult> {
+  checkArguments("createSearchIndex", { redis, config, entity, options });
+  const { rebuild = false, deadlineMs = 60_000 } = options;
+  checkArguments("createSearchIndex", { deadlineMs });
   const indexes = indexesOf(config, entity);
   if (!config.search_index.create_index) return { status: "off", differences: [], unindexed: 0 };
   const results = await Promise.all(

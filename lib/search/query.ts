@@ -52,6 +52,7 @@ export function buildQuery(
   };
   for (const [name, value] of Object.entries(text)) {
     checkField(config, name, "TEXT");
+    if (!isText(value)) throw wrong(name, "text", value);
     const words = wordsOf(value);
     if (words.length === 0) return null;
     parts.push(`${fieldInQuery(name)}:"${words.join(" ")}"`);
@@ -59,7 +60,9 @@ export function buildQuery(
   for (const [name, value] of Object.entries(tag)) {
     checkField(config, name, "TAG");
     // RediSearch has no entry for an empty tag, and U+0000 would end the value.
-    const values = [value].flat().filter((one) => one !== "" && !one.includes("\0"));
+    const given = [value].flat();
+    if (!given.every(isText)) throw wrong(name, "text, or a list of text", value);
+    const values = given.filter((one) => one !== "" && !one.includes("\0"));
     if (values.length === 0) return null;
     // A backslash escapes the character after it, also in parameters.
     const alternatives = values.map((one) => parameter(one.replaceAll("\\", "\\\\")));
@@ -67,13 +70,23 @@ export function buildQuery(
   }
   for (const [name, ends] of Object.entries(numeric)) {
     checkField(config, name, "NUMERIC");
-    if (ends.some(Number.isNaN)) {
-      throw new SearchError("invalid", `Cannot search by ${name}: expected numbers, got NaN`);
+    if (!Array.isArray(ends) || ends.length !== 2 || !ends.every(isNumber)) {
+      throw wrong(name, "two numbers", ends);
     }
     const [min, max] = ends.map((end) => parameter(numberInQuery(end)));
     parts.push(`${fieldInQuery(name)}:[${min} ${max}]`);
   }
   return { query: parts.length === 0 ? "*" : parts.join(" "), params };
+}
+
+const isText = (value: unknown) => typeof value === "string";
+const isNumber = (value: unknown) => typeof value === "number" && !Number.isNaN(value);
+
+function wrong(name: string, expected: string, got: unknown): SearchError {
+  return new SearchError(
+    "invalid",
+    `Cannot search by ${name}: expected ${expected}, got ${Deno.inspect(got).slice(0, 60)}`,
+  );
 }
 
 function numberInQuery(value: number): string {

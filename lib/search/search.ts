@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { reasonOf } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -83,6 +84,9 @@ export async function search(
   filter: SearchFilter,
   options: SearchOptions = {},
 ): Promise<SearchResult> {
+  checkArguments("search", { redis, config, entity, filter, options });
+  const { text, tag, numeric } = filter;
+  checkArguments("search", { words: text, tag, numeric, returns: options.returns });
   const built = buildQuery(config, filter);
   checkPage(options);
   if (built === null) {
@@ -117,6 +121,7 @@ export async function searchRaw(
   returns?: readonly string[],
   page: Omit<SearchOptions, "returns"> = {},
 ): Promise<SearchResult> {
+  checkArguments("searchRaw", { redis, config, entity, query, returns, options: page });
   checkPage(page);
   return await run(redis, config, entity, query, [], { ...page, returns });
 }
@@ -131,7 +136,7 @@ function checkPage({ limit = 0, offset = 0 }: SearchOptions): void {
     if (Number.isSafeInteger(value) && value >= 0) continue;
     throw new SearchError(
       "invalid",
-      `Cannot search: expected a whole ${name} of at least 0, got ${value}`,
+      `Cannot search: expected a whole ${name} of at least 0, got ${String(value)}`,
     );
   }
 }

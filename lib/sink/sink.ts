@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/load.ts";
 import { learnShape, sameShape } from "../config/shapes.ts";
@@ -98,6 +99,7 @@ export class RedisWriteBehind {
    * @param entity an entity's name from the configuration
    */
   constructor(redis: RedisConnection, target: Target | Pool, config: Config, entity: string) {
+    checkArguments("RedisWriteBehind", { redis, target, config, entity });
     this.#config = config;
     this.#redis = redis;
     this.#target = targetOf(target, config);
@@ -332,6 +334,7 @@ export function consumePeriodically(
   entity: string,
   signal?: AbortSignal,
 ): RedisWriteBehind {
+  checkArguments("consumePeriodically", { redis, target, config, entity, signal });
   const sink = new RedisWriteBehind(redis, target, config, entity);
   if (signal?.aborted) void sink.stop();
   else sink.start();

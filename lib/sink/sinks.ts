@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
 import { asError, ConfigError, WriteBehindError } from "../core/errors.ts";
@@ -65,8 +66,11 @@ export class Sinks implements AsyncDisposable {
   constructor(
     redis: RedisConnection,
     config: Config,
-    { entities, targets }: { entities?: readonly string[]; targets?: readonly string[] } = {},
+    options: { entities?: readonly string[]; targets?: readonly string[] } = {},
   ) {
+    checkArguments("Sinks", { redis, config, options });
+    const { entities, targets } = options;
+    for (const names of [entities, targets]) checkArguments("Sinks", { names });
     this.#redis = redis;
     this.#config = config;
     this.#entities = entities ?? config.entities.map(({ name }) => name);

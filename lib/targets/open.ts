@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../core/arguments.ts";
 import { type Config, configWith, targetConfig } from "../config/load.ts";
 import { hasPartition, hasRanges } from "../config/ranges.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
@@ -30,6 +31,7 @@ export type { Pool, PostgresPool };
  * ```
  */
 export async function connectPostgres(config: Config): Promise<PostgresPool> {
+  checkArguments("connectPostgres", { config });
   return await (await import("./postgres/connect.ts")).connectPostgres(config);
 }
 
@@ -48,6 +50,7 @@ export async function connectPostgres(config: Config): Promise<PostgresPool> {
  * ```
  */
 export async function openTarget(config: Config, name?: string): Promise<Target> {
+  checkArguments("openTarget", { config });
   const target = targetConfig(config, name);
   switch (target.kind) {
     case "sqlite":
@@ -133,6 +136,7 @@ function isTarget(target: Target | Pool): target is Target {
  * ```
  */
 export function createTable(target: Target | Pool, config: Config, entity: string): Promise<void> {
+  checkArguments("createTable", { target, config, entity });
   return targetOf(target, config).migrate(entity);
 }
 
@@ -170,5 +174,6 @@ export async function readDeadLetter(
   target: Target | Pool,
   id: number,
 ): Promise<DeadLetterEvent | null> {
+  checkArguments("readDeadLetter", { target, id });
   return await (isTarget(target) ? deadLettersOf(target).read(id) : readEvent(target, id));
 }

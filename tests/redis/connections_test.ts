@@ -53,7 +53,7 @@ Deno.test("a closed connection stays so: what is called on it fails, and leaves 
   await fails(
     readByIds(redis, config, "session", ["d"]).then(() => ({})),
     ConnectionError,
-    `Cannot read documents of session: no answer from Redis at ${address}`,
+    `The connection to Redis at ${address} is closed: nothing was sent`,
   );
   await redis.close();
   await using again = await connectRedis(config);

@@ -3,6 +3,7 @@
  * @module
  */
 
+// @ts-types="@types/pg"
 import pg from "pg";
 import { WriteBehindError } from "../../core/errors.ts";
 import { insertDocument } from "../../documents/write.ts";

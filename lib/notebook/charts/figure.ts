@@ -1,5 +1,7 @@
 /** A figure: its caption and legend as HTML, with pictures that Plot draws under each other. */
 
+/// <reference lib="dom" />
+
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import { clock } from "./scales.ts";

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkArguments } from "../../core/arguments.ts";
 import { type Config, configWith, entityConfig } from "../../config/load.ts";
 import { hasRanges } from "../../config/ranges.ts";
 import { learnShape, sameShape, type Shape, textOf } from "../../config/shapes.ts";
@@ -108,8 +109,10 @@ export async function repartition(
   targets: readonly Target[],
   config: Config,
   entity: string,
-  { to, tagged = false, ...options }: RepartitionOptions,
+  given: RepartitionOptions,
 ): Promise<RepartitionReport> {
+  checkArguments("repartition", { redis, targets, config, entity, options: given });
+  const { to, tagged = false, ...options } = given;
   entityConfig(config, entity);
   if (!options.back && !(Number.isInteger(to) && to! >= 1 && to! <= MOST_PARTITIONS)) {
     throw new ConfigError(

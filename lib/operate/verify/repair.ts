@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../../core/arguments.ts";
 import type { Config } from "../../config/load.ts";
 import { hasPartition } from "../../config/ranges.ts";
 import { DocumentError } from "../../core/errors.ts";
@@ -55,8 +56,11 @@ export async function repairTarget(
   config: Config,
   entity: string,
   mismatches: Seen[],
-  { onProgress, signal }: RepairOptions = {},
+  options: RepairOptions = {},
 ): Promise<RepairReport> {
+  checkArguments("repairTarget", { redis, config, entity, mismatches, options });
+  const { onProgress, signal } = options;
+  checkArguments("repairTarget", { onProgress, signal });
   const report: RepairReport = { mended: 0, changed: 0, refused: [] };
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
     for (let left = chunk; left.length > 0;) {
@@ -99,8 +103,11 @@ export async function repairRedis(
   config: Config,
   entity: string,
   mismatches: Seen[],
-  { onProgress, signal }: RepairOptions = {},
+  options: RepairOptions = {},
 ): Promise<RepairReport> {
+  checkArguments("repairRedis", { redis, target, config, entity, mismatches, options });
+  const { onProgress, signal } = options;
+  checkArguments("repairRedis", { onProgress, signal });
   const opened = targetOf(target, config);
   const stored = rowsOf(opened);
   const report: RepairReport = { mended: 0, changed: 0, refused: [] };

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "../../core/arguments.ts";
 import { type Config, isForwarded } from "../../config/load.ts";
 import { checkShape } from "../../redis/shape.ts";
 import { type Pool, targetOf } from "../../targets/open.ts";
@@ -92,8 +93,11 @@ export async function verify(
   target: Target | Pool,
   config: Config,
   entity: string,
-  { settleMs = 10_000, onProgress, signal = new AbortController().signal }: VerifyOptions = {},
+  options: VerifyOptions = {},
 ): Promise<VerifyReport> {
+  checkArguments("verify", { redis, target, config, entity, options });
+  const { settleMs = 10_000, onProgress, signal = new AbortController().signal } = options;
+  checkArguments("verify", { settleMs, onProgress, signal });
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   // A table that was emptied may be compared: it shows what is missing.

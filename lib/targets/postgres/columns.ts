@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { stepsOf } from "../../config/columns.ts";
 import { type ColumnConfig, type Config, entityConfig } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";

@@ -5,6 +5,8 @@
 
 import type { TLSSocket } from "node:tls";
 import type { EventEmitter } from "node:events";
+import { nextTick } from "node:process";
+// @ts-types="@types/pg"
 import pg, { type PoolClient } from "pg";
 import type { PostgresTargetConfig } from "../../config/config.ts";
 import type { Config } from "../../config/load.ts";
@@ -53,6 +55,9 @@ function guardedClient(trust: Trust): typeof pg.Client {
 /** How long connections may take to close, in ms; then their sockets are destroyed. */
 const CLOSE_MS = 2000;
 
+/** How pg gives a connection to a callback. */
+type Taken = Parameters<pg.Pool["connect"]>[0];
+
 class DisposablePool extends pg.Pool implements AsyncDisposable {
   /** of connections that nobody has taken out, and of those that are being closed */
   #idle = new Map<PoolClient, TLSSocket>();
@@ -64,6 +69,19 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
       this.#idle.set(client, (client as unknown as OwnClient).connection.stream);
     });
     this.on("remove", (client) => this.#idle.delete(client));
+  }
+
+  /** What pg says of a pool that is closed is an error like any other. */
+  override connect(): Promise<PoolClient>;
+  override connect(callback: Taken): void;
+  override connect(callback?: Taken): Promise<PoolClient> | void {
+    if (!this.ending) return callback ? super.connect(callback) : super.connect();
+    const { host, port, database } = this.options;
+    const error = new ConnectionError(
+      `The connections to PostgreSQL at ${host}:${port}/${database} are closed: nothing was sent`,
+    );
+    if (!callback) return Promise.reject(error);
+    nextTick(callback, error, undefined, () => {});
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

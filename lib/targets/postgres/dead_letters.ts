@@ -3,7 +3,8 @@
  * @module
  */
 
-import type { Pool, PoolClient, QueryResultRow } from "pg";
+// @ts-types="@types/pg"
+import type { QueryResultRow } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { EventType } from "../../core/stream_ids.ts";
@@ -32,6 +33,7 @@ import type {
 } from "../dead_letters.ts";
 import { bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind } from "./errors.ts";
+import type { Pool, PoolClient } from "./pool.ts";
 import { patiently } from "./sessions.ts";
 import { anyRowSql, lookValues, missedSql, parkedOfSql, writeRows } from "./statements.ts";
 

@@ -7,7 +7,7 @@
  */
 
 import { Mutex } from "async-mutex";
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { versionOf } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";

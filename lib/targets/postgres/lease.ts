@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { CLOCK_SECONDS, ownershipLost } from "../common.ts";

@@ -3,7 +3,9 @@
  * @module
  */
 
-import type { Pool, PoolClient, QueryArrayConfig, QueryArrayResult } from "pg";
+// @ts-types="@types/pg"
+import type { QueryArrayConfig, QueryArrayResult } from "pg";
+import type { Pool, PoolClient } from "./pool.ts";
 import { within } from "./sessions.ts";
 
 /**

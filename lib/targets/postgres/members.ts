@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import type { Shares } from "../target.ts";
 import { CLOCK_SECONDS } from "../common.ts";

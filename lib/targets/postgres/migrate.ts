@@ -8,7 +8,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import type { Config } from "../../config/load.ts";
 import { ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { CLOCK_SECONDS } from "../common.ts";
 import type { Offsets, Standing } from "../target.ts";

@@ -6,7 +6,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import type { Pool, PoolClient } from "pg";
+import type { Pool, PoolClient } from "./pool.ts";
 import { patiently } from "./sessions.ts";
 
 /** What pg knows of a connection, and its types do not. */

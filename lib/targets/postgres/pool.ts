@@ -4,6 +4,8 @@
  * @module
  */
 
+// A program that links to this folder has its own node_modules, in which nothing else leads to the types.
+// @ts-types="@types/pg"
 import type pg from "pg";
 
 /**
@@ -11,6 +13,12 @@ import type pg from "pg";
  * @internal
  */
 export type Pool = pg.Pool;
+
+/**
+ * One of its connections.
+ * @internal
+ */
+export type PoolClient = pg.PoolClient;
 
 /** A pool of connections to PostgreSQL that can be disposed of. */
 export type PostgresPool = Pool & AsyncDisposable;

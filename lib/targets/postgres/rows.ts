@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { type PartitionKeys, partitionOf } from "../../redis/keys.ts";
 import { PAGE_ROWS, READ_BYTES, type Rows, type RowsAt, type ScannedRow } from "../target.ts";

@@ -5,11 +5,13 @@
  */
 
 import { Mutex, Semaphore } from "async-mutex";
-import type { Pool, PoolClient, QueryResult, QueryResultRow } from "pg";
+// @ts-types="@types/pg"
+import type { QueryResult, QueryResultRow } from "pg";
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
+import type { Pool, PoolClient } from "./pool.ts";
 
 /**
  * A query's time limit, after which pg gives up on it (pg's types lack the option). Without it, a query on a connection that

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { PoolClient } from "pg";
+import type { PoolClient } from "./pool.ts";
 import { storable } from "../common.ts";
 import type { Batch, BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { HAD_ROWS, tableProblems } from "../common.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Pool } from "pg";
+import type { Pool } from "./pool.ts";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { partitionsAtMost } from "../../config/shapes.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
