@@ -10,14 +10,13 @@ import { Buffer } from "node:buffer";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { partsOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { checkShape } from "../redis/shape.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { coalesce } from "../sink/coalesce.ts";
-import { decodeEntry, type Event, isEvent } from "../sink/decode.ts";
+import { decodeEntry, type Event, eventOf, isEvent } from "../sink/decode.ts";
 import { refusedRows, rowsWith } from "../sink/poison.ts";
 import { harmlessRowsGo } from "../targets/common.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
@@ -274,11 +273,7 @@ class Replay {
 
   async #parkedOf(docIds: Buffer[]): Promise<Candidate[]> {
     const events = await this.#held.events(docIds);
-    return events.map(({ id, streamId, docId, type, ts }) => {
-      const key = docId.toString("latin1");
-      const event = { streamId, ...partsOf(streamId), docId, key, type, ts, payload: null };
-      return { id, event, raw: false };
-    });
+    return events.map((parked) => ({ id: parked.id, event: eventOf(parked), raw: false }));
   }
 
   /** Reads the payloads of the events that are applied. */
@@ -286,7 +281,7 @@ class Replay {
     const applied = queues.flatMap((queue) => this.#everyEvent ? queue : queue.slice(-1))
       .filter(({ raw }) => !raw);
     const payloads = await this.#held.payloads(applied.map(({ id }) => id));
-    for (const { id, event } of applied) event.payload = payloads.get(id) ?? null;
+    for (const one of applied) one.event = eventOf(one.event, payloads.get(one.id));
   }
 
   /**

@@ -63,33 +63,26 @@ export async function coalesce(
   readDocuments: (docIds: Buffer[]) => Promise<(Buffer | null)[]>,
   everyEvent = false,
 ): Promise<Batch> {
-  const rows: Latest[] = [];
-  const latest = new Map<string, Latest>();
+  const [upserts, removals]: [Latest[], Latest[]] = [[], []];
   const batch: Batch = {
     lastId: items.at(-1)!.streamId,
     events: items.length,
-    upserts: [],
-    removals: [],
+    upserts,
+    removals,
     parked: [],
     noops: 0,
     times: sample(items),
   };
+  const events: Event[] = [];
   for (const item of items) {
-    if (!isEvent(item)) {
-      batch.parked.push(item);
-      continue;
-    }
-    const known = latest.get(item.key);
-    if (known === undefined) {
-      const row = new Latest(item);
-      rows.push(row);
-      if (!everyEvent) latest.set(item.key, row);
-    } else known.take(item);
+    if (isEvent(item)) events.push(item);
+    else batch.parked.push(item);
   }
+  const rows = everyEvent ? events.map((event) => new Latest(event)) : lastOfEach(events);
   const unread = new Map<string, Latest[]>();
   for (const row of rows) {
-    if (row.event.type === "delete") batch.removals.push(row);
-    else if (row.event.payload !== null) batch.upserts.push(row);
+    if (row.event.type === "delete") removals.push(row);
+    else if (row.event.payload !== null) upserts.push(row);
     else {
       const known = unread.get(row.key);
       if (known === undefined) unread.set(row.key, [row]);
@@ -102,7 +95,8 @@ export async function coalesce(
     const left = groups[texts.length]?.[0];
     if (left !== undefined) {
       const cut = items.findIndex((item) =>
-        isEvent(item) && item.key === left.key && item.payload === null && item.type !== "delete"
+        isEvent(item) && item.compareId(left.event) === 0 && item.payload === null &&
+        item.type !== "delete"
       );
       return coalesce(items.slice(0, cut), readDocuments, everyEvent);
     }
@@ -111,20 +105,47 @@ export async function coalesce(
         if (text === null) batch.noops++;
         else {
           row.text = text;
-          batch.upserts.push(row);
+          upserts.push(row);
         }
       }
     }
   }
   // Every sink takes row locks in the same order, so two of them cannot deadlock.
-  const order = everyEvent ? byPlace : byKey;
-  batch.upserts.sort(order);
-  batch.removals.sort(order);
+  const sort = everyEvent ? (rows: Latest[]) => void rows.sort(byPlace) : sortById;
+  sort(upserts);
+  sort(removals);
   return batch;
 }
 
-/** No two rows have the same key, so one comparison is enough. */
-const byKey = (a: { key: string }, b: { key: string }) => a.key < b.key ? -1 : 1;
+/** Ids often begin with the same bytes, which are compared once. */
+function sortById(rows: Latest[]): void {
+  let same = Infinity;
+  for (const { event } of rows) same = Math.min(same, event.sameIdBytes(rows[0]!.event));
+  rows.sort((a, b) => a.event.compareId(b.event, same));
+}
+
+/** The rows of documents, by their last events, in the order of their first ones. */
+function lastOfEach(events: Event[]): Latest[] {
+  const rows: Latest[] = [];
+  // Where each document's row is in `rows`, from 1: open addressing, with half of the slots free at least.
+  const slots = new Int32Array(2 << Math.ceil(Math.log2(events.length)));
+  const mask = slots.length - 1;
+  for (const event of events) {
+    for (let slot = event.hash & mask;; slot = slot + 1 & mask) {
+      const place = slots[slot]!;
+      if (place === 0) {
+        slots[slot] = rows.push(new Latest(event));
+        break;
+      }
+      const row = rows[place - 1]!;
+      if (row.event.hash === event.hash && row.event.compareId(event) === 0) {
+        row.take(event);
+        break;
+      }
+    }
+  }
+  return rows;
+}
 
 function sample(items: Item[]): number[] {
   const step = Math.max(1, Math.floor(items.length / TIMES_PER_BATCH));

@@ -4,58 +4,53 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import { type EventType, MAX_ID_BYTES, MAX_MS, MAX_SEQUENCE } from "../core/stream_ids.ts";
+import { type EventType, MAX_ID_BYTES, MAX_MS, MAX_SEQUENCE, partsOf } from "../core/stream_ids.ts";
 import type { Parked, Refusal } from "../targets/batch.ts";
 
 /** A stream entry as it came: id, then field names and values in turn. */
 export type Entry = [id: Buffer, fields: Buffer[]];
 
-/** A decoded event. */
-export interface Event {
-  streamId: string;
-  ms: number;
-  seq: number;
-  docId: Buffer;
-  /** the bytes of `docId` as text of one character a byte: the order of rows */
-  key: string;
-  type: EventType;
-  /** ms since 1970 */
-  ts: number;
-  /** `null` for a delete, and if the producer sends none */
-  payload: Buffer | null;
-}
-
 /** What a stream entry decodes to: an event, or what is parked instead. */
 export type Item = Event | Parked;
 
 /** Whether an item is an event. */
-export function isEvent(item: Item): item is Event {
-  return "docId" in item;
-}
+export const isEvent = (item: Item): item is Event => item instanceof Event;
 
 /**
- * An event in the bytes of the reply that brought it. A batch leaves out nearly all events of a hot document, so a
- * view of a value is made only when it is asked for.
+ * A decoded event, in the bytes of the reply that brought it. A batch leaves out nearly all events of a hot document, so
+ * a view of a value is made only when it is asked for. Nor is the id made a string to find its document by: V8 would keep
+ * it in its table of all strings, which takes longer than to decode the entry.
  */
-class ReceivedEvent implements Event {
+export class Event {
   #bytes: Buffer;
   #id: number;
+  #idEnd: number;
   #payload: number;
   #payloadEnd: number;
 
+  /**
+   * @param ms the first part of its stream id
+   * @param seq the second part
+   * @param hash of the id's bytes: 32 bits, in this process
+   * @param ts ms since 1970
+   * @param bytes in which the id and the payload begin and end at the places behind
+   * @param payload below 0 for none
+   */
   constructor(
     readonly ms: number,
     readonly seq: number,
-    readonly key: string,
+    readonly hash: number,
     readonly type: EventType,
     readonly ts: number,
     bytes: Buffer,
     id: number,
+    idEnd: number,
     payload: number,
     payloadEnd: number,
   ) {
     this.#bytes = bytes;
     this.#id = id;
+    this.#idEnd = idEnd;
     this.#payload = payload;
     this.#payloadEnd = payloadEnd;
   }
@@ -64,11 +59,51 @@ class ReceivedEvent implements Event {
     return `${this.ms}-${this.seq}`;
   }
   get docId(): Buffer {
-    return this.#bytes.subarray(this.#id, this.#id + this.key.length);
+    return this.#bytes.subarray(this.#id, this.#idEnd);
   }
+  /** the bytes of `docId` as text of one character a byte */
+  get key(): string {
+    return this.#bytes.toString("latin1", this.#id, this.#idEnd);
+  }
+  /** `null` for a delete, and if the producer sends none */
   get payload(): Buffer | null {
     return this.#payload < 0 ? null : this.#bytes.subarray(this.#payload, this.#payloadEnd);
   }
+
+  /** How many of the first bytes of both events' ids are the same. */
+  sameIdBytes(other: Event): number {
+    const most = Math.min(this.#idEnd - this.#id, other.#idEnd - other.#id);
+    let at = 0;
+    while (at < most && this.#bytes[this.#id + at] === other.#bytes[other.#id + at]) at++;
+    return at;
+  }
+
+  /**
+   * Compares the bytes of ids: below 0 where this event's come first, 0 where both events are of one document.
+   * @param from so many of the first ones are known to be the same
+   */
+  compareId(other: Event, from = 0): number {
+    const length = this.#idEnd - this.#id;
+    const othersLength = other.#idEnd - other.#id;
+    for (let at = from; at < length && at < othersLength; at++) {
+      const differ = this.#bytes[this.#id + at]! - other.#bytes[other.#id + at]!;
+      if (differ !== 0) return differ;
+    }
+    return length - othersLength;
+  }
+}
+
+/** An event whose values are apart, such as one that was parked. */
+export function eventOf(
+  { streamId, docId, type, ts }: Pick<Event, "streamId" | "docId" | "type" | "ts">,
+  payload: Buffer | null = null,
+): Event {
+  const { ms, seq } = partsOf(streamId);
+  const bytes = payload === null ? docId : Buffer.concat([docId, payload]);
+  const idEnd = docId.length;
+  const hash = hashOfText(docId, 0, idEnd) ?? 0;
+  const payloadAt = payload === null ? -1 : idEnd;
+  return new Event(ms, seq, hash, type, ts, bytes, 0, idEnd, payloadAt, bytes.length);
 }
 
 /**
@@ -104,12 +139,12 @@ export function decode(bytes: Buffer, spans: readonly number[]): Item {
   if (idEnd === id || idEnd - id > MAX_ID_BYTES) {
     return fail(`its doc_id has ${idEnd - id} bytes, and 1 to ${MAX_ID_BYTES} are allowed`);
   }
-  if (!isPlainText(bytes, id, idEnd)) return fail("its doc_id is not UTF-8 without U+0000");
+  const hash = hashOfText(bytes, id, idEnd);
+  if (hash === undefined) return fail("its doc_id is not UTF-8 without U+0000");
   const time = ts < 0 ? ms : timeOf(bytes, ts, tsEnd);
   if (!(Math.abs(time) <= MAX_MS)) return fail("its ts is not a time in ms");
-  const key = bytes.toString("latin1", id, idEnd);
   if (known === "delete") payload = -1;
-  return new ReceivedEvent(ms, seq, key, known, time, bytes, id, payload, payloadEnd);
+  return new Event(ms, seq, hash, known, time, bytes, id, idEnd, payload, payloadEnd);
 }
 
 /** Decodes an entry whose values are separate buffers. */
@@ -177,16 +212,24 @@ function timeOf(bytes: Buffer, from: number, to: number): number {
     : plain;
 }
 
-function isPlainText(bytes: Buffer, from: number, to: number): boolean {
+/**
+ * FNV-1a of 32 bits (draft-eastlake-fnv), begun with another number in each process, so that nobody can choose ids whose
+ * hashes are the same.
+ */
+const HASH_SEED = crypto.getRandomValues(new Int32Array(1))[0]!;
+const HASH_PRIME = 0x01000193;
+
+/** A hash of a text's bytes; `undefined` where they are not UTF-8, or one is U+0000. */
+function hashOfText(bytes: Buffer, from: number, to: number): number | undefined {
+  let hash = HASH_SEED;
+  let all = 0;
   for (let index = from; index < to; index++) {
     const byte = bytes[index]!;
-    if (byte === 0) return false;
-    if (byte > 0x7f) {
-      const text = bytes.subarray(from, to);
-      return isUtf8(text) && !text.includes(0);
-    }
+    if (byte === 0) return undefined;
+    all |= byte;
+    hash = Math.imul(hash ^ byte, HASH_PRIME);
   }
-  return true;
+  return all <= 0x7f || isUtf8(bytes.subarray(from, to)) ? hash : undefined;
 }
 
 /**
