@@ -20,9 +20,12 @@ import {
   updateDocument,
   verify,
 } from "writebehind";
-import { askNode } from "writebehind/dev/servers/cluster.ts";
+import { askNode, nodeId } from "writebehind/dev/servers/cluster.ts";
+import { change } from "writebehind/operate/repartition/changes.ts";
 import { transfer } from "writebehind/operate/repartition/transfer.ts";
 import { allPartitions, keysOfDocument, partitionOf } from "writebehind/redis/keys.ts";
+import { slotOf } from "writebehind/redis/slots.ts";
+import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { Author } from "../faults/author.ts";
 import { keepLedger, versionsOf } from "../faults/ledger.ts";
 import { TestCluster } from "../support/cluster.ts";
@@ -295,6 +298,32 @@ Deno.test("what another program writes meanwhile is found, moved and resent", as
       assert.deepEqual((await verify(redis, target, config, "session")).mismatches, []);
     });
   }
+});
+
+Deno.test("changes that a moving slot cuts in two are made whole where it goes", async () => {
+  await using own = await inCluster(2);
+  const { redis, config } = own;
+  const [settings, stream] = ["{cut}settings", "{cut}stream"];
+  await redis.hset(settings, "old", "1");
+  await redis.xadd(stream, "*", "old", "1");
+  const from = await cluster.masterOf(stream);
+  const to = await cluster.masterBeside(from);
+  const slot = slotOf(stream);
+  await askNode(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", await nodeId(from));
+  await askNode(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", await nodeId(to));
+  const { signal } = new AbortController();
+  const scope = { redis, config, entity: "session", signal, patienceMs: 60_000 };
+  const changing = change(scope, [[
+    ...[["UNLINK", settings], ["UNLINK", stream], ["HSET", settings, "new", "1"]] as const,
+    ["MAKE", stream, "7-0"],
+  ]]);
+  await waitFor(async () => await askNode(from, "CLUSTER", "COUNTKEYSINSLOT", slot) === 0, {
+    what: "the first half",
+  });
+  await cluster.move(stream, to);
+  assert.deepEqual(await changing, []);
+  assert.deepEqual(await redis.hgetall(settings), { new: "1" });
+  assert.equal(await lastGeneratedId(redis, stream), "7-0");
 });
 
 /** A text that cannot be packed. */

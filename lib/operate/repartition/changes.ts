@@ -8,7 +8,7 @@
 import type { Buffer } from "node:buffer";
 import type { Config } from "../../config/load.ts";
 import { backoff, delay } from "../../core/delay.ts";
-import { ConnectionError } from "../../core/errors.ts";
+import { ConnectionError, reasonOf } from "../../core/errors.ts";
 import { connectionErrorKind } from "../../core/error_kinds.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
@@ -132,6 +132,12 @@ export async function inLanes<T>(
   await Promise.all(Array.from({ length: Math.min(lanes, left.length) }, lane));
 }
 
+/**
+ * What Redis answers where a slot moves, and a script names a key again that it has removed: from there on nothing was done,
+ * and the key is looked for where the slot goes.
+ */
+const CUT = /attempted to access a non local key/;
+
 /** How long the pauses before another attempt are, in ms. */
 const AGAIN_MS = 20;
 const AGAIN_MAX_MS = 500;
@@ -157,7 +163,8 @@ export class Patience {
     const { signal, patienceMs } = this.#scope;
     const now = performance.now();
     this.#until ??= now + patienceMs;
-    const may = error instanceof UnconfirmedError || connectionErrorKind(error) === "transient";
+    const may = error instanceof UnconfirmedError || connectionErrorKind(error) === "transient" ||
+      CUT.test(reasonOf(error));
     if (!may || now > this.#until) throw error;
     await delay(backoff(++this.#attempt, AGAIN_MS, AGAIN_MAX_MS), signal);
     signal.throwIfAborted();
