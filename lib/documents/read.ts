@@ -31,11 +31,11 @@ export interface ReadOptions {
   through?: Target | Pool | readonly Target[];
 }
 
-/** The most keys that one command names. */
-const KEYS_AT_A_TIME = 5000;
+/** The most documents that are asked for at a time: what comes after many others would not be answered in time. */
+const IDS_AT_A_TIME = 5000;
 
 /**
- * Reads documents: in one round trip where one Redis has all of them.
+ * Reads documents: up to 5,000 in one round trip where one Redis has all of them.
  * @param docIds each of 1 to 512 bytes of UTF-8
  * @returns the documents in the order of `docIds`, `null` for one that is missing
  * @throws {DocumentError} `invalid` for an id that cannot be one
@@ -66,19 +66,24 @@ export async function readByIds(
   const { through } = options;
   checkArguments("readByIds", { through });
   const { cache } = entityConfig(config, entity);
-  if (docIds.length === 0) return [];
   docIds.forEach(checkId);
   const inRedis = (ids: string[]) =>
     readByName(redis, config, entity, ids).catch((error) => {
       throw unanswered(error, entity, redis.address);
     });
-  const texts = cache.enabled
-    ? await cacheOf(redis, config).read(entity, docIds, inRedis, through)
-    : await inRedis(docIds);
-  if (through && !cache.enabled) {
-    const missing = docIds.filter((_, index) => texts[index] === null);
-    const found = await readThrough(redis, through, config, entity, missing);
-    docIds.forEach((docId, index) => texts[index] ??= found.get(docId) ?? null);
+  const readSome = async (ids: string[]) => {
+    if (cache.enabled) return await cacheOf(redis, config).read(entity, ids, inRedis, through);
+    const texts = await inRedis(ids);
+    if (through) {
+      const missing = ids.filter((_, index) => texts[index] === null);
+      const found = await readThrough(redis, through, config, entity, missing);
+      ids.forEach((id, index) => texts[index] ??= found.get(id) ?? null);
+    }
+    return texts;
+  };
+  const texts: (string | null)[] = [];
+  for (let at = 0; at < docIds.length; at += IDS_AT_A_TIME) {
+    texts.push(...await readSome(docIds.slice(at, at + IDS_AT_A_TIME)));
   }
   return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
 }
@@ -148,6 +153,7 @@ async function readBy(
   docIds: string[],
   shape: Shape,
 ): Promise<(string | null)[]> {
+  if (docIds.length === 0) return [];
   if (config.redis.cluster !== null) {
     return await readByPartition(redis, config, entity, docIds, shape);
   }
@@ -157,13 +163,8 @@ async function readBy(
   return await readTogether(redis, keys);
 }
 
-async function readTogether(redis: RedisConnection, keys: string[]): Promise<(string | null)[]> {
-  const replies: Promise<unknown>[] = [];
-  for (let at = 0; at < keys.length; at += KEYS_AT_A_TIME) {
-    replies.push(redis.call("JSON.MGET", [...keys.slice(at, at + KEYS_AT_A_TIME), "."]));
-  }
-  return (await Promise.all(replies)).flat() as (string | null)[];
-}
+const readTogether = async (redis: RedisConnection, keys: string[]) =>
+  await redis.call("JSON.MGET", [...keys, "."]) as (string | null)[];
 
 /**
  * JSON.MGET answers null for what is on another node, also within a slot that moves: so each that it does not find is
