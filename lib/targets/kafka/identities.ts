@@ -9,7 +9,7 @@ import { belongingByMark, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import type { KafkaOwnership } from "./lease.ts";
 import { changing, type Shared } from "./session.ts";
-import type { State } from "./states.ts";
+import { changedIn, type State } from "./states.ts";
 
 /** Identities in the topic `writebehind_offset`. */
 export class KafkaIdentities implements Identities {
@@ -113,7 +113,7 @@ export class KafkaIdentities implements Identities {
     }
     await changing(this.#shared, keys, (session) =>
       session.writeState((state) => ({
-        ...state,
+        ...changedIn(state),
         last_id: offset,
         witness,
         source,
@@ -121,7 +121,6 @@ export class KafkaIdentities implements Identities {
         doubt_at: new Date().toISOString(),
         refused: 0,
         mark: null,
-        parked_version: String(BigInt(state.parked_version) + 1n),
       })));
   }
 }

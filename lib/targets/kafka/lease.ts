@@ -12,6 +12,7 @@ import { ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
 import { GroupLock, isHeld } from "./locks.ts";
 import { changing, lockOf, Session, type Shared } from "./session.ts";
+import { changedIn } from "./states.ts";
 
 /** A partition that a sink of this process owns. */
 interface Owned {
@@ -144,10 +145,9 @@ export class KafkaOwnership implements Ownership {
   async moveOffset(keys: PartitionKeys, offset: string, witness: string): Promise<void> {
     await changing(this.#shared, keys, (session) =>
       session.writeState((state) => ({
-        ...state,
+        ...changedIn(state),
         last_id: offset,
         witness,
-        parked_version: String(BigInt(state.parked_version) + 1n),
       })));
   }
 

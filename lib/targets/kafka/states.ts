@@ -56,6 +56,12 @@ export const initialState = (stream: string): State => ({
   top: null,
 });
 
+/** The state once its offset, or what is parked, was changed by others than its claim: the running claim reads it again. */
+export const changedIn = (state: State): State => ({
+  ...state,
+  parked_version: String(BigInt(state.parked_version) + 1n),
+});
+
 /** All partitions' states, and which migrations have run. */
 export class States {
   #topic: string;
