@@ -8,7 +8,8 @@ import denoJson from "../../deno.json" with { type: "json" };
 import process from "node:process";
 import { ConfigError, reasonOf } from "../core/errors.ts";
 import { OncePerMinute } from "../core/events.ts";
-import { pipelineMetrics, type Watched } from "./prometheus_pipeline.ts";
+import type { Watched } from "./prometheus_families.ts";
+import { pipelineMetrics } from "./prometheus_pipeline.ts";
 import { sinkMetrics } from "./prometheus_sink.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
 

@@ -9,7 +9,7 @@ import type { Place } from "../core/events.ts";
 import { partitionsOf } from "../redis/keys.ts";
 import type { PartitionState } from "../sink/report.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
-import type { Watched } from "./prometheus_pipeline.ts";
+import type { Watched } from "./prometheus_families.ts";
 
 /** From 1 ms to 5 min: what a user waits for, and what an outage makes of it. */
 const FRESHNESS_BUCKETS = [
