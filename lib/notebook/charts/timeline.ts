@@ -82,9 +82,6 @@ export function overTime(
       panel.lines.map((line) => legend.find(({ label }) => label === line.label))
         .map((key) => `${key?.label}: ${key?.value}`).join(", ")
     }${first ? happened.map(({ text }) => `; ${text}`).join("") : ""}`;
-    const dots = values.flatMap((points, line) =>
-      points.filter(standsOut).map((point) => ({ ...point, line: panel.lines[line]! }))
-    );
     return picture(label, {
       height: panel.height + room,
       marginLeft: MARGIN_LEFT,
@@ -109,43 +106,9 @@ export function overTime(
       },
       marks: [
         ...fillOf(panel, values),
-        ...happened.map(({ seconds, row }) =>
-          Plot.ruleX([seconds], {
-            stroke: "currentColor",
-            strokeOpacity: 0.55,
-            strokeDasharray: "2 3",
-            insetTop: first ? -row * ROW - 4 : -12,
-          })
-        ),
-        ...panel.lines.map((line, index) =>
-          Plot.lineY(values[index]!, {
-            x: "seconds",
-            y: "value",
-            stroke: COLOUR[line.colour],
-            strokeWidth: line.dashed ? 2.5 : panel.lines.length > 1 ? 3.5 : 2.5,
-            strokeDasharray: line.dashed ? "7 5" : undefined,
-            strokeLinecap: line.dashed ? "butt" : "round",
-          })
-        ).reverse(),
-        Plot.dot(dots, {
-          x: "seconds",
-          y: "value",
-          fill: ({ line }) => COLOUR[(line as Line).colour],
-          r: 4,
-        }),
-        ...(first
-          ? happened.filter(({ row }) => row > 0).map(({ seconds, text, row, before }) =>
-            Plot.text([text], {
-              x: [seconds],
-              frameAnchor: "top",
-              textAnchor: before ? "end" : "start",
-              dx: before ? -MARK_GAP : MARK_GAP,
-              dy: -row * ROW - 7,
-              fontSize: MARK_SIZE,
-              className: "mark",
-            })
-          )
-          : []),
+        ...rules(happened, first),
+        ...curves(panel, values),
+        ...(first ? words(happened) : []),
         // Above the topmost tick, clear of the marks' texts.
         Plot.text([panel.unit], {
           frameAnchor: "top-left",
@@ -160,6 +123,58 @@ export function overTime(
     });
   });
   return figure({ ...caption, legend, newest: newest?.at }, ...pictures);
+}
+
+/** A line down where something happened; in the first picture up to its words. */
+function rules(happened: readonly Placed[], first: boolean): Plot.Markish[] {
+  return happened.map(({ seconds, row }) =>
+    Plot.ruleX([seconds], {
+      stroke: "currentColor",
+      strokeOpacity: 0.55,
+      strokeDasharray: "2 3",
+      insetTop: first ? -row * ROW - 4 : -12,
+    })
+  );
+}
+
+/** The words for what happened, above a picture. */
+function words(happened: readonly Placed[]): Plot.Markish[] {
+  return happened.filter(({ row }) => row > 0).map(({ seconds, text, row, before }) =>
+    Plot.text([text], {
+      x: [seconds],
+      frameAnchor: "top",
+      textAnchor: before ? "end" : "start",
+      dx: before ? -MARK_GAP : MARK_GAP,
+      dy: -row * ROW - 7,
+      fontSize: MARK_SIZE,
+      className: "mark",
+    })
+  );
+}
+
+/** The lines of a panel, the first on top, with dots where one stands out. */
+function curves(panel: Panel, values: Point[][]): Plot.Markish[] {
+  const dots = panel.lines.flatMap(({ colour }, index) =>
+    values[index]!.filter(standsOut).map((point) => ({ ...point, fill: COLOUR[colour] }))
+  );
+  return [
+    ...panel.lines.map((line, index) =>
+      Plot.lineY(values[index]!, {
+        x: "seconds",
+        y: "value",
+        stroke: COLOUR[line.colour],
+        strokeWidth: line.dashed ? 2.5 : panel.lines.length > 1 ? 3.5 : 2.5,
+        strokeDasharray: line.dashed ? "7 5" : undefined,
+        strokeLinecap: line.dashed ? "butt" : "round",
+      })
+    ).reverse(),
+    Plot.dot(dots, {
+      x: "seconds",
+      y: "value",
+      fill: ({ fill }) => fill,
+      r: 4,
+    }),
+  ];
 }
 
 /** The least value that a log axis shows, in ms. */
