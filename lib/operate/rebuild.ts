@@ -84,8 +84,7 @@ export async function rebuild(
   await checkShape(redis, config, entity);
   const opened = targetOf(target, config);
   await checkBelonging(redis, opened, config, entity);
-  const stored = rowsOf(opened);
-  const partitions = allPartitions(config, entity);
+  rowsOf(opened); // a target without them is refused at once
   const own = partitionsOf(config, entity, opened.describe().name);
   const isCached = own.some(({ cached }) => cached);
   if (limit !== Infinity && !isCached) {
@@ -96,7 +95,6 @@ export async function rebuild(
     );
   }
   for (const keys of own) await prepare(redis, opened.offsets, keys);
-  const isOwn = new Set(own.map(({ partition }) => partition));
   const report: RebuildReport = {
     rows: 0,
     restored: 0,
@@ -105,12 +103,26 @@ export async function rebuild(
     refusedRows: 0,
     index: "off",
   };
+  if (isCached) await warm(redis, opened, config, entity, report, { limit, onProgress, signal });
+  else await restoreAll(redis, opened, config, entity, report, { onProgress, signal });
+  report.index = (await createSearchIndex(redis, config, entity)).status;
+  return report;
+}
+
+/** Writes the documents that Redis does not have, in the order of their ids. */
+async function restoreAll(
+  redis: RedisConnection,
+  target: Target,
+  config: Config,
+  entity: string,
+  report: RebuildReport,
+  { onProgress, signal }: RebuildOptions,
+): Promise<void> {
+  const stored = rowsOf(target);
+  const partitions = allPartitions(config, entity);
+  const own = partitionsOf(config, entity, target.describe().name);
+  const isOwn = new Set(own.map(({ partition }) => partition));
   const size = await stored.size(entity);
-  if (isCached) {
-    await warm(redis, opened, config, entity, report, { limit, onProgress, signal });
-    report.index = (await createSearchIndex(redis, config, entity)).status;
-    return report;
-  }
   let after = "";
   let attempt = 1;
   for (;;) {
@@ -142,8 +154,6 @@ export async function rebuild(
     after = page.at(-1)!.id;
     onProgress?.(report.rows, Math.max(report.rows, size));
   }
-  report.index = (await createSearchIndex(redis, config, entity)).status;
-  return report;
 }
 
 /** How many documents are warmed at a time. */
