@@ -81,8 +81,8 @@ export class Cache {
    */
   async read(
     entity: string,
-    docIds: string[],
-    inRedis: (docIds: string[]) => Promise<(string | null)[]>,
+    docIds: readonly string[],
+    inRedis: (docIds: readonly string[]) => Promise<(string | null)[]>,
     through?: Through,
   ): Promise<(string | null)[]> {
     // To ask for a document costs a little more than to look whether it is there, and spares a miss that look. In a cluster it
@@ -164,7 +164,7 @@ export class Cache {
   }
 
   /** Counts the documents that a read has found in Redis, which stay for longer, and those that it has not. */
-  #count(entity: string, docIds: string[], missed: Set<string>): void {
+  #count(entity: string, docIds: readonly string[], missed: Set<string>): void {
     const looks = looksOf(this.#config, entity);
     const hits = missed.size === 0 ? docIds : docIds.filter((id) => !missed.has(id));
     if (hits.length > 0) {
@@ -178,7 +178,7 @@ export class Cache {
   }
 
   /** Makes documents that were just read stay for longer, once a minute. */
-  #renew(entity: string, docIds: string[]): void {
+  #renew(entity: string, docIds: readonly string[]): void {
     const now = performance.now();
     if (now - this.#renewedAt >= RENEW_MS || this.#renewed.size >= RENEWED) {
       this.#renewed.clear();

@@ -59,7 +59,7 @@ export async function readByIds(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  docIds: string[],
+  docIds: readonly string[],
   options: ReadOptions = {},
 ): Promise<(JsonObject | null)[]> {
   checkArguments("readByIds", { redis, config, entity, docIds, options });
@@ -67,7 +67,7 @@ export async function readByIds(
   checkArguments("readByIds", { through });
   const { cache } = entityConfig(config, entity);
   docIds.forEach(checkId);
-  const inRedis = (ids: string[]) =>
+  const inRedis = (ids: readonly string[]) =>
     readByName(redis, config, entity, ids).catch((error) => {
       throw unanswered(error, entity, redis.address);
     });
@@ -106,7 +106,7 @@ async function readByName(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  docIds: string[],
+  docIds: readonly string[],
 ): Promise<(string | null)[]> {
   const deadline = patienceEnds(performance.now());
   for (;;) {
@@ -134,7 +134,7 @@ async function readAndLook(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  docIds: string[],
+  docIds: readonly string[],
   used: Shape,
 ): Promise<[(string | null)[], Recorded | null]> {
   const reading = readBy(redis, config, entity, docIds, used);
@@ -150,7 +150,7 @@ async function readBy(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  docIds: string[],
+  docIds: readonly string[],
   shape: Shape,
 ): Promise<(string | null)[]> {
   if (docIds.length === 0) return [];
@@ -174,7 +174,7 @@ async function readByPartition(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  docIds: string[],
+  docIds: readonly string[],
   shape: Shape,
 ): Promise<(string | null)[]> {
   const found = new Map<string, string>();

@@ -191,8 +191,8 @@ export function keysOfDocument(
 
 /** Things by the partition that their ids hash to. */
 export function byPartition<Thing>(
-  partitions: PartitionKeys[],
-  things: Thing[],
+  partitions: readonly PartitionKeys[],
+  things: readonly Thing[],
   idOf: (thing: Thing) => string,
 ): [PartitionKeys, Thing[]][] {
   const groups = Map.groupBy(things, (thing) => partitionOf(idOf(thing), partitions.length));

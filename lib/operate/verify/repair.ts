@@ -55,7 +55,7 @@ export async function repairTarget(
   redis: RedisConnection,
   config: Config,
   entity: string,
-  mismatches: Seen[],
+  mismatches: readonly Seen[],
   options: RepairOptions = {},
 ): Promise<RepairReport> {
   checkArguments("repairTarget", { redis, config, entity, mismatches, options });
@@ -102,7 +102,7 @@ export async function repairRedis(
   target: Target | Pool,
   config: Config,
   entity: string,
-  mismatches: Seen[],
+  mismatches: readonly Seen[],
   options: RepairOptions = {},
 ): Promise<RepairReport> {
   checkArguments("repairRedis", { redis, target, config, entity, mismatches, options });
@@ -155,7 +155,7 @@ export async function repairRedis(
 function* chunks(
   config: Config,
   entity: string,
-  mismatches: Seen[],
+  mismatches: readonly Seen[],
 ): Generator<[PartitionKeys, Seen[]]> {
   for (
     const [keys, own] of byPartition(allPartitions(config, entity), mismatches, ({ id }) => id)
