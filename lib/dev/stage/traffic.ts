@@ -94,11 +94,6 @@ export class StageTraffic implements AsyncDisposable {
     return [...this.#reports.values()].reduce((sum, { failed }) => sum + failed, 0);
   }
 
-  /** Writes that had to wait because too much was waiting. */
-  get heldBack(): number {
-    return [...this.#reports.values()].reduce((sum, { backpressure }) => sum + backpressure, 0);
-  }
-
   #take(run: number, report: TrafficReport): void {
     this.#reports.set(run, report);
     const now = performance.now();
