@@ -92,7 +92,8 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
 
   for (const [name, trusted] of ACCEPTED) {
     await shows(name);
-    const config = of({ tls_ca_file: CERTIFICATES[trusted] });
+    // What goes well may take its time.
+    const config = of({ tls_ca_file: CERTIFICATES[trusted], command_timeout_ms: 20_000 });
     await using client = await connectRedis(config);
     assert.equal(await client.set("a", "1"), "OK");
     const reader = await RespConnection.open(config, config.redis);
@@ -134,7 +135,10 @@ Deno.test("Redis: certificates are trusted by a file, and every reason why not",
   const showing = (certificate: string | null, key: string | null) => ({
     ...{ ...authority, tls_cert_file: certificate, tls_key_file: key },
   });
-  const shown = of(showing(CERTIFICATES.client, CERTIFICATES.client));
+  const shown = of({
+    ...showing(CERTIFICATES.client, CERTIFICATES.client),
+    command_timeout_ms: 20_000,
+  });
   await using client = await connectRedis(shown);
   assert.equal(await client.set("a", "2"), "OK");
   const reader = await RespConnection.open(shown, shown.redis);
