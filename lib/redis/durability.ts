@@ -6,7 +6,7 @@
 import type { Buffer } from "node:buffer";
 import type { Redis } from "./client.ts";
 import type { Config } from "../config/load.ts";
-import { ConnectionError, reasonOf } from "../core/errors.ts";
+import { asError, ConnectionError, reasonOf } from "../core/errors.ts";
 import { isNoScript, type Script } from "./scripts/mod.ts";
 
 /**
@@ -120,7 +120,7 @@ export class DurableLane {
       results = await pipeline.exec() ?? [];
     } catch (error) {
       for (const { settle } of calls) {
-        settle({ error: error as Error, reply: null, unconfirmed: null });
+        settle({ error: asError(error), reply: null, unconfirmed: null });
       }
       return;
     }

@@ -9,6 +9,7 @@
 
 import type { Pool as DriverPool, PoolConnection, ResultSetHeader } from "mysql2/promise";
 import type { Socket } from "node:net";
+import { asError } from "../../core/errors.ts";
 import { isMysqlError, UNKNOWN_THREAD } from "./errors.ts";
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
@@ -143,7 +144,7 @@ export class Pool {
           await connection.query(this.#settings);
           return connection;
         } catch (error) {
-          connection.end(error as Error);
+          connection.end(asError(error));
           throw error;
         }
       }
@@ -236,7 +237,7 @@ export async function patiently<T>(
     return result;
   } catch (error) {
     if (isMysqlError(error) && await rolledBack(connection)) connection.release();
-    else connection.end(error as Error);
+    else connection.end(asError(error));
     throw error;
   }
 }

@@ -5,6 +5,7 @@
 
 import { createHash } from "node:crypto";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { asError } from "../../core/errors.ts";
 import { isMysqlError } from "./errors.ts";
 import { type Connection, type Pool, rolledBack } from "./pool.ts";
 
@@ -57,7 +58,7 @@ export class Sessions {
       } catch (error) {
         const sound = isMysqlError(error) && await rolledBack(connection);
         // It is not given back: what it holds ends with it.
-        if (!sound) this.#end(name, opening, connection, error as Error);
+        if (!sound) this.#end(name, opening, connection, asError(error));
         throw error;
       } finally {
         session.since = null;
