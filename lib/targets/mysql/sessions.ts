@@ -4,8 +4,8 @@
  */
 
 import { createHash } from "node:crypto";
-import type { PartitionKeys } from "../../redis/keys.ts";
 import { asError } from "../../core/errors.ts";
+import type { PartitionKeys } from "../../redis/keys.ts";
 import { isMysqlError } from "./errors.ts";
 import { type Connection, type Pool, rolledBack } from "./pool.ts";
 
