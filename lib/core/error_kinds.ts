@@ -10,11 +10,19 @@ import { RepartitioningError } from "./errors.ts";
  * - `chance`: it may pass by itself (a deadlock, a lock that is held); if it comes back for one row alone, it is
  *   that row's fault
  * - `document`: a row of the batch cannot be stored
+ * - `related`: a row cannot be stored beside others that are there or are not yet (a foreign key, a second unique key):
+ *   it is the row's fault if its event is refused by itself, at its place in the stream
  * - `too_large`: the batch took too long or was too much at once: try again with a smaller one
  * - `configuration`: somebody has to fix something; trying again does no harm. If other rows go through, it is the
  *   row's fault after all
  */
-export type ErrorKind = "transient" | "chance" | "document" | "too_large" | "configuration";
+export type ErrorKind =
+  | "transient"
+  | "chance"
+  | "document"
+  | "related"
+  | "too_large"
+  | "configuration";
 
 const CONNECTION =
   /ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|connection.{0,200}(lost|closed|terminated|refused|reset|timeout|timed out)|terminated|timed out|timeout|Stream isn't writeable|Not connected|max retries/i;

@@ -38,7 +38,14 @@ const SIZE_BUCKETS = [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000];
 
 // The types tell when one is missing.
 const ERROR_KINDS = Object.keys(
-  { transient: 0, chance: 0, document: 0, too_large: 0, configuration: 0 } satisfies Record<
+  {
+    transient: 0,
+    chance: 0,
+    document: 0,
+    related: 0,
+    too_large: 0,
+    configuration: 0,
+  } satisfies Record<
     ErrorKind,
     0
   >,

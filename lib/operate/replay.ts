@@ -230,7 +230,14 @@ class Replay {
   /** Writes what can be written. @returns why documents are refused, by the keys of their rows */
   async #refused(batch: BatchRows): Promise<Map<string, Refused>> {
     if (!this.#everyEvent) {
-      const refused = await refusedRows<Refusal>(batch, (rows) => this.#write(rows, true));
+      const write = (rows: BatchRows) => this.#write(rows, true);
+      let refused = await refusedRows<Refusal>(batch, write);
+      // What was written may be what others were waiting for, as by a foreign key.
+      for (let before = Infinity; refused.size > 0 && refused.size < before;) {
+        before = refused.size;
+        const left = refused;
+        refused = await refusedRows<Refusal>(rowsWith(batch, (row) => left.has(row)), write);
+      }
       return new Map([...refused].map(([{ key }, refusal]) => [key, refusal]));
     }
     // What is behind an event that is refused must not go before it.
@@ -251,7 +258,7 @@ class Replay {
   /** Whether the rows are to blame is found by trying: they are, where harmless ones go through. */
   async #write(rows: BatchRows, keep: boolean): Promise<Refusal | null> {
     const tried = await this.#held.attempt(rows, keep);
-    if (tried === null || tried.kind === "document") return tried;
+    if (tried === null || tried.kind === "document" || tried.kind === "related") return tried;
     const probe = (harmless: BatchRows) => this.#held.attempt(harmless, false);
     const what = rows.upserts.length > 0 ? "upserts" : "removals";
     if (await harmlessRowsGo(what, probe, () => this.#held.anyRow())) return tried;

@@ -287,10 +287,13 @@ export class PartitionSink {
         const covered = items.slice(0, batch.events);
         const parkedNow = await this.#poison.park(claim, covered, batch, error);
         if (parkedNow === null) {
-          const stuck = this.#target.kindOf(error) === "document";
+          const stuck = ["document", "related"].includes(this.#target.kindOf(error));
           throw this.#refused = stuck ? new StuckError(reasonOf(error), error) : error;
         }
-        items = parkedNow;
+        if (parkedNow === "smaller") {
+          items = covered.slice(0, Math.ceil(covered.length / 2));
+          this.#batchSize = items.length;
+        } else items = parkedNow;
         batch = await this.#coalesce(items);
       }
     }

@@ -6,7 +6,8 @@
  * refused too, the configuration is to blame, and nothing is parked. Only where no row is there yet, a code that means
  * bad data is believed. A table may be away for just a moment, in which some rows are tried and others not: so rows
  * are tried twice; of those with a code that means bad data, the first one. What may be chance, such as a deadlock,
- * counts only if it comes again and again for that row.
+ * counts only if it comes again and again for that row. And what depends on other rows, such as a foreign key, is judged
+ * at its own place in the stream: the batch is made smaller until it has that event alone.
  * @module
  */
 
@@ -51,17 +52,25 @@ export class Poison {
    * every event has. If the batch has an earlier event of the document, that one is tried next: it may be fine.
    * @param items the items that the batch covers
    * @param error the target's error for the batch
-   * @returns the items with those events parked, `null` where no document is to blame
+   * @returns the items with those events parked, `null` where no document is to blame, `smaller` where a smaller batch
+   * has to tell
    * @throws where trying fails for another reason
    */
-  async park(claim: Claim, items: Item[], batch: Batch, error: unknown): Promise<Item[] | null> {
+  async park(
+    claim: Claim,
+    items: Item[],
+    batch: Batch,
+    error: unknown,
+  ): Promise<Item[] | "smaller" | null> {
     const kind = this.#target.kindOf(error);
     const rows = countOf(batch);
     if (kind === "transient" || rows === 0 || kind === "too_large" && rows > 1) return null;
     // The first time it is chance: trying would wait for the same locks, and delay the report of the failure.
     if (kind === "chance" && ++this.#chances === 1) return null;
+    if (kind === "related" && batch.events > 1) return "smaller";
     await failpoint?.("probing");
     const refused = await this.#refused(claim, batch);
+    if (refused === null) return "smaller";
     if (refused.size === 0) return null;
     const refusals = new Map([...refused].map(([row, refusal]) => [idOf(row), refusal]));
     const payloads = new Map(batch.upserts.map((row) => [idOf(row), row.payload]));
@@ -83,8 +92,8 @@ export class Poison {
     this.#chances = 0;
   }
 
-  /** Why rows cannot be stored. */
-  async #refused(claim: Claim, batch: Batch): Promise<Map<Removal, Refusal>> {
+  /** Why rows cannot be stored; `null` where those that were refused may be fine beside others of the batch. */
+  async #refused(claim: Claim, batch: Batch): Promise<Map<Removal, Refusal> | null> {
     const { batches } = this.#target;
     // One statement finds what is no JSON. If there was nothing else, the batch goes through without it.
     const invalid = await this.#invalid(claim, batch.upserts);
@@ -92,7 +101,11 @@ export class Poison {
     for (const deep of [false, true]) {
       const attempt = (rows: BatchRows) => batches.probe(claim, rows, deep);
       const tried = await refusedRows(batch, attempt);
-      if (tried.size > 0) return await this.#blamed(claim, batch, tried, attempt);
+      if (tried.size === 0) continue;
+      const blamed = await this.#blamed(claim, batch, tried, attempt);
+      const isRelated = batch.events > 1 &&
+        [...tried.values()].some(({ kind }) => kind === "related");
+      return blamed.size === 0 && isRelated ? null : blamed;
     }
     return new Map();
   }
@@ -134,7 +147,11 @@ export class Poison {
       const only = (rows: BatchRows[typeof part]) => ({ upserts: [], removals: [], [part]: rows });
       const of = (...kinds: ErrorKind[]) =>
         refused.filter((row) => kinds.includes(tried.get(row)!.kind));
-      const [data, doubtful] = [of("document"), of("configuration")];
+      const isAlone = batch.events === 1;
+      const [data, doubtful] = [
+        of("document", ...(isAlone ? ["related" as const] : [])),
+        of("configuration"),
+      ];
       const othersPass = passed !== undefined || await this.#target.batches.works(claim, part);
       // A code that speaks of data is believed where no row is there that could show the contrary.
       const mayBlame = othersPass || othersPass === null && data.length === refused.length;
@@ -147,7 +164,8 @@ export class Poison {
         : new Map<Removal, Tried>();
       for (const row of refused) {
         const { kind, sqlstate, reason } = tried.get(row)!;
-        const isToBlame = kind === "document"
+        if (kind === "related" && !isAlone) continue;
+        const isToBlame = kind === "document" || kind === "related"
           ? isStillData
           : kind === "configuration"
           ? again.has(row)

@@ -41,14 +41,14 @@ const KINDS: Record<ErrorKind, readonly number[]> = {
   chance: [1205, 1213, 1317, 1614, 3058, 3572],
   // A statement that took too long, or was too large.
   too_large: [1153, 1969, 3024],
+  // A foreign key, a unique one.
+  related: [1062, 1169, 1451, 1452, 1557, 1586],
   document: [
     1048,
-    1062,
     1105,
     1118,
     1136,
     1138,
-    1169,
     1172,
     1264,
     1265,
@@ -60,11 +60,7 @@ const KINDS: Record<ErrorKind, readonly number[]> = {
     1411,
     1416,
     1441,
-    1451,
-    1452,
     1526,
-    1557,
-    1586,
     1644,
     1690,
     1748,

@@ -34,6 +34,8 @@ const KINDS: [pattern: RegExp, kind: ErrorKind][] = [
   [/^(53100|58030)$/, "configuration"],
   [/^(08...|57P0.|53300|25P02)$/, "transient"],
   [/^(40...|53...|55...|57...)$/, "chance"],
+  // A foreign key, a unique one, an exclusion.
+  [/^(23503|23505|23P01)$/, "related"],
   [/^(22...|23...|44000|54...|P0001)$/, "document"],
 ];
 

@@ -116,6 +116,7 @@ export class SqliteError extends ConnectionError {
 /** What an error of SQLite, or any other that a sink meets, means for it. */
 export function sqliteErrorKind(error: unknown): ErrorKind {
   if (!(error instanceof SqliteError)) return connectionErrorKind(error);
+  if (/_(FOREIGNKEY|UNIQUE)$/.test(error.sqlstate)) return "related";
   return KINDS[error.errcode & 0xff] ?? "configuration";
 }
 

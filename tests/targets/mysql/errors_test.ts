@@ -17,7 +17,8 @@ Deno.test("MySQL: errors by their numbers", () => {
     transient: [1040, 1053, 1158, 1927],
     chance: [1205, 1213, 1317],
     too_large: [1153, 1969, 3024],
-    document: [1048, 1062, 1264, 1292, 1366, 1406, 1452, 1526, 1644, 1690, 3819, 4025],
+    related: [1062, 1169, 1451, 1452, 1557, 1586],
+    document: [1048, 1264, 1292, 1366, 1406, 1526, 1644, 1690, 3819, 4025],
     configuration: [1045, 1044, 1142, 1054, 1146, 1364, 1114, 1290, 1836],
   };
   for (const [kind, numbers] of Object.entries(kinds)) {

@@ -8,7 +8,8 @@ Deno.test("errors are sorted: exact codes win over classes, and what is unknown 
     chance: ["40001", "40P01", "53200", "55P03", "55000", "57000"],
     too_large: ["57014", "25P03", "25P04"],
     configuration: ["53100", "58030", "42P01", "42501", "28P01", "25006", "XX000", "0A000"],
-    document: ["22P02", "22P05", "23505", "44000", "54000", "P0001"],
+    related: ["23503", "23505", "23P01"],
+    document: ["22P02", "22P05", "23502", "23514", "44000", "54000", "P0001"],
   };
   for (const [kind, codes] of Object.entries(kinds)) {
     for (const code of codes) assert.equal(postgresErrorKind({ code, message: "" }), kind, code);
