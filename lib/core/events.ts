@@ -224,7 +224,7 @@ export class OncePerMinute {
   #now: () => number;
 
   /** @param now the clock, in ms */
-  constructor(now: () => number = Date.now) {
+  constructor(now: () => number = () => performance.now()) {
     this.#now = now;
   }
 

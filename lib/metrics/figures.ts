@@ -112,6 +112,7 @@ const FRESHNESS_MAX_AGE_MS = 5000;
 export function recentFreshness(gauges: (string | null)[][]): [p50: number, p99: number][] {
   return gauges.flatMap(([at, p50, p99]): [number, number][] => {
     const age = Date.now() - Number(at ?? -Infinity);
-    return age <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
+    // Where the clocks do not agree, nobody knows how old it is.
+    return Math.abs(age) <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
   });
 }

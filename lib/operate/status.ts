@@ -10,7 +10,12 @@ import { isFar, partsOf } from "../core/stream_ids.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
-import { readRegistrations, type Registration, type TargetState } from "../redis/registrations.ts";
+import {
+  hasPlace,
+  readRegistrations,
+  type Registration,
+  type TargetState,
+} from "../redis/registrations.ts";
 import type { Lag } from "../redis/lag.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { mostUnindexed } from "../search/index.ts";
@@ -147,7 +152,10 @@ async function partitionStatus(
   if (redis && target && offsets && standing && lag) {
     // While documents and parked events move, neither are all here nor there.
     if (!view.isMoving) await lookAtBelonging(redis, target, config, keys, stuck, doubts);
-    if (await hasGoneBack(redis, offsets, keys, standing)) {
+    const known = await readRegistrations(redis, keys);
+    const state = known.find((one) => one.name === name)?.state ?? "active";
+    // For one that has no place any more, nothing is kept.
+    if (hasPlace(state) && await hasGoneBack(redis, offsets, keys, standing)) {
       stuck.push("the stream has gone back, and no sink has rewound it; start one");
     }
     const { lease_seconds } = config.write_behind;
@@ -167,8 +175,6 @@ async function partitionStatus(
       warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
     }
     await lookAtIds(redis, keys, stuck, warnings);
-    const known = await readRegistrations(redis, keys);
-    const state = known.find((one) => one.name === name)?.state ?? "active";
     const other = await sameDatabase(redis, config, keys, name, standing);
     if (state === "paused" && view.isMoving) {
       // By the repartition, which lets it go on: nobody else may.
@@ -264,7 +270,7 @@ function cacheWarnings({ state, foreign }: PartitionCache, { entity }: Partition
 function strangers(known: Registration[], config: Config, keys: PartitionKeys): string[] {
   const here = targetsWith(config, keys);
   return known.filter(({ name, state }) =>
-    state !== "removed" && state !== "detached" && here.every((target) => target.name !== name)
+    hasPlace(state) && here.every((target) => target.name !== name)
   ).map(({ name }) => {
     const isKnown = config.targets.some((target) => target.name === name);
     return `the stream is kept for the target ${name}, ` +

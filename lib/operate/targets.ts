@@ -12,6 +12,7 @@ import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, groupOf, type PartitionKeys, targetsWith } from "../redis/keys.ts";
 import { readLag } from "../redis/lag.ts";
 import {
+  hasPlace,
   readRegistrations,
   register,
   type Registration,
@@ -96,7 +97,7 @@ export async function listTargets(
 
 /** Whether the events that a target lacks are kept for it; one that nobody has registered may lack all. */
 function holds(registration: Registration | undefined): boolean {
-  return registration?.state !== "removed" && registration?.state !== "detached";
+  return registration === undefined || hasPlace(registration.state);
 }
 
 /**

@@ -18,6 +18,10 @@ import { registerScript, runScript } from "./scripts/mod.ts";
  */
 export type TargetState = "active" | "paused" | "filling" | "detached" | "removed";
 
+/** Whether what a target in that state lacks is kept for it. */
+export const hasPlace = (state: TargetState): boolean =>
+  state !== "removed" && state !== "detached";
+
 /** A target's field in the settings of a stream. */
 export interface Registration {
   /** the target's name */

@@ -78,11 +78,12 @@ export class PartitionOwnership {
   #claim: Claim | null = null;
   /** the newest claim, even if a failure has ended its use: its lease is given back at the end */
   #lease: Claim | null = null;
-  #renewedAt = 0;
-  /** when the table was looked at, in ms since 1970 */
-  #lookedAt = 0;
+  /** by `performance.now()`, as are the next two: clocks are set */
+  #renewedAt = -Infinity;
+  /** when the table was looked at */
+  #lookedAt = -Infinity;
   /** the same of the owner that is waited for */
-  #namesakeAt = 0;
+  #namesakeAt = -Infinity;
   /** whether an operator has paused the target, as was seen last */
   #paused = false;
   /** why the table is not the claim's any more */
@@ -180,8 +181,8 @@ export class PartitionOwnership {
   async #lookForNamesake(): Promise<void> {
     if (this.#config.targets.length === 1) return;
     // To stand by is usual where partitions are shared, and there may be many.
-    if (Date.now() - this.#namesakeAt < lookEachMs(this.#keys)) return;
-    this.#namesakeAt = Date.now();
+    if (performance.now() - this.#namesakeAt < lookEachMs(this.#keys)) return;
+    this.#namesakeAt = performance.now();
     const redis = await this.#reader.connection();
     const standing = await this.#target.offsets.standing(this.#keys, { waits: false });
     const { target } = this.#report.place;
@@ -206,7 +207,7 @@ export class PartitionOwnership {
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => void this.#renew(claim), lease_seconds * 1000 / HEARTBEATS);
     this.#claim = claim;
-    this.#renewedAt = Date.now();
+    this.#renewedAt = performance.now();
     this.#problem = null;
     await this.#moveBack(redis, claim);
     if (claim.madeAnew.length > 0) this.#report.madeAnew(claim.madeAnew);
@@ -343,10 +344,10 @@ export class PartitionOwnership {
     const { lease_seconds } = this.#config.write_behind;
     try {
       await this.#target.ownership.renew(claim, lease_seconds);
-      this.#renewedAt = Date.now();
+      this.#renewedAt = performance.now();
       this.#report.over("leaseNotRenewed");
-      if (Date.now() - this.#lookedAt < lookEachMs(this.#keys)) return;
-      this.#lookedAt = Date.now();
+      if (performance.now() - this.#lookedAt < lookEachMs(this.#keys)) return;
+      this.#lookedAt = performance.now();
       const problem = await this.#target.identities.look(claim);
       if (problem !== null && this.#claim === claim) this.#problem = new ConfigError(problem);
     } catch (error) {
@@ -363,7 +364,7 @@ export class PartitionOwnership {
         void this.#trimmer?.stop();
       } else this.#report.trouble("leaseNotRenewed", error);
       // If its connection has silently died, the statement would hang until the system gives up.
-      if (lost || Date.now() - this.#renewedAt > lease_seconds * 1000) {
+      if (lost || performance.now() - this.#renewedAt > lease_seconds * 1000) {
         this.#target.ownership.abandon(claim, asError(error));
       }
     }

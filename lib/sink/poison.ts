@@ -41,8 +41,8 @@ export class Poison {
   #chances = 0;
   #now: () => number;
 
-  /** @param now the clock, in ms */
-  constructor(target: Target, now: () => number = Date.now) {
+  /** @param now the time, in ms */
+  constructor(target: Target, now: () => number = () => performance.now()) {
     this.#target = target;
     this.#now = now;
   }

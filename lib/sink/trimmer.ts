@@ -42,7 +42,8 @@ export class Trimmer {
   #heldUp = false;
   /** whether entries stay that all targets hold, for `streams.keep_seconds` */
   #keeps = false;
-  #trimmedAt = 0;
+  /** by `performance.now()`: a clock that is set back must not hold it up */
+  #trimmedAt = -Infinity;
   /** the entry that the next trim must still find */
   #witness: string;
   #trimming: Promise<void> | undefined;
@@ -82,7 +83,7 @@ export class Trimmer {
   /** Notes that a batch was applied. Nobody waits for the trim, and small ones are trimmed together. */
   applied(events: number, more: boolean): void {
     this.#entriesRead += events;
-    if (more || Date.now() - this.#trimmedAt >= TRIM_MS) void this.trim();
+    if (more || performance.now() - this.#trimmedAt >= TRIM_MS) void this.trim();
   }
 
   /** Trims to the newest offset; one at a time, and only after the commit. */
@@ -99,7 +100,7 @@ export class Trimmer {
   get #isDue(): boolean {
     const { atLeast, atMost } = KEPT_MS;
     const step = Math.min(atMost, Math.max(atLeast, this.#keepMs / 10));
-    return this.#keeps && Date.now() - this.#trimmedAt >= step;
+    return this.#keeps && performance.now() - this.#trimmedAt >= step;
   }
 
   get #keepMs(): number {
@@ -109,7 +110,7 @@ export class Trimmer {
   async #trimTo(offset: string): Promise<void> {
     const { keys, witness } = this.#claim;
     const { stream, lastId, settings } = keys;
-    this.#trimmedAt = Date.now();
+    this.#trimmedAt = performance.now();
     await failpoint?.("trimming");
     let address = "";
     try {
@@ -165,8 +166,10 @@ export class Trimmer {
       // An entry with an id that is too high may have come and gone since.
       noteLastId(redis, keys),
     ]);
-    if (!found) this.witnessMissing = true;
     this.state = registration?.state ?? "active";
+    // For a target that has lost its place, nothing is kept: an entry that is missing says nothing.
+    if (this.state !== "active" && this.state !== "paused") return;
+    if (!found) this.witnessMissing = true;
     // The settings were removed: the next trim tells them anew.
     if (registration === null) this.#heldUp = true;
     // Mended under a claim that expects no witness: what comes below its offset would never be read.

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { caughtUp, type Figures, insertDocument, readFigures, readStatus } from "writebehind";
+import { recentFreshness } from "writebehind/metrics/figures.ts";
 import { below } from "writebehind/core/random.ts";
 import { startPostgres } from "writebehind/dev/servers/postgres.ts";
 import { startRedis } from "writebehind/dev/servers/redis.ts";
@@ -24,6 +25,12 @@ async function write({ redis, config }: Pipeline, count: number, from = 0) {
 
 /** The figures without what differs from run to run. */
 const counts = ({ written, applied, lag, parked }: Figures) => [written, applied, lag, parked];
+
+Deno.test("how fresh rows are is told while it is new, by clocks that agree", () => {
+  const at = (ago: number) => [String(Date.now() - ago), "3", "9"];
+  assert.deepEqual(recentFreshness([at(100)]), [[3, 9]]);
+  assert.deepEqual(recentFreshness([at(60_000), at(-60_000), [null, null, null]]), []);
+});
 
 Deno.test("figures", (t) =>
   withPipeline(t, {

@@ -7,6 +7,7 @@ import {
   caughtUp,
   type Config,
   configWith,
+  ConnectionError,
   consumePeriodically,
   deleteDocument,
   listTargets,
@@ -27,8 +28,10 @@ import {
 } from "writebehind";
 import { DatabaseSync } from "node:sqlite";
 import { delay } from "writebehind/core/delay.ts";
+import { Watch } from "writebehind/dev/stage/watch.ts";
+import { allPartitions, partitionKeys } from "writebehind/redis/keys.ts";
 import { waitFor } from "../support/servers.ts";
-import { drain, equal, type Two, withTwo, write } from "../support/two_targets.ts";
+import { before, drain, equal, type Two, withTwo, write } from "../support/two_targets.ts";
 
 const STREAM = "stream:session";
 const SETTINGS = "stream:settings:session";
@@ -250,6 +253,81 @@ Deno.test("targets in each state", (t) =>
         assert.equal(await redis.xlen(STREAM), 1);
       },
     );
+
+    await step(
+      "one is removed under its sink, and added again: nothing has gone back",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await write(redis, config, 0, 5);
+        await drain(redis, config, a, b);
+        let batches = 0;
+        const late = before(b, "batches", "apply", async () => {
+          if (++batches > 2) return;
+          if (batches === 2) {
+            // What it was to trim, it has by now.
+            await delay(500);
+            throw new ConnectionError("lost");
+          }
+          // The other one goes on, and its sink trims, before a batch of this one is applied.
+          await removeTarget(redis, config, "session", "b");
+          await write(redis, config, 6, 1);
+          await drain(redis, config, a);
+        });
+        await using sink = consumePeriodically(redis, late, config, "session");
+        await write(redis, config, 5, 1);
+        await waitFor(() => /was removed/.test(sink.lastError?.message ?? ""), {
+          what: "the sink to notice",
+          deadlineMs: 30_000,
+        });
+        const [status] = await readStatus(redis, b, config, "session");
+        assert.doesNotMatch(status!.stuck.join(), /gone back/);
+        assert.match(status!.stuck.join(), /the target is removed: run deno task target add b/);
+        await addTarget(redis, b, config, "session");
+        await write(redis, config, 7, 1);
+        await caughtUp(redis, b, config, "session");
+        const { wentBack } = await b.offsets.standing(partitionKeys(config, "session", 0));
+        assert.equal(wentBack, 0);
+        await equal(redis, config, b, 8);
+      },
+      // Its sink pauses so long that it does not see who adds it.
+      { write_behind: { retry_base_ms: 1000, retry_max_ms: 1000 } },
+    );
+
+    await step(
+      "one begins behind the other: rows that it has just got are not in doubt",
+      async (two) => {
+        const { redis, config, a, b } = two;
+        await write(redis, config, 0, 20);
+        await drain(redis, config, b); // which notes whose data these are
+        const partitions = allPartitions(config, "session");
+        const applied = async () =>
+          (await Promise.all(partitions.map((keys) => a.offsets.offset(keys)))).some((id) =>
+            id !== "0-0"
+          );
+        let claims = 0;
+        const late = before(a, "ownership", "claim", async () => {
+          if (++claims === 2) await waitFor(applied, { what: "a partition", deadlineMs: 30_000 });
+        });
+        await drain(redis, config, late);
+        const status = await readStatus(redis, a, config, "session");
+        assert.deepEqual(status.map(({ doubts }) => doubts), [[], []]);
+      },
+      { streams: { partitions: 2 } },
+    );
+
+    await step("the stage says of its target what it holds, not what it has told", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      // Its sink was killed between a commit and the trim that tells of it.
+      await redis.hset(SETTINGS, "target:a", "active 1-1 0-0 stop");
+      const { promise: sampled, resolve } = Promise.withResolvers<unknown>();
+      const options = { redis, target: a, config, entity: "session" };
+      await using watch = new Watch({ ...options, onSample: resolve });
+      watch.start();
+      await sampled;
+      assert.deepEqual(watch.targets.map(({ name, lag }) => [name, lag]), [["a", 0], ["b", 0]]);
+    });
 
     await step(
       "the right to trim is taken away, and given back",

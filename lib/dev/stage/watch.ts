@@ -57,7 +57,7 @@ export interface TargetView {
   name: string;
   /** `null` where no sink has registered it */
   state: TargetState | null;
-  /** events that it is behind, by the offset that it has told last */
+  /** events that it is behind: the first as the figures say, the others by the offset that they have told last */
   lag: number;
 }
 
@@ -167,7 +167,7 @@ export class Watch implements AsyncDisposable {
       const freshness = reachable.target && !this.#stands(figures)
         ? await this.#freshness()
         : NOTHING_APPLIED;
-      this.#targets = await this.#readTargets();
+      this.#targets = await this.#readTargets(figures);
       this.#cache = await this.#readCache();
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
@@ -206,14 +206,18 @@ export class Watch implements AsyncDisposable {
     return { at: Date.now(), partitions, ...sumOf(partitions) };
   }
 
-  async #readTargets(): Promise<TargetView[]> {
-    const { redis, config, entity } = this.#options;
+  async #readTargets(figures: Figures | null): Promise<TargetView[]> {
+    const { redis, config, entity, target } = this.#options;
     if (config.targets.length === 1) return [];
+    const shown = target.describe().name;
     const listed = Map.groupBy(await listTargets(redis, config, entity), ({ name }) => name);
     return [...listed].map(([name, parts]) => ({
       name,
       state: parts.find(({ state }) => state !== "active")?.state ?? parts[0]!.state,
-      lag: parts.reduce((sum, { lagEvents }) => sum + lagEvents, 0),
+      // What it has told last may be of before: of the one that is asked, the page shows what it says itself.
+      lag: name === shown && figures
+        ? figures.lag
+        : parts.reduce((sum, { lagEvents }) => sum + lagEvents, 0),
     }));
   }
 

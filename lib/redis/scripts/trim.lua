@@ -16,7 +16,6 @@ local stream, settings, name, offset = KEYS[1], KEYS[3], ARGV[1], ARGV[2]
 local function is_gone(witness)
   return witness ~= '0-0' and #redis.call('XRANGE', stream, witness, witness) == 0
 end
-if is_gone(ARGV[3]) or is_gone(ARGV[6]) then return {-1, '', '', 0} end
 
 -- Those that the trimming waits for. One that is configured, and that nobody has registered, may lack all. One that was
 -- removed, or has lost its place, holds nobody up.
@@ -32,8 +31,9 @@ for index = 8, #ARGV, 2 do
   known[target].on_full = ARGV[index + 1]
 end
 local own = known[name] or registration_of('')
--- A sink of before; where it is being filled, it has another place now.
+-- A sink of before, for which nothing is kept any more; where it is being filled, it has another place now.
 if own.is ~= 'active' and own.is ~= 'paused' then return {0, own.is, '', 0} end
+if is_gone(ARGV[3]) or is_gone(ARGV[6]) then return {-1, '', '', 0} end
 own.offset, own.witness, known[name] = offset, ARGV[3], own
 for target, at in pairs(known) do
   if at.is ~= 'removed' and at.is ~= 'detached' then

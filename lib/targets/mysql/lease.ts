@@ -139,8 +139,8 @@ export class MysqlOwnership implements Ownership {
     // A former session of this owner's own needs no patience.
     if (of === owner) return session;
     const suspect = Number(ended ?? 1) === 0 ? null : session;
-    const since = before?.holder === suspect ? before.since : Date.now();
-    if (suspect !== null && Date.now() - since >= GRACE_MS) return suspect;
+    const since = before?.holder === suspect ? before.since : performance.now();
+    if (suspect !== null && performance.now() - since >= GRACE_MS) return suspect;
     this.#waiting.set(name, { holder: suspect, since });
     return "held";
   }

@@ -223,8 +223,8 @@ export class PostgresOwnership implements Ownership {
     const { ended, ahead, key, lives, working, epoch, until } = found;
     if (found.owner === owner || ended || ahead && !lives) return found;
     const gone = lives === false ? key : null;
-    const since = before?.gone === gone ? before.since : Date.now();
-    if (gone !== null && (!working || Date.now() - since >= GRACE_MS)) return found;
+    const since = before?.gone === gone ? before.since : performance.now();
+    if (gone !== null && (!working || performance.now() - since >= GRACE_MS)) return found;
     this.#waiting.set(name, { gone, since });
     this.#held.set(name, null); // an older claim is lost
     if (ahead) {
