@@ -63,6 +63,9 @@ export interface Owned {
   settler: Settler | null;
 }
 
+/** How long the last trim may take, in ms. */
+const LAST_MS = 1000;
+
 /** The ownership of one partition, one claim after the other. */
 export class PartitionOwnership {
   /** for what is not the partition's alone: its own connection leads to one node of a cluster */
@@ -403,6 +406,7 @@ export class PartitionOwnership {
     clearInterval(this.#heartbeat);
     await Promise.all([this.#trimmer?.stop(), this.#due?.stop()]);
     this.#reader.close();
+    await this.#tellLast();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
     this.#report.idle();
@@ -411,13 +415,24 @@ export class PartitionOwnership {
   }
 
   /** Gives back what was claimed, since nothing can be done with it here, or another is to have it. */
-  #giveBack(): Promise<boolean> {
+  async #giveBack(): Promise<boolean> {
     clearInterval(this.#heartbeat);
     void this.#due?.stop();
+    await this.#tellLast();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
     this.#sharing?.note(this.#keys.stream, { isMine: false });
-    return this.#release(lease);
+    return await this.#release(lease);
+  }
+
+  /** Tells what this process has applied last, where nobody has applied more since. Never rejects. */
+  async #tellLast(): Promise<void> {
+    const owned = this.#owned;
+    if (!this.#redis.sends || owned === null || this.#lease?.offset !== owned.claim.offset) return;
+    const late = new AbortController();
+    // A Redis that does not answer keeps nobody from ending.
+    await Promise.race([owned.trimmer.finish(this.#redis), delay(LAST_MS, late.signal)]);
+    late.abort();
   }
 
   async #release(lease: Claim | null): Promise<boolean> {

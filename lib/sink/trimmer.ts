@@ -107,14 +107,24 @@ export class Trimmer {
     return Math.round(1000 * this.#config.streams.keep_seconds);
   }
 
-  async #trimTo(offset: string): Promise<void> {
+  /**
+   * Trims a last time, by a connection that is there when the claim's own is closed: until another sink comes, `target
+   * list` shows what was told last.
+   */
+  async finish(redis: RedisConnection): Promise<void> {
+    await this.stop();
+    const { offset } = this.#claim;
+    if (offset !== this.#trimmedTo) await this.#trimTo(offset, redis);
+  }
+
+  async #trimTo(offset: string, by?: RedisConnection): Promise<void> {
     const { keys, witness } = this.#claim;
     const { stream, lastId, settings } = keys;
     this.#trimmedAt = performance.now();
     await failpoint?.("trimming");
     let address = "";
     try {
-      const redis = await this.#reader.connection();
+      const redis = by ?? await this.#reader.connection();
       address = redis.address;
       const { target } = this.#report.place;
       const reply = await runScript(redis, trimScript, [stream, lastId, settings], [

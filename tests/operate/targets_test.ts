@@ -329,6 +329,25 @@ Deno.test("targets in each state", (t) =>
       assert.deepEqual(watch.targets.map(({ name, lag }) => [name, lag]), [["a", 0], ["b", 0]]);
     });
 
+    await step("a sink that ends tells what it has applied last", async ({ redis, config, a }) => {
+      const alone = configWith(config, { targets: [config.targets[0]!] });
+      for (let n = 0; n < 5; n++) {
+        await using sink = consumePeriodically(redis, a, alone, "session");
+        await write(redis, alone, 2 * n, 1);
+        await waitFor(() => sink.status.events === 1, { what: "the event", deadlineMs: 30_000 });
+        await write(redis, alone, 2 * n + 1, 1); // so soon that it is not trimmed by itself
+        await waitFor(() => sink.status.events === 2, { what: "the other", deadlineMs: 30_000 });
+        await sink.stop();
+        const [listed] = await listTargets(redis, alone, "session");
+        const [status] = await readStatus(redis, a, alone, "session");
+        assert.deepEqual([listed!.lagEvents, listed!.holdsUp, listed!.offset], [
+          0,
+          false,
+          status!.offset,
+        ]);
+      }
+    });
+
     await step(
       "the right to trim is taken away, and given back",
       async ({ redis, config, a, b }) => {
