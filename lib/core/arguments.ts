@@ -72,6 +72,8 @@ const KINDS = {
   names: ["a list of text", optional((value) => isList(value, isText))],
   signal: ["an AbortSignal", optional((value) => has(value, "throwIfAborted", "function"))],
   random: CALLBACK,
+  listener: ["a function", (value) => typeof value === "function"],
+  condition: ["a function", (value) => typeof value === "function"],
   onProgress: CALLBACK,
   onOutcome: CALLBACK,
   onStep: CALLBACK,

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { checkArguments } from "./arguments.ts";
 import type { ErrorKind } from "./error_kinds.ts";
 import { asError } from "./errors.ts";
 
@@ -180,6 +181,7 @@ export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
    * @returns a function that ends this
    */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
+    checkArguments("on", { listener });
     const listeners = this.#listeners[name] ??= new Set();
     listeners.add(listener);
     return () => void listeners.delete(listener);
@@ -190,6 +192,7 @@ export class Emitter<Events extends { listenerFailed: ListenerFailed }> {
    * @returns a function that ends this
    */
   onAll(listener: AnyListener<Events>): () => void {
+    checkArguments("onAll", { listener });
     this.#all.add(listener);
     return () => void this.#all.delete(listener);
   }

@@ -150,6 +150,7 @@ export class Sampler {
    * @returns a function that ends this
    */
   onSample(listener: (sample: Sample) => void): () => void {
+    checkArguments("onSample", { listener });
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }
@@ -165,6 +166,7 @@ export class Sampler {
     what: string,
     deadlineMs = 60_000,
   ): Promise<Sample> {
+    checkArguments("until", { condition, text: what, deadlineMs });
     const met = Promise.withResolvers<Sample>();
     const end = this.onSample((sample) => {
       if (condition(sample)) met.resolve(sample);

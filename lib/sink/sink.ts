@@ -158,6 +158,7 @@ export class RedisWriteBehind {
    * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
   async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
+    checkArguments("drain", { signal });
     this.#refuseStopped();
     try {
       for (;;) {

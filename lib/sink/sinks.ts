@@ -82,6 +82,7 @@ export class Sinks implements AsyncDisposable {
 
   /** Calls a listener with each sink once its target is open, before it begins. */
   onOpened(listener: (carried: Carried) => void): void {
+    checkArguments("onOpened", { listener });
     this.#listeners.push(listener);
   }
 

@@ -98,7 +98,6 @@ Deno.test("what cannot be meant is refused by one error that names it", async (t
       source: { redis: "environment", database: "environment" },
     },
   };
-  const before = await redis.dbsize();
   for (const [name, kinds] of Object.entries(CALLS)) {
     await t.step(name, async () => {
       const good = [...kinds].map((kind) => GOOD[kind]);
@@ -132,6 +131,27 @@ Deno.test("what cannot be meant is refused by one error that names it", async (t
       assert.match(error.message, new RegExp(`^${name}: ${Object.keys(options)[0]}: expected`));
     }
   });
+  await t.step("signals and listeners of what runs", async () => {
+    await using sink = new wb.RedisWriteBehind(redis, pool, config, "session");
+    await using sampler = new wb.Sampler(redis, pool, config);
+    await using sinks = new wb.Sinks(redis, config);
+    const bad = 5 as never;
+    const calls: Record<string, () => unknown> = {
+      drain: () => sink.drain(bad),
+      on: () => sink.events.on("applied", bad),
+      onAll: () => sink.events.onAll(bad),
+      onSample: () => sampler.onSample(bad),
+      until: () => sampler.until(bad, "it", 10),
+      onOpened: () => sinks.onOpened(bad),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      // deno-lint-ignore require-await -- some of them throw at once
+      await assert.rejects(async () => call(), (error: Error) => {
+        assert(error instanceof wb.ArgumentError, `${name}: ${error}`);
+        return error.message.startsWith(`${name}: `);
+      });
+    }
+  });
   await t.step("what is searched for", async () => {
     const filters: object[] = [
       { text: { user_id: 5 } },
@@ -155,7 +175,7 @@ Deno.test("what cannot be meant is refused by one error that names it", async (t
     const error = await failure("search", [redis, searched, "session", {}, returns]);
     assert(error instanceof wb.ArgumentError, String(error));
   });
-  assert.equal(await redis.dbsize(), before);
+  assert.equal(await redis.exists("session:x", "stream:session"), 0);
 });
 
 Deno.test("a connection that is closed says so in every call", async () => {
