@@ -9,6 +9,7 @@ import { sameShape, type Shape, shapeOf } from "../config/shapes.ts";
 import { connectionErrorKind, passes } from "../core/error_kinds.ts";
 import { asError, ConnectionError, reasonOf, WriteBehindError } from "../core/errors.ts";
 import type { JsonObject } from "../core/json/encode.ts";
+import { parseJson } from "../core/json/parse.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readTexts } from "../redis/documents.ts";
 import { withAddress } from "../redis/explain.ts";
@@ -85,7 +86,7 @@ export async function readByIds(
   for (let at = 0; at < docIds.length; at += IDS_AT_A_TIME) {
     texts.push(...await readSome(docIds.slice(at, at + IDS_AT_A_TIME)));
   }
-  return texts.map((text) => text === null ? null : JSON.parse(text) as JsonObject);
+  return texts.map((text) => text === null ? null : parseJson(text) as JsonObject);
 }
 
 /** The error to throw for one of Redis, or of the connection to it. */

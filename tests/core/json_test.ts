@@ -2,7 +2,8 @@ import fc from "fast-check";
 import assert from "node:assert/strict";
 import { DocumentError, type DocumentErrorCode, type JsonObject } from "writebehind";
 import { encodeJson, MAX_DEPTH } from "writebehind/core/json/encode.ts";
-import { canonicalJson } from "writebehind/core/json/equality.ts";
+import { canonicalJson, equalJson } from "writebehind/core/json/equality.ts";
+import { parseJson } from "writebehind/core/json/parse.ts";
 import { isSurelyJson } from "writebehind/core/json/valid.ts";
 
 const LIMIT = 8 * 2 ** 20;
@@ -264,4 +265,28 @@ Deno.test("bytes are seen to be JSON as JSON.parse sees it", () => {
   const deep = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
   assert(seen(deep(MAX_DEPTH)));
   assert(!seen(deep(100_000)), "not known, and no stack overflow");
+});
+
+Deno.test("a key that ends with an escape is read as it is, whatever was read before", () => {
+  // V8 takes them for a key at the same place that ends with a backslash.
+  const before = (first: string, key: string) => JSON.parse(`{"${first}":1,"${key}\\\\":2}`);
+  const cases = [["a", "", "\\n"], ["b", "x", '\\"'], ["c", "", "\\u0041"], ["d", "\\n", "\\/"]];
+  for (const [first, begin, end] of cases as [string, string, string][]) {
+    for (let times = 0; times < 3; times++) before(first, begin);
+    const [value] = [parseJson(`{"${first}":1,"${begin}${end}":2}`)];
+    const key = JSON.parse(`"${begin}${end}"`) as string;
+    assert.deepEqual(value, { [first]: 1, [key]: 2 });
+    assert(!equalJson(`{"${first}":1,"${begin}${end}":2}`, `{"${first}":1,"${begin}\\\\":2}`));
+  }
+  assert.throws(() => parseJson('{"\\n":1,}'), SyntaxError);
+  const keys = fc.constantFrom("a", "\\", "\n", '"', "x\\", 'x"', "__proto__", "");
+  const value = fc.letrec((tie) => ({
+    any: fc.oneof({ maxDepth: 3 }, fc.json().map((text) => JSON.parse(text)), tie("object")),
+    object: fc.dictionary(keys, tie("any")),
+  })).any;
+  fc.assert(fc.property(value, (document) => {
+    const text = JSON.stringify(document);
+    assert.equal(JSON.stringify(parseJson(text)), text);
+    assert.equal(JSON.stringify(parseJson(`{"\\n":${text}}`)), `{"\\n":${text}}`);
+  }));
 });

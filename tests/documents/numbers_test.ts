@@ -90,6 +90,8 @@ Deno.test("numbers", (t) =>
       const keys = [
         "plain",
         "with space",
+        "space behind ",
+        "\u00a0",
         "a.b",
         "$",
         "[0]",
@@ -106,10 +108,12 @@ Deno.test("numbers", (t) =>
         await insertDocument(redis, config, "session", document, "x", { overwrite: true });
         assert.deepEqual(await numbersOf(pipeline, "x"), document, key);
       }
-      for (const key of ["back\\slash", `both " and '`]) {
+      for (const key of ["back\\slash", `both " and '`, " ", " space before"]) {
         await assert.rejects(
           insertDocument(redis, config, "session", { list: [1, { [key]: value }] }, "y"),
-          (error: Error) => error instanceof DocumentError && error.message.includes("$.list[1]["),
+          (error: Error) =>
+            error instanceof DocumentError && error.message.includes("$.list[1][") &&
+            error.message.includes("cannot find it behind such a key"),
         );
         assert.equal(await redis.exists("session:y"), 0);
       }

@@ -4,6 +4,7 @@
  */
 
 import type { Json } from "./encode.ts";
+import { parseJson } from "./parse.ts";
 import { decimalOf, LONG_NUMBER } from "./exact_numbers.ts";
 import { END, JsonReader, NUMBER } from "./reader.ts";
 
@@ -35,7 +36,7 @@ export function canonicalJson(text: string): string {
       keys.sort().map((key) => `${JSON.stringify(key)}:${write(value[key]!)}`).join(",")
     }}`;
   };
-  return write(JSON.parse(parts.join("") + text.slice(from)));
+  return write(parseJson(parts.join("") + text.slice(from)));
 }
 
 function canonicalNumber(token: string): string {
@@ -58,7 +59,7 @@ export function equalJson(a: string, b: string): boolean {
   if (a === b) return true;
   // Parsing rounds long numbers, so these are compared as decimals.
   if (LONG_NUMBER.test(a) || LONG_NUMBER.test(b)) return canonicalJson(a) === canonicalJson(b);
-  return equalValues(JSON.parse(a), JSON.parse(b));
+  return equalValues(parseJson(a), parseJson(b));
 }
 
 function equalValues(a: Json, b: Json): boolean {

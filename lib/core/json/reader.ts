@@ -140,7 +140,9 @@ export class JsonReader {
     for (let level = 0; level < this.depth; level++) {
       const index = this.#indexes[level]!;
       const key = index >= 0 ? "" : this.#key(level);
-      if (key.includes("\\") || key.includes('"') && key.includes("'")) return null;
+      // RedisJSON leaves out spaces at its begin.
+      const isLost = key.startsWith(" ") || key.includes("\\");
+      if (isLost || key.includes('"') && key.includes("'")) return null;
       const quote = key.includes('"') ? "'" : '"';
       path += index >= 0 ? `[${index}]` : `[${quote}${key}${quote}]`;
     }
