@@ -5,6 +5,7 @@
 
 import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
+import { isStreamOf } from "../redis/keys.ts";
 import { deadLettersOf, type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
 import type { DeadLetter, DeadLetterSelection, DeadLetterState } from "../targets/dead_letters.ts";
@@ -68,11 +69,10 @@ export async function discardDeadLetters(
   const { dryRun = false } = options;
   entityConfig(config, entity);
   const letters = deadLettersOf(targetOf(target, config));
-  // Where they are listed: how many partitions there are, only Redis may know, and it is not asked.
-  const streams = new Set<string>();
-  for await (const { stream } of letters.list(entity, "parked")) streams.add(stream);
   let discarded = 0;
-  for (const stream of streams) {
+  // How many partitions there are, only Redis may know, and it is not asked. Other pipelines may use the target as well.
+  for (const stream of await letters.streams(entity)) {
+    if (!isStreamOf(config, entity, stream)) continue;
     discarded += await letters.discard({ entity, stream }, selection, dryRun);
   }
   return discarded;

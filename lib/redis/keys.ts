@@ -81,6 +81,14 @@ export interface PartitionKeys {
   requestPrefix: string;
 }
 
+/** Whether a stream is one of an entity's, by whatever number of partitions. */
+export function isStreamOf(config: Config, entity: string, stream: string): boolean {
+  const { streams } = keyFamilies(config.streams);
+  const tag = stream.startsWith(streams) ? stream.slice(streams.length) : "";
+  return tag === entity ||
+    tag.startsWith(`{${entity}-`) && /^\d+\}$/.test(tag.slice(entity.length + 2));
+}
+
 /**
  * The keys of one partition of an entity.
  * @param shape how the entity is split; by default as the configuration, or Redis, says

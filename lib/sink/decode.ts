@@ -213,8 +213,8 @@ function timeOf(bytes: Buffer, from: number, to: number): number {
 }
 
 /**
- * FNV-1a of 32 bits (draft-eastlake-fnv), begun with another number in each process, so that nobody can choose ids whose
- * hashes are the same.
+ * FNV-1a of 32 bits (draft-eastlake-fnv), begun with another number in each process, so that nobody knows which ids have the
+ * same hash. Its low bits depend on the low ones of the bytes alone, so all are mixed in the end (MurmurHash3, fmix32).
  */
 const HASH_SEED = crypto.getRandomValues(new Int32Array(1))[0]!;
 const HASH_PRIME = 0x01000193;
@@ -229,7 +229,10 @@ function hashOfText(bytes: Buffer, from: number, to: number): number | undefined
     all |= byte;
     hash = Math.imul(hash ^ byte, HASH_PRIME);
   }
-  return all <= 0x7f || isUtf8(bytes.subarray(from, to)) ? hash : undefined;
+  if (all > 0x7f && !isUtf8(bytes.subarray(from, to))) return undefined;
+  hash = Math.imul(hash ^ hash >>> 16, 0x85ebca6b);
+  hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35);
+  return hash ^ hash >>> 16;
 }
 
 /**

@@ -131,6 +131,8 @@ export interface DeadLetters {
     selection: DeadLetterSelection,
     maxBytes: number,
   ): AsyncGenerator<ParkedDocument[]>;
+  /** The streams of whose events some are parked. */
+  streams(entity: string): Promise<string[]>;
   /** Discards parked events; returns how many. `dryRun` changes nothing. */
   discard(of: LetterStream, selection: DeadLetterSelection, dryRun: boolean): Promise<number>;
   /** Which of these events of a partition were discarded, by their stream ids. */

@@ -135,9 +135,13 @@ function isTarget(target: Target | Pool): target is Target {
  * await createTable(target, config, "session");
  * ```
  */
-export function createTable(target: Target | Pool, config: Config, entity: string): Promise<void> {
+export async function createTable(
+  target: Target | Pool,
+  config: Config,
+  entity: string,
+): Promise<void> {
   checkArguments("createTable", { target, config, entity });
-  return targetOf(target, config).migrate(entity);
+  await targetOf(target, config).migrate(entity);
 }
 
 /** A target's rows. @throws {WriteBehindError} where it has none that can be read */

@@ -2,7 +2,7 @@
  * The port: what the pipeline needs of a place that events are written to, in small interfaces, each with one
  * reason. Only a target's own folder knows its server, its driver and its SQL.
  *
- * **How long a buffer lives.** The ids and payloads of a {@linkcode Batch} are views of memory that the reader
+ * **How long a buffer lives.** The ids, keys and payloads of a {@linkcode Batch} are read from memory that the reader
  * overwrites two reads later. `prepare` may keep such views, and what it makes of them, until the `apply` of that
  * batch has ended. The next batch is prepared while the one before is applied, so a target that reuses memory
  * needs two buffers, used in turn. `apply` copies what is parked.

@@ -206,7 +206,11 @@ Deno.test("a connection that is closed says so in every call", async () => {
       if (name === "search" || name === "discardDeadLetters") args[args.length - 2] = {};
       const error = await failure(name, args);
       assert(error instanceof wb.WriteBehindError, `${name}: ${error?.stack}`);
-      assert.match(error.message, /is closed|are closed|Not connected/, name);
+      assert.match(error.message, /is closed|was ended before|Not connected/, name);
     }
   }
+  // A pool that was ended does not come back: nobody waits for it.
+  const sink = new wb.RedisWriteBehind(pipeline.redis, ended, config, "session");
+  await assert.rejects(sink.drain(), /was ended before/);
+  await assert.rejects(wb.caughtUp(pipeline.redis, ended, config, "session"), /was ended before/);
 });

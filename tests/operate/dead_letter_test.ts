@@ -211,6 +211,8 @@ Deno.test("dead letters", (t) =>
       const byEvent = await replay(pipeline, { streamId: other.streamId! });
       assert.deepEqual(byEvent.outcomes.map(({ docId }) => docId), ["b"]);
       assert.equal(await discardDeadLetters(pool, config, "session", { docId: HOSTILE }), 0);
+      const others = pipeline.with({ streams: { prefix: "others:" } });
+      assert.equal(await discardDeadLetters(pool, others, "session", { docId: "c" }), 0);
       assert.equal(await discardDeadLetters(pool, config, "session", { docId: "c" }), 1);
       assert.deepEqual((await list(pipeline, "discarded")).map(({ docId }) => docId), ["c"]);
     },

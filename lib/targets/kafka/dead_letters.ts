@@ -89,6 +89,15 @@ export class KafkaDeadLetters implements DeadLetters {
     );
   }
 
+  async streams(entity: string): Promise<string[]> {
+    const { letters } = this.#shared;
+    await letters.refresh();
+    const parked = letters.all().filter((letter) =>
+      letter.entity === entity && letter.state === "parked"
+    );
+    return [...new Set(parked.map(({ stream }) => stream))];
+  }
+
   #parkedOf(stream: string, entity: string): Letter[] {
     return this.#shared.letters.parkedOf(stream).filter((letter) => letter.entity === entity);
   }

@@ -158,6 +158,19 @@ export class MysqlDeadLetters implements DeadLetters {
     }
   }
 
+  async streams(entity: string): Promise<string[]> {
+    const rows = await patiently(
+      this.#pool,
+      (connection) =>
+        rowsOf<{ stream: string }>(
+          connection,
+          "SELECT DISTINCT stream FROM writebehind_dead_letter WHERE entity = ? AND state = 'parked'",
+          [entity],
+        ),
+    );
+    return rows.map(({ stream }) => stream);
+  }
+
   async discard(
     of: LetterStream,
     selection: DeadLetterSelection,

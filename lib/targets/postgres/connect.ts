@@ -78,7 +78,7 @@ class DisposablePool extends pg.Pool implements AsyncDisposable {
     if (!this.ending) return callback ? super.connect(callback) : super.connect();
     const { host, port, database } = this.options;
     const error = new ConnectionError(
-      `The connections to PostgreSQL at ${host}:${port}/${database} are closed: nothing was sent`,
+      `The pool for PostgreSQL at ${host}:${port}/${database} was ended before: nothing was sent`,
     );
     if (!callback) return Promise.reject(error);
     nextTick(callback, error, undefined, () => {});

@@ -168,6 +168,15 @@ export class PostgresDeadLetters implements DeadLetters {
     }
   }
 
+  async streams(entity: string): Promise<string[]> {
+    const { rows } = await patiently<{ stream: string }>(
+      this.#pool,
+      "SELECT DISTINCT stream FROM writebehind_dead_letter WHERE entity = $1 AND state = 'parked'",
+      [entity],
+    );
+    return rows.map(({ stream }) => stream);
+  }
+
   async discard(
     of: LetterStream,
     selection: DeadLetterSelection,

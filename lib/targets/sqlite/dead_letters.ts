@@ -73,6 +73,10 @@ export class SqliteDeadLetters implements DeadLetters {
     }
   }
 
+  async streams(entity: string): Promise<string[]> {
+    return await this.#connections.reader.call("parkedStreams", [entity]);
+  }
+
   async discard(
     { stream, entity }: LetterStream,
     selection: DeadLetterSelection,

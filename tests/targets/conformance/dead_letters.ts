@@ -387,7 +387,10 @@ export const deadLetters: Cases = {
     assert.equal(await deadLetters.discard(keys, { streamId: streamId(1) }, false), 1);
     assert.equal(await deadLetters.discard(keys, { docId: "a" }, false), 1);
     await assert.rejects(target.batches.apply(claim, batch(6)), ParkedChangedError);
+    assert.deepEqual(await deadLetters.streams("session"), [keys.stream]);
+    assert.deepEqual(await deadLetters.streams("others"), []);
     assert.equal(await deadLetters.discard(keys, { all: true }, false), 2);
+    assert.deepEqual(await deadLetters.streams("session"), [], "none waits");
     assert.equal((await all(deadLetters.list("session", "discarded"))).length, 3);
     const ids = [1, 2, 5].map(streamId);
     const discarded = await deadLetters.discardedAmong(keys, ids);

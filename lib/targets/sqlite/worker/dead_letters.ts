@@ -197,6 +197,14 @@ export function endHold(db: Database, keep: boolean): void {
   else db.rollback();
 }
 
+/** The streams of whose events some are parked. */
+export function parkedStreams(db: Database, entity: string): string[] {
+  return db.all<{ stream: string }>(
+    "SELECT DISTINCT stream FROM writebehind_dead_letter WHERE entity = ? AND state = 'parked'",
+    entity,
+  ).map(({ stream }) => stream);
+}
+
 /** Gives parked events up, in such a transaction. */
 export function discard(
   db: Database,

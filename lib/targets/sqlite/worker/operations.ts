@@ -53,6 +53,7 @@ export const operations = {
   endHold: letters.endHold,
   discard: letters.discard,
   discardedAmong: letters.discardedAmong,
+  parkedStreams: letters.parkedStreams,
   moveLetters: letters.moveLetters,
   entries: letters.entries,
   events: letters.events,
