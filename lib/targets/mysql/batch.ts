@@ -114,7 +114,13 @@ export class MysqlBatches implements Batches {
           WHERE stream = ? AND last_id = ? AND epoch = ? AND parked_version = ?`,
         [lastId, lastId, events, stream, offset, epoch, parkedVersion],
       ],
-      ["SET @moved = ROW_COUNT()", []],
+      // Not by ROW_COUNT(): where the sink has died meanwhile, the server cannot answer, sets that to -1, and goes on to the
+      // COMMIT.
+      [
+        `SET @moved = (SELECT COUNT(*) FROM writebehind_offset
+                        WHERE stream = ? AND last_id = ? AND epoch = ?)`,
+        [stream, lastId, epoch],
+      ],
     ];
     const end: Statement[] = [
       ...rowStatements(this.#tableOf(keys), rows, this.#flavor, only),

@@ -1,21 +1,97 @@
 /** The whole way into a MariaDB. */
 
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import net from "node:net";
+import mysql from "mysql2/promise";
+import { configWith, insertDocument, openTarget, verify } from "writebehind";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { waitFor } from "../../support/servers.ts";
 import { pipelines } from "../conformance/pipeline.ts";
-import { targetPipeline } from "../pipelines.ts";
+import { drain, targetPipeline } from "../pipelines.ts";
 import { databaseOn, sharedMariadb } from "./place.ts";
 
 const server = await sharedMariadb();
 Deno.test.afterAll(async () => await server?.[Symbol.asyncDispose]());
 
-pipelines("MariaDB", async (overrides) => {
+/** @param through a port that leads to the server, instead of its own */
+async function pipelineOn(overrides?: Parameters<typeof targetPipeline>[1], through?: number) {
   const database = await databaseOn(server!);
-  const target = { ...database.target, name: "local" };
-  const pipeline = await targetPipeline(target, overrides);
+  const to = { ...database.target, name: "local" };
+  const pipeline = await targetPipeline({ ...to, port: through ?? to.port }, overrides);
   return {
     ...pipeline,
+    to,
     [Symbol.asyncDispose]: async () => {
       await pipeline[Symbol.asyncDispose]();
       await database[Symbol.asyncDispose]();
     },
   };
-}, server === null);
+}
+
+/** A way to the server on which the server's side of all connections can be reset. */
+async function resettable({ host, port }: { host: string; port: number }) {
+  const upstreams: net.Socket[] = [];
+  const relay = net.createServer((client) => {
+    const upstream = net.connect(port, host);
+    upstreams.push(upstream);
+    client.pipe(upstream).pipe(client);
+    for (const socket of [client, upstream]) socket.on("error", () => {}); // the other side ends as well
+  });
+  relay.listen(0, "127.0.0.1");
+  await once(relay, "listening");
+  return {
+    port: (relay.address() as net.AddressInfo).port,
+    reset: () => upstreams.forEach((upstream) => upstream.resetAndDestroy()),
+    [Symbol.dispose]: () => {
+      upstreams.forEach((upstream) => upstream.destroy());
+      relay.close();
+    },
+  };
+}
+
+pipelines("MariaDB", (overrides) => pipelineOn(overrides), server === null);
+
+Deno.test({
+  name: "MariaDB: a batch whose sink is cut off while the server works on it is whole, or undone",
+  ignore: server === null,
+}, async () => {
+  using way = await resettable(server!);
+  await using pipeline = await pipelineOn({}, way.port);
+  const { redis, to } = pipeline;
+  const config = configWith(pipeline.config, { targets: [to] });
+  await using target = await openTarget(config);
+  const keys = partitionKeys(config, "session", 0);
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await using sink = pipeline.start(["sink"]);
+  await waitFor(async () => (await target.offsets.standing(keys)).events === 1, {
+    what: "the first batch",
+    deadlineMs: 20_000,
+  });
+  const { host, port, user, password, database } = to;
+  const holder = await mysql.createConnection({ host, port, user, password, database });
+  try {
+    await holder.query("START TRANSACTION");
+    await holder.query("SELECT * FROM writebehind_offset FOR UPDATE");
+    await insertDocument(redis, config, "session", { n: 2 }, "b");
+    // The server has the whole batch, and waits with its first change.
+    await waitFor(async () => {
+      const [waiting] = await holder.query(
+        `SELECT 1 FROM information_schema.processlist
+          WHERE info LIKE 'UPDATE writebehind_offset%' AND id <> CONNECTION_ID()`,
+      );
+      return (waiting as unknown[]).length > 0;
+    }, { what: "the next batch", deadlineMs: 20_000 });
+    // It goes on with it, and can answer to none of its statements.
+    sink.kill("SIGKILL");
+    way.reset();
+    await sink.status;
+    await holder.query("COMMIT");
+  } finally {
+    await holder.end();
+  }
+  await drain({ ...pipeline, config, target });
+  const { counts } = await verify(redis, target, config, "session");
+  assert.deepEqual(counts, { mismatches: 0, behind: 0, parked: 0, notForwarded: 0 });
+  assert.equal((await target.offsets.standing(keys)).events, 2);
+});
