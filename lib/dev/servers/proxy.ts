@@ -49,7 +49,7 @@ export class TcpProxy implements AsyncDisposable {
   resetAll(): void {
     for (const { client, upstream } of this.#links) {
       client.resetAndDestroy();
-      upstream.destroy();
+      upstream.resetAndDestroy();
     }
     this.#links.clear();
   }

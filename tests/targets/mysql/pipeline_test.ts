@@ -1,10 +1,9 @@
 /** The whole way into a MariaDB. */
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import net from "node:net";
 import mysql from "mysql2/promise";
 import { configWith, insertDocument, openTarget, verify } from "writebehind";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { waitFor } from "../../support/servers.ts";
 import { pipelines } from "../conformance/pipeline.ts";
@@ -29,34 +28,13 @@ async function pipelineOn(overrides?: Parameters<typeof targetPipeline>[1], thro
   };
 }
 
-/** A way to the server on which the server's side of all connections can be reset. */
-async function resettable({ host, port }: { host: string; port: number }) {
-  const upstreams: net.Socket[] = [];
-  const relay = net.createServer((client) => {
-    const upstream = net.connect(port, host);
-    upstreams.push(upstream);
-    client.pipe(upstream).pipe(client);
-    for (const socket of [client, upstream]) socket.on("error", () => {}); // the other side ends as well
-  });
-  relay.listen(0, "127.0.0.1");
-  await once(relay, "listening");
-  return {
-    port: (relay.address() as net.AddressInfo).port,
-    reset: () => upstreams.forEach((upstream) => upstream.resetAndDestroy()),
-    [Symbol.dispose]: () => {
-      upstreams.forEach((upstream) => upstream.destroy());
-      relay.close();
-    },
-  };
-}
-
 pipelines("MariaDB", (overrides) => pipelineOn(overrides), server === null);
 
 Deno.test({
   name: "MariaDB: a batch whose sink is cut off while the server works on it is whole, or undone",
   ignore: server === null,
 }, async () => {
-  using way = await resettable(server!);
+  await using way = await TcpProxy.start(server!);
   await using pipeline = await pipelineOn({}, way.port);
   const { redis, to } = pipeline;
   const config = configWith(pipeline.config, { targets: [to] });
@@ -84,7 +62,7 @@ Deno.test({
     }, { what: "the next batch", deadlineMs: 20_000 });
     // It goes on with it, and can answer to none of its statements.
     sink.kill("SIGKILL");
-    way.reset();
+    way.resetAll();
     await sink.status;
     await holder.query("COMMIT");
   } finally {
