@@ -14,8 +14,8 @@ const has = (value: unknown, key: string, type: string): boolean =>
   typeof (value as Record<string, unknown>)[key] === type;
 const optional = (fits: (value: unknown) => boolean) => (value: unknown) =>
   value === undefined || fits(value);
-const isList = (value: unknown, fits: (item: unknown) => boolean = () => true) =>
-  Array.isArray(value) && value.every(fits);
+const isList = (value: unknown, fits?: (item: unknown) => boolean) =>
+  Array.isArray(value) && (fits === undefined || value.every(fits));
 const isText = (value: unknown) => typeof value === "string";
 const isNumber = (value: unknown) => typeof value === "number" && !Number.isNaN(value);
 const isCount = (value: unknown) => Number.isSafeInteger(value) && value as number >= 0;
@@ -60,7 +60,7 @@ const KINDS = {
   appId: TEXT,
   machineId: TEXT,
   version: ["a bigint", (value) => typeof value === "bigint"],
-  docIds: ["a list of ids", isList],
+  docIds: ["a list of ids", Array.isArray],
   mismatches: [
     "a list of documents (verify)",
     (value) => isList(value, (one) => has(one, "id", "string")),

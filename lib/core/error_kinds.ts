@@ -37,6 +37,9 @@ export function connectionErrorKind(error: unknown): ErrorKind {
   return passes ? "transient" : "configuration";
 }
 
+/** Whether it speaks of rows, which may be to blame. */
+export const isOfRows = (kind: ErrorKind): boolean => kind === "document" || kind === "related";
+
 /** Whether what failed may succeed when it is simply tried again. */
 export function passes(kind: ErrorKind): boolean {
   return kind === "transient" || kind === "chance" || kind === "too_large";

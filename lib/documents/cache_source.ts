@@ -150,6 +150,7 @@ export class CacheSource {
     const { rows, ...at } = await askRows(given ?? this.#targetOf(keys.entity), keys, docIds);
     return { ...at, rows: rows.map((row) => row?.text.startsWith("{") ? row : null) };
   }
+
   /** The target that has all documents of an entity. */
   #targetOf(entity: string): Promise<Target> {
     const { name } = sourceConfig(this.#config, entity);

@@ -9,6 +9,7 @@ import { checkArguments } from "../core/arguments.ts";
 import { Buffer } from "node:buffer";
 import { type Config, entityConfig } from "../config/load.ts";
 import { delay } from "../core/delay.ts";
+import { isOfRows } from "../core/error_kinds.ts";
 import { WriteBehindError } from "../core/errors.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { readDocuments } from "../redis/documents.ts";
@@ -258,7 +259,7 @@ class Replay {
   /** Whether the rows are to blame is found by trying: they are, where harmless ones go through. */
   async #write(rows: BatchRows, keep: boolean): Promise<Refusal | null> {
     const tried = await this.#held.attempt(rows, keep);
-    if (tried === null || tried.kind === "document" || tried.kind === "related") return tried;
+    if (tried === null || isOfRows(tried.kind)) return tried;
     const probe = (harmless: BatchRows) => this.#held.attempt(harmless, false);
     const what = rows.upserts.length > 0 ? "upserts" : "removals";
     if (await harmlessRowsGo(what, probe, () => this.#held.anyRow())) return tried;

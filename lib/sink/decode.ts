@@ -70,26 +70,28 @@ export class Event {
     return this.#payload < 0 ? null : this.#bytes.subarray(this.#payload, this.#payloadEnd);
   }
 
-  /** How many of the first bytes of both events' ids are the same. */
-  sameIdBytes(other: Event): number {
+  /**
+   * How many of the first bytes of both events' ids are the same.
+   * @param known so many are known to be
+   */
+  sameIdBytes(other: Event, known = 0): number {
     const most = Math.min(this.#idEnd - this.#id, other.#idEnd - other.#id);
-    let at = 0;
+    let at = known;
     while (at < most && this.#bytes[this.#id + at] === other.#bytes[other.#id + at]) at++;
     return at;
   }
 
   /**
    * Compares the bytes of ids: below 0 where this event's come first, 0 where both events are of one document.
-   * @param from so many of the first ones are known to be the same
+   * @param known so many of the first ones are known to be the same
    */
-  compareId(other: Event, from = 0): number {
+  compareId(other: Event, known = 0): number {
     const length = this.#idEnd - this.#id;
     const othersLength = other.#idEnd - other.#id;
-    for (let at = from; at < length && at < othersLength; at++) {
-      const differ = this.#bytes[this.#id + at]! - other.#bytes[other.#id + at]!;
-      if (differ !== 0) return differ;
-    }
-    return length - othersLength;
+    const at = this.sameIdBytes(other, known);
+    return at < length && at < othersLength
+      ? this.#bytes[this.#id + at]! - other.#bytes[other.#id + at]!
+      : length - othersLength;
   }
 }
 

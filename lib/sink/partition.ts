@@ -6,7 +6,7 @@
 import type { Semaphore } from "async-mutex";
 import type { Config } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
-import { type ErrorKind, passes } from "../core/error_kinds.ts";
+import { type ErrorKind, isOfRows, passes } from "../core/error_kinds.ts";
 import { asError, reasonOf, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
 import { awaitedLater } from "../core/promises.ts";
@@ -287,7 +287,7 @@ export class PartitionSink {
         const covered = items.slice(0, batch.events);
         const parkedNow = await this.#poison.park(claim, covered, batch, error);
         if (parkedNow === null) {
-          const stuck = ["document", "related"].includes(this.#target.kindOf(error));
+          const stuck = isOfRows(this.#target.kindOf(error));
           throw this.#refused = stuck ? new StuckError(reasonOf(error), error) : error;
         }
         if (parkedNow === "smaller") {

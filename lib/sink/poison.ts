@@ -12,7 +12,7 @@
  */
 
 import { failpoint } from "../core/failpoints.ts";
-import type { ErrorKind } from "../core/error_kinds.ts";
+import { type ErrorKind, isOfRows } from "../core/error_kinds.ts";
 import type { Claim, Target } from "../targets/target.ts";
 import type { Batch, BatchRows, Refusal, Removal, Tried, Upsert } from "../targets/batch.ts";
 import { isEvent, type Item, park } from "./decode.ts";
@@ -165,7 +165,7 @@ export class Poison {
       for (const row of refused) {
         const { kind, sqlstate, reason } = tried.get(row)!;
         if (kind === "related" && !isAlone) continue;
-        const isToBlame = kind === "document" || kind === "related"
+        const isToBlame = isOfRows(kind)
           ? isStillData
           : kind === "configuration"
           ? again.has(row)
