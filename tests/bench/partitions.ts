@@ -2,7 +2,7 @@
 
 import { delay } from "writebehind/core/delay.ts";
 import { cpuBetween, cpuTimes } from "./cpu.ts";
-import { measureDeployment } from "./growth.ts";
+import { measureDeployment, warmUp } from "./growth.ts";
 import type { GrowthPoint } from "./findings.ts";
 import { freshness, sinkFollows, type Times } from "./freshness.ts";
 import { interleave, median, perSecond, ratios, type Row, row } from "./measure.ts";
@@ -35,6 +35,7 @@ async function twoProcesses(bench: Workbench): Promise<Row> {
   const config = bench.with({ streams: { partitions } });
   const backlog = await bench.fill("two processes", config, uniqueInserts(events), events);
   const points = [2, 1].map((sinks): GrowthPoint => ({ partitions, sinks, rates: [], cores: [] }));
+  await warmUp(bench, backlog);
   await interleave(
     points.map((point) =>
       [`${point.sinks} sink processes`, async () => {
@@ -76,6 +77,7 @@ async function manyInOne(bench: Workbench): Promise<Row[]> {
       return point.rates.at(-1)!;
     };
     contenders.push([name, drained] as const);
+    await warmUp(bench, backlog);
   }
   const rates = await interleave(contenders, bench.rounds, bench.step);
   const [many, few] = [rates(nameOf(MANY)), rates(nameOf(FEW))];

@@ -85,6 +85,14 @@ export interface PartitionQuery {
   bytes?: number;
 }
 
+/**
+ * How many large batches may be under way of `most` sessions. Of more than three, one is left to small batches, which
+ * would wait for them. Where the server is on this machine, more of them than processors only get in each other's way;
+ * elsewhere two are most of what one thread feeds.
+ */
+export const largeAtOnce = (most: number, processors = navigator.hardwareConcurrency): number =>
+  Math.min(most > 3 ? most - 1 : most, Math.max(2, processors));
+
 /** From so many bytes on, a batch takes the server longer than it takes to commit. */
 const LARGE_BYTES = 64 << 10;
 
@@ -129,10 +137,7 @@ export class Sessions {
   #most: number;
   /** those that may be open of each entity, so that one whose table is locked holds up no other */
   #places: Map<string, Semaphore>;
-  /**
-   * those that large batches may have: all but one, where there are more than three, which is what one thread feeds: more
-   * would only wait for each other in the server, and a small batch for them
-   */
+  /** those that large batches may have: {@linkcode largeAtOnce} */
   #placesForLarge: Map<string, Semaphore>;
   #open = new Set<Promise<Session>>();
   /** the one that was used last is taken first, so that no more are open than are needed */
@@ -150,7 +155,7 @@ export class Sessions {
     const places = (count: number) =>
       new Map(entities.map((entity) => [entity, new Semaphore(count)]));
     this.#places = places(most);
-    this.#placesForLarge = places(most > 3 ? most - 1 : most);
+    this.#placesForLarge = places(largeAtOnce(most));
   }
 
   /** The server's process of one of the sessions. */

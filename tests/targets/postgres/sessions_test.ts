@@ -10,7 +10,7 @@ import {
 } from "writebehind";
 import { allPartitions, type PartitionKeys } from "writebehind/redis/keys.ts";
 import { OwnerSession } from "writebehind/targets/postgres/owner_session.ts";
-import { Sessions } from "writebehind/targets/postgres/sessions.ts";
+import { largeAtOnce, Sessions } from "writebehind/targets/postgres/sessions.ts";
 import { PostgresTarget } from "writebehind/targets/postgres/target.ts";
 import { type Claim, OwnershipLostError } from "writebehind/targets/target.ts";
 import { assertEqual, type Pipeline, testPipeline } from "../../support/pipeline.ts";
@@ -82,7 +82,7 @@ Deno.test("PostgreSQL: many partitions share a few connections, each in its own 
   sessions.close();
 });
 
-/** Four sessions, and large batches of partitions, three of which wait at a lock until it is given back. */
+/** Four sessions, and large batches of partitions, as many of which as may wait at a lock until it is given back. */
 async function heldUp({ pool }: Pipeline, partitions: PartitionKeys[]) {
   const sessions = new Sessions(pool, 4, ["session"]);
   const holder = await pool.connect();
@@ -106,7 +106,7 @@ async function heldUp({ pool }: Pipeline, partitions: PartitionKeys[]) {
     );
     return row!.count;
   };
-  await waitFor(async () => await waiting() === 3, { what: "three large ones" });
+  await waitFor(async () => await waiting() === largeAtOnce(4), { what: "large ones" });
   /** @returns what became of the large ones */
   const goOn = async () => {
     await holder.query("SELECT pg_advisory_unlock(7)");
@@ -124,8 +124,14 @@ Deno.test("PostgreSQL: large batches leave a connection to small ones", async ()
   for (let n = 0; n < 3; n++) {
     await sessions.query(small!, { name: "", text: "SELECT 1", values: [], bytes: 1000 });
   }
-  assert.equal(await waiting(), 3);
+  assert.equal(await waiting(), largeAtOnce(4));
   assert.deepEqual(await goOn(), partitions.map(() => "fulfilled"));
+});
+
+Deno.test("PostgreSQL: as many large batches are under way as there are processors, and two", () => {
+  const cases = [[1, 8], [2, 1], [3, 2], [3, 8], [4, 1], [4, 2], [4, 3], [4, 64], [16, 8]] as const;
+  const expected = [1, 2, 2, 3, 2, 2, 3, 3, 8];
+  assert.deepEqual(cases.map(([most, processors]) => largeAtOnce(most, processors)), expected);
 });
 
 Deno.test("PostgreSQL: a large batch that waits when all are closed opens no session", async () => {
