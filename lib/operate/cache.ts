@@ -120,15 +120,15 @@ export async function turnCacheOn(
         "discard them first, see deno task dead-letter",
     );
   }
-  const notedFrom = await step(redis, partitions, "note");
+  const begun = await step(redis, partitions, "note");
   for (const [index, keys] of partitions.entries()) {
-    await noteUnapplied(redis, keys, notedFrom[index]!, signal);
+    await noteUnapplied(redis, keys, begun[index]!.notedFrom, signal);
   }
   onStep?.("waiting until the target holds what was written before");
   for (const [index, keys] of partitions.entries()) {
-    await reached(redis, source, keys, notedFrom[index]!, signal);
+    await reached(redis, source, keys, begun[index]!.notedFrom, signal);
   }
-  await step(redis, partitions, "on");
+  await step(redis, partitions, "on", begun);
   const status = await readCache(redis, config, entity);
   const report: CacheReport = { ...status, changed: 0, different: [] };
   if (report.state !== "on") return report;
@@ -181,7 +181,7 @@ export async function turnCacheOff(
   await checkConfigured(redis, config, entity);
   const source = targetOf(target, config);
   const partitions = allPartitions(config, entity);
-  await step(redis, partitions, "leave");
+  const begun = await step(redis, partitions, "leave");
   onStep?.("keeping what is in Redis");
   for (const keys of partitions) {
     for await (const chunk of chunksOf(redis, config, keys)) {
@@ -211,7 +211,7 @@ export async function turnCacheOff(
     }
     onProgress?.(done += page.length, Math.max(done, about));
   }
-  await step(redis, partitions, "off");
+  await step(redis, partitions, "off", begun);
   return { ...await readCache(redis, config, entity), changed, different: [] };
 }
 
@@ -224,16 +224,36 @@ async function checkConfigured(redis: RedisConnection, config: Config, entity: s
   );
 }
 
-/** Takes a step in all partitions. @returns of each, the last event of before writers noted theirs */
+/** What a partition says of its cache after a step. */
+interface Turned {
+  /** the last event of before writers noted theirs */
+  notedFrom: string;
+  /** how often the cache was turned on or off */
+  turned: string;
+}
+
+/**
+ * Takes a step in all partitions.
+ * @param begun what the first step has said, for the last one
+ * @throws {WriteBehindError} where somebody else has taken one since
+ */
 async function step(
   redis: RedisConnection,
   partitions: readonly PartitionKeys[],
   what: "note" | "on" | "leave" | "off",
-): Promise<string[]> {
+  begun: Turned[] = [],
+): Promise<Turned[]> {
   return await Promise.all(
-    partitions.map(async ({ settings, stream, notes }) =>
-      String(await runScript(redis, cachedScript, [settings, stream, notes], [what]))
-    ),
+    partitions.map(async ({ entity, settings, stream, notes }, index) => {
+      const args = [what, begun[index]?.turned ?? ""];
+      const reply = await runScript(redis, cachedScript, [settings, stream, notes], args);
+      const [notedFrom, turned] = reply as [string, string];
+      if (turned !== "") return { notedFrom, turned };
+      throw new WriteBehindError(
+        `Cannot turn the cache of ${entity} ${what}: somebody else has turned it on or off meanwhile (${stream}); see ` +
+          "deno task cache status, then run this again",
+      );
+    }),
   );
 }
 

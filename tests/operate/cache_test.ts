@@ -22,6 +22,7 @@ import {
   testPipeline,
 } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
+import { before, once } from "../support/two_targets.ts";
 
 const SESSION = { name: "session", table: "sessions", index_name: "idx:sessions" };
 const WITH_CACHE = { entities: [{ ...SESSION, cache: { enabled: true, keep_seconds: 100 } }] };
@@ -209,6 +210,42 @@ Deno.test("operating a cache", async (t) => {
     const again = { ...plain, redis };
     await insertDocument(redis, plain.config, "session", { n: 1 }, "without");
     await drain(again);
+  });
+
+  await t.step(
+    "turned on while it is turned off: what may be evicted stays a cache's",
+    async () => {
+      await filled();
+      await on();
+      await redis.del(...Array.from({ length: 100 }, (_, n) => keyOf(`d${n}`)));
+      const another = before(target, "rows", "size", once(async () => void await on()));
+      await assert.rejects(
+        turnCacheOff(redis, another, config, "session"),
+        /Cannot turn the cache of session off: somebody else .* meanwhile/,
+      );
+      assert.equal(await state(), "on");
+      assert(await evictable() > 0);
+      await off();
+      assert.deepEqual([await state(), await evictable()], ["off", 0]);
+      assert.equal((await documentsOf(pipeline)).size, COUNT);
+    },
+  );
+
+  await t.step("turned off twice at once, and off while it is turned on", async () => {
+    await filled(pipeline);
+    const another = before(target, "rows", "size", once(async () => void await off()));
+    assert.equal((await turnCacheOff(redis, another, config, "session")).state, "off");
+    assert.equal(await evictable(), 0);
+    await updateDocument(redis, plain.config, "session", "d1", { n: -1 });
+    const onStep = () => noted.resolve();
+    const noted = Promise.withResolvers<void>();
+    const turning = on({ onStep });
+    const refused = assert.rejects(turning, /Cannot turn the cache of session on: somebody else/);
+    await noted.promise;
+    await off();
+    await drain(pipeline);
+    await refused;
+    assert.deepEqual([await state(), await evictable()], ["off", 0]);
   });
 
   await t.step("turned off without the memory for all: it says so, and can go on", async () => {

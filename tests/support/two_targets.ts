@@ -118,11 +118,11 @@ export async function equal(
 /** A target that does something before each call of a method of one of its parts. */
 export function before(
   target: Target,
-  part: "batches" | "identities" | "ownership",
+  part: "batches" | "identities" | "ownership" | "rows",
   method: string,
   first: () => Promise<void>,
 ): Target {
-  const one = watched(target[part], method, first);
+  const one = watched(target[part]!, method, first);
   return new Proxy(target, { get: (of, key) => key === part ? one : ownOf(of, key) });
 }
 
