@@ -32,7 +32,7 @@ import type { Target } from "./targets/target.ts";
 /** Options of {@linkcode main}. */
 export interface PipelineOptions {
   /** the path of the configuration file. @default {"config/config.yaml"} */
-  config?: string;
+  config?: string | undefined;
   /** an entity of the configuration. @default {"session"} */
   entity?: string;
   /** where to, in place of the configuration's `targets` */

@@ -57,7 +57,7 @@ function using(config: Config, servers: ResolvedServers, say: (line: string) => 
 }
 
 /** Prints lines for people: on standard error with `--json`, which leaves standard output to the JSON. */
-export function sayFor({ json }: { json?: boolean }): (line: string) => void {
+export function sayFor({ json }: { json?: boolean | undefined }): (line: string) => void {
   return json ? console.error : console.log;
 }
 

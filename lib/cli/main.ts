@@ -73,8 +73,8 @@ export async function cli(args: string[] = Deno.args): Promise<number> {
       await command.parseAsync(args, { from: "user" });
     } catch (error) {
       if (usage === undefined) throw error;
-      return usage;
     }
+    return usage;
   }, (text) => logFailure(text));
 }
 

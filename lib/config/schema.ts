@@ -205,4 +205,4 @@ export const configSchema: z.ZodType<Config> = file;
 
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
 /** Does not compile where the schema has a key that {@linkcode Config} lacks. */
-const _complete = (config: Config): DeepReadonly<z.output<typeof file>> => config;
+void ((config: Config): DeepReadonly<z.output<typeof file>> => config);

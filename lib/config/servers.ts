@@ -53,7 +53,7 @@ export interface ResolvedServers {
 export function serversFromEnvironment(
   env: (name: string) => string | undefined,
   { database: wanted = true }: { database?: boolean } = {},
-): { redis?: string; database?: string } {
+): { redis?: string | undefined; database?: string | undefined } {
   const redis = env("REDIS_URL") || undefined;
   const database = wanted && env("DATABASE_URL") || undefined;
   // Parsed here, so that the message names the variable.

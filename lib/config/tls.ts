@@ -150,6 +150,7 @@ function objection(
     );
     return `the server's certificate is for ${names}, not for ${host}: ${misnamed}`;
   }
+  return undefined;
 }
 
 /** Node's code for a certificate that is trusted, and for other names. */

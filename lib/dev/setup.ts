@@ -153,7 +153,10 @@ async function step(what: string, onProgress: Progress = () => {}, task: () => P
 /** Runs a program to its end; one that does not exist counts as failed. */
 async function run(
   [program = "", ...args]: readonly string[],
-  { cwd, signal }: { cwd?: string; signal?: AbortSignal },
+  { cwd = ".", signal = new AbortController().signal }: {
+    cwd?: string;
+    signal?: AbortSignal | undefined;
+  },
 ): Promise<{ success: boolean; output: string }> {
   try {
     const { success, stdout, stderr } = await new Deno.Command(program, {
@@ -162,7 +165,7 @@ async function run(
       signal,
       stdin: "null",
     }).output();
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     const decoder = new TextDecoder();
     return { success, output: decoder.decode(stdout) + decoder.decode(stderr) };
   } catch (error) {

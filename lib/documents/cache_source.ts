@@ -130,7 +130,10 @@ export class CacheSource {
       ]) as [Filled["outcome"] | "again", string][];
       ids.forEach((id, index) => {
         const [outcome, says] = answers[index]!;
-        if (outcome === "again") return again.push(id);
+        if (outcome === "again") {
+          again.push(id);
+          return;
+        }
         const row = outcome === "missing" ? null : rows[index]?.text ?? null;
         const text = outcome === "there" ? says : row;
         filled.set(id, { outcome, text, unfilled: outcome === "unfilled" ? says : "" });

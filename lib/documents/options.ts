@@ -16,7 +16,7 @@ export interface WriteOptions {
    * A name for this one request. Calling again with it, such as after an {@linkcode UnknownOutcomeError},
    * returns the first receipt and writes no second event, for `documents.request_id_ttl_seconds`.
    */
-  requestId?: string;
+  requestId?: string | undefined;
 }
 
 /** Options of {@linkcode updateDocument}, and of {@linkcode insertDocument}. */
@@ -25,7 +25,7 @@ export interface UpdateOptions extends WriteOptions {
    * After how many seconds the document is deleted, by an ordinary delete event of the sink: a second or so later, or once
    * a sink runs. Left out, an insert has none, also where the document before it had; an update changes nothing of it.
    */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
 }
 
 /** Options of {@linkcode insertDocument}. */

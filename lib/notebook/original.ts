@@ -36,11 +36,10 @@ export async function consume(redis: Redis, pool: Pool, batchSize: number): Prom
     const entries = reply?.[0]?.[1] ?? [];
     if (entries.length === 0) return consumed;
     for (const [id, fields] of entries) {
-      const event = Object.fromEntries(
+      const { doc_id: docId, event_type: type } = Object.fromEntries(
         Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]),
-      ) as Record<string, string>;
-      const docId = event.doc_id!;
-      if (event.event_type === "delete") {
+      ) as { doc_id: string; event_type: string };
+      if (type === "delete") {
         await pool.query("DELETE FROM sessions WHERE id = $1", [docId]);
       } else {
         const payload = await redis.call("JSON.GET", `session:${docId}`) as string | null;
@@ -56,7 +55,7 @@ export async function consume(redis: Redis, pool: Pool, batchSize: number): Prom
         "~",
         LOG_MAX,
         "*",
-        ...["doc_id", docId, "event_type", event.event_type!],
+        ...["doc_id", docId, "event_type", type],
       );
       await redis.incr("metrics:postgres_success");
       await redis.set(lastIdKey, id);

@@ -44,7 +44,7 @@ export interface ScratchDatabases extends AsyncDisposable {
  */
 export async function openScratchDatabases(
   config: Config,
-  { ownerUrl }: { ownerUrl?: string } = {},
+  { ownerUrl }: { ownerUrl?: string | undefined } = {},
 ): Promise<ScratchDatabases> {
   await using stack = new AsyncDisposableStack();
   const { redis, db } = await takeRedis(config);

@@ -37,11 +37,11 @@ export interface RebuildReport {
 /** Options of {@linkcode rebuild}. */
 export interface RebuildOptions {
   /** called after each chunk, with the rows done so far and about how many there are */
-  onProgress?: (done: number, about: number) => void;
+  onProgress?: ((done: number, about: number) => void) | undefined;
   /** stops it between two chunks, with its reason */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** with a cache: documents at most, those that were written last. @default {Infinity} */
-  limit?: number;
+  limit?: number | undefined;
 }
 
 /** Why a rebuild does not begin, or does not go on. */
@@ -166,7 +166,7 @@ async function warm(
   config: Config,
   entity: string,
   report: RebuildReport,
-  { limit, onProgress, signal }: Required<Pick<RebuildOptions, "limit">> & RebuildOptions,
+  { limit, onProgress, signal }: RebuildOptions & { limit: number },
 ): Promise<void> {
   const cache = cacheOf(redis, config);
   const stored = rowsOf(target);

@@ -100,7 +100,7 @@ export async function readStatus(
   target: Target | Pool | null,
   config: Config,
   entity: string,
-  options: { name?: string } = {},
+  options: { name?: string | undefined } = {},
 ): Promise<PartitionStatus[]> {
   checkArguments("readStatus", { config, entity, options });
   if (redis !== null) checkArguments("readStatus", { redis });

@@ -171,7 +171,7 @@ export class RedisConnection extends Redis {
     const command = new WatchedCommand(
       "evalsha",
       [sha, String(keys.length), ...keys, ...args],
-      { replyEncoding: "utf8", keyPrefix: this.options.keyPrefix },
+      { replyEncoding: "utf8", keyPrefix: this.options.keyPrefix ?? "" },
     );
     this.sendCommand(command);
     this.#timeouts.add(command);

@@ -98,7 +98,7 @@ export async function register(
   registration: Omit<Registration, "offset"> & { offset: string | null },
   { keeping = [], expected }: {
     keeping?: TargetState[];
-    expected?: Pick<Registration, "state" | "offset">;
+    expected?: Pick<Registration, "state" | "offset"> | undefined;
   } = {},
 ): Promise<Pick<Registration, "state" | "offset"> | null> {
   const { name, state, offset, witness, onFull } = registration;

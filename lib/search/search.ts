@@ -23,7 +23,7 @@ export interface SearchOptions {
    * Names of fields, indexed or not, or JSONPaths such as `$.device.os`.
    * @default all indexed fields
    */
-  returns?: readonly string[];
+  returns?: readonly string[] | undefined;
   /**
    * Whether a part is better than none: in a cluster, what the partitions have that can answer now. The result says
    * whether it is one.

@@ -62,7 +62,9 @@ export async function openTarget(config: Config, name?: string): Promise<Target>
     case "postgresql": {
       const { kind: _, name: __, on_full: ___, partitions: ____, ...given } = target;
       const { password } = target; // not enumerable
-      const own = configWith(config, { postgresql: { ...given, password } });
+      const own = configWith(config, {
+        postgresql: { ...given, ...password === undefined ? {} : { password } },
+      });
       const { connectPostgres, keysOf } = await import("./postgres/connect.ts");
       const pool = await connectPostgres(own, keysOf(target, config.postgresql));
       return new PostgresTarget(pool, own, {

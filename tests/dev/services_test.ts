@@ -4,6 +4,7 @@ import { servicesFolder } from "writebehind/config/checkout.ts";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { readRecord, writeRecord } from "writebehind/config/record.ts";
 import {
+  type Config,
   connectRedis,
   describeServers,
   parseConfig,
@@ -27,7 +28,8 @@ const NAMES = ["postgres", "redis", "replica"];
 
 /** Services with a root and ports of their own, which stop with the test. */
 function ownServices():
-  & Required<Pick<ServicesOptions, "root" | "config" | "env">>
+  & { config: Config }
+  & Required<Pick<ServicesOptions, "root" | "env">>
   & AsyncDisposable {
   const root = testFolder("root");
   Deno.mkdirSync(root);

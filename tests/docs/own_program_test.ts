@@ -5,6 +5,17 @@ import { join } from "node:path";
 import { CHECKOUT } from "writebehind/config/checkout.ts";
 import { page } from "./pages.ts";
 
+/** A program's options hold for what it links to as well. */
+const STRICTEST = {
+  exactOptionalPropertyTypes: true,
+  noFallthroughCasesInSwitch: true,
+  noImplicitOverride: true,
+  noImplicitReturns: true,
+  noPropertyAccessFromIndexSignature: true,
+  noUncheckedIndexedAccess: true,
+  noUnusedParameters: true,
+};
+
 Deno.test("a program in its own folder is checked and runs", async () => {
   const readme = page("README.md");
   const settings = /```json\n(\{\n {2}"links".*?\n\})\n```/s.exec(readme)?.[1];
@@ -19,7 +30,11 @@ Deno.test("a program in its own folder is checked and runs", async () => {
   const others = { "writebehind/": `${imports.writebehind.replace("jsr:", "jsr:/")}/` };
   const folder = await Deno.makeTempDir({ prefix: "writebehind-own-" });
   try {
-    const own = { links: [CHECKOUT], imports: { ...imports, ...others } };
+    const own = {
+      links: [CHECKOUT],
+      imports: { ...imports, ...others },
+      compilerOptions: STRICTEST,
+    };
     await Deno.writeTextFile(join(folder, "deno.json"), JSON.stringify(own));
     await Deno.writeTextFile(join(folder, "program.ts"), program);
     const names = ["cli", "config", "notebook", "targets"];

@@ -53,18 +53,18 @@ export interface SoakReport extends Verdict {
   /** most that a sink's process has had in memory, in MB; 0 where the system does not say */
   peakMemory: number;
   /** what readers saw, where documents are cached */
-  cache?: CacheReport;
+  cache?: CacheReport | undefined;
 }
 
 export interface SoakOptions {
   seconds: number;
   seed: number;
   /** over a Redis Cluster, whose nodes fail over and whose slots move */
-  cluster?: boolean;
+  cluster?: boolean | undefined;
   /** with memory for a tenth of the documents, and readers; over one Redis */
-  cache?: boolean;
+  cache?: boolean | undefined;
   /** another checkout of this project, of which every other sink is */
-  beside?: string;
+  beside?: string | undefined;
   /** how long until the shares of the sinks are even, in ms; it ends without that where they are not */
   evenMs?: number;
   /** ends it early; what was written is judged all the same */
@@ -291,7 +291,7 @@ async function run(): Promise<number> {
         seed?: number;
         cluster?: true;
         cache?: true;
-        beside?: string;
+        beside?: string | undefined;
         targets?: true;
       }
     >();

@@ -39,16 +39,16 @@ server_login_retry = 1
 `,
   );
   // It refuses to run as root.
-  const [uid, gid] = Deno.uid() === 0 ? [65534, 65534] : [undefined, undefined];
-  if (uid !== undefined) {
-    await Deno.chown(dir, uid, gid!);
-    for await (const { name } of Deno.readDir(dir)) await Deno.chown(join(dir, name), uid, gid!);
+  const account = Deno.uid() === 0 ? { uid: 65534, gid: 65534 } : null;
+  if (account) {
+    const { uid, gid } = account;
+    await Deno.chown(dir, uid, gid);
+    for await (const { name } of Deno.readDir(dir)) await Deno.chown(join(dir, name), uid, gid);
   }
   const child = new Deno.Command("pgbouncer", {
     args: [join(dir, "pgbouncer.ini")],
     cwd: dir,
-    uid,
-    gid,
+    ...account,
     stdout: "null",
     stderr: "null",
   }).spawn();

@@ -55,7 +55,7 @@ export async function testMariadb(
 /** What most test files need: a Redis, a replica of it where asked for, and a PostgreSQL. */
 export interface TestServers extends AsyncDisposable {
   readonly redis: RedisServer;
-  readonly replica?: RedisServer;
+  readonly replica?: RedisServer | undefined;
   readonly postgres: PostgresServer;
 }
 

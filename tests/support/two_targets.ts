@@ -26,9 +26,9 @@ type Overrides = Parameters<typeof configWith>[1];
 
 /** What is said of both targets. */
 interface Both {
-  onFull?: "stop" | "detach";
+  onFull?: "stop" | "detach" | undefined;
   /** the partitions of each, where neither has all */
-  ranges?: readonly [a: string, b: string];
+  ranges?: readonly [a: string, b: string] | undefined;
 }
 
 /** A step of a test, on an emptied Redis and two new files. */
@@ -71,7 +71,7 @@ async function twoFiles(
         ...ranges ? { partitions: ranges[index] } : {},
         kind: "sqlite" as const,
         path: `${folder}/${name}.db`,
-        on_full: onFull,
+        ...onFull === undefined ? {} : { on_full: onFull },
       })),
       streams: overrides?.streams ?? {}, // with ranges, their number must fit
       write_behind: { retry_base_ms: 5, retry_max_ms: 100, lease_seconds: 2 },

@@ -31,7 +31,7 @@ const userSettings = (root: string, present: boolean) =>
  * @param options.present for an audience. @default {false}
  */
 export function jupyterEnvironment(
-  { root = CHECKOUT, present = false }: { root?: string; present?: boolean } = {},
+  { root = CHECKOUT, present = false }: { root?: string; present?: boolean | undefined } = {},
 ): Record<string, string> {
   const venv = join(root, ".venv");
   return {
@@ -80,7 +80,7 @@ const LARGE = {
  * @param options.present for an audience: large type. @default {false}
  */
 export async function writeLabSettings(
-  { root = CHECKOUT, present = false }: { root?: string; present?: boolean } = {},
+  { root = CHECKOUT, present = false }: { root?: string; present?: boolean | undefined } = {},
 ): Promise<void> {
   const folder = join(root, ".venv", "share", "jupyter", "lab", "settings");
   await Deno.mkdir(folder, { recursive: true });

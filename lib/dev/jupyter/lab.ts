@@ -23,7 +23,7 @@ export interface LabOptions {
   /** Its name. @default {"writebehind.ipynb"} */
   notebook?: string;
   /** For an audience: large type, one document, no sidebar. @default {false} */
-  present?: boolean;
+  present?: boolean | undefined;
   /** Whether to open a browser. @default {where there is a screen} */
   browser?: boolean;
   config?: ServerSettings;

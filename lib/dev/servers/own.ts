@@ -37,7 +37,7 @@ export interface OwnServersOptions {
   /** arguments of `redis-server` that win over ours */
   redisArgs?: readonly string[];
   /** Whether Redis has one; what is measured without is not slowed by it. @default {true} */
-  replica?: boolean;
+  replica?: boolean | undefined;
   /** A cluster of masters and their replicas in its place. @default {false} */
   cluster?: boolean;
 }

@@ -26,7 +26,7 @@ export interface PostgresData {
   readonly dir: string;
   readonly data: string;
   /** The account that owns it; absent when it is the caller's. */
-  readonly account?: Account;
+  readonly account?: Account | undefined;
   /** The path of the server's program. */
   readonly program: string;
 }

@@ -95,7 +95,7 @@ export async function startDetached(
   { log, env = {}, account, cwd }: {
     log: string;
     env?: Record<string, string>;
-    account?: Account;
+    account?: Account | undefined;
     cwd: string;
   },
 ): Promise<ProcessIdentity> {

@@ -13,11 +13,11 @@ export type RedisServer = Server;
 /** Options of {@linkcode startRedis}. */
 export interface RedisOptions extends ServerOptions {
   /** The primary of which the server is to be a replica; it is attached when `startRedis` returns. */
-  replicaOf?: { host: string; port: number };
+  replicaOf?: { host: string; port: number } | undefined;
   /** Letters and digits: what clients, and a replica of this server, need; also its primary's. @default {none} */
   password?: string;
   /** `redis-server` arguments that win over ours, such as `["--appendfsync", "always"]`. */
-  extraArgs?: readonly string[];
+  extraArgs?: readonly string[] | undefined;
   /** The programs to run. @default {those that {@linkcode findRedis} finds} */
   binaries?: RedisBinaries;
 }

@@ -42,7 +42,7 @@ export interface ServerKind {
   readonly log: string;
   readonly cwd: string;
   readonly env?: Record<string, string>;
-  readonly account?: Account;
+  readonly account?: Account | undefined;
   /** The program and its arguments. */
   command(port: number): readonly string[];
   /** Returns why it is not ready, such as `is still loading`; `undefined` when it is. */
@@ -60,7 +60,7 @@ export interface ServerOptions {
   /** The server's own folder; made where it is missing. Starting again on it keeps its data. */
   dir: string;
   /** The port to prefer; another is taken where it is busy. */
-  port?: number;
+  port?: number | undefined;
 }
 
 /**

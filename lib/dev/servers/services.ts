@@ -36,7 +36,7 @@ export interface ServicesOptions {
   /** The folder under which `.services` holds data and record. @default {this checkout} */
   root?: string;
   /** Names the ports to prefer, and the addresses to use where no embedded server exists. */
-  config?: ServerSettings;
+  config?: ServerSettings | undefined;
   /** What is to run beside Redis and PostgreSQL. @default {nothing} */
   more?: readonly "mysql"[];
   onProgress?: Progress;

@@ -120,7 +120,7 @@ export class Start {
   async #ensure(
     name: ServiceName,
     address: { host?: string; port?: number },
-    start: (options: { dir: string; port?: number }) => Promise<RecordedServer>,
+    start: (options: { dir: string; port?: number | undefined }) => Promise<RecordedServer>,
   ): Promise<boolean> {
     const recorded = this.#servers[name];
     if (recorded && isAlive(recorded)) return false;

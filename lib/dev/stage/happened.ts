@@ -58,10 +58,10 @@ const OF_OWNERS = new Set(["failed", "connectionLost", "reconnected"]);
 
 /** The line for a sink's event; null where it needs none. */
 export function lineOf(
-  { sink, event, level, message, was, now, ...fields }: SinkEvent,
+  { sink, event, level, message, was, now, error: failed, reason, failures, documentId }: SinkEvent,
 ): { tone: Tone; text: string; mark: string | null } | null {
   const who = `sink ${sink}`;
-  const error = String(fields.error ?? fields.reason ?? "");
+  const error = String(failed ?? reason ?? "");
   // One that stands by has the same troubles as the owner, and nobody depends on it.
   if (SILENT.has(event) || was === "standby" && OF_OWNERS.has(event)) return null;
   switch (event) {
@@ -71,7 +71,7 @@ export function lineOf(
         : null;
     case "failed":
       // It goes on trying: the first of a row is enough, and one of several partitions.
-      return fields.failures === 1 && was !== "retrying"
+      return failures === 1 && was !== "retrying"
         ? { tone: "wrong", text: `${who} cannot apply, and tries again: ${error}`, mark: null }
         : null;
     case "recovered":
@@ -83,7 +83,7 @@ export function lineOf(
     case "parked":
       return {
         tone: "wrong",
-        text: `document ${fields.documentId} was parked: ${error}`,
+        text: `document ${documentId} was parked: ${error}`,
         mark: "parked",
       };
     case "wentBack":

@@ -44,7 +44,7 @@ export class StageServers implements AsyncDisposable {
    * @throws {NoEmbeddedServerError} where there is none for this machine
    */
   static async start(
-    { cluster = false, entity }: { cluster?: boolean; entity: string },
+    { cluster = false, entity }: { cluster?: boolean | undefined; entity: string },
   ): Promise<StageServers> {
     await using begun = new AsyncDisposableStack();
     const megabytes = Math.floor(MAX_MEMORY_MB / (cluster ? MASTERS : 1));

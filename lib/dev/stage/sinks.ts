@@ -199,7 +199,8 @@ export class Sinks implements AsyncDisposable {
   #take(sink: Sink, line: string): void {
     const { state: was, owned: { size } } = sink;
     const event = parsed(line);
-    if (typeof event.stream === "string") sink.note(event.event, event.stream);
+    const { stream } = event;
+    if (typeof stream === "string") sink.note(event.event, stream);
     const { name, state: now } = sink;
     this.#options.onEvent({ ...event, sink: name, was, now });
     if (now !== was || sink.owned.size !== size) this.#options.onChange();

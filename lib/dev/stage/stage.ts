@@ -48,7 +48,7 @@ const TOGETHER_MS = 1000;
 /** Whose servers a stage is on. */
 export interface StageOptions {
   /** Servers of somebody else's, by their configuration. @default {servers of the stage's own} */
-  given?: { config: Config; configPath: string | undefined };
+  given?: { config: Config; configPath: string | undefined } | undefined;
   /** Whether given servers may be written to. @default {false} */
   control?: boolean;
   /** Whether the Redis of its own is a cluster. @default {false} */
@@ -310,8 +310,8 @@ export class Stage implements AsyncDisposable, Scene {
 
   #sinkSaid(event: SinkEvent): void {
     if (this.signal.aborted || this.#sinks === undefined) return;
-    const { sink } = event;
-    if (event.event === "claimed") this.notices.claimed(sink, String(event.stream));
+    const { sink, stream } = event;
+    if (event.event === "claimed") this.notices.claimed(sink, String(stream));
     const line = lineOf(event);
     if (line && !this.#isRepeated(event)) this.happened.add(line.tone, line.text, line.mark);
   }

@@ -22,7 +22,7 @@ export interface Key {
   label: string;
   value?: string;
   /** Whether the line is dashed. */
-  dashed?: boolean;
+  dashed?: boolean | undefined;
 }
 
 /** What a figure says besides its pictures. */
@@ -32,7 +32,7 @@ export interface Caption {
   subtitle: string;
   legend?: Key[];
   /** When the newest of what it shows was measured, in a chart that goes on. */
-  newest?: Date;
+  newest?: Date | undefined;
 }
 
 /** Draws one picture; `label` is what is read out in its place. */
@@ -49,7 +49,7 @@ export function picture(label: string, options: Plot.PlotOptions): string {
       background: "transparent",
       "--plot-background": "transparent",
       ...(typeof options.style === "object" ? options.style : {}),
-    } as Plot.PlotOptions["style"],
+    } as NonNullable<Plot.PlotOptions["style"]>,
   });
   // Points are given to a tenth: a live chart is sent anew again and again.
   return labelled(

@@ -164,7 +164,7 @@ function curves(panel: Panel, values: Point[][]): Plot.Markish[] {
         y: "value",
         stroke: COLOUR[line.colour],
         strokeWidth: line.dashed ? 2.5 : panel.lines.length > 1 ? 3.5 : 2.5,
-        strokeDasharray: line.dashed ? "7 5" : undefined,
+        ...line.dashed ? { strokeDasharray: "7 5" } : {},
         strokeLinecap: line.dashed ? "butt" : "round",
       })
     ).reverse(),

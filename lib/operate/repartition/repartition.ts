@@ -52,11 +52,11 @@ import { newcomers, switchStreams } from "./switch.ts";
 /** Options of {@linkcode repartition}. */
 export interface RepartitionOptions {
   /** how many partitions there are to be, 1 to 256; needed but with `back` */
-  to?: number;
+  to?: number | undefined;
   /** whether one partition has a tag in its names, as several have: a cluster needs it. @default {false} */
-  tagged?: boolean;
+  tagged?: boolean | undefined;
   /** takes back one that was stopped before documents have moved, instead of going on. @default {false} */
-  back?: boolean;
+  back?: boolean | undefined;
   /** how long a target may stand still, or a sink keep its partitions, in ms. @default {30000} */
   patienceMs?: number;
   /** is called when something else begins, with what it is, for people */
@@ -64,7 +64,7 @@ export interface RepartitionOptions {
   /** is called as documents move, with how many have so far, and about how many there are */
   onProgress?: (done: number, about: number) => void;
   /** stops it, with its reason: what has not moved yet is taken back, else running it again goes on */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** What was done. */

@@ -173,5 +173,7 @@ function remedyFor(code: number, path: string): string | undefined {
         "-shm and run `deno task adopt --yes`; then start a sink and run `deno task verify --repair target --yes`";
     case NOTADB:
       return "it is another kind of file: check `path` under targets";
+    default:
+      return undefined;
   }
 }

@@ -91,4 +91,12 @@ export type Request =
 /** The answer to a request. `errcode` is SQLite's; `name` is the error's class. */
 export type Answer =
   | { id: number; result: unknown }
-  | { id: number; error: { message: string; errcode?: number; name: string; stack?: string } };
+  | {
+    id: number;
+    error: {
+      message: string;
+      errcode: number | undefined;
+      name: string;
+      stack: string | undefined;
+    };
+  };
