@@ -67,7 +67,8 @@ export class Session {
   #stale = true;
   #turn: Promise<unknown> = Promise.resolve();
   #ended: Error | undefined;
-  #abandoned = Promise.withResolvers<never>();
+  /** lets those who wait for their work fail */
+  #waiting = new Set<(reason: Error) => void>();
   #isOwner: boolean;
 
   /**
@@ -80,7 +81,6 @@ export class Session {
     this.#isOwner = isOwner;
     this.#client = new Client(shared.address);
     this.#producer = new Producer(this.#client, lockOf(shared, keys.stream));
-    this.#abandoned.promise.catch(() => {}); // whoever waits gets it
   }
 
   /** The partition's state, as this session has read or written it last. */
@@ -120,6 +120,7 @@ export class Session {
 
   /** Works alone, one after the other. Fails at once where the session is ended, whatever becomes of the work. */
   async alone<T>(work: () => Promise<T>): Promise<T> {
+    this.#going();
     const before = this.#turn;
     const mine = (async () => {
       await before.catch(() => {}); // whoever waits for it gets its error
@@ -128,7 +129,14 @@ export class Session {
     })();
     this.#turn = mine;
     mine.catch(() => {}); // where the session is ended first, nobody waits for it
-    return await Promise.race([mine, this.#abandoned.promise]);
+    // One for each: a promise that lives as long as the session would keep all that it raced with.
+    const { promise: ended, reject } = Promise.withResolvers<never>();
+    this.#waiting.add(reject);
+    try {
+      return await Promise.race([mine, ended]);
+    } finally {
+      this.#waiting.delete(reject);
+    }
   }
 
   /**
@@ -195,7 +203,7 @@ export class Session {
   async end(reason: Error): Promise<void> {
     if (this.#ended) return;
     this.#ended = reason;
-    this.#abandoned.reject(reason);
+    for (const fail of this.#waiting) fail(reason);
     await this.#client.close();
   }
 }
