@@ -51,6 +51,9 @@ interface Work {
 /** So many events in a batch mean that they come more slowly than batches are applied. */
 const FEW = 2;
 
+/** Nothing was short. */
+const NONE: BatchRows = { upserts: [], removals: [] };
+
 /** Drains one partition into the target. Use one {@linkcode PartitionSink.run} at a time. */
 export class PartitionSink {
   readonly keys: PartitionKeys;
@@ -66,6 +69,8 @@ export class PartitionSink {
   #maxEvents: number;
   /** the same now: halved when a batch takes the target too long */
   #batchSize: number;
+  /** rows of which the last batch wrote or removed fewer than given, until they were looked at */
+  #short: BatchRows = NONE;
   /** the last error of the target for a batch */
   #refused: unknown;
   /** whether a read was ended, since another process is to have the partition */
@@ -153,6 +158,7 @@ export class PartitionSink {
 
   async #pump(owned: Owned, follow: boolean, signal: AbortSignal): Promise<void> {
     const { claim, trimmer, settler } = owned;
+    await this.#lookForSwallowed(claim);
     await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
     try {
@@ -179,13 +185,13 @@ export class PartitionSink {
         if (prefetch) this.#readOn(work.batch.lastId, !work.more);
         const began = performance.now();
         const { applied, short } = await this.#apply(claim, work).finally(work.done);
-        const swallowed = await this.#lookForSwallowed(claim, short);
-        // While the next batch is applied; where that is faster, it waits here.
+        this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
+        this.report.applied(applied, performance.now() - began);
+        this.#short = short;
+        const swallowed = await this.#lookForSwallowed(claim);
+        // While the next batch is applied; where that is faster, it waits here, since a trim would take what it looks at.
         await settling;
         settling = settler?.applied(applied, swallowed);
-        const durationMs = performance.now() - began;
-        this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
-        this.report.applied(applied, durationMs);
         work.free();
         trimmer.applied(applied.events, work.more);
         const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
@@ -299,13 +305,20 @@ export class PartitionSink {
     }
   }
 
-  /** Mostly nothing was short, and nobody lacks anything. Rows that are newer than their events, or were removed before, are no loss. */
-  async #lookForSwallowed(claim: Claim, short: BatchRows): Promise<string[]> {
-    if (short.upserts.length + short.removals.length === 0) return [];
-    const ids = await this.#target.batches.swallowed(claim, short);
-    if (ids.length === 0) return [];
-    this.report.swallowed(ids);
-    await this.#target.identities.doubt(claim, SWALLOWED, { keepWitness: true });
+  /**
+   * Mostly nothing was short, and nobody lacks anything. Rows that are newer than their events, or were removed before, are
+   * no loss. If it fails, it is done under the next claim: a document that another sink has removed meanwhile may be
+   * named then, as a verify shows.
+   */
+  async #lookForSwallowed(claim: Claim): Promise<string[]> {
+    const { upserts, removals } = this.#short;
+    if (upserts.length + removals.length === 0) return [];
+    const ids = await this.#target.batches.swallowed(claim, this.#short);
+    if (ids.length > 0) {
+      await this.#target.identities.doubt(claim, SWALLOWED, { keepWitness: true });
+      this.report.swallowed(ids);
+    }
+    this.#short = NONE;
     return ids;
   }
 

@@ -7,6 +7,7 @@ import {
   connectPostgres,
   deleteDocument,
   insertDocument,
+  openTarget,
   readStatus,
   type RedisConnection,
   RedisWriteBehind,
@@ -18,6 +19,7 @@ import {
 } from "writebehind";
 import { killAt } from "../faults/sinks.ts";
 import { assertEqual, type Pipeline, rowsOf, withPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 import { filePipeline } from "../targets/pipelines.ts";
 
 const DOUBT = /rows were not written or removed, though the target refused none/;
@@ -169,6 +171,57 @@ Deno.test("rows that PostgreSQL swallows", (t) =>
       await fill(placeOf(pipeline), ["bad", "fine too"]);
       await sink.drain();
       assert.deepEqual(told, ["bad"]);
+    },
+
+    "a connection that is lost before anybody looked: all is told, and looked at again": async (
+      pipeline,
+    ) => {
+      const { redis, config, pool } = pipeline;
+      const place = placeOf(pipeline);
+      await fill(place, ["fine"]);
+      await drain(place);
+      await pool.query(`${POSTGRES_TRIGGER};
+        ALTER TABLE sessions ADD CONSTRAINT refuse CHECK (id <> 'refused')`);
+      await using target = await openTarget(config);
+      const { batches } = target;
+      const swallowed = batches.swallowed.bind(batches);
+      let looks = 0;
+      batches.swallowed = async (...args) => {
+        if (looks++ > 0) return await swallowed(...args);
+        const locking = await pool.connect();
+        try {
+          await locking.query("BEGIN; LOCK TABLE sessions");
+          const look = swallowed(...args);
+          look.catch(() => {}); // awaited below
+          const ended = async () => {
+            const { rowCount } = await locking.query(
+              `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+            );
+            return rowCount! > 0;
+          };
+          await waitFor(ended, { what: "the look waits for the lock", deadlineMs: 30_000 });
+          return await look;
+        } finally {
+          await locking.query("ROLLBACK");
+          locking.release();
+        }
+      };
+      try {
+        await fill(place, ["a", "bad", "refused", "z"]);
+        await using sink = new RedisWriteBehind(redis, target, config, "session");
+        const told: string[] = [];
+        sink.events.on("applied", ({ events, parked }) => told.push(`applied ${events} ${parked}`));
+        sink.events.on("parked", ({ documentId }) => told.push(`parked ${documentId}`));
+        sink.events.on("swallowed", ({ documentIds }) => told.push(`swallowed ${documentIds}`));
+        sink.events.on("failed", ({ kind }) => told.push(kind));
+        const { events, parked } = await sink.drain();
+        assert.deepEqual(told, ["parked refused", "applied 4 1", "transient", "swallowed bad"]);
+        assert.deepEqual([events, parked, looks], [4, 1, 2]);
+        assert.match((await doubtsOf(place)).join(), DOUBT);
+      } finally {
+        await pool.query("ALTER TABLE sessions DROP CONSTRAINT refuse");
+      }
     },
 
     "a batch that a killed sink had applied, or had not, is not told": async (pipeline) => {
