@@ -137,8 +137,7 @@ async function sendOnce(
   const args = [docId, String(Date.now()), forward ? shape : `-${shape}`, ...verbArgs];
   const { requestId, ttlSeconds } = options;
   const ttl = ttlSeconds === undefined ? "" : String(Math.ceil(1000 * ttlSeconds));
-  const receiptIsEvictable = requestId !== undefined && redis.evicts;
-  if (names.cached || ttl !== "" || receiptIsEvictable || mayBeDue(redis).has(entity)) {
+  if (names.cached || ttl !== "" || mayBeDue(redis).has(entity)) {
     keys.push(names.due, names.notes, names.askedPrefix + docId);
     if (verb === "insert") args.push(missingAt);
     args.push(ttl);
@@ -255,7 +254,7 @@ function receiptOf(answer: Answer, docId: string, verb: EventType, keys: Partiti
   };
 }
 
-/** Entities of which documents may be due, as a connection has learned. */
+/** Entities of which documents, or receipts of requests, may be due, as a connection has learned. */
 const due = new WeakMap<RedisConnection, Set<string>>();
 
 function mayBeDue(redis: RedisConnection): Set<string> {

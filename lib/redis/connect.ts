@@ -77,7 +77,6 @@ export async function connectRedis(
     const isFixed = config.streams.partitions !== "auto";
     const learnShapes = isFixed ? () => Promise.resolve() : checkShapes;
     for (const server of redis.servers) await checkServer(server, config, rights, learnShapes);
-    redis.evicts = redis.servers.some(({ evicts }) => evicts);
     if (isFixed) await checkShapes();
     for (const { name } of config.entities) {
       await checkCached(redis, partitionKeys(config, name, 0));

@@ -66,12 +66,6 @@ export class RedisConnection extends Redis {
     this.#watch(reports);
   }
 
-  /**
-   * Whether the server evicts keys that have a time where its memory is full.
-   * @internal
-   */
-  evicts = false;
-
   /** The server's address, without secrets. */
   get address(): string {
     return addressOf(this.#config, this.#route.node);

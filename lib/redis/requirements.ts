@@ -161,7 +161,7 @@ async function checkCommands(
  * @throws {ConnectionError | ConfigError} with what is missing
  */
 export async function checkServer(
-  redis: Redis & { readonly address: string; evicts: boolean },
+  redis: Redis & { readonly address: string },
   config: Config,
   rights: Rights,
   learnShapes: () => Promise<void>,
@@ -194,7 +194,6 @@ export async function checkServer(
   if (policy.startsWith("allkeys-")) {
     fail(`maxmemory-policy ${policy} may evict a stream with all its events; set it to noeviction`);
   }
-  redis.evicts = policy.startsWith("volatile-");
   const durability = durabilityOf(config);
   const slaves = Number(info.get("connected_slaves") ?? 0);
   if (durability.replicas > slaves) {

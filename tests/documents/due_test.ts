@@ -87,19 +87,25 @@ Deno.test("documents that are due", async (t) => {
 
   await step("where Redis evicts what has a time, receipts of requests have none", async () => {
     const options = { requestId: "r" };
-    // One that has not learned that documents may be due.
+    // Those have not learned that documents may be due.
     await using other = await connectRedis(config);
+    await using third = await connectRedis(config);
     const write = (of = redis) => insertDocument(of, config, "session", {}, "a", options);
     await write(other);
     assert(await redis.ttl(`${keys.requestPrefix}r`) > 0);
     await reset(pipeline);
-    redis.evicts = true;
+    // While they are connected.
+    await redis.config("SET", "maxmemory-policy", "volatile-lru");
     try {
-      const { streamId } = await write();
+      const { streamId } = await write(other);
       assert.equal(await redis.ttl(`${keys.requestPrefix}r`), -1);
       const member = `r${keys.requestPrefix}r`;
       assert(Number(await redis.zscore(keys.due, member)) > Date.now());
-      assert.deepEqual([(await write()).repeated, (await write()).streamId], [true, streamId]);
+      for (const each of [redis, other, third]) {
+        const again = await write(each);
+        assert.deepEqual([again.repeated, again.streamId], [true, streamId]);
+        assert.equal(await redis.ttl(`${keys.requestPrefix}r`), -1);
+      }
       await drain(pipeline);
       await redis.zadd(keys.due, 1, member);
       await using sink = new RedisWriteBehind(redis, pool, config, "session");
@@ -107,7 +113,7 @@ Deno.test("documents that are due", async (t) => {
       const isGone = async () => await redis.exists(`${keys.requestPrefix}r`) === 0;
       await waitFor(isGone, { what: "the receipt to go", deadlineMs: 30_000 });
     } finally {
-      redis.evicts = false;
+      await redis.config("SET", "maxmemory-policy", "noeviction");
     }
   });
 
@@ -121,6 +127,18 @@ Deno.test("documents that are due", async (t) => {
     await assert.rejects(deleteDocument(other, config, "session", "a"), refusal);
     assert.equal(await redis.exists("session:a"), 1);
     assert.equal(await redis.xlen("stream:session"), 1);
+  });
+
+  await step("who may not ask for the time writes nothing that is due", async () => {
+    await redis.acl("SETUSER", "no-time", "on", ">word", "~*", "&*", "+@all", "-time");
+    await using other = await connectRedis(
+      pipeline.with({ redis: { username: "no-time", password: "word" } }),
+      { rights: "writer" },
+    );
+    const options = { ttlSeconds: 1000 };
+    const inserting = insertDocument(other, config, "session", {}, "a", options);
+    await assert.rejects(inserting, { name: "DocumentError", message: /may not run TIME/ });
+    assert.equal(await redis.exists("session:a", "stream:session"), 0);
   });
 
   await step("where no event can follow, what is due stays", async () => {

@@ -40,7 +40,6 @@ elseif HAS_DUE and EVENT_TYPE ~= 'update' then redis.call('ZREM', DUE, 'd' .. AR
 if REQUEST then
   -- A repartition moves it to where the document goes.
   redis.call('HSET', REQUEST, 'call', ARGV[#ARGV - 1], 'stream_id', id, 'doc_id', ARGV[1])
-  -- What has a time may be evicted before that, and the call would be done again.
   if DUE then redis.call('ZADD', DUE, now_ms() + 1000 * ARGV[#ARGV], 'r' .. REQUEST)
   else redis.call('EXPIRE', REQUEST, ARGV[#ARGV]) end
 end
