@@ -7,8 +7,9 @@
 import { checkArguments } from "../core/arguments.ts";
 import { mendingKey } from "../config/key_names.ts";
 import { type Config, entityConfig } from "../config/load.ts";
+import { delay } from "../core/delay.ts";
 import { ConfigError, WriteBehindError } from "../core/errors.ts";
-import { isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
+import { compareStreamIds, isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
@@ -43,6 +44,10 @@ export interface MendReport {
 const CHUNK = 500;
 /** Sinks trim while the copy is made, and other programs may write. */
 const ATTEMPTS = 20;
+/** The longest pause before another attempt, in ms. */
+const DISTURBED_MS = 200;
+/** Documents that are resent in the step that removes their entries: a command has room for so many, and so has its time. */
+const AT_ONCE = 20_000;
 
 /**
  * Removes entries whose ids no version can hold, and lets the stream go on at the ids before them. Documents that
@@ -79,23 +84,24 @@ export async function mendStreams(
   for (const keys of allPartitions(config, entity)) {
     const { stream } = keys;
     if (!isFar(await lastGeneratedId(redis, stream))) {
-      // The stream was removed since a sink has looked, or a mending was stopped half way.
+      // The stream was removed since a sink has looked.
       if (!dryRun) await noteLastId(redis, keys);
       continue;
     }
-    report.streams.push(stream);
-    const named = new Set<string>();
+    if (dryRun) {
+      report.streams.push(stream);
+      take(report, await farEntries(redis, stream));
+      continue;
+    }
+    // No sink need have looked: from now on writers are refused.
+    await noteLastId(redis, keys);
     for (let attempt = 0;; attempt++) {
-      const far = await redis.xrange(stream, `(${LAST_STREAM_ID}`, "+");
-      for (const [streamId, fields] of far) {
-        report.entries.push({ stream, streamId, fields });
-        for (let at = 0; at < fields.length; at += 2) {
-          if (fields[at] === "doc_id" && fields[at + 1]) named.add(fields[at + 1]!);
-        }
-      }
-      if (dryRun) break;
       const [seconds] = await redis.at(stream).time();
-      const kept = await replace(redis, keys, far.at(-1)?.[0] ?? "0-0");
+      const replaced = await replace(redis, keys, await floorOf(targets, keys));
+      if (replaced === null) break; // another mending was faster
+      const { kept, far } = replaced;
+      if (attempt === 0) report.streams.push(stream);
+      take(report, far);
       // A stream that is empty begins anew at the present time, of which no event may be passed.
       const begin = kept === "0-0" ? `${Number(seconds) * 1000 - 1}-0` : kept;
       for (const one of targets) await moveBack(redis, one, keys, begin);
@@ -103,12 +109,40 @@ export async function mendStreams(
       if (!isFar(await lastGeneratedId(redis, stream))) break;
       if (attempt === ATTEMPTS) throw goesOn(stream);
     }
-    report.resent += named.size;
-    if (dryRun) continue;
     await noteLastId(redis, keys);
-    for (const id of named) await resend(redis, keys, id);
   }
   return report;
+}
+
+/** What is past the ids that a version can hold. */
+interface Far {
+  entries: FarEntry[];
+  /** the ids of the documents that they name */
+  named: string[];
+}
+
+async function farEntries(redis: RedisConnection, stream: string): Promise<Far> {
+  const entries: FarEntry[] = [];
+  const named = new Set<string>();
+  for (const [streamId, fields] of await redis.xrange(stream, `(${LAST_STREAM_ID}`, "+")) {
+    entries.push({ stream, streamId, fields });
+    for (let at = 0; at < fields.length; at += 2) {
+      if (fields[at] === "doc_id" && fields[at + 1]) named.add(fields[at + 1]!);
+    }
+  }
+  return { entries, named: [...named] };
+}
+
+function take(report: MendReport, { entries, named }: Far): void {
+  report.entries.push(...entries);
+  report.resent += named.length;
+}
+
+/** What is resent has to be past all offsets; one at such an entry is moved back. */
+async function floorOf(targets: readonly Target[], keys: PartitionKeys): Promise<string> {
+  const offsets = await Promise.all(targets.map((one) => one.offsets.offset(keys)));
+  const near = offsets.filter((offset) => !isFar(offset));
+  return near.sort(compareStreamIds).at(-1) ?? "0-0";
 }
 
 /**
@@ -156,32 +190,69 @@ async function moveBack(
   await forward(redis, keys, before);
 }
 
-/** Puts a copy of the stream without its far entries in its place; returns the last id that it has. */
+/**
+ * Puts a copy of the stream without its far entries in its place, and resends the documents that they name.
+ * @param floor what is resent gets ids past it
+ * @returns the last id that was kept, and what was not; `null` where there is nothing far any more
+ */
 async function replace(
   redis: RedisConnection,
-  { stream }: PartitionKeys,
-  last: string,
-): Promise<string> {
+  keys: PartitionKeys,
+  floor: string,
+): Promise<{ kept: string; far: Far } | null> {
+  const { stream, settings, notes, cached, documentPrefix } = keys;
   const copy = mendingKey(stream);
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    await redis.del(copy);
-    let copied = "0-0";
-    for (;;) {
-      const after = copied === "0-0" ? "-" : `(${copied}`;
-      const entries = await redis.xrangeBuffer(stream, after, LAST_STREAM_ID, "COUNT", CHUNK);
-      if (entries.length === 0) break;
-      const pipeline = redis.pipeline();
-      for (const [id, fields] of entries) pipeline.xadd(copy, id, ...fields);
-      for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error;
-      copied = entries.at(-1)![0].toString();
-    }
-    const done = await runScript(redis, mendScript, [stream, copy], [copied, LAST_STREAM_ID, last]);
-    if (done === 1) return copied;
+    if (!isFar(await lastGeneratedId(redis, stream))) return null;
+    // First, so that what comes while the others are read is noticed.
     const [newest] = await redis.xrevrange(stream, "+", "-", "COUNT", 1);
-    last = newest?.[0] ?? "0-0";
+    const far = await farEntries(redis, stream);
+    const copied = await copyTo(redis, stream, copy);
+    if (copied !== null) {
+      const atOnce = far.named.slice(0, AT_ONCE);
+      const names = [stream, copy, settings, ...cached ? [notes] : []];
+      const done = await runScript(
+        redis,
+        mendScript,
+        [...names, ...atOnce.map((id) => documentPrefix + id)],
+        [
+          ...[copied.last, String(copied.entries), LAST_STREAM_ID, newest?.[0] ?? "0-0", floor],
+          ...[String(Date.now()), cached ? "1" : "", ...atOnce],
+        ],
+      );
+      if (done === 1) {
+        for (const id of far.named.slice(AT_ONCE)) await resend(redis, keys, id);
+        return { kept: copied.last, far };
+      }
+    }
+    // Two that mend at once would go on disturbing each other.
+    await delay(Math.random() * DISTURBED_MS);
   }
   await redis.del(copy);
   throw goesOn(stream);
+}
+
+/** Copies what a version can hold. @returns the last id, and how many; `null` where another mending copies as well */
+async function copyTo(
+  redis: RedisConnection,
+  stream: string,
+  copy: string,
+): Promise<{ last: string; entries: number } | null> {
+  await redis.del(copy);
+  let last = "0-0";
+  for (let copied = 0;;) {
+    const after = last === "0-0" ? "-" : `(${last}`;
+    const entries = await redis.xrangeBuffer(stream, after, LAST_STREAM_ID, "COUNT", CHUNK);
+    if (entries.length === 0) return { last, entries: copied };
+    const pipeline = redis.pipeline();
+    for (const [id, fields] of entries) pipeline.xadd(copy, id, ...fields);
+    for (const [error] of (await pipeline.exec()) ?? []) {
+      if (error && /equal or smaller than the target stream top/.test(error.message)) return null;
+      if (error) throw error;
+    }
+    last = entries.at(-1)![0].toString();
+    copied += entries.length;
+  }
 }
 
 const goesOn = (stream: string) =>

@@ -9,12 +9,24 @@ import {
   readStatus,
   updateDocument,
 } from "writebehind";
+import { partitionKeys } from "writebehind/redis/keys.ts";
 import { waitFor } from "../support/servers.ts";
-import { assertEqual, drain, type Pipeline, withPipeline } from "../support/pipeline.ts";
+import { killedAtEach } from "../support/dying.ts";
+import {
+  assertEqual,
+  drain,
+  type Pipeline,
+  reset,
+  testPipeline,
+  withPipeline,
+} from "../support/pipeline.ts";
+import { once, watched } from "../support/two_targets.ts";
 import { targetOf } from "../../lib/targets/open.ts";
 import type { Identities } from "../../lib/targets/target.ts";
 
 const FAR = ["9000000000000-0", "18446744073709551615-18446744073709551615"];
+
+const COPY = "stream:session:mend";
 
 /** Everything but counters and logs, for comparing. */
 async function keysOf({ redis }: Pipeline) {
@@ -185,4 +197,74 @@ Deno.test("an entry with such an id that was removed by XDEL", (t) => {
       await insertDocument(redis, config, "session", {}, "a");
     },
   });
+});
+
+/** Two documents, one of which only an entry names that is too far: its writer did not see the one before. */
+async function withEarly({ redis, config }: Pipeline): Promise<void> {
+  await insertDocument(redis, config, "session", {}, "a");
+  await redis.xadd("stream:session", FAR[0]!, "doc_id", "a", "event_type", "update");
+  await redis.xdel("stream:session", FAR[0]!);
+  await insertDocument(redis, config, "session", {}, "early");
+}
+
+Deno.test("mend, killed at each of its awaits: no write is lost, and status tells", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  const target = targetOf(pool, config);
+  const killed = await killedAtEach(async (command) => {
+    await reset(pipeline);
+    await withEarly(pipeline);
+    await command((life) => mendStreams(life.of(redis), life.of(target), config, "session"));
+    await drain(pipeline);
+    const [status] = await readStatus(redis, pool, config, "session");
+    if (status!.stuck.length === 0) await assertEqual(pipeline);
+    else assert.match(status!.stuck.join(), /run deno task mend/);
+    await mendStreams(redis, pool, config, "session");
+    await insertDocument(redis, config, "session", {}, "late");
+    await drain(pipeline);
+    await assertEqual(pipeline);
+    assert.equal(await redis.exists(COPY), 0);
+  });
+  assert(killed > 10, `killed ${killed} times`);
+});
+
+Deno.test("two that mend at once lose nothing", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  for (let round = 0; round < 10; round++) {
+    await reset(pipeline);
+    await withEarly(pipeline);
+    // Between the copy and the step that puts it in place, another one begins its own.
+    const begins = once(async () => void await redis.del(COPY));
+    const disturbed = watched(redis, "evalsha", async () => {
+      if (await redis.exists(COPY)) await begins();
+    });
+    const reports = await Promise.all([
+      mendStreams(disturbed, pool, config, "session"),
+      mendStreams(redis, pool, config, "session"),
+    ]);
+    assert.deepEqual(reports.map(({ resent }) => resent).sort(), [0, 1]);
+    await drain(pipeline);
+    await assertEqual(pipeline);
+  }
+});
+
+Deno.test("with a cache, what mending resends is noted until its source has it", async () => {
+  await using pipeline = await testPipeline({
+    entities: [{
+      name: "session",
+      table: "sessions",
+      index_name: "idx:sessions",
+      cache: { enabled: true, keep_seconds: 100 },
+    }],
+  });
+  const { redis, pool, config } = pipeline;
+  const { notes } = partitionKeys(config, "session", 0);
+  await withEarly(pipeline);
+  await mendStreams(redis, pool, config, "session");
+  const [last] = await redis.xrevrange("stream:session", "+", "-", "COUNT", 1);
+  assert.equal(await redis.hget(notes, "early"), last?.[0]);
+  await drain(pipeline);
+  assert.deepEqual([await redis.hlen(notes), await redis.ttl("session:early") > 0], [0, true]);
+  await assertEqual(pipeline);
 });

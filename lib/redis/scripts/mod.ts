@@ -23,6 +23,7 @@ import ids from "./ids.lua" with { type: "text" };
 import insertVerb from "./insert.lua" with { type: "text" };
 import keepVerb from "./keep.lua" with { type: "text" };
 import keepingVerb from "./keeping.lua" with { type: "text" };
+import lastId from "./last_id.lua" with { type: "text" };
 import lookVerb from "./look.lua" with { type: "text" };
 import lowerVerb from "./lower.lua" with { type: "text" };
 import mendVerb from "./mend.lua" with { type: "text" };
@@ -59,7 +60,7 @@ export const updateScript: Script = verbScript("update", `${numbers}\n${updateVe
 export const deleteScript: Script = verbScript("delete", deleteVerb);
 export const settingsScript: Script = script("settings", settingsVerb);
 export const trimScript: Script = script("trim", `${registration}\n${trimVerb}`);
-export const forwardScript: Script = script("forward", forwardVerb);
+export const forwardScript: Script = script("forward", `${lastId}\n${forwardVerb}`);
 /** Notes the identity of the data. */
 export const identityScript: Script = script("identity", identityVerb);
 /** Registers a target with a stream. */
@@ -68,8 +69,8 @@ export const resendScript: Script = script("resend", resendVerb);
 export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
 /** Notes whether a stream's last id is past what a version can hold. */
 export const lookScript: Script = script("look", lookVerb);
-/** Puts a copy in a stream's place. */
-export const mendScript: Script = script("mend", mendVerb);
+/** Puts a copy in a stream's place, and resends documents. */
+export const mendScript: Script = script("mend", `${lastId}\n${mendVerb}`);
 /** Tells who may ask a cache's target for documents that Redis does not have. */
 export const askScript: Script = script("ask", `${evicts}\n${askVerb}`);
 /** Brings documents into a cache from their rows. */
