@@ -13,6 +13,7 @@ import { type Pool, rowsOf, targetOf } from "../targets/open.ts";
 import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
+import { noteRebuilding } from "../redis/rebuilding.ts";
 import { checkShape } from "../redis/shape.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { checkBelonging } from "../sink/belonging.ts";
@@ -58,6 +59,7 @@ const ATTEMPTS = 10;
  * meanwhile is brought back. It can be stopped and run again.
  * @throws {RebuildRefusedError} where events wait that the target does not have, or are parked: their documents would be
  * older than what Redis held; or `limit` is given without a cache
+ * @throws {WriteBehindError} where Redis was emptied meanwhile
  *
  * @example
  * ```ts
@@ -103,9 +105,13 @@ export async function rebuild(
     refusedRows: 0,
     index: "off",
   };
+  // What a cache does not have, its readers ask the target for.
+  const noted = isCached ? [] : own;
+  const done = await noteRebuilding(redis, noted, opened.describe().name);
   if (isCached) await warm(redis, opened, config, entity, report, { limit, onProgress, signal });
   else await restoreAll(redis, opened, config, entity, report, { onProgress, signal });
   report.index = (await createSearchIndex(redis, config, entity)).status;
+  await done();
   return report;
 }
 

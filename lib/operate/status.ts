@@ -17,6 +17,7 @@ import {
   type TargetState,
 } from "../redis/registrations.ts";
 import type { Lag } from "../redis/lag.ts";
+import { readRebuilding } from "../redis/rebuilding.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { mostUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
@@ -187,6 +188,13 @@ async function partitionStatus(
       stuck.push("events wait, and no sink owns the partition; start one");
     }
     warnings.push(...strangers(known, config, keys));
+    const from = await readRebuilding(redis, keys);
+    if (from !== null) {
+      warnings.push(
+        `documents are brought back from ${from}; if that was stopped, Redis lacks some: run deno task rebuild ` +
+          `--entity ${keys.entity} --target ${from}`,
+      );
+    }
   }
   if (cache && isSource(config, keys.entity, name)) warnings.push(...cacheWarnings(cache, keys));
   // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.

@@ -3,24 +3,31 @@ import {
   consumePeriodically,
   deleteDocument,
   insertDocument,
+  readStatus,
   rebuild,
   RebuildRefusedError,
+  repairTarget,
   search,
   updateDocument,
+  verify,
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
+import { targetOf } from "writebehind/targets/open.ts";
+import { killedAtEach } from "../support/dying.ts";
 import {
   assertEqual,
   documentsOf,
   drain,
   offsetOf,
   type Pipeline,
+  reset,
   rowsOf,
   testPipeline,
   withPipeline,
 } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
+import { once } from "../support/two_targets.ts";
 
 const HOSTILE = `a'b"c\n:{}*[x]; DROP TABLE sessions; -- \\ $(id) 😀`;
 
@@ -203,5 +210,52 @@ Deno.test("rebuild with four partitions", async () => {
   await stored(pipeline, 200);
   await pipeline.redis.flushall();
   assert.equal((await rebuilt(pipeline)).restored, 201);
+  await assertEqual(pipeline);
+});
+
+Deno.test("rebuild, killed at each of its awaits, is told until it was run to its end", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  const target = targetOf(pool, config);
+  const killed = await killedAtEach(async (command) => {
+    await reset(pipeline);
+    await stored(pipeline, 3);
+    await redis.flushall();
+    await command((life) => rebuild(life.of(redis), life.of(target), config, "session"));
+    await drain(pipeline);
+    const [status] = await readStatus(redis, pool, config, "session");
+    const { mismatches } = await verify(redis, pool, config, "session");
+    const some = (await documentsOf(pipeline)).size;
+    if (some === 4) assert.deepEqual(mismatches, []);
+    else if (some > 0 || status!.warnings.length > 0) {
+      assert.match(
+        status!.warnings.join(),
+        /run deno task rebuild --entity session --target postgresql/,
+      );
+      await assert.rejects(
+        repairTarget(redis, config, "session", mismatches),
+        /Cannot remove rows that Redis lacks in stream:session: .* from postgresql/,
+      );
+    }
+    await rebuilt(pipeline);
+    await assertEqual(pipeline);
+    const [after] = await readStatus(redis, pool, config, "session");
+    assert.deepEqual([after!.warnings, after!.stuck], [[], []]);
+  });
+  assert(killed > 10, `killed ${killed} times`);
+});
+
+Deno.test("rebuild sees that Redis was emptied meanwhile", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  await stored(pipeline, 3000);
+  await redis.flushall();
+  const empties = once(async () => void await redis.flushall());
+  const onProgress = () => void empties();
+  await assert.rejects(
+    rebuild(redis, pool, config, "session", { onProgress }),
+    /Redis was emptied while the documents of stream:session were brought back/,
+  );
+  await Promise.all([rebuilt(pipeline), rebuilt(pipeline)]);
   await assertEqual(pipeline);
 });
