@@ -5,6 +5,7 @@
 
 import { checkArguments } from "../core/arguments.ts";
 import type { Config } from "../config/load.ts";
+import { WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
@@ -35,6 +36,7 @@ export interface AdoptReport {
  * Lets an entity's refused partitions go on with the Redis, the target and the table that are configured now. A table
  * that is gone is made anew. What rows lack then, `verify` finds; until it has looked, the status says so.
  * @param options.dryRun looks, and changes nothing. @default {false}
+ * @throws {WriteBehindError} where a partition has gone on meanwhile, as when somebody else has adopted it
  *
  * @example
  * ```ts
@@ -70,6 +72,13 @@ export async function adopt(
     const { offset, witness } = goingOn(mismatches, belonging);
     report.partitions.push({ stream: keys.stream, mismatches, before: belonging.offset, offset });
     if (dryRun) continue;
+    // A sink that has noticed does not go on with it.
+    if (await opened.offsets.offset(keys) !== belonging.offset) {
+      throw new WriteBehindError(
+        `the offset of ${keys.stream} has moved meanwhile: somebody else has adopted it, or a sink has not noticed yet; ` +
+          "run this again",
+      );
+    }
     await opened.identities.adopt(keys, {
       source: origin.identity,
       offset,

@@ -121,7 +121,7 @@ export async function pauseTarget(
   name: string,
 ): Promise<void> {
   checkArguments("pauseTarget", { redis, config, entity, name });
-  await changeState(redis, config, entity, name, "paused", ["active", "paused"]);
+  await changeState(redis, config, entity, name, "paused");
 }
 
 /**
@@ -144,8 +144,11 @@ export async function resumeTarget(
   name: string,
 ): Promise<void> {
   checkArguments("resumeTarget", { redis, config, entity, name });
-  await changeState(redis, config, entity, name, "active", ["active", "paused"]);
+  await changeState(redis, config, entity, name, "active");
 }
+
+/** States that only adding a target ends. */
+const ENDED: TargetState[] = ["filling", "detached", "removed"];
 
 async function changeState(
   redis: RedisConnection,
@@ -153,29 +156,42 @@ async function changeState(
   entity: string,
   name: string,
   state: TargetState,
-  from: TargetState[],
 ): Promise<void> {
   const found = await registered(redis, config, entity, name);
-  for (const { registration, keys: { stream } } of found) {
-    if (registration === null || from.includes(registration.state)) continue;
-    throw new ConfigError(
-      `the target ${name} is ${registration.state} (${stream}): run deno task target add ${name}`,
-    );
+  for (const { registration, keys } of found) {
+    if (registration !== null) checkNotEnded(name, keys, registration.state);
   }
-  for (const { keys } of found) await noteState(redis, config, keys, name, state);
+  for (const { keys } of found) {
+    // It may have been removed since, or may just be added.
+    checkNotEnded(name, keys, await noteState(redis, config, keys, name, state, ENDED));
+  }
 }
 
-/** Notes a state, also of a target that no sink has registered: it may lack all. */
+function checkNotEnded(name: string, { stream }: PartitionKeys, state: TargetState): void {
+  if (!ENDED.includes(state)) return;
+  throw new ConfigError(
+    `the target ${name} is ${state} (${stream}): run deno task target add ${name}`,
+  );
+}
+
+/**
+ * Notes a state, also of a target that no sink has registered: it may lack all.
+ * @param keeping states under which it stays as it is
+ * @returns the state that is noted now
+ */
 async function noteState(
   redis: RedisConnection,
   { targets }: Config,
   keys: PartitionKeys,
   name: string,
   state: TargetState,
-): Promise<void> {
-  if (await setState(redis, keys, name, state)) return;
+  keeping: TargetState[] = [],
+): Promise<TargetState> {
+  const noted = await setState(redis, keys, name, state, keeping);
+  if (noted !== null) return noted;
   const onFull = targets.find((target) => target.name === name)?.on_full ?? "stop";
-  await register(redis, keys, { name, state, offset: "0-0", witness: "0-0", onFull });
+  const registration = { name, state, offset: "0-0", witness: "0-0", onFull };
+  return (await register(redis, keys, registration, { keeping }))!.state;
 }
 
 /** A target in all streams of an entity that it has, or that know it; `null` in one where nobody has registered it. */

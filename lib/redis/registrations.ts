@@ -117,15 +117,17 @@ export async function register(
 
 /**
  * Notes what a target may do with a stream; how far it is stays as it was told.
- * @returns whether the stream knows it
+ * @param keeping states under which it stays as it is
+ * @returns the state that is noted now; `null` where the stream does not know it
  */
 export async function setState(
   redis: Redis,
   { stream, settings }: PartitionKeys,
   name: string,
   state: TargetState,
-): Promise<boolean> {
-  const args = [name, "=", "", "", state, "", ""];
+  keeping: readonly TargetState[] = [],
+): Promise<TargetState | null> {
+  const args = [name, "=", "", "", state, `,${keeping.join(",")},`, ""];
   const reply = await runScript(redis, registerScript, [stream, settings], args);
-  return (reply as string[]).length > 0;
+  return (reply as TargetState[])[0] ?? null;
 }

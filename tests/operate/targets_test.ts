@@ -30,8 +30,18 @@ import { DatabaseSync } from "node:sqlite";
 import { delay } from "writebehind/core/delay.ts";
 import { Watch } from "writebehind/dev/stage/watch.ts";
 import { allPartitions, partitionKeys } from "writebehind/redis/keys.ts";
+import { readRegistrations } from "writebehind/redis/registrations.ts";
 import { waitFor } from "../support/servers.ts";
-import { before, drain, equal, type Two, withTwo, write } from "../support/two_targets.ts";
+import {
+  before,
+  drain,
+  equal,
+  once,
+  type Two,
+  watched,
+  withTwo,
+  write,
+} from "../support/two_targets.ts";
 
 const STREAM = "stream:session";
 const SETTINGS = "stream:settings:session";
@@ -149,6 +159,45 @@ Deno.test("targets in each state", (t) =>
       await equal(redis, config, a, 10);
       await equal(redis, config, b, 10);
     });
+
+    await step("adopted twice at once: one that goes on is not moved back", async (two) => {
+      const { redis, config, a, b } = two;
+      await write(redis, config, 0, 5);
+      await drain(redis, config, a, b);
+      await redis.hset(SETTINGS, "identity", "0123456789abcdef");
+      await write(redis, config, 5, 5);
+      const another = once(async () => {
+        await adopt(redis, b, config, "session");
+        await drain(redis, config, b);
+      });
+      await assert.rejects(
+        adopt(redis, watched(b, "migrate", another), config, "session"),
+        /the offset of stream:session has moved meanwhile/,
+      );
+      await adopt(redis, a, config, "session");
+      await drain(redis, config, a, b);
+      await equal(redis, config, b, 10);
+      const [status] = await readStatus(redis, b, config, "session");
+      assert.equal(status!.wentBack, 0);
+      assert.deepEqual((await adopt(redis, b, config, "session")).partitions, []);
+    });
+
+    for (const [verb, change] of [["paused", pauseTarget], ["resumed", resumeTarget]] as const) {
+      await step(
+        `removed while it is ${verb}, it stays removed`,
+        async ({ redis, config, a, b }) => {
+          await write(redis, config, 0, 5);
+          await drain(redis, config, a, b);
+          const removing = once(async () => void await removeTarget(redis, config, "session", "b"));
+          await assert.rejects(
+            change(watched(redis, "evalsha", removing), config, "session", "b"),
+            /the target b is removed \(stream:session\): run deno task target add b/,
+          );
+          const [, known] = await readRegistrations(redis, partitionKeys(config, "session", 0));
+          assert.equal(known!.state, "removed");
+        },
+      );
+    }
 
     await step("parked in one only, and replayed", async (two) => {
       const { redis, config, a, b } = two;
