@@ -159,7 +159,7 @@ export class Sampler {
    * Waits for a sample that meets a condition.
    * @param what what is awaited, for the error message
    * @param deadlineMs how long to wait, in ms
-   * @throws {WriteBehindError} after the deadline
+   * @throws {WriteBehindError} after the deadline; or what the condition throws
    */
   async until(
     condition: (sample: Sample) => boolean,
@@ -169,7 +169,11 @@ export class Sampler {
     checkArguments("until", { condition, text: what, deadlineMs });
     const met = Promise.withResolvers<Sample>();
     const end = this.onSample((sample) => {
-      if (condition(sample)) met.resolve(sample);
+      try {
+        if (condition(sample)) met.resolve(sample);
+      } catch (error) {
+        met.reject(error);
+      }
     });
     const timer = setTimeout(
       () => met.reject(new WriteBehindError(`waited ${deadlineMs} ms in vain for ${what}`)),

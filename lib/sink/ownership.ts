@@ -63,8 +63,15 @@ export interface Owned {
   settler: Settler | null;
 }
 
-/** How long the last trim may take, in ms. */
+/** How long the last words to Redis may take, in ms. */
 const LAST_MS = 1000;
+
+/** Waits for the last words to Redis: one that does not answer keeps nobody from ending. */
+async function briefly(words: Promise<unknown>): Promise<void> {
+  const said = new AbortController();
+  await Promise.race([words, delay(LAST_MS, said.signal)]);
+  said.abort();
+}
 
 /** The ownership of one partition, one claim after the other. */
 export class PartitionOwnership {
@@ -404,7 +411,7 @@ export class PartitionOwnership {
   /** Gives the partition back and closes the connections. Never rejects. */
   async release(): Promise<void> {
     clearInterval(this.#heartbeat);
-    await Promise.all([this.#trimmer?.stop(), this.#due?.stop()]);
+    await briefly(Promise.all([this.#trimmer?.stop(), this.#due?.stop()]));
     this.#reader.close();
     await this.#tellLast();
     const lease = this.#lease;
@@ -429,10 +436,7 @@ export class PartitionOwnership {
   async #tellLast(): Promise<void> {
     const owned = this.#owned;
     if (!this.#redis.sends || owned === null || this.#lease?.offset !== owned.claim.offset) return;
-    const late = new AbortController();
-    // A Redis that does not answer keeps nobody from ending.
-    await Promise.race([owned.trimmer.finish(this.#redis), delay(LAST_MS, late.signal)]);
-    late.abort();
+    await briefly(owned.trimmer.finish(this.#redis));
   }
 
   async #release(lease: Claim | null): Promise<boolean> {

@@ -11,6 +11,7 @@ import { RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { Emitter, type SinkEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
 import { delay } from "../core/delay.ts";
+import { awaitedLater } from "../core/promises.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { gaugesOf, partitionsOf } from "../redis/keys.ts";
 import { readRegistration } from "../redis/registrations.ts";
@@ -26,9 +27,6 @@ export type { PartitionState };
 
 /** How often a sink looks whether its entity was repartitioned, in ms. */
 const LOOK_MS = 500;
-
-const onAbort = (signal: AbortSignal, then: () => void) =>
-  signal.addEventListener("abort", then, { once: true });
 
 /** What a sink has done so far, and its state. */
 export interface SinkStatus {
@@ -83,7 +81,9 @@ export class RedisWriteBehind {
   #past: PartitionReport[] = [];
   #sharing: Sharing | null = null;
   #stop = new AbortController();
+  /** what {@linkcode start} has begun */
   #running: Promise<void> | undefined;
+  #draining: Promise<void> | undefined;
   /** whether it has given its partitions back, for a repartition */
   #hasGiven = false;
   /** Its name in events and in leases: the process id and a random part. */
@@ -153,13 +153,32 @@ export class RedisWriteBehind {
   /**
    * Applies all events in the streams, then gives the partitions back. Where another sink owns a
    * partition, waits until that one has applied them.
+   * @param signal ends it after the running batch, as {@linkcode stop} does
    * @returns the status afterwards
-   * @throws {WriteBehindError} where it was stopped before
+   * @throws {WriteBehindError} where it was stopped before, or was started, or drains already
    * @throws the first error that retrying cannot solve; transient ones are retried for ever
    */
-  async drain(signal: AbortSignal = this.#stop.signal): Promise<SinkStatus> {
+  async drain(signal?: AbortSignal): Promise<SinkStatus> {
     checkArguments("drain", { signal });
     this.#refuseStopped();
+    this.#refuseDraining();
+    if (this.#running) {
+      throw new WriteBehindError(
+        `the sink of ${this.#entity} was started, and applies what comes by itself: wait by caughtUp`,
+      );
+    }
+    const stop = this.#stop.signal;
+    const draining = this.#drainAll(signal ? AbortSignal.any([stop, signal]) : stop);
+    this.#draining = awaitedLater(draining);
+    try {
+      await draining;
+    } finally {
+      this.#draining = undefined;
+    }
+    return this.status;
+  }
+
+  async #drainAll(signal: AbortSignal): Promise<void> {
     try {
       for (;;) {
         if (await this.#lookForRepartition()) await this.#begin();
@@ -174,7 +193,6 @@ export class RedisWriteBehind {
     } finally {
       await this.#release();
     }
-    return this.status;
   }
 
   async #drainOnce(signal: AbortSignal): Promise<void> {
@@ -188,10 +206,11 @@ export class RedisWriteBehind {
   /**
    * Starts carrying events on in the background: continuously where `write_behind.interval_seconds` is
    * 0, else a drain every so often. Safe to call again. What fails is tried again: see {@linkcode lastError}.
-   * @throws {WriteBehindError} where it was stopped before
+   * @throws {WriteBehindError} where it was stopped before, or drains
    */
   start(): void {
     this.#refuseStopped();
+    this.#refuseDraining();
     this.#running ??= this.#config.write_behind.interval_seconds === 0
       ? this.#follow()
       : this.#tick();
@@ -200,6 +219,11 @@ export class RedisWriteBehind {
   #refuseStopped(): void {
     if (!this.#stop.signal.aborted) return;
     throw new WriteBehindError(`the sink of ${this.#entity} was stopped: make another`);
+  }
+
+  #refuseDraining(): void {
+    if (!this.#draining) return;
+    throw new WriteBehindError(`the sink of ${this.#entity} drains: wait until it has`);
   }
 
   /** With `streams.partitions: auto`, the partitions are others once the entity was repartitioned. */
@@ -222,8 +246,10 @@ export class RedisWriteBehind {
     // Otherwise each partition says that the number is another one now.
     const isFixed = this.#config.streams.partitions !== "auto";
     while (!signal.aborted) {
-      if (isFixed) await new Promise<void>((resolve) => onAbort(signal, resolve));
-      else await delay(LOOK_MS, signal);
+      if (isFixed) {
+        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+      }
+      await delay(LOOK_MS, signal);
       if (!signal.aborted && await this.#lookForRepartition()) return;
     }
   }
@@ -295,7 +321,17 @@ export class RedisWriteBehind {
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#running;
+    await this.#draining?.catch(() => {}); // who drains has the error
     await this.#release();
+  }
+
+  /**
+   * Stops when a signal is aborted.
+   * @internal
+   */
+  stopOn(signal: AbortSignal): void {
+    const stop = () => void this.stop();
+    signal.addEventListener("abort", stop, { once: true, signal: this.#stop.signal });
   }
 
   async #release(): Promise<void> {
@@ -339,6 +375,6 @@ export function consumePeriodically(
   const sink = new RedisWriteBehind(redis, target, config, entity);
   if (signal?.aborted) void sink.stop();
   else sink.start();
-  if (signal) onAbort(signal, () => void sink.stop());
+  if (signal) sink.stopOn(signal);
   return sink;
 }

@@ -7,8 +7,9 @@ import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { backoff, delay } from "../core/delay.ts";
 import { asError, ConfigError, WriteBehindError } from "../core/errors.ts";
-import { Emitter, OncePerMinute, type TargetEvents } from "../core/events.ts";
+import { Emitter, type ListenerFailed, OncePerMinute, type TargetEvents } from "../core/events.ts";
 import { logEvents } from "../core/log.ts";
+import { awaitedLater } from "../core/promises.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
@@ -54,8 +55,9 @@ export class Sinks implements AsyncDisposable {
   #entities: readonly string[];
   #names: readonly string[];
   #stop = new AbortController();
-  #opening: Promise<void>[] | undefined;
-  #listeners: ((carried: Carried) => void)[] = [];
+  /** by name: what is open, or is being opened */
+  #opening = new Map<string, Promise<void>>();
+  #opened = new Emitter<{ opened: Carried; listenerFailed: ListenerFailed }>();
 
   /**
    * Opens nothing yet: see {@linkcode start}.
@@ -78,36 +80,77 @@ export class Sinks implements AsyncDisposable {
     for (const entity of this.#entities) entityConfig(config, entity);
     for (const name of this.#names) targetConfig(config, name);
     logEvents("sink", this.events);
-  }
-
-  /** Calls a listener with each sink once its target is open, before it begins. */
-  onOpened(listener: (carried: Carried) => void): void {
-    checkArguments("onOpened", { listener });
-    this.#listeners.push(listener);
+    this.#opened.on("listenerFailed", (failed) => this.events.emit("listenerFailed", failed));
   }
 
   /**
-   * Carries events on to all targets, in the background. One that cannot be opened is tried again for ever.
+   * Calls a listener with each sink once its target is open, before it begins.
+   * @returns a function that ends this
+   */
+  onOpened(listener: (carried: Carried) => void): () => void {
+    checkArguments("onOpened", { listener });
+    return this.#opened.on("opened", listener);
+  }
+
+  /**
+   * Carries events on to all targets, in the background. One that cannot be opened is tried again for ever. Safe to call
+   * again.
    * @throws {WriteBehindError} where they were stopped before
    */
   start(): void {
     if (this.#stop.signal.aborted) throw stopped();
-    this.#opening ??= this.#names.map((name) => this.#openSometime(name));
+    for (const name of this.#names) {
+      if (!this.#opening.has(name)) this.#opening.set(name, this.#openSometime(name));
+    }
   }
 
   /**
    * Opens a target and starts its sinks.
    * @throws {ConnectionError} where it cannot be reached or used
+   * @throws {ConfigError} where these sinks are for no such target
+   * @throws {WriteBehindError} where they were stopped before, or it is open already, or being opened
    */
   async open(name: string): Promise<void> {
-    const target = await openTarget(this.#config, name);
-    for (const entity of this.#entities) {
-      const sink = new RedisWriteBehind(this.#redis, target, this.#config, entity);
-      const carried = { entity, name, target, sink };
-      this.carried.push(carried);
-      for (const listener of this.#listeners) listener(carried);
-      if (!this.#stop.signal.aborted) sink.start();
+    this.#check(name);
+    if (this.#stop.signal.aborted) throw stopped();
+    if (this.#opening.has(name)) {
+      throw new WriteBehindError(
+        `the target ${name} is open already, or being opened: wait by opened`,
+      );
     }
+    const opening = this.#open(name);
+    this.#opening.set(name, awaitedLater(opening));
+    try {
+      await opening;
+    } catch (error) {
+      this.#opening.delete(name);
+      throw error;
+    }
+  }
+
+  async #open(name: string): Promise<void> {
+    const target = await openTarget(this.#config, name);
+    const opened: Carried[] = [];
+    try {
+      for (const entity of this.#entities) {
+        const sink = new RedisWriteBehind(this.#redis, target, this.#config, entity);
+        opened.push({ entity, name, target, sink });
+      }
+    } catch (error) {
+      await target.close();
+      throw error;
+    }
+    for (const carried of opened) {
+      this.carried.push(carried);
+      this.#opened.emit("opened", carried);
+      if (!this.#stop.signal.aborted) carried.sink.start();
+    }
+  }
+
+  #check(name: string): void {
+    targetConfig(this.#config, name);
+    if (this.#names.includes(name)) return;
+    throw new ConfigError(`the target ${name} is none of these sinks: ${this.#names.join(", ")}`);
   }
 
   /**
@@ -116,19 +159,22 @@ export class Sinks implements AsyncDisposable {
    * @throws {WriteBehindError} where they are stopped before
    */
   async opened(name: string): Promise<void> {
-    targetConfig(this.#config, name);
-    if (!this.#names.includes(name)) {
-      throw new ConfigError(`the target ${name} is none of these sinks: ${this.#names.join(", ")}`);
-    }
+    this.#check(name);
     if (this.carried.some((one) => one.name === name)) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { signal } = this.#stop;
     if (signal.aborted) throw stopped();
-    signal.addEventListener("abort", () => reject(stopped()), { once: true });
-    this.onOpened((carried) => {
+    const stop = () => reject(stopped());
+    signal.addEventListener("abort", stop, { once: true });
+    const end = this.onOpened((carried) => {
       if (carried.name === name) resolve();
     });
-    await promise;
+    try {
+      await promise;
+    } finally {
+      end();
+      signal.removeEventListener("abort", stop);
+    }
   }
 
   async #openSometime(name: string): Promise<void> {
@@ -137,7 +183,7 @@ export class Sinks implements AsyncDisposable {
     const reports = new OncePerMinute();
     for (let attempt = 1; !signal.aborted; attempt++) {
       try {
-        await this.open(name);
+        await this.#open(name);
         return;
       } catch (error) {
         const event = { target: name, error: asError(error) };
@@ -150,7 +196,7 @@ export class Sinks implements AsyncDisposable {
   /** Lets running batches finish, and gives the partitions back. */
   async stop(): Promise<void> {
     this.#stop.abort();
-    await Promise.all(this.#opening ?? []);
+    await Promise.allSettled(this.#opening.values()); // who opens one has its error
     await Promise.all(this.carried.map(({ sink }) => sink.stop()));
   }
 

@@ -306,6 +306,17 @@ Deno.test("listeners get each sample until they leave; one that throws harms nob
   assert.deepEqual(seen, [first]);
 });
 
+Deno.test("until ends with what its condition throws, at once", async () => {
+  await using own = await empty();
+  await using sampler = new Sampler(own.redis, own.target, own.config);
+  const fails = () => {
+    throw new Error("the condition's own");
+  };
+  const waiting = assert.rejects(sampler.until(fails, "nothing", 5000), /the condition's own/);
+  await sampler.sample();
+  await waiting;
+});
+
 Deno.test("while Redis is away ticks go on, with lastError, and samples come again after it", async () => {
   await using own = await empty();
   await using proxy = await TcpProxy.start({ host: server.host, port: server.port });
