@@ -13,6 +13,6 @@ export function counted(count: number, thing: string, shown: string = String(cou
 }
 
 function manyOf(thing: string): string {
-  if (thing.endsWith("ry")) return `${thing.slice(0, -1)}ies`;
+  if (/[^aeiou]y$/.test(thing)) return `${thing.slice(0, -1)}ies`;
   return thing.endsWith("ch") ? `${thing}es` : `${thing}s`;
 }

@@ -94,8 +94,8 @@ export class RedisWriteBehind {
   /**
    * Does not begin yet: see {@linkcode start} and {@linkcode drain}.
    * @param redis counts and logs go there; reads go by connections of the sink's own
-   * @param target a target, or a pool of PostgreSQL connections, from which the sink takes as many as
-   * `write_behind.connections` says, and two
+   * @param target a target, or a pool of PostgreSQL connections: it may have at least `write_behind.connections` (or as
+   * many as there are partitions) for each entity of the configuration, whose sinks may share it, and two
    * @param entity an entity's name from the configuration
    */
   constructor(redis: RedisConnection, target: Target | Pool, config: Config, entity: string) {
@@ -348,8 +348,8 @@ export class RedisWriteBehind {
 
 /**
  * Runs a sink in the background.
- * @param target a target, or a pool of PostgreSQL connections, from which the sink takes as many as
- * `write_behind.connections` says, and two
+ * @param target a target, or a pool of PostgreSQL connections: it may have at least `write_behind.connections` (or as
+ * many as there are partitions) for each entity of the configuration, whose sinks may share it, and two
  * @param signal stops it
  * @returns the running sink; `stop()` lets the running batch finish
  *

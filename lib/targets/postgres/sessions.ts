@@ -7,6 +7,7 @@
 import { Mutex, Semaphore } from "async-mutex";
 // @ts-types="@types/pg"
 import type { QueryResult, QueryResultRow } from "pg";
+import { counted } from "../../core/counted.ts";
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
@@ -281,8 +282,11 @@ export class Sessions {
     const needed = this.#most + OTHERS;
     if (max < needed) {
       throw new ConfigError(
-        `the pool may have ${max} connections, and a sink needs ${needed}: ${this.#most} for batches, one for its ` +
-          "leases, one for queries; give the pool a larger max, or lower write_behind.connections",
+        `the pool may have ${max} connections, and a sink needs ${needed}: ${this.#most} for batches of ` +
+          `${
+            counted(this.#places.size, "entity")
+          }, one for its leases, one for queries; give the pool a larger max, ` +
+          "or lower write_behind.connections",
       );
     }
     const connection = await this.pool.connect();

@@ -42,7 +42,8 @@ export class PostgresTarget implements Target {
   #preparing = new Map<string, Promise<string[]>>();
 
   /**
-   * @param pool while partitions are owned, `write_behind.connections` are taken from it, and one more
+   * @param pool while partitions are owned, up to `write_behind.connections` are taken from it for each of their
+   * entities, and one more; it has to have them for all entities of the configuration, and two
    * @param options.name its name in the configuration
    * @param options.closePool what `close` does with the pool, where it is this target's own. @default {nothing}
    */

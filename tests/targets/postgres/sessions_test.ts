@@ -236,6 +236,11 @@ Deno.test("PostgreSQL: a pool that is too small for a sink is refused, not waite
     );
     const narrower = pipeline.with({ write_behind: { connections: 3 } });
     await new RedisWriteBehind(redis, pool, narrower, "session").drain();
+    // The sinks of other entities may share the pool.
+    const customer = { name: "customer", table: "customers", index_name: "idx:customers" };
+    const entities = [...config.entities, { ...config.entities[0]!, ...customer }];
+    const two = new RedisWriteBehind(redis, pool, pipeline.with({ entities }), "session");
+    await assert.rejects(two.drain(), /needs 10: 8 for batches of 2 entities, one for its leases/);
   } finally {
     await pool.end();
   }
