@@ -66,11 +66,15 @@ export async function readLag(redis: Redis, positions: readonly Position[]): Pro
 }
 
 /**
- * How many entries a stream has ever got up to an offset, as its consumer group is told.
- * @throws the error that Redis answers, also where there is no stream
+ * How many entries a stream has ever got up to an offset, as its consumer group is told; 0 where there is no stream.
+ * @throws the error that Redis answers
  */
 export async function readEntriesRead(redis: Redis, position: Position): Promise<number> {
-  const reply = await redis.xinfo("STREAM", position.stream);
+  const reply = await redis.xinfo("STREAM", position.stream).catch((error) => {
+    if (isNoKey(error)) return null;
+    throw error;
+  });
+  if (reply === null) return 0;
   const info = infoOf([null, reply]);
   const { events } = await lagOf(redis, position, info);
   return Number(pairsOf(reply).get("entries-added")) - events;

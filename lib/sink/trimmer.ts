@@ -14,7 +14,7 @@ import { groupOf, type PartitionKeys, targetsWith } from "../redis/keys.ts";
 import { readEntriesRead } from "../redis/lag.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
 import { runScript, trimScript } from "../redis/scripts/mod.ts";
-import { noteLastId, pairsOf } from "../redis/streams.ts";
+import { isNoKey, noteLastId, pairsOf } from "../redis/streams.ts";
 import type { Claim } from "../targets/target.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
@@ -193,7 +193,7 @@ export class Trimmer {
   }
 }
 
-/** The group is for people's tools. A full Redis refuses it, and only draining frees memory. */
+/** The group is for people's tools. A full Redis refuses it, and an empty stream with it; only draining frees memory. */
 async function showGroup(
   redis: RedisConnection,
   { stream }: PartitionKeys,
@@ -202,7 +202,7 @@ async function showGroup(
   owner: string,
 ): Promise<void> {
   const unlessDone = (error: unknown) => {
-    if (!/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
+    if (!isNoKey(error) && !/^(BUSYGROUP|NOGROUP|OOM) /.test(reasonOf(error))) throw error;
   };
   await redis.xgroup("CREATE", stream, group, offset, "MKSTREAM").catch(unlessDone);
   await redis.xgroup("CREATECONSUMER", stream, group, owner).catch(unlessDone);

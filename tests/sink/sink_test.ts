@@ -354,3 +354,23 @@ Deno.test("a drain waits for a repartition that was stopped, and goes on with th
   assert.equal((await sink.drain()).events, 2);
   await assertEqual(pipeline);
 });
+
+Deno.test("where Redis is full, partitions that are empty are drained as well", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 4 } });
+  const { redis, config, pool } = pipeline;
+  await insertDocument(redis, config, "session", { n: 1 }, "d1");
+  await redis.config("SET", "maxmemory", "1");
+  try {
+    await using sink = consumePeriodically(redis, pool, config, "session");
+    const states = () => sink.status.partitions.map(({ state }) => state);
+    const owned = () => states().every((state) => state === "owner");
+    await waitFor(() => sink.status.events === 1 && owned(), { what: "all partitions" });
+    assert.equal(sink.lastError, null);
+  } finally {
+    await redis.config("SET", "maxmemory", "0");
+  }
+  await insertDocument(redis, config, "session", { n: 2 }, "d2");
+  await insertDocument(redis, config, "session", { n: 3 }, "d3");
+  await drain(pipeline);
+  await assertEqual(pipeline);
+});
