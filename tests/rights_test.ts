@@ -9,6 +9,7 @@ import {
   connectPostgres,
   connectRedis,
   createSearchIndex,
+  type DeepPartial,
   deleteDocument,
   insertDocument,
   listDeadLetters,
@@ -40,9 +41,10 @@ import { assertEqual, drain, type Pipeline, testPipeline } from "./support/pipel
 import { seriesOf } from "./support/prometheus.ts";
 
 const page = section("docs/operating.md", "## The smallest rights");
+type User = "writer" | "operator";
 /** Of one Redis: a cluster has a test of its own. */
 const ACL = [...page.matchAll(/^ACL SETUSER (writer|operator) (.*)$/gm)]
-  .map(([, user, rules]) => [user!, rules!.replace("PASSWORD", "word").split(" ")] as const);
+  .map(([, user, rules]) => [user as User, rules!.replace("PASSWORD", "word").split(" ")] as const);
 const DURABLE = [
   .../durability, the writer needs (.*) as well/.exec(page)![1]!.matchAll(/`([^`]+)`/g),
 ]
@@ -221,25 +223,24 @@ const OF_SOME_CALLS = ["ft.create", "ft.dropindex", "rename", "stream:session:me
 
 Deno.test("each documented command and key that a user lacks is named when connecting", async (t) => {
   await using pipeline = await testPipeline();
-  const each: [string, string[], string[], Config["entities"]][] = ACL.flatMap(([user, rules]) => [
-    [user, rules, rules, pipeline.config.entities],
-    [
-      user,
-      CACHED.get(user)!,
-      [...rules, ...CACHED.get(user)!],
-      pipeline.with({ entities: [CACHE] }).entities,
-    ],
+  const durably = { enabled: true, wait_for_replicas: true, wait_for_aof_rewrite: true };
+  const each: [User, string[], string[], DeepPartial<Config>][] = ACL.flatMap(([user, rules]) => [
+    [user, rules, rules, {}],
+    [user, CACHED.get(user)!, [...rules, ...CACHED.get(user)!], { entities: [CACHE] }],
   ]);
-  for (const [user, without, rules, entities] of each) {
+  const rulesOf = new Map(ACL);
+  const writing = rulesOf.get("writer")!;
+  each.push(["writer", DURABLE, [...writing, ...DURABLE], { zero_data_loss: durably }]);
+  for (const [user, without, rules, changes] of each) {
     for (const rule of without.filter((rule) => /^[+~]/.test(rule))) {
       const name = rule.slice(1);
       if (OF_SOME_CALLS.includes(name)) continue;
       await t.step(`${user} without ${rule}`, async () => {
         const rest = rules.filter((one) => one !== rule);
         await pipeline.redis.acl("SETUSER", user, "reset", ...rest);
-        const config = pipeline.with({ entities, redis: { username: user, password: "word" } });
-        const rights = user === "writer" ? "writer" : "all";
-        await assert.rejects(connectRedis(config, { rights }), (error: Error) => {
+        const as = pipeline.with({ redis: { username: user, password: "word" } });
+        const connecting = connectRedis(configWith(as, changes), { rights: user });
+        await assert.rejects(connecting, (error: Error) => {
           const word = name.replace("*", "").replace("|", " ").split(" ")[0]!;
           assert(error.message.toLowerCase().includes(word), error.message);
           assert.match(error.message, /grant (it|them) by ACL SETUSER/);
@@ -248,6 +249,15 @@ Deno.test("each documented command and key that a user lacks is named when conne
       });
     }
   }
+  await t.step("an operator needs no rights of durability", async () => {
+    await pipeline.redis.acl("SETUSER", "operator", "reset", ...rulesOf.get("operator")!);
+    const config = pipeline.with({
+      redis: { username: "operator", password: "word" },
+      zero_data_loss: { ...durably, wait_for_replicas: false },
+    });
+    await using _ = await connectRedis(config, { rights: "operator" });
+    await assert.rejects(connectRedis(config), /may not run SCRIPT, WAITAOF; grant them by ACL/);
+  });
 });
 
 Deno.test("each documented GRANT that the user lacks is named when a partition is claimed", async () => {

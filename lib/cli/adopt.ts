@@ -19,7 +19,7 @@ export interface AdoptOptions {
 export async function runAdopt(options: AdoptOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const reports: [string, AdoptReport][] = [];
   for (const name of targetNames(config, options.target)) {
     await using target = await openTarget(config, name);

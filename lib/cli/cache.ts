@@ -24,7 +24,7 @@ export async function runCache(
 ): Promise<void> {
   const say = sayFor({ json });
   const config = await configured(path, say);
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   if (verb === "status") {
     const status = await readCache(redis, config, entity);
     if (json) return console.log(JSON.stringify(status, null, 2));

@@ -162,7 +162,7 @@ async function replay(
   options: SelectionOptions,
   signal: AbortSignal,
 ): Promise<ReplayReport> {
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   signal.throwIfAborted();
   const { dryRun = false, json } = options;
   const progress = await replayProgress(target, config, options, selection);

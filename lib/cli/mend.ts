@@ -19,7 +19,7 @@ export interface MendOptions {
 export async function runMend(options: MendOptions): Promise<void> {
   const { entity, yes = false, json } = options;
   const config = await configured(options.config, sayFor(options));
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   await using opened = new AsyncDisposableStack();
   // The offset of each may stand at such an entry.
   const targets: Target[] = [];

@@ -27,7 +27,7 @@ export async function runRebuild(
   signal: AbortSignal,
 ): Promise<void> {
   const config = await configured(options.config, sayFor(options));
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const names = targetNames(config, options.target);
   const reports: [string, RebuildReport][] = [];
   for (const name of names) {

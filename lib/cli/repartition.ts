@@ -32,7 +32,7 @@ export async function runRepartition(
   const given = await configured(options.config, say);
   // The file has the number from before, or that from afterwards.
   const config = configWith(given, { streams: { partitions: "auto" } });
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   await using opened = new AsyncDisposableStack();
   const targets: Target[] = [];
   for (const { name } of config.targets) targets.push(opened.use(await openTarget(config, name)));

@@ -39,7 +39,7 @@ async function runReset({ yes = false }: { yes?: boolean }): Promise<void> {
 
 /** The names of the clients that a Redis has besides us, each once, with how many there are of it. */
 async function clientsOf(config: Config): Promise<string[]> {
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const list = String(await redis.call("CLIENT", "LIST", "TYPE", "normal")).trim().split("\n");
   const counts = new Map<string, number>();
   for (const client of list) {

@@ -35,7 +35,7 @@ async function runSink(
   const signal = untilEof ? AbortSignal.any([stopped, endOfInput()]) : stopped;
   await configureLog(logging);
   const config = await configured(path);
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const targets = only === undefined
     ? config.targets.map(({ name }) => name)
     : [targetConfig(config, only).name];

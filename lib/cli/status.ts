@@ -117,7 +117,7 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
   };
   const names = options.target ? [options.target] : config.targets.map(({ name }) => name);
   const [redis, ...targets] = await Promise.all([
-    reach("Redis", connectRedis(config)),
+    reach("Redis", connectRedis(config, { rights: "operator" })),
     ...names.map((name) =>
       reach(names.length > 1 ? `the target ${name}` : "the target", openTarget(config, name))
     ),

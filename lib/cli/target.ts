@@ -33,7 +33,7 @@ async function forEach<Result>(
   work: (redis: RedisConnection, config: Config, entity: string) => Promise<Result>,
 ): Promise<Result[]> {
   const config = await configured(options.config, sayFor(options));
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const entities = options.entity === undefined
     ? config.entities.map(({ name }) => name)
     : [options.entity];

@@ -31,7 +31,7 @@ const SHOWN = 20;
 /** Compares, and repairs where asked. The process's exit status is 1 where mismatches are left. */
 export async function runVerify(options: VerifyCommandOptions, signal: AbortSignal): Promise<void> {
   const config = await configured(options.config, sayFor(options));
-  await using redis = await connectRedis(config);
+  await using redis = await connectRedis(config, { rights: "operator" });
   const names = targetNames(config, options.target);
   const reports: [string, object][] = [];
   for (const name of names) {

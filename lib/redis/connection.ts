@@ -19,10 +19,11 @@ import type { Script } from "./scripts/mod.ts";
 /** Options of ioredis that a caller may add; replies always come in their RESP2 shapes. */
 export interface ConnectionOptions extends Omit<RedisOptions, "replyMapping"> {
   /**
-   * What the user must be allowed to do: `writer` for a program that writes, reads and searches alone.
+   * What the user must be allowed to do: `writer` for a program that writes, reads and searches alone, `operator` for one
+   * that runs sinks, or what an operator runs, and writes no documents; `all` for both.
    * @default {"all"}
    */
-  rights?: "writer" | "all";
+  rights?: "writer" | "operator" | "all";
 }
 
 /**

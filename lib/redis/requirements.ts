@@ -56,6 +56,13 @@ const WRITERS: Record<string, string[]> = {
   index: ["FT.SEARCH KEY *", "FT.INFO KEY"],
 };
 
+/** What writers send besides where the configuration asks for durability. */
+const DURABLY = {
+  any: ["SCRIPT", "LOAD", "x"],
+  replicas: ["WAIT", "1", "1"],
+  fsync: ["WAITAOF", "1", "0", "1"],
+};
+
 /** What sinks and the operator's commands send besides. */
 const OTHERS: Record<string, string[]> = {
   settings: ["HGETALL KEY"],
@@ -76,8 +83,11 @@ const OTHERS: Record<string, string[]> = {
   none: ["TIME", "SCAN 0", "DBSIZE", "CLIENT SETNAME x"],
 };
 
-/** Whose rights a connection needs: those of a writer, who also reads and searches, or of sinks and operators as well. */
-export type Rights = "writer" | "all";
+/**
+ * Whose rights a connection needs: those of a writer, who also reads and searches; of sinks and operators, who do that too, but
+ * wait for no durability; or of both.
+ */
+export type Rights = "writer" | "operator" | "all";
 
 /** Returns what the user may not run, and what the server does not know, as `{command, key}`. */
 const ASK = `
@@ -116,11 +126,17 @@ function commandsOf(config: Config, rights: Rights): string[][] {
     if (rights === "writer" && !name.startsWith("redis_")) continue;
     keys.push(["counter", `metrics:${name}`], ["log", config.streams.log_streams[name]]);
   }
-  return keys.flatMap(([kind, key]) =>
-    [...WRITERS[kind] ?? [], ...rights === "all" ? OTHERS[kind] ?? [] : []].map((command) =>
+  const commands = keys.flatMap(([kind, key]) =>
+    [...WRITERS[kind] ?? [], ...rights === "writer" ? [] : OTHERS[kind] ?? []].map((command) =>
       command.split(" ").map((part) => part === "KEY" ? key : part)
     )
   );
+  if (rights === "operator") return commands;
+  const { replicas, fsync } = durabilityOf(config);
+  if (replicas > 0 || fsync) commands.push(DURABLY.any);
+  if (replicas > 0) commands.push(DURABLY.replicas);
+  if (fsync) commands.push(DURABLY.fsync);
+  return commands;
 }
 
 /** Lists the first few of many. */
