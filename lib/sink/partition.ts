@@ -353,8 +353,8 @@ export class PartitionSink {
     }
     const kind = this.#target.kindOf(error);
     this.report.failed(withAddress(error, addressOf(this.#config)), kind);
-    if (kind === "too_large") {
-      this.#batchSize = Math.max(1, Math.floor(this.#batchSize / 2));
+    if (kind === "too_large" && this.#batchSize > 1) {
+      this.#batchSize = Math.floor(this.#batchSize / 2);
       this.report.halved(this.#batchSize);
     }
     return kind;

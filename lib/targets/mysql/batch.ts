@@ -11,9 +11,10 @@ import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, ownershipLost } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
 import type { Batch, BatchRows, Refusal, Tried, Upsert } from "../batch.ts";
-import type { Flavor } from "./connect.ts";
+import { type Flavor, refreshLimit } from "./connect.ts";
 import { isMysqlError, isOfTheServer, mysqlErrorKind, RefusedDocumentError } from "./errors.ts";
 import { type Connection, patiently, rowsOf } from "./pool.ts";
+import { KEYS_AS_NEEDED, keysChanged } from "./schema.ts";
 import type { Sessions } from "./sessions.ts";
 import {
   anyRow,
@@ -63,6 +64,7 @@ export async function parkedAmong(
 /** What a batch has done. */
 interface Done {
   moved: unknown;
+  keyed: unknown;
   epoch: unknown;
 }
 
@@ -106,12 +108,17 @@ export class MysqlBatches implements Batches {
     if (rows instanceof RefusedDocumentError) throw rows;
     const parking = parked.length > 0;
     const only = "@moved = 1";
+    const table = this.#tableOf(keys);
     const begin: Statement[] = [
       ["START TRANSACTION", []],
+      // From here on nobody changes the table. By another key, a row would take the place of another document's; without
+      // one, it would stand beside its older one.
+      [`SELECT 1 FROM \`${table}\` LIMIT 0`, []],
+      [`SET @keyed = ${KEYS_AS_NEEDED}`, [table]],
       [
         `UPDATE writebehind_offset
             SET last_id = ?, witness = ?, events = events + ?, updated_at = ${NOW}
-          WHERE stream = ? AND last_id = ? AND epoch = ? AND parked_version = ?`,
+          WHERE stream = ? AND last_id = ? AND epoch = ? AND parked_version = ? AND @keyed = 1`,
         [lastId, lastId, events, stream, offset, epoch, parkedVersion],
       ],
       // Not by ROW_COUNT(): where the sink has died meanwhile, the server cannot answer, sets that to -1, and goes on to the
@@ -123,21 +130,22 @@ export class MysqlBatches implements Batches {
       ],
     ];
     const end: Statement[] = [
-      ...rowStatements(this.#tableOf(keys), rows, this.#flavor, only),
+      ...rowStatements(table, rows, this.#flavor, only),
       ...parkStatements(entity, stream, parked, this.#flavor, only),
       ["COMMIT", []],
       [
-        "SELECT @moved AS moved, (SELECT epoch FROM writebehind_offset WHERE stream = ?) AS epoch",
+        "SELECT @moved AS moved, @keyed AS keyed, (SELECT epoch FROM writebehind_offset WHERE stream = ?) AS epoch",
         [stream],
       ],
     ];
     const [done] = await this.#sessions.run(keys, owner, async (connection) => {
-      const sent = awaitedLater(this.#send(connection, this.#tableOf(keys), begin, rows, end));
+      const sent = awaitedLater(this.#send(connection, table, begin, rows, end));
       await failpoint?.(`sent ${parking ? "park" : "apply"} ${entity}`);
       return await sent;
     });
     if (Number(done!.moved) === 0) {
       if (String(done!.epoch) !== epoch) throw ownershipLost(keys);
+      if (Number(done!.keyed) !== 1) throw keysChanged(table);
       throw new ParkedChangedError(`what is parked of ${stream} has changed`);
     }
     claim.offset = claim.witness = lastId;
@@ -183,7 +191,9 @@ export class MysqlBatches implements Batches {
     return new Set(found.map((id) => id.toString("latin1")));
   }
 
-  invalidPayloads(_claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+  async invalidPayloads(_claim: Claim, upserts: Upsert[]): Promise<Map<string, Refusal>> {
+    // What is too large may be so no longer.
+    await patiently(this.#sessions.pool, (connection) => refreshLimit(connection, this.#flavor));
     const refused = new Map<string, Refusal>();
     for (const { key, payload } of upserts) {
       const refusal = refusalOf(payload, this.#flavor);
@@ -191,7 +201,7 @@ export class MysqlBatches implements Batches {
         refused.set(key, { sqlstate: refusal.sqlstate, reason: reasonOf(refusal) });
       }
     }
-    return Promise.resolve(refused);
+    return refused;
   }
 
   /** Nothing is checked at the commit only, so that each try is as deep as it can be. */

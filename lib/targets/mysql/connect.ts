@@ -8,7 +8,7 @@ import type { Config, TargetConfig } from "../../config/config.ts";
 import { partitionsAtMost } from "../../config/shapes.ts";
 import { databaseTrust, type NamedKey, serversObjection } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
-import { isMysqlError } from "./errors.ts";
+import { isMysqlError, remedyOf } from "./errors.ts";
 import { type Connection, PATIENCE_MS, patiently, Pool, rowsOf } from "./pool.ts";
 import { guarded } from "./tls.ts";
 
@@ -20,8 +20,8 @@ export interface Flavor {
   readonly mariadb: boolean;
   /** the collation that compares texts byte for byte, spaces at their end too */
   readonly collation: string;
-  /** bytes of a statement, at most */
-  readonly maxPacket: number;
+  /** bytes of a statement, at most; the server's administrator may change it at any time */
+  maxPacket: number;
 }
 
 /** The oldest versions that have JSON_TABLE, window functions and the collation. */
@@ -30,13 +30,21 @@ const OLDEST = { mariadb: [10, 6, 0], mysql: [8, 0, 17] } as const;
 /** How long a connection may take until the server has taken the login, in ms. */
 const CONNECT_MS = 10_000;
 
-/** What all our queries rely on, whatever the server's and the user's settings say. */
+/** How long a session may be idle until the server closes it, in seconds: what a server has by itself. */
+const IDLE_SECONDS = 28_800;
+
+/**
+ * What all our queries rely on, whatever the server's and the user's settings say. The driver tells the server its
+ * charset when it logs in, which `init_connect` and `character_set_client_handshake` can overrule.
+ */
 const settings = (mariadb: boolean): string =>
   "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', " +
-  "time_zone = '+00:00', autocommit = 1, foreign_key_checks = 1, unique_checks = 1, " +
-  `sql_safe_updates = 0, sql_select_limit = DEFAULT, lock_wait_timeout = 5${
+  "time_zone = '+00:00', autocommit = 1, completion_type = 'NO_CHAIN', foreign_key_checks = 1, " +
+  "unique_checks = 1, sql_safe_updates = 0, sql_select_limit = DEFAULT, sql_big_selects = 1, " +
+  // A session of ours may have nothing to do for long, and holds the lock of its partition.
+  `lock_wait_timeout = 5, wait_timeout = ${IDLE_SECONDS}${
     mariadb ? ", max_statement_time = 0" : ""
-  }; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE`;
+  }; SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE`;
 
 /** The address for people, without secrets. */
 export function addressOf({ host, port, database }: MysqlAddress): string {
@@ -77,17 +85,31 @@ export async function connectMysql(
     // The driver's own time ends first, and its error says more.
     const flavor = await patiently(pool, flavorOf, CONNECT_MS + PATIENCE_MS);
     pool.settings = settings(flavor.mariadb);
+    pool.refused = (error) => refusedLogin(error, target);
     return { pool, flavor };
   } catch (error) {
     await pool.end();
     if (error instanceof ConfigError) throw error;
-    throw new ConnectionError(
-      `Cannot connect to ${addressOf(target)}: ${explained(error, target)}`,
-      {
-        cause: error,
-      },
-    );
+    throw refusedLogin(error, target);
   }
+}
+
+/** Tells of a connection that could not be made, with the address and what to do. */
+const refusedLogin = (error: unknown, target: MysqlAddress): ConnectionError =>
+  new ConnectionError(`Cannot connect to ${addressOf(target)}: ${explained(error, target)}`, {
+    cause: error,
+  });
+
+/**
+ * Takes over how large a statement may be now. Sessions keep what held when they began; one that sends more is closed
+ * by the server, and the next one has what holds now.
+ */
+export async function refreshLimit(connection: Connection, flavor: Flavor): Promise<void> {
+  const [row] = await rowsOf<{ packet: string }>(
+    connection,
+    "SELECT @@GLOBAL.max_allowed_packet AS packet",
+  );
+  flavor.maxPacket = Number(row!.packet);
 }
 
 async function flavorOf(connection: Connection): Promise<Flavor> {
@@ -114,11 +136,6 @@ async function flavorOf(connection: Connection): Promise<Flavor> {
   };
 }
 
-const REMEDIES: Record<number, string> = {
-  1044: "grant it to the user: GRANT ALL ON that database",
-  1049: "create it: CREATE DATABASE … CHARACTER SET utf8mb4",
-  1040: "raise max_connections, or start fewer sinks",
-};
 const ACCESS_DENIED = 1045;
 /** MySQL's own; MariaDB says the one above. */
 const TLS_DEMANDED = 3159;
@@ -155,6 +172,6 @@ function explained(error: unknown, target: MysqlAddress): string {
     ? `check user and password of this target, and ${denied}`
     : errno === TLS_DEMANDED
     ? `set ${named("ssl")} to verify-full`
-    : REMEDIES[errno];
-  return remedy === undefined ? reason : `${reason}; ${remedy}`;
+    : remedyOf(error);
+  return remedy === undefined || reason.endsWith(remedy) ? reason : `${reason}; ${remedy}`;
 }

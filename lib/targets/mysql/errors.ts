@@ -31,16 +31,46 @@ export const NO_SUCH_TABLE = 1146;
 export const LOCK_WAIT = 1205;
 /** A CHECK refuses a row: in MySQL, in MariaDB. */
 export const CHECK_FAILED: readonly number[] = [3819, 4025];
-/** No right to a command on a table, in a database, or at all. */
-export const DENIED: readonly number[] = [1142, 1044, 1227];
+/** No right to a command on a table, in a database, on a column, or at all. */
+export const DENIED: readonly number[] = [1142, 1044, 1143, 1227];
+/** What somebody has to do about it, where the server does not say so. */
+const REMEDIES: Record<number, string> = {
+  1040: "raise max_connections, or start fewer sinks",
+  1044: "grant it to the user: GRANT ALL ON that database",
+  1049: "create it: CREATE DATABASE … CHARACTER SET utf8mb4",
+  1142: "grant it to the user; a sink needs SELECT, INSERT, UPDATE and DELETE in that database",
+  1143: "grant it to the user; a sink needs SELECT, INSERT, UPDATE and DELETE in that database",
+  1153: "raise it (SET GLOBAL max_allowed_packet), or write smaller documents",
+  1203: "raise max_user_connections, or start fewer sinks",
+  1226: "raise it for the user (GRANT … WITH), or start fewer sinks",
+  1290: "name a server that takes writes in targets, or end what keeps this one from it",
+  1449: "make that user, or the trigger anew",
+  1461: "raise it (SET GLOBAL max_prepared_stmt_count)",
+  1665: "set the server's binlog_format to ROW or MIXED",
+};
+
+/** What to do about an error of the server; `undefined` where its text says all. */
+export const remedyOf = ({ errno }: MysqlError): string | undefined => REMEDIES[errno];
+
+/** Says in an error of the server what to do about it. It stays what it is, since its number is looked at. */
+export function withRemedy(error: unknown): void {
+  const remedy = isMysqlError(error) ? remedyOf(error) : undefined;
+  if (remedy !== undefined && !(error as Error).message.endsWith(remedy)) {
+    (error as Error).message += `; ${remedy}`;
+  }
+}
+
+/** Whether the user's rights are to blame; a session keeps those that it had when it began. */
+export const isDenied = (error: unknown): boolean =>
+  isMysqlError(error) && DENIED.includes(error.errno);
 
 const KINDS: Record<ErrorKind, readonly number[]> = {
   // Shutting down, too many connections, a lost or killed session, a network that failed.
   transient: [1040, 1041, 1053, 1077, 1080, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, 4031],
   // A lock waited for too long, a deadlock, an interrupted query.
   chance: [1205, 1213, 1317, 1614, 3058, 3572],
-  // A statement that took too long, or was too large.
-  too_large: [1153, 1969, 3024],
+  // A statement that took too long, or was too large, or that none may be prepared: a small batch needs none.
+  too_large: [1153, 1461, 1969, 3024],
   // A foreign key, a unique one.
   related: [1062, 1169, 1451, 1452, 1557, 1586],
   document: [

@@ -6,13 +6,14 @@
 
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { ConfigError } from "../../core/errors.ts";
 import { belongingByMark, checkOffset, type MarkedOffset, tableProblems } from "../common.ts";
 import type { Adoption, Belonging, Claim, Doubt, Identities } from "../target.ts";
 import { changedBy, type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
-import { DENIED, isMysqlError } from "./errors.ts";
-import { underLock } from "./migrate.ts";
+import { isDenied } from "./errors.ts";
+import { checkDurable, underLock } from "./migrate.ts";
 import { dateOf, rowsIfThere } from "./offsets.ts";
-import { commentOf, goneTables } from "./schema.ts";
+import { checkTable, commentOf, goneTables } from "./schema.ts";
 import { NOW } from "./statements.ts";
 
 const MARK = /writebehind:([0-9a-f]{32})/;
@@ -78,8 +79,13 @@ export class MysqlIdentities implements Identities {
         [keys.stream],
       );
       if (row !== undefined) checkOffset(row.last_id, keys, offset);
-      if (row?.mark == null || row.mark === markIn(await commentOf(connection, table))) return null;
-      return tableProblems.another(table, keys);
+      if (row?.mark != null && row.mark !== markIn(await commentOf(connection, table))) {
+        return tableProblems.another(table, keys);
+      }
+      return await problemIn(async () => {
+        await checkDurable(connection);
+        await checkTable(connection, table, []);
+      });
     });
   }
 
@@ -127,6 +133,17 @@ export class MysqlIdentities implements Identities {
   }
 }
 
+/** Why a check refuses, for people; `null` where it does not. */
+async function problemIn(check: () => Promise<void>): Promise<string | null> {
+  try {
+    await check();
+    return null;
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+}
+
 const markIn = (comment: string | null): string | null => MARK.exec(comment ?? "")?.[1] ?? null;
 
 /** The mark of a table, made where it has none; `null` where the user may not. */
@@ -140,7 +157,7 @@ async function marked(connection: Connection, table: string): Promise<string | n
     await connection.query(`ALTER TABLE \`${table}\` COMMENT = ?`, [text]);
     return mark;
   } catch (error) {
-    if (isMysqlError(error) && DENIED.includes(error.errno)) return null;
+    if (isDenied(error)) return null;
     throw error;
   }
 }

@@ -58,6 +58,7 @@ export class MysqlOwnership implements Ownership {
     // Who waits looks for ever, so that each look is one short query.
     const waits = this.#waiting.get(nameOf(stream, owner));
     if (waits && await this.#look(stream, owner, waits) === "held") return null;
+    await this.#sessions.renewRights(keys, owner);
     const madeAnew = await this.#prepare(keys);
     // The patience of the first look counts for the second as well, or nobody would ever have enough of it.
     const former = await this.#look(stream, owner, waits);

@@ -4,12 +4,12 @@
  */
 
 import type { EntityConfig } from "../../config/load.ts";
-import { ConfigError, ConnectionError } from "../../core/errors.ts";
+import { asError, ConfigError, ConnectionError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf, type Schema } from "../migrations.ts";
 import { freshColumns } from "./columns.ts";
-import type { Flavor } from "./connect.ts";
-import { DENIED, isMysqlError } from "./errors.ts";
+import { type Flavor, refreshLimit } from "./connect.ts";
+import { isDenied } from "./errors.ts";
 import { MIGRATIONS, RECORD } from "./migrations/mod.ts";
 import { changedBy, type Connection, kill, patiently, type Pool, rowsOf } from "./pool.ts";
 import { checkTable, commentOf, goneTables, readSchema } from "./schema.ts";
@@ -82,6 +82,7 @@ export async function createTables(
   };
   const { pending, gone } = await patiently(pool, async (connection) => {
     await checkDurable(connection);
+    await refreshLimit(connection, flavor);
     const [{ pending }, gone] = [
       refused(await readSchema(connection, table)),
       await goneTables(connection),
@@ -104,24 +105,24 @@ export async function createTables(
       ];
       try {
         for (const statement of statements) await connection.query(statement);
-        await changedBy(
-          connection,
-          "REPLACE INTO writebehind_migration (number, table_name, oldest) VALUES (?, ?, ?)",
-          ran,
-        );
-        // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
-        if (migration.oldest > oldest) {
-          await changedBy(connection, "UPDATE writebehind_offset SET epoch = epoch + 1");
-        }
       } catch (error) {
-        if (!isMysqlError(error) || !DENIED.includes(error.errno)) throw error;
+        if (!isDenied(error)) throw error;
         throw new ConnectionError(
-          `The user may not make or change the tables for ${what}: ${error.message}. ` +
+          `The user may not make or change the tables for ${what}: ${asError(error).message}. ` +
             `Let an administrator run this in that database:\n\n${
               administratorsScript(table, flavor, isNew ? freshColumns(table, columns, flavor) : [])
             }`,
           { cause: error },
         );
+      }
+      await changedBy(
+        connection,
+        "REPLACE INTO writebehind_migration (number, table_name, oldest) VALUES (?, ?, ?)",
+        ran,
+      );
+      // Sinks that run lose their partitions. Those that may go on take them again; older ones are refused then.
+      if (migration.oldest > oldest) {
+        await changedBy(connection, "UPDATE writebehind_offset SET epoch = epoch + 1");
       }
     }
   }, DDL_MS);
@@ -131,9 +132,14 @@ export async function createTables(
 /** The migration that makes an entity's table. */
 const MAKES_ENTITY = MIGRATIONS.find(({ of }) => of === "entity")!.number;
 
+/** Whatever the server's `innodb_default_row_format` says: in the older ones, no key can be as long as an id. */
+const ENGINE = "ENGINE = InnoDB ROW_FORMAT = DYNAMIC";
+
 function statementsOf(sql: string, table: string, { collation }: Flavor): string[] {
   return sql.replaceAll(/^ *--.*\n/gm, "").replaceAll("{table}", `\`${table}\``)
-    .replaceAll("{collation}", collation).split(/;\s*\n/).map((part) => part.trim())
+    .replaceAll("ENGINE = InnoDB", ENGINE).replaceAll("{collation}", collation).split(/;\s*\n/).map(
+      (part) => part.trim(),
+    )
     .filter((part) => part !== "");
 }
 
@@ -151,8 +157,11 @@ function administratorsScript(table: string, flavor: Flavor, columns: string[]):
   ].map((statement) => `${statement};`).join("\n");
 }
 
-/** The stream is trimmed behind a commit, so that one must be on the disk. No session can see to it by itself. */
-async function checkDurable(connection: Connection): Promise<void> {
+/**
+ * The stream is trimmed behind a commit, so that one must be on the disk. No session can see to it by itself.
+ * @throws {ConfigError} where it is not, or nothing can be written
+ */
+export async function checkDurable(connection: Connection): Promise<void> {
   const [row] = await rowsOf<{ flush: unknown; read_only: unknown }>(
     connection,
     "SELECT @@innodb_flush_log_at_trx_commit AS `flush`, @@read_only AS read_only",

@@ -10,7 +10,7 @@
 import type { Pool as DriverPool, PoolConnection, ResultSetHeader } from "mysql2/promise";
 import type { Socket } from "node:net";
 import { asError } from "../../core/errors.ts";
-import { isMysqlError, UNKNOWN_THREAD } from "./errors.ts";
+import { isDenied, isMysqlError, UNKNOWN_THREAD, withRemedy } from "./errors.ts";
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
 export const PATIENCE_MS = 5000;
@@ -75,7 +75,7 @@ export class Connection {
     const ms = this.patienceMs;
     this.#waiting.add(reject);
     const late = ms === null ? undefined : setTimeout(() => {
-      this.end(lost(`Connection lost: the server has not answered for ${ms} ms`), { silent: true });
+      this.end(lost(`Connection lost: the server has not answered for ${ms} ms`), { others: true });
     }, ms);
     try {
       return await Promise.race([ask(), ended]);
@@ -87,12 +87,12 @@ export class Connection {
 
   /**
    * Ends the connection; whoever waits for an answer, or asks again, gets `reason`.
-   * @param silent whether it answers nothing: others may be no better
+   * @param others whether those that are idle may be no better: it answers nothing, or has rights of before
    */
-  end(reason: Error = lost("Connection lost: it was given up"), { silent = false } = {}): void {
+  end(reason: Error = lost("Connection lost: it was given up"), { others = false } = {}): void {
     if (this.#ended !== undefined) return;
     this.#ended = reason;
-    if (silent) this.#pool.fellSilent();
+    if (others) this.#pool.renew();
     this.#given.destroy();
     driverOf(this.#given).stream.destroy();
     for (const fail of this.#waiting) fail(this.#ended);
@@ -108,10 +108,12 @@ export class Connection {
 export class Pool {
   #driver: DriverPool;
   #settings: string | undefined;
+  /** how it is told that a connection could not be made */
+  refused: (error: Error) => Error = (error) => error;
   /** when each was given back, by `performance.now()`: it had answered then */
   #answeredAt = new WeakMap<DriverConnection, number>();
-  /** when one was found silent, by `performance.now()` */
-  #silentAt = 0;
+  /** when one was found silent, or without a right, by `performance.now()` */
+  #renewedAt = 0;
   #sockets = new Set<Socket>();
   #closed: Promise<void> | undefined;
 
@@ -130,7 +132,7 @@ export class Pool {
   }
 
   /**
-   * A connection; an idle one that may be silent is none.
+   * A connection; an idle one that may be silent, or have rights of before, is none.
    * @param ms how long it may take, in ms
    */
   async take(ms: number = PATIENCE_MS): Promise<Connection> {
@@ -148,7 +150,7 @@ export class Pool {
           throw error;
         }
       }
-      if (answeredAt > this.#silentAt) return connection;
+      if (answeredAt > this.#renewedAt) return connection;
       connection.end();
     }
   }
@@ -165,7 +167,7 @@ export class Pool {
     } catch (error) {
       // One that comes late has no settings yet, and is there for the next who asks.
       if (isLate) taking.then((given) => given.release(), () => {});
-      throw error;
+      throw isLate ? error : this.refused(asError(error));
     }
   }
 
@@ -174,9 +176,12 @@ export class Pool {
     given.release();
   }
 
-  /** A connection does not answer: none that is idle now is used again, or each would be waited for. */
-  fellSilent(): void {
-    this.#silentAt = performance.now();
+  /**
+   * None that is idle now is used again: one does not answer, and each would be waited for; or one lacks a right, which
+   * may be there for those that begin now.
+   */
+  renew(): void {
+    this.#renewedAt = performance.now();
   }
 
   /** Closes all connections, also those that answer nothing. */
@@ -236,8 +241,10 @@ export async function patiently<T>(
     connection.release();
     return result;
   } catch (error) {
-    if (isMysqlError(error) && await rolledBack(connection)) connection.release();
-    else connection.end(asError(error));
+    const denied = isDenied(error);
+    if (isMysqlError(error) && !denied && await rolledBack(connection)) connection.release();
+    else connection.end(asError(error), { others: denied });
+    withRemedy(error);
     throw error;
   }
 }

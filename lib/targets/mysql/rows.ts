@@ -18,6 +18,7 @@ import { parkedAmong } from "./batch.ts";
 import { type Connection, patiently, type Pool, rowsOf } from "./pool.ts";
 import { isMysqlError, NO_SUCH_TABLE } from "./errors.ts";
 import { rowsIfThere } from "./offsets.ts";
+import { doubledId } from "./schema.ts";
 
 /** How long a page may take, in ms. */
 const PAGE_MS = 60_000;
@@ -172,6 +173,8 @@ export class MysqlRows implements Rows {
       `SELECT id, ${TEXT} FROM ${this.#table(entity)} WHERE id IN (?) ORDER BY id`,
       [ids],
     );
+    const doubled = rows.find(({ id }, at) => id === rows[at - 1]?.id);
+    if (doubled) throw doubledId(entityConfig(this.#config, entity).table, doubled.id);
     return rows.map(({ id, text, version }) => ({ id, text, version: String(version) }));
   }
 

@@ -119,11 +119,32 @@ export async function checkTable(
   );
   const problem = problemOf(made, columns, keys);
   if (problem !== null) {
-    throw new ConfigError(
-      `Cannot use the table ${table}: ${problem}; rename it, and a sink makes one as it must be`,
-    );
+    throw new ConfigError(unusable(table, problem));
   }
 }
+
+/** Why a table is refused, for people. */
+const unusable = (table: string, problem: string): string =>
+  `Cannot use the table ${table}: ${problem}; rename it, and a sink makes one as it must be`;
+
+const KEYS_DIFFER = "its one unique key must be id (ADD PRIMARY KEY (id), DROP INDEX for others)";
+
+/** That the keys of a table have changed under way. */
+export const keysChanged = (table: string): ConfigError =>
+  new ConfigError(`Cannot use the table ${table}: its keys were changed, and ${KEYS_DIFFER}`);
+
+/** That rows were doubled while the table had no key. */
+export const doubledId = (table: string, id: string): ConfigError =>
+  new ConfigError(
+    `Cannot read the table ${table}: it has several rows with the id ${JSON.stringify(id)}; ` +
+      `remove all but the one with the highest version; ${KEYS_DIFFER}`,
+  );
+
+/** SQL for whether the one unique key of a table, which is a parameter, is its id: by what else would a row be found. */
+export const KEYS_AS_NEEDED =
+  `(SELECT COUNT(*) = 1 AND SUM(column_name = 'id' AND sub_part IS NULL) = 1
+      FROM information_schema.statistics
+     WHERE table_schema = DATABASE() AND table_name = ? AND non_unique = 0)`;
 
 function problemOf(
   { type, engine }: { type: string; engine: string | null },
@@ -146,7 +167,5 @@ function problemOf(
   if (payload!.type !== "longtext" || !payload!.collation?.startsWith("utf8mb4_")) {
     return "its payload is no LONGTEXT of utf8mb4, which alone keeps a text as it is";
   }
-  return keys.length === 1 && keys[0]!.name === "id" && keys[0]!.part === null
-    ? null
-    : "its one unique key must be id";
+  return keys.length === 1 && keys[0]!.name === "id" && keys[0]!.part === null ? null : KEYS_DIFFER;
 }

@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { asError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { isMysqlError } from "./errors.ts";
+import { isDenied, isMysqlError, withRemedy } from "./errors.ts";
 import { type Connection, type Pool, rolledBack } from "./pool.ts";
 
 interface Session {
@@ -15,6 +15,8 @@ interface Session {
   turn: Promise<unknown>;
   /** since when something is under way, by `performance.now()`; `null` where nothing is */
   since: number | null;
+  /** whether it lacked a right: it has those of when it began */
+  denied: boolean;
 }
 
 /** How long a session may take to give its locks back, in ms; they end with it anyway. */
@@ -59,6 +61,8 @@ export class Sessions {
         const sound = isMysqlError(error) && await rolledBack(connection);
         // It is not given back: what it holds ends with it.
         if (!sound) this.#end(name, opening, connection, asError(error));
+        session.denied ||= isDenied(error);
+        withRemedy(error);
         throw error;
       } finally {
         session.since = null;
@@ -78,7 +82,8 @@ export class Sessions {
   }
 
   async #connect(): Promise<Session> {
-    return { connection: await this.pool.take(), turn: Promise.resolve(), since: null };
+    const connection = await this.pool.take();
+    return { connection, turn: Promise.resolve(), since: null, denied: false };
   }
 
   #end(name: string, opening: Promise<Session>, connection: Connection, reason: Error): void {
@@ -98,7 +103,15 @@ export class Sessions {
     const opening = this.#open.get(name);
     this.#open.delete(name);
     const session = await opening?.catch(() => undefined); // it has nothing under way
-    session?.connection.end(reason, { silent: true });
+    session?.connection.end(reason, { others: true });
+  }
+
+  /** Closes the connection if it lacked a right, which the next one may have. */
+  async renewRights(keys: Pick<PartitionKeys, "stream">, owner: string): Promise<void> {
+    const session = await this.#open.get(nameOf(keys.stream, owner))?.catch(() => undefined);
+    if (!session?.denied) return;
+    this.pool.renew();
+    await this.disconnect(keys, owner);
   }
 
   /** Gives the partition's lock back, and closes the connection. */

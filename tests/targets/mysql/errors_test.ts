@@ -7,6 +7,7 @@ import {
   isOfTheServer,
   mysqlErrorKind,
   RefusedDocumentError,
+  withRemedy,
 } from "writebehind/targets/mysql/errors.ts";
 
 const server = (errno: number, sqlState = "HY000") =>
@@ -16,7 +17,7 @@ Deno.test("MySQL: errors by their numbers", () => {
   const kinds: Record<string, number[]> = {
     transient: [1040, 1053, 1158, 1927],
     chance: [1205, 1213, 1317],
-    too_large: [1153, 1969, 3024],
+    too_large: [1153, 1461, 1969, 3024],
     related: [1062, 1169, 1451, 1452, 1557, 1586],
     document: [1048, 1264, 1292, 1366, 1406, 1526, 1644, 1690, 3819, 4025],
     configuration: [1045, 1044, 1142, 1054, 1146, 1364, 1114, 1290, 1836],
@@ -26,6 +27,19 @@ Deno.test("MySQL: errors by their numbers", () => {
   }
   assert.equal(mysqlErrorKind(server(9999, "45000")), "document");
   assert.equal(mysqlErrorKind(server(9999)), "configuration");
+});
+
+Deno.test("MySQL: an error that somebody has to act on says how, once", () => {
+  const remedies = { 1449: "make that user", 1665: "set the server's binlog_format to ROW" };
+  for (const [errno, remedy] of Object.entries(remedies)) {
+    const error = server(Number(errno));
+    withRemedy(error);
+    withRemedy(error);
+    assert.equal(error.message.split(remedy).length, 2, error.message);
+  }
+  const other = server(1406);
+  withRemedy(other);
+  assert.equal(other.message, "error 1406");
 });
 
 Deno.test("MySQL: errors of the way there, of ours, and explained ones", () => {
