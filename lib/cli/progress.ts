@@ -22,11 +22,11 @@ export function progressOf(what: string): Progress {
       end: bar.end,
     };
   }
-  let shownAt = Date.now();
+  let shownAt = performance.now();
   return {
     update: (done, about = 0) => {
-      if (Date.now() - shownAt < LINE_EVERY_MS) return;
-      shownAt = Date.now();
+      if (performance.now() - shownAt < LINE_EVERY_MS) return;
+      shownAt = performance.now();
       console.error(about > done ? `${done} of ${Math.round(about)} ${what}` : `${done} ${what}`);
     },
     above: (print) => print(),

@@ -25,9 +25,9 @@ export async function interruptible<T>(
   let stoppedAt = 0;
   const interrupt = () => {
     if (!controller.signal.aborted) {
-      stoppedAt = Date.now();
+      stoppedAt = performance.now();
       controller.abort(new InterruptedError("stopped"));
-    } else if (!cleansUp && Date.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
+    } else if (!cleansUp && performance.now() - stoppedAt > SAME_CTRL_C_MS) Deno.exit(130);
   };
   const signals: Deno.Signal[] = Deno.build.os === "windows"
     ? ["SIGINT", "SIGBREAK"]

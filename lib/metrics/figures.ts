@@ -111,8 +111,8 @@ const FRESHNESS_MAX_AGE_MS = 5000;
 /** p50 and p99 in ms of the sinks that have applied something lately, by their {@linkcode FRESHNESS_GAUGES}. */
 export function recentFreshness(gauges: (string | null)[][]): [p50: number, p99: number][] {
   return gauges.flatMap(([at, p50, p99]): [number, number][] => {
+    // By the sink's clock. Where the two do not agree, nobody knows how old it is.
     const age = Date.now() - Number(at ?? -Infinity);
-    // Where the clocks do not agree, nobody knows how old it is.
     return Math.abs(age) <= FRESHNESS_MAX_AGE_MS && p50 && p99 ? [[Number(p50), Number(p99)]] : [];
   });
 }

@@ -135,7 +135,7 @@ export function sinkMetrics(
     sink.events.on("halved", (event) => halved.inc(labelsOf(event))),
     sink.events.on("claimed", ({ partition, again }) => {
       begin({ partition }); // a new one, where it was repartitioned
-      if (!again) claimedAt.set(partition, Date.now());
+      if (!again) claimedAt.set(partition, performance.now());
     }),
     ...(["standby", "lost", "released"] as const).map((name) =>
       sink.events.on(name, ({ partition }) => claimedAt.delete(partition))
@@ -172,7 +172,7 @@ export function sinkMetrics(
     collect() {
       this.reset();
       for (const [partition, at] of claimedAt) {
-        this.set(labelsOf({ partition }), (Date.now() - at) / 1000);
+        this.set(labelsOf({ partition }), (performance.now() - at) / 1000);
       }
     },
   });

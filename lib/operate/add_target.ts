@@ -277,14 +277,14 @@ class Adding {
   async #claim(signal?: AbortSignal): Promise<Claim | null> {
     const { ownership } = this.#target;
     const patienceMs = 1000 * (this.#config.write_behind.lease_seconds + LEASE_SECONDS);
-    const deadline = Date.now() + patienceMs;
+    const deadline = performance.now() + patienceMs;
     const owner = `${Deno.pid}-add`;
     for (;;) {
       signal?.throwIfAborted();
       if (await this.#isThere()) return null;
       const claim = await ownership.claim(this.#keys, owner, LEASE_SECONDS);
       if (claim !== null) return claim;
-      if (Date.now() >= deadline) {
+      if (performance.now() >= deadline) {
         throw new WriteBehindError(
           `another process has ${this.#keys.stream} in ${this.#target.describe().name}; ` +
             "stop it, or wait for it, and run this again",

@@ -46,7 +46,7 @@ export async function caughtUp(
   checkArguments("caughtUp", { client: redis, target, config, entity, options });
   const { deadlineMs = 60_000, signal = new AbortController().signal } = options;
   checkArguments("caughtUp", { deadlineMs, signal });
-  const deadline = Date.now() + deadlineMs;
+  const deadline = performance.now() + deadlineMs;
   const one = targetOf(target, config);
   for (const keys of partitionsOf(config, entity, one.describe().name)) {
     const { stream } = keys;
@@ -67,7 +67,7 @@ export async function caughtUp(
         if (!passes(one.kindOf(error))) throw error;
         behind = reasonOf(error);
       }
-      if (Date.now() >= deadline) {
+      if (performance.now() >= deadline) {
         throw new WriteBehindError(
           `the target is behind after ${deadlineMs} ms: ${behind}; see whether a sink runs, and its last error`,
         );

@@ -76,6 +76,27 @@ const plugin: Deno.lint.Plugin = {
         };
       },
     },
+    "no-clock-in-deadlines": {
+      create(context) {
+        if (!isOutside([], context.filename)) return {};
+        const lines = context.sourceCode.text.split("\n");
+        return {
+          'BinaryExpression[operator=/^([+-]|[<>]=?)$/] > CallExpression[callee.object.name="Date"][callee.property.name="now"]':
+            (node: Deno.lint.Node) => {
+              const line = context.sourceCode.text.slice(0, node.range[0]).split("\n").length - 1;
+              if (lines.slice(Math.max(0, line - 1), line + 1).some((text) => /\/\//.test(text))) {
+                return;
+              }
+              context.report({
+                node,
+                message: "the clock is used for a time that passes, and it may be set",
+                hint:
+                  "Use performance.now(), or say in a comment which other clock it is compared with.",
+              });
+            },
+        };
+      },
+    },
     "no-error-swallowed": {
       create(context) {
         if (!isOutside([], context.filename)) return {};

@@ -47,6 +47,27 @@ Deno.test("lint: nor do they write to its streams", () => {
   deepEqual(faultsOf("lib/sink/sink.ts", "Deno.readDirSync(line);"), []);
 });
 
+Deno.test("lint: no deadline is by a clock that may be set", () => {
+  const clocked = "the clock is used for a time that passes, and it may be set";
+  const sources = [
+    "f();\n\nconst deadline = Date.now() + 5;",
+    "f();\n\nif (Date.now() > deadline) f();",
+    "f();\n\nif (deadline <= Date.now()) f();",
+    "f();\n\nif (Date.now() - since < 5) f();",
+  ];
+  for (const source of sources) {
+    deepEqual(faultsOf("lib/sink/sink.ts", source), [clocked], source);
+    deepEqual(faultsOf("tests/sink/sink_test.ts", source), []);
+  }
+  const others = [
+    "const deadline = performance.now() + 5;",
+    "const at = Date.now();",
+    "// By the clock of the certificate.\nif (Date.parse(to) < Date.now()) f();",
+    "if (Date.parse(to) < Date.now()) f(); // the certificate has times of the day",
+  ];
+  for (const source of others) deepEqual(faultsOf("lib/sink/sink.ts", source), [], source);
+});
+
 Deno.test("lint: where an error is dropped, a comment says why", () => {
   const dropped = "an error is dropped, and no comment says why that is right";
   const silent = [

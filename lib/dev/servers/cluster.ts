@@ -92,15 +92,15 @@ export class RedisCluster implements AsyncDisposable {
    * @returns that one
    */
   async failedOver(key: string, { port }: RedisServer): Promise<RedisServer> {
-    const deadline = Date.now() + READY_MS;
-    for (let raise = Date.now() + DISBELIEVED_MS;;) {
+    const deadline = performance.now() + READY_MS;
+    for (let raise = performance.now() + DISBELIEVED_MS;;) {
       const now = await this.masterOf(key);
       if (now !== undefined && now.port !== port) return now;
-      if (Date.now() > raise) {
+      if (performance.now() > raise) {
         await this.#raise(key, port);
         raise += DISBELIEVED_MS;
       }
-      if (Date.now() > deadline) {
+      if (performance.now() > deadline) {
         const views = this.nodes.map((node) => askNode(node, "CLUSTER", "NODES").catch(asError));
         throw new Error(
           `no other node has the slots of ${port} after ${READY_MS} ms; the nodes see:\n` +
@@ -258,7 +258,7 @@ export async function nodeId(node: RedisServer): Promise<string> {
 
 /** Waits until all nodes say that the cluster is whole, that they know so many, and that replicas are attached. */
 export async function whole(nodes: readonly RedisServer[], known: number): Promise<void> {
-  const deadline = Date.now() + READY_MS;
+  const deadline = performance.now() + READY_MS;
   for (const node of nodes) {
     for (;;) {
       // A replica that is loading what it has got refuses to tell.
@@ -270,7 +270,7 @@ export async function whole(nodes: readonly RedisServer[], known: number): Promi
         info.includes(`cluster_known_nodes:${known}\r`) &&
         replication.includes("role:") && !replication.includes("master_link_status:down");
       if (ready) break;
-      if (Date.now() > deadline) {
+      if (performance.now() > deadline) {
         throw new Error(`the cluster is not whole after ${READY_MS} ms: ${info}`);
       }
       await delay(50);

@@ -202,10 +202,10 @@ export class OwnServers implements BreakableServers {
   }
 
   async #until({ port }: RedisServer, line: string, what: string): Promise<void> {
-    const deadline = Date.now() + PROMOTE_MS;
+    const deadline = performance.now() + PROMOTE_MS;
     // One that does not answer yet is asked again.
     while (!(await redisInfo(port, this.#passwords.redis).catch(() => "")).includes(line)) {
-      if (Date.now() > deadline) {
+      if (performance.now() > deadline) {
         throw new WriteBehindError(`the Redis on port ${port} did not ${what} in time; try again`);
       }
       await delay(20);

@@ -71,9 +71,9 @@ export async function endProcess(
   signal: Deno.Signal,
   deadlineMs: number,
 ): Promise<void> {
-  const began = Date.now();
-  for (let sentAt = 0; isAlive(process); await delay(10)) {
-    const now = Date.now();
+  const began = performance.now();
+  for (let sentAt = -Infinity; isAlive(process); await delay(10)) {
+    const now = performance.now();
     if (now - began > deadlineMs + KILL_MS) {
       throw new Error(`process ${process.pid} does not end, not even by SIGKILL`);
     }

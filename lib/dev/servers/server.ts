@@ -73,7 +73,7 @@ export async function startServer(
   kind: ServerKind,
   preferredPort: number | undefined,
 ): Promise<ProcessIdentity & { port: number }> {
-  const deadline = Date.now() + READY_MS;
+  const deadline = performance.now() + READY_MS;
   for (let attempt = 1;;) {
     const port = freePort(attempt === 1 ? preferredPort : undefined);
     await Deno.writeTextFile(kind.log, ""); // so that only lines of this start explain its failure
@@ -83,7 +83,7 @@ export async function startServer(
     if (!failure) return { ...server, port };
     await endProcess(server, kind.giveUp, GIVE_UP_MS);
     const log = await Deno.readTextFile(kind.log);
-    if (Date.now() < deadline && await kind.mustWait?.(log)) await delay(50);
+    if (performance.now() < deadline && await kind.mustWait?.(log)) await delay(50);
     else if (log.includes(kind.portTaken) && attempt < BIND_ATTEMPTS) attempt++;
     else {
       const tail = log.trimEnd().split("\n").slice(-15).join("\n") || "(it is empty)";
@@ -105,7 +105,7 @@ async function becomesReady(
     const lacks = await kind.lacks(server, port);
     if (!lacks) return undefined;
     if (!isAlive(server)) return "ended at once";
-    if (Date.now() > deadline) return `${lacks} after its deadline`;
+    if (performance.now() > deadline) return `${lacks} after its deadline`;
     await delay(20);
   }
 }

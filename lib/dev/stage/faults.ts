@@ -43,7 +43,7 @@ export class Faults {
   /** Kills the sink that owns the stream, as a power cut would. */
   async kill(sinks: Sinks | undefined): Promise<void> {
     const { happened, notices } = this.#scene;
-    const at = Date.now();
+    const at = performance.now();
     const killed = sinks?.kill();
     if (!killed) {
       throw new WriteBehindError("no sink runs at the moment; one comes back in seconds");
@@ -59,6 +59,7 @@ export class Faults {
     const { happened, signal, notices } = this.#scene;
     const { redis } = ownServers(this.#scene);
     redis.cut();
+    // The page is told a time of the day.
     this.#cutUntil = Date.now() + CUT_MS;
     const text = `the network between the sinks and Redis is cut for ${CUT_MS / 1000} s`;
     happened.add("break", text, "network cut");

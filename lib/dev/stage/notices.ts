@@ -18,7 +18,7 @@ const TOGETHER_MS = 700;
 /** A sink that was killed. */
 interface Killed {
   name: string;
-  /** in ms since 1970 */
+  /** in ms, by `performance.now()` */
   at: number;
   /** how many partitions it owned */
   count: number;
@@ -71,7 +71,7 @@ export class Notices {
     const killed = this.#killed;
     if (killed?.left.delete(stream) && killed.name !== sink) return this.#tookOver(sink, killed);
     if (before === sink) return;
-    if (this.#partitions > 1) this.#claims.set(sink, Date.now());
+    if (this.#partitions > 1) this.#claims.set(sink, performance.now());
     else if (before === undefined) this.#happened.add("note", `sink ${sink} owns ${stream}`);
     else this.#happened.add("note", `sink ${sink} took over`);
   }
@@ -79,7 +79,7 @@ export class Notices {
   #tookOver(sink: string, { at, count, left }: Killed): void {
     if (left.size > 0) return;
     this.#killed = undefined;
-    const seconds = ((Date.now() - at) / 1000).toFixed(1);
+    const seconds = ((performance.now() - at) / 1000).toFixed(1);
     const what = this.#partitions > 1 ? ` ${counted(count, "partition")}` : "";
     const text = `sink ${sink} took over${what} after ${seconds} s`;
     this.#happened.add("mend", text, `sink ${sink} took over`);
@@ -89,7 +89,7 @@ export class Notices {
   /** Tells who has claimed some of several partitions. */
   #tellClaims(): void {
     for (const [sink, at] of this.#claims) {
-      if (Date.now() - at < TOGETHER_MS) continue;
+      if (performance.now() - at < TOGETHER_MS) continue;
       this.#claims.delete(sink);
       const owned = [...this.#owners.values()].filter((owner) => owner === sink).length;
       this.#happened.add("note", `sink ${sink} owns ${owned} of ${this.#partitions} partitions`);

@@ -321,8 +321,8 @@ export class Stage implements AsyncDisposable, Scene {
     if (error === undefined && event !== "reconnected" && event !== "recovered") return false;
     const what = `${sink} ${event} ${error}`;
     const last = this.#met.get(what) ?? -Infinity;
-    this.#met.set(what, Date.now());
-    return Date.now() - last < TOGETHER_MS;
+    this.#met.set(what, performance.now());
+    return performance.now() - last < TOGETHER_MS;
   }
 
   #sampled(sample: StageSample | null, reachable: Reachable, figures: Figures | null): void {

@@ -89,6 +89,7 @@ const STOPPED_MS = 6000;
  * has stopped, or was killed, cannot say so any more.
  */
 function stoppedAt(newest: Date): string {
+  // Figures of other processes have the time of the day.
   const now = Date.now() - newest.getTime() > STOPPED_MS ? " now" : "";
   return `<span class="stopped${now}">stopped at ${clock(newest)}</span>`;
 }

@@ -188,9 +188,9 @@ class Settling {
   }
 
   async settle(): Promise<void> {
-    const deadline = Date.now() + this.#settleMs;
+    const deadline = performance.now() + this.#settleMs;
     while (this.#suspects.size > 0) {
-      const late = Date.now() >= deadline;
+      const late = performance.now() >= deadline;
       await this.#look(late);
       if (this.#suspects.size === 0) return;
       if (late) {

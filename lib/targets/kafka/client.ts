@@ -58,12 +58,12 @@ const COORDINATORS = { group: 0, transaction: 1 } as const;
 
 /** Asks again, with growing pauses, while the answer is one of `names`. */
 export async function persist<T>(names: readonly string[], ask: () => Promise<T>): Promise<T> {
-  const deadline = Date.now() + PATIENCE_MS;
+  const deadline = performance.now() + PATIENCE_MS;
   for (let pause = FIRST_DELAY_MS;; pause = Math.min(LONGEST_DELAY_MS, 2 * pause)) {
     try {
       return await ask();
     } catch (error) {
-      if (!isAnswer(error, ...names) || Date.now() > deadline) throw error;
+      if (!isAnswer(error, ...names) || performance.now() > deadline) throw error;
     }
     await delay(pause);
   }

@@ -45,7 +45,7 @@ export async function* read(
   partitions: number[] = [...until.keys()],
   patienceMs: number = PATIENCE_MS,
 ): AsyncGenerator<ReadMessage[]> {
-  let deadline = Date.now() + patienceMs;
+  let deadline = performance.now() + patienceMs;
   let empty = 0;
   for (;;) {
     const left = partitions.filter((partition) => from[partition]! < until[partition]!);
@@ -86,8 +86,8 @@ export async function* read(
     empty = moved || !readable ? 0 : empty + 1;
     // What is left was compacted away.
     if (empty === MOST_EMPTY) { for (const partition of left) from[partition] = until[partition]!; }
-    else if (moved) deadline = Date.now() + patienceMs;
-    else if (Date.now() > deadline) {
+    else if (moved) deadline = performance.now() + patienceMs;
+    else if (performance.now() > deadline) {
       throw new OpenTransactionError(
         `a transaction on the topic ${topic.name} stays open: what comes behind it cannot be read yet`,
       );

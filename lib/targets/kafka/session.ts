@@ -110,10 +110,12 @@ export class Session {
 
   async #waitForChange(): Promise<void> {
     const { client } = this.#shared;
-    const deadline = Date.now() + CHANGE_MS;
+    const deadline = performance.now() + CHANGE_MS;
     while (await isHeld(client, changeLockOf(this.#shared, this.#keys.stream))) {
       this.#going();
-      if (Date.now() > deadline) throw new WriteBehindError("timeout: a replay does not end");
+      if (performance.now() > deadline) {
+        throw new WriteBehindError("timeout: a replay does not end");
+      }
       await delay(LOOK_MS);
     }
   }
@@ -246,8 +248,8 @@ const TAKEN_BACK =
 async function takeChangeLock(shared: Shared, stream: string): Promise<GroupLock> {
   const { address, sessionMs, client } = shared;
   const group = changeLockOf(shared, stream);
-  const deadline = Date.now() + CHANGE_MS;
-  while (Date.now() < deadline) {
+  const deadline = performance.now() + CHANGE_MS;
+  while (performance.now() < deadline) {
     const lock = await isHeld(client, group)
       ? null
       : await GroupLock.take(address, group, "change", sessionMs);

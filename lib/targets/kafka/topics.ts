@@ -176,9 +176,9 @@ export class Topics {
       if (answers.some((answer) => answer !== "TOPIC_ALREADY_EXISTS")) throw error;
     }
     // The brokers are told a little later.
-    const deadline = Date.now() + CREATE_MS;
+    const deadline = performance.now() + CREATE_MS;
     for (const { name } of topics) {
-      while (!await this.#isThere(name) && Date.now() < deadline) await delay(LOOK_MS);
+      while (!await this.#isThere(name) && performance.now() < deadline) await delay(LOOK_MS);
       await this.#client.withTopic(name, (topic) => this.#client.bounds(topic, "end"));
     }
   }

@@ -82,6 +82,7 @@ function take(message) {
 }
 
 setInterval(() => {
+  // When it was heard is shown as a time of the day.
   if (!gone && Date.now() - heard > SILENCE_MS) setGone("The stage's process is gone");
   redraw();
 }, 500);
@@ -276,7 +277,7 @@ function showButtons() {
       action === "stopPostgres" && !state.postgresRuns;
     button.hidden = isOther || !state.allowed.includes(action);
     const busy = state.busy.includes(action);
-    const armed = action === "reset" && Date.now() < armedUntil;
+    const armed = action === "reset" && performance.now() < armedUntil;
     button.disabled = gone || busy;
     button.className = `${KINDS[action]} ${busy ? "busy" : ""} ${armed ? "armed" : ""}`;
     if (action === "reset") {
@@ -288,8 +289,8 @@ function showButtons() {
 
 function press(name) {
   if (gone || !state.allowed.includes(name) || state.busy.includes(name)) return;
-  if (name === "reset" && Date.now() >= armedUntil) {
-    armedUntil = Date.now() + ARMED_MS;
+  if (name === "reset" && performance.now() >= armedUntil) {
+    armedUntil = performance.now() + ARMED_MS;
     setTimeout(showButtons, ARMED_MS + 10);
     return showButtons();
   }

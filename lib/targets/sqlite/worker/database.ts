@@ -167,9 +167,9 @@ export class Database {
     const turn = this.#turn ??= this.#explaining(() =>
       Deno.openSync(turnFile(this.path), { create: true, write: true })
     );
-    const deadline = Date.now() + PATIENCE_MS;
+    const deadline = performance.now() + PATIENCE_MS;
     while (!turn.tryLockSync(true)) {
-      if (Date.now() > deadline) {
+      if (performance.now() > deadline) {
         throw sqliteError("database is locked", Code.BUSY, this.path);
       }
       sleep(LOOK_AGAIN_MS);
