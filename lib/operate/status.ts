@@ -6,29 +6,23 @@
 import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
-import { isFar, partsOf } from "../core/stream_ids.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { gaugesOf, type PartitionKeys, partitionsOf, targetsWith } from "../redis/keys.ts";
-import {
-  hasPlace,
-  readRegistrations,
-  type Registration,
-  type TargetState,
-} from "../redis/registrations.ts";
+import { gaugesOf, partitionsOf } from "../redis/keys.ts";
 import type { Lag } from "../redis/lag.ts";
 import { readRebuilding } from "../redis/rebuilding.ts";
+import { hasPlace, readRegistrations } from "../redis/registrations.ts";
 import { lastGeneratedId } from "../redis/streams.ts";
 import { mostUnindexed } from "../search/index.ts";
 import { assess } from "../sink/belonging.ts";
 import { hasGoneBack } from "../sink/goal.ts";
 import { sameDatabase } from "../sink/same_database.ts";
-import { isSource } from "../sink/settler.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings, type View, viewOf } from "../targets/standings.ts";
+import { readStandings, type StandingAndLag, type View, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
-import { repartitionUnderWay } from "./repartition/state.ts";
+import { type Both, judge, type Place } from "./judgement.ts";
 import { columnsProblem } from "./migrate_columns.ts";
+import { repartitionUnderWay } from "./repartition/state.ts";
 
 /** One partition. What is unknown because a server is down is `null`. */
 export interface PartitionStatus {
@@ -146,66 +140,15 @@ async function partitionStatus(
   const lag: Lag | null = together ? together.lag : null;
   const gauges = redis && new Map(Object.entries(await redis.hgetall(gaugesOf(keys, name))));
   const [cache = null] = redis ? await readCaches(redis, [keys]) : [];
-  const stuck: string[] = [];
-
-  const doubts: string[] = [];
-  const warnings: string[] = [];
-  if (redis && target && offsets && standing && lag) {
-    // While documents and parked events move, neither are all here nor there.
-    if (!view.isMoving) await lookAtBelonging(redis, target, config, keys, stuck, doubts);
-    const known = await readRegistrations(redis, keys);
-    const state = known.find((one) => one.name === name)?.state ?? "active";
-    // For one that has no place any more, nothing is kept.
-    if (hasPlace(state) && await hasGoneBack(redis, offsets, keys, standing)) {
-      stuck.push("the stream has gone back, and no sink has rewound it; start one");
-    }
-    const { lease_seconds } = config.write_behind;
-    const unowned = Math.min(
-      lag.seconds,
-      standing.leaseSeconds === null ? Infinity : -standing.leaseSeconds,
-    );
-    const { warn_lag_seconds } = config.write_behind;
-    if (lag.seconds >= warn_lag_seconds) {
-      warnings.push(
-        `the lag is ${
-          lag.seconds.toFixed(0)
-        } s, from write_behind.warn_lag_seconds (${warn_lag_seconds}) on`,
-      );
-    }
-    if (lag.events > 0 && standing.waitsFor !== null) {
-      warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
-    }
-    await lookAtIds(redis, keys, stuck, warnings);
-    const other = await sameDatabase(redis, config, keys, name, standing);
-    if (state === "paused" && view.isMoving) {
-      // By the repartition, which lets it go on: nobody else may.
-    } else if (state !== "active") {
-      (state === "paused" ? warnings : stuck).push(
-        `the target is ${state}: ${NEXT[state]} ${name}`,
-      );
-    } else if (other !== null) stuck.push(other);
-    else if (lag.events > 0 && !standing.live && unowned > lease_seconds) {
-      stuck.push("events wait, and no sink owns the partition; start one");
-    }
-    warnings.push(...strangers(known, config, keys));
-    const from = await readRebuilding(redis, keys);
-    if (from !== null) {
-      warnings.push(
-        `documents are brought back from ${from}; if that was stopped, Redis lacks some: run deno task rebuild ` +
-          `--entity ${keys.entity} --target ${from}`,
-      );
-    }
-  }
-  if (cache && isSource(config, keys.entity, name)) warnings.push(...cacheWarnings(cache, keys));
   // Reports of a standby, or of a sink that is gone while another owns the partition, do not count.
   const heard = gauges !== null && gauges.size > 0 &&
     (!standing?.live || gauges.get("owner") === standing.owner);
   const failures = heard ? Number(gauges.get("failures") ?? 0) : gauges && 0;
   const reported = gauges && (String(gauges.get("state") ?? "") || null);
-  const { max_retry_attempts } = config.write_behind;
-  if (failures !== null && failures > 0 && failures >= max_retry_attempts) {
-    stuck.push(`${counted(failures, "failure")} in a row`);
-  }
+  const place = { config, keys, name, isMoving: view.isMoving };
+  const both = redis && target && together
+    ? await lookAtBoth(redis, target, place, together)
+    : null;
   return {
     entity: keys.entity,
     stream: keys.stream,
@@ -226,95 +169,36 @@ async function partitionStatus(
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     cache: cache?.state == null ? null : cache,
-    stuck,
-    doubts,
-    warnings,
+    ...judge(place, { both, cache, failures: failures ?? 0 }),
   };
 }
 
-/** Whether the target is that of the stream, and may lack rows. */
-async function lookAtBelonging(
+/** Looks at what only both servers together can tell. */
+async function lookAtBoth(
   redis: RedisConnection,
   target: Target,
-  config: Config,
-  keys: PartitionKeys,
-  stuck: string[],
-  doubts: string[],
-): Promise<void> {
-  const { mismatches, belonging, doubts: found } = await assess(redis, target, config, keys);
-  stuck.push(...mismatches.map(({ reason }) => reason));
-  const { doubt } = belonging;
-  if (doubt && !doubt.refused) doubts.push(`${doubt.reason} (since ${doubt.at.toISOString()})`);
-  doubts.push(...found.filter((reason) => !doubt?.reason.includes(reason)));
-}
-
-/** How a target goes on that is not active, before its name. */
-const NEXT: Record<Exclude<TargetState, "active">, string> = {
-  paused: "run deno task target resume",
-  filling: "if that was stopped, run deno task target add",
-  detached: "run deno task target add",
-  removed: "run deno task target add",
-};
-
-/** Why a cache does not evict what it could. */
-function cacheWarnings({ state, foreign }: PartitionCache, { entity }: PartitionKeys): string[] {
-  const on = `run deno task cache on --entity ${entity}`;
-  if (state === "on") return [];
-  if (state === null) {
-    return [`the configuration has a cache, and Redis has none, so nothing is evicted: ${on}`];
-  }
-  if (state === "noting") {
-    return [`the cache is being turned on; if that was stopped, ${on} again`];
-  }
-  return [
-    foreign === null
-      ? `the cache is being turned on or off; if that was stopped, ${on}, or off, again`
-      : `the event ${foreign} was written by a program that knows of no cache, so nothing is evicted any more: stop ` +
-        `it, then ${on}`,
-  ];
-}
-
-/** Targets for which the stream is kept, though no sink of this configuration carries it on to them. */
-function strangers(known: Registration[], config: Config, keys: PartitionKeys): string[] {
-  const here = targetsWith(config, keys);
-  return known.filter(({ name, state }) =>
-    hasPlace(state) && here.every((target) => target.name !== name)
-  ).map(({ name }) => {
-    const isKnown = config.targets.some((target) => target.name === name);
-    return `the stream is kept for the target ${name}, ` +
-      (isKnown
-        ? `whose range does not have this partition: give it back, or run deno task target remove ${name}, then ` +
-          `deno task target add ${name}`
-        : `which is not in the configuration: see that its sink runs, or run deno task target remove ${name}`);
-  });
-}
-
-/** A stream's ids may run ahead of the clock of Redis by so much, in ms, before it is told. */
-const AHEAD_MS = 60_000;
-
-/** Redis gives each event a higher id than the one before, so a wrong clock, or another program's id, stays. */
-async function lookAtIds(
-  redis: RedisConnection,
-  { stream, entity }: PartitionKeys,
-  stuck: string[],
-  warnings: string[],
-): Promise<void> {
-  const last = await lastGeneratedId(redis, stream);
-  const [seconds] = await redis.at(stream).time();
-  const ahead = partsOf(last).ms - Number(seconds) * 1000;
-  if (isFar(last)) {
-    stuck.push(
-      `the last id of the stream, ${last}, is past the year 2248, so events are parked; ` +
-        `run deno task mend --entity ${entity}`,
-    );
-  } else if (ahead > AHEAD_MS) {
-    warnings.push(
-      `the stream's ids are ${
-        Math.round(ahead / 1000)
-      } s ahead of the clock of Redis: it was set back, or another ` +
-        "program has written the id; events go on in their order",
-    );
-  }
+  { config, keys, name, isMoving }: Place,
+  { standing, lag }: StandingAndLag,
+): Promise<Both> {
+  // While documents and parked events move, neither are all here nor there.
+  const assessment = isMoving ? null : await assess(redis, target, config, keys);
+  const registrations = await readRegistrations(redis, keys);
+  const state = registrations.find((one) => one.name === name)?.state ?? "active";
+  const lastId = await lastGeneratedId(redis, keys.stream);
+  const [seconds] = await redis.at(keys.stream).time();
+  return {
+    standing,
+    lag,
+    assessment,
+    registrations,
+    state,
+    // For one that has no place any more, nothing is kept.
+    hasGoneBack: hasPlace(state) && await hasGoneBack(redis, target.offsets, keys, standing),
+    lastId,
+    clockMs: Number(seconds) * 1000,
+    namesake: await sameDatabase(redis, config, keys, name, standing),
+    rebuiltFrom: await readRebuilding(redis, keys),
+  };
 }
 
 /** Documents that no search finds. */
