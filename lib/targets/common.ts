@@ -4,6 +4,7 @@
  */
 
 import { Buffer, isUtf8 } from "node:buffer";
+import { ConnectionError } from "../core/errors.ts";
 import { equalJson } from "../core/json/equality.ts";
 import { isSurelyJson } from "../core/json/valid.ts";
 import { compareStreamIds } from "../core/stream_ids.ts";
@@ -14,6 +15,15 @@ import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters
 
 /** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
 export const CLOCK_SECONDS = 1;
+
+/**
+ * The error of a target that was closed and is used again. It speaks of no connection, so that no sink takes it for one
+ * that comes back.
+ * @param address for people
+ */
+export function closedError(address: string): ConnectionError {
+  return new ConnectionError(`The target, ${address}, was closed before: nothing was sent`);
+}
 
 /** The error that another sink owns the partition now. */
 export function ownershipLost({ stream }: PartitionKeys): OwnershipLostError {

@@ -346,6 +346,6 @@ export interface Target extends AsyncDisposable {
    * @throws where they are missing, older than this version needs, or newer than it can work with: with what to do
    */
   check(entity: string): Promise<void>;
-  /** Closes the connections that this target opened. */
+  /** Closes the connections that this target opened. Whatever is asked of it afterwards fails with a `ConnectionError`. */
   close(): Promise<void>;
 }

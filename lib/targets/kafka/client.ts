@@ -75,6 +75,8 @@ export class Client {
   #brokers = new Map<number, Broker>();
   #topics = new Map<string, Topic>();
   #coordinators = new Map<string, Broker>();
+  /** what is said where it is used after it was closed for good */
+  #closed: Error | undefined;
 
   /** @param requestMs how long an answer may take, in ms */
   constructor(address: KafkaAddress, requestMs: number = REQUEST_MS) {
@@ -142,14 +144,10 @@ export class Client {
     api: API<Args, Answer>,
     ...args: Args
   ): Promise<Answer> {
-    return await explained(async () => {
-      const connection = await new Promise<Connection>((resolve, reject) =>
-        this.#base[kGetBootstrapConnection]((error, found) =>
-          error ? reject(error) : resolve(found!)
-        )
-      );
-      return await api.async(connection, ...args);
-    });
+    return await this.#by(
+      (done) => this.#base[kGetBootstrapConnection](done),
+      (connection) => api.async(connection, ...args),
+    );
   }
 
   /** Asks one broker. */
@@ -183,14 +181,23 @@ export class Client {
     if (broker === undefined) {
       throw new WriteBehindError("Connection lost: a partition has no leader now");
     }
+    return await this.#by(
+      (done) => this.#base[kGetConnection](broker, done),
+      (connection) => api.async(connection, ...args),
+    );
+  }
+
+  /** Asks by a connection that is made if there is none. */
+  async #by<Answer>(
+    connect: (done: (error: Error | null | undefined, found?: Connection) => void) => void,
+    ask: (connection: Connection) => Promise<Answer>,
+  ): Promise<Answer> {
+    if (this.#closed !== undefined) throw this.#closed;
     return await explained(async () => {
       const connection = await new Promise<Connection>((resolve, reject) =>
-        this.#base[kGetConnection](
-          broker,
-          (error, found) => error ? reject(error) : resolve(found!),
-        )
+        connect((error, found) => error ? reject(error) : resolve(found!))
       );
-      return await api.async(connection, ...args);
+      return await ask(connection);
     });
   }
 
@@ -309,8 +316,12 @@ export class Client {
     return Number(settings.get(name)?.["max.message.bytes"] ?? DEFAULT_MAX_BYTES);
   }
 
-  /** Closes the connections; what is under way on them fails. */
-  async close(): Promise<void> {
+  /**
+   * Closes the connections; what is under way on them fails.
+   * @param reason what is said to whoever asks afterwards
+   */
+  async close(reason?: Error): Promise<void> {
+    this.#closed ??= reason;
     await this.#base.close();
   }
 }

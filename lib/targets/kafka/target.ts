@@ -6,6 +6,7 @@
 import { type Config, entityConfig } from "../../config/load.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
+import { closedError } from "../common.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { KafkaBatches } from "./batch.ts";
 import { Client, type KafkaAddress } from "./client.ts";
@@ -126,7 +127,7 @@ export class KafkaTarget implements Target {
 
   async close(): Promise<void> {
     await this.ownership.close();
-    await this.#shared.client.close();
+    await this.#shared.client.close(closedError(this.describe().address));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -116,6 +116,8 @@ export class Pool {
   #renewedAt = 0;
   #sockets = new Set<Socket>();
   #closed: Promise<void> | undefined;
+  /** what is said from then on */
+  #reason: Error | undefined;
 
   constructor(driver: DriverPool) {
     this.#driver = driver;
@@ -137,6 +139,7 @@ export class Pool {
    */
   async take(ms: number = PATIENCE_MS): Promise<Connection> {
     for (;;) {
+      if (this.#reason !== undefined) throw this.#reason;
       const given = await this.#taken(ms);
       const answeredAt = this.#answeredAt.get(driverOf(given));
       const connection = new Connection(this, given);
@@ -184,8 +187,12 @@ export class Pool {
     this.#renewedAt = performance.now();
   }
 
-  /** Closes all connections, also those that answer nothing. */
-  end(): Promise<void> {
+  /**
+   * Closes all connections, also those that answer nothing.
+   * @param reason what is said to whoever takes one afterwards
+   */
+  end(reason?: Error): Promise<void> {
+    this.#reason ??= reason;
     return this.#closed ??= this.#end();
   }
 

@@ -8,6 +8,7 @@ import { ConnectionError } from "../../core/errors.ts";
 import type { ErrorKind } from "../../core/error_kinds.ts";
 import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import { refusalOf } from "../migrations.ts";
+import { closedError } from "../common.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { MysqlBatches } from "./batch.ts";
 import { MysqlColumns } from "./columns.ts";
@@ -105,7 +106,7 @@ export class MysqlTarget implements Target {
 
   async close(): Promise<void> {
     this.#sessions.close();
-    await this.#pool.end();
+    await this.#pool.end(closedError(addressOf(this.#address)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,6 +5,7 @@
  */
 
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
+import { closedError } from "../common.ts";
 import { Code, SqliteError } from "./errors.ts";
 import type { Answer, Given, Opening, Operation, Request, Result } from "./worker/operations.ts";
 
@@ -15,20 +16,24 @@ interface Waiting {
 
 /** One connection. It opens the file when it is first asked for something. */
 export class Connection implements AsyncDisposable {
-  #worker: Worker;
+  #worker: Worker | undefined;
   #waiting = new Map<number, Waiting>();
   #asked = 0;
   #lost: Error | undefined;
 
-  constructor(opening: Opening) {
+  /** @param closed why it is of no use from the beginning, if it is */
+  constructor(opening: Opening, closed?: Error) {
+    this.#lost = closed;
+    if (closed !== undefined) return;
     const url = new URL("./worker/worker.ts", import.meta.url);
-    this.#worker = new Worker(url.href, { type: "module", name: `sqlite ${opening.path}` });
-    this.#worker.onmessage = ({ data }: MessageEvent<Answer>) => this.#answered(data);
-    this.#worker.onerror = (event) => {
+    const worker = new Worker(url.href, { type: "module", name: `sqlite ${opening.path}` });
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => this.#answered(data);
+    worker.onerror = (event) => {
       event.preventDefault();
       this.#fail(new SqliteError(`the worker has ended: ${event.message}`, Code.INTERRUPT));
     };
-    this.#worker.postMessage(opening);
+    worker.postMessage(opening);
+    this.#worker = worker;
   }
 
   /** Whether it is of no use any more. */
@@ -75,12 +80,12 @@ export class Connection implements AsyncDisposable {
     if (this.#lost) return Promise.reject(this.#lost);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(request.id, { resolve, reject });
-    this.#worker.postMessage(request, transfer);
+    this.#worker?.postMessage(request, transfer);
     return promise;
   }
 
   #answered(answer: Answer): void {
-    if (this.#lost && answer.id === this.#asked) this.#worker.terminate();
+    if (this.#lost && answer.id === this.#asked) this.#worker?.terminate();
     const waiting = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
     if ("result" in answer) waiting?.resolve(answer.result);
@@ -101,12 +106,17 @@ function errorOf(
   return error;
 }
 
+/** The address for people. */
+export const addressOf = ({ path }: { path: string }): string => `SQLite file ${path}`;
+
 /** The connections of a target: one for batches, one for reading, and some for a while. */
 export class Connections {
   readonly path: string;
   #patienceMs: number;
   #writer: Connection | undefined;
   #reader: Connection | undefined;
+  /** what is said where they are used after they were closed: a new worker would keep the process from ending */
+  #closed: Error | undefined;
 
   /** @param patienceMs how long a transaction may be left alone, in ms */
   constructor(path: string, patienceMs: number) {
@@ -132,12 +142,16 @@ export class Connections {
   }
 
   async close(): Promise<void> {
+    this.#closed = closedError(addressOf(this));
     const open = [this.#writer, this.#reader];
     this.#writer = this.#reader = undefined;
     await Promise.all(open.map((connection) => connection?.close()));
   }
 
   #open(readOnly: boolean): Connection {
-    return new Connection({ path: this.path, readOnly, patienceMs: this.#patienceMs });
+    return new Connection(
+      { path: this.path, readOnly, patienceMs: this.#patienceMs },
+      this.#closed,
+    );
   }
 }

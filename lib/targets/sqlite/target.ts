@@ -9,7 +9,7 @@ import { allPartitions, type PartitionKeys } from "../../redis/keys.ts";
 import type { Target, TargetDescription } from "../target.ts";
 import { SqliteBatches } from "./batch.ts";
 import { SqliteColumns } from "./columns.ts";
-import { Connections } from "./connection.ts";
+import { addressOf, Connections } from "./connection.ts";
 import { SqliteDeadLetters } from "./dead_letters.ts";
 import { sqliteErrorKind } from "./errors.ts";
 import { truePath } from "./files.ts";
@@ -72,11 +72,7 @@ export class SqliteTarget implements Target {
   }
 
   describe(): TargetDescription {
-    return {
-      name: this.#name,
-      kind: "sqlite",
-      address: `SQLite file ${this.#connections.path}`,
-    };
+    return { name: this.#name, kind: "sqlite", address: addressOf(this.#connections) };
   }
 
   kindOf(error: unknown): ErrorKind {

@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { Buffer } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
+import { ConnectionError } from "writebehind";
 import { OwnershipLostError, ParkedChangedError } from "writebehind/targets";
 import { waitFor } from "../../support/servers.ts";
 import {
@@ -198,5 +200,36 @@ export const ownership: Cases = {
     assert.equal((await one.target.offsets.standing(one.keys)).witness, streamId(4));
     await one.target.batches.apply(again!, next);
     assert.equal(await one.target.offsets.offset(one.keys), streamId(6));
+  },
+
+  "a target that is closed says so, whatever is asked of it": async (place) => {
+    const target = await openWhole(place);
+    const [keys] = partitionsOf(place);
+    const free = await target.ownership.claim(keys!, "one", LEASE_SECONDS);
+    assert(free);
+    await target.ownership.release(keys!, free);
+    await target.close();
+    await target.close();
+    const asked: Record<string, () => Promise<unknown>> = {
+      migrate: () => target.migrate("session"),
+      check: () => target.check("session"),
+      claim: () => target.ownership.claim(keys!, "one", LEASE_SECONDS),
+      moveOffset: () => target.ownership.moveOffset(keys!, "0-0", "0-0"),
+      parkedAmong: () => target.batches.parkedAmong(free, [Buffer.from("a")]),
+      offset: () => target.offsets.offset(keys!),
+      standing: () => target.offsets.standing(keys!),
+      identity: () => target.identities.read(keys!, [keys!.stream]),
+      size: () => target.rows.size("session"),
+      rows: () => target.rows.at(keys!, ["a"]),
+      scan: () => target.rows.scan("session", [keys!], ""),
+      letter: () => target.deadLetters.read(1),
+      letters: () => target.deadLetters.list("session", "all").next(),
+    };
+    for (const [what, ask] of Object.entries(asked)) {
+      const error = await ask().then(() => null, (error) => error);
+      assert(error instanceof ConnectionError, `${what}: ${error}`);
+      assert.match(error.message, /was (closed|ended) before: nothing was sent$/, what);
+      assert.equal(target.kindOf(error), "configuration", "a sink would wait for it for ever");
+    }
   },
 };
