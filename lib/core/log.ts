@@ -117,6 +117,15 @@ export function logEvents(
   });
 }
 
+/** Logs what harms nobody and is no event of a sink, connection or target. Never rejects. */
+export async function logWarning(category: string, line: string, error: unknown): Promise<void> {
+  try {
+    await withLogger([category], (logger) => logger.warning(line, logged({ error })));
+  } catch {
+    // Without a log there is nobody to tell.
+  }
+}
+
 const loggers = new Map<string, Logger>();
 
 /** LogTape is loaded with the first event: many programs only read and write documents, and never log. */

@@ -5,7 +5,7 @@
 
 import type { Attributes, Tracer } from "@opentelemetry/api";
 import { asError, reasonOf } from "./errors.ts";
-import { redacted } from "./log.ts";
+import { logWarning, redacted } from "./log.ts";
 
 /** What a span says. The texts are made only where somebody records it. */
 export interface SpanOf<Result> {
@@ -29,11 +29,12 @@ function isRegistered(): boolean {
   return registered?.trace !== undefined;
 }
 
+/** Never rejects: no call fails since nobody can trace it. */
 function load(): Promise<void> {
   return loading ??= import("@opentelemetry/api").then((loaded) => {
     api = loaded;
     tracer = loaded.trace.getTracer("writebehind");
-  });
+  }).catch((error) => logWarning("tracing", "there are no spans: {error}", error));
 }
 
 // With OTEL_DENO, or an SDK that is loaded first, not even the first span is missed.
