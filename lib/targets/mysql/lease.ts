@@ -209,15 +209,19 @@ export class MysqlOwnership implements Ownership {
   async release(keys: PartitionKeys, claim: Claim | null): Promise<void> {
     if (claim === null) return;
     const { owner, epoch } = claim;
-    await patiently(this.#sessions.pool, async (connection) => {
-      const mine = await changedBy(
-        connection,
-        `UPDATE writebehind_lease SET lease_until = '1970-01-01' WHERE stream = ? AND owner = ? AND epoch = ?`,
-        [keys.stream, owner, epoch],
-      );
+    // Also where that is not known: else the session would keep the lock for as long as the process lives.
+    let isMine = true;
+    try {
+      isMine = await patiently(this.#sessions.pool, (connection) =>
+        changedBy(
+          connection,
+          `UPDATE writebehind_lease SET lease_until = '1970-01-01' WHERE stream = ? AND owner = ? AND epoch = ?`,
+          [keys.stream, owner, epoch],
+        )) > 0;
+    } finally {
       // An owner that has claimed anew goes on.
-      if (mine > 0) await this.#sessions.disconnect(keys, owner);
-    });
+      if (isMine) await this.#sessions.disconnect(keys, owner);
+    }
   }
 
   share(

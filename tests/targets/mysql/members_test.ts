@@ -152,3 +152,25 @@ Deno.test({
   assert.deepEqual(await members("one"), ["one", "two"]);
   await waitFor(async () => (await members("one")).length === 1, { what: "the end of its lease" });
 });
+
+Deno.test({
+  name: "MariaDB: where a partition cannot be given back, its lock is free all the same",
+  ignore,
+}, async () => {
+  await using own = await place();
+  const [keys] = allPartitions(own.config, "session");
+  await using target = await openTarget(own.config);
+  await target.migrate("session");
+  const claim = await target.ownership.claim(keys!, "a", 30);
+  const lock = lockOf(own.target.database, keys!.stream);
+  const isUsed = async () => {
+    const [row] = await own.run("SELECT IS_USED_LOCK(?) AS holder", [lock]) as {
+      holder: unknown;
+    }[];
+    return row!.holder !== null;
+  };
+  assert(await isUsed());
+  await own.run("RENAME TABLE writebehind_lease TO away");
+  await assert.rejects(target.ownership.release(keys!, claim), /writebehind_lease/);
+  await waitFor(async () => !await isUsed(), { what: "the lock to be free", deadlineMs: 30_000 });
+});
