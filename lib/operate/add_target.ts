@@ -11,6 +11,7 @@ import { ConfigError, WriteBehindError } from "../core/errors.ts";
 import { compareStreamIds, isFar, partsOf } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
+import { checkRebuilt } from "../redis/rebuilding.ts";
 import {
   readRegistration,
   register,
@@ -75,6 +76,7 @@ export async function addTarget(
   await target.migrate(entity);
   // That another target was carried on to before is why this one is added.
   await checkBelonging(redis, target, config, entity, ["target"]);
+  await checkRebuilt(redis, partitionsOf(config, entity, name), `Cannot add the target ${name}`);
   const report: AddReport = {
     streams: [],
     rows: 0,
@@ -162,6 +164,7 @@ class Adding {
       await filling.clear();
       await this.#look();
       await this.#lookAtCache();
+      await checkRebuilt(this.#redis, [keys], `Cannot add the target ${target.describe().name}`);
       await this.#place();
       const identity = await this.#redis.hget(keys.settings, "identity");
       if (identity !== null) await target.identities.note(claim, identity);

@@ -13,6 +13,7 @@ import { compareStreamIds, isFar, LAST_STREAM_ID } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
+import { checkShape } from "../redis/shape.ts";
 import { readRegistration } from "../redis/registrations.ts";
 import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
@@ -79,6 +80,8 @@ export async function mendStreams(
   checkArguments("mendStreams", { redis, anyTargets: target, config, entity, options });
   const { dryRun = false } = options;
   entityConfig(config, entity);
+  // A repartition that waits for the targets may wait for this.
+  await checkShape(redis, config, entity, { meanwhile: "draining" });
   const targets = await carriedOn(redis, targetsOf(target, config), config, entity);
   const report: MendReport = { entries: [], resent: 0, streams: [] };
   for (const keys of allPartitions(config, entity)) {

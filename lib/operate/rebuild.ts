@@ -14,6 +14,7 @@ import type { Offsets, ScannedRow, Target } from "../targets/target.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { allPartitions, byPartition, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { noteRebuilding } from "../redis/rebuilding.ts";
+import { readRegistrations } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
 import { createSearchIndex, type SearchIndexResult } from "../search/index.ts";
 import { checkBelonging } from "../sink/belonging.ts";
@@ -215,6 +216,15 @@ async function prepare(
     return;
   }
   const refuse = (reason: string) => new RebuildRefusedError(`Cannot rebuild ${stream}: ${reason}`);
+  // What comes without an event, behind the walk of who fills it, would be missing there.
+  const added = (await readRegistrations(redis, keys)).find(({ state }) => state === "filling");
+  if (added) {
+    const { name } = added;
+    throw refuse(
+      `the target ${name} is being added, or that was stopped half way; run deno task target add ${name} first, or ` +
+        `deno task target remove ${name}`,
+    );
+  }
   if (parked > 0) {
     throw refuse(
       "events are parked that are newer than their rows; replay or discard them first, see dead-letter",

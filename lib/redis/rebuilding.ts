@@ -40,3 +40,23 @@ export async function readRebuilding(
   const noted = await redis.hget(settings, FIELD);
   return noted ? noted.slice(0, noted.lastIndexOf(" ")) : null;
 }
+
+/**
+ * Sees that a document which is missing means something.
+ * @param cannot what cannot be done else, such as `Cannot repartition session`
+ * @throws {WriteBehindError} where a rebuild has not come to its end
+ */
+export async function checkRebuilt(
+  redis: RedisConnection,
+  partitions: readonly PartitionKeys[],
+  cannot: string,
+): Promise<void> {
+  for (const keys of partitions) {
+    const from = await readRebuilding(redis, keys);
+    if (from === null) continue;
+    throw new WriteBehindError(
+      `${cannot}: the documents of ${keys.stream} are brought back from ${from}, or were until that was stopped; run ` +
+        `deno task rebuild --entity ${keys.entity} --target ${from} first`,
+    );
+  }
+}

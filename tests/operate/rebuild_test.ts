@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  addTarget,
   consumePeriodically,
   deleteDocument,
   insertDocument,
@@ -7,11 +8,14 @@ import {
   rebuild,
   RebuildRefusedError,
   repairTarget,
+  repartition,
   search,
   updateDocument,
   verify,
 } from "writebehind";
 import { compareStreamIds } from "writebehind/core/stream_ids.ts";
+import { partitionKeys } from "writebehind/redis/keys.ts";
+import { setState } from "writebehind/redis/registrations.ts";
 import { lastGeneratedId } from "writebehind/redis/streams.ts";
 import { targetOf } from "writebehind/targets/open.ts";
 import { killedAtEach } from "../support/dying.ts";
@@ -232,10 +236,14 @@ Deno.test("rebuild, killed at each of its awaits, is told until it was run to it
         status!.warnings.join(),
         /run deno task rebuild --entity session --target postgresql/,
       );
-      await assert.rejects(
-        repairTarget(redis, config, "session", mismatches),
-        /Cannot remove rows that Redis lacks in stream:session: .* from postgresql/,
-      );
+      const refused = /Cannot .*: the documents of stream:session are .* from postgresql/;
+      for (
+        const command of [
+          () => repairTarget(redis, config, "session", mismatches),
+          () => addTarget(redis, target, config, "session"),
+          () => repartition(redis, [target], config, "session", { to: 2 }),
+        ]
+      ) await assert.rejects(command(), refused);
     }
     await rebuilt(pipeline);
     await assertEqual(pipeline);
@@ -258,4 +266,19 @@ Deno.test("rebuild sees that Redis was emptied meanwhile", async () => {
   );
   await Promise.all([rebuilt(pipeline), rebuilt(pipeline)]);
   await assertEqual(pipeline);
+});
+
+Deno.test("rebuild waits for a target that is being added", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, config } = pipeline;
+  await stored(pipeline, 3);
+  const keys = partitionKeys(config, "session", 0);
+  await setState(redis, keys, "postgresql", "filling");
+  await redis.del("session:d1");
+  await assert.rejects(
+    rebuilt(pipeline),
+    /Cannot rebuild stream:session: the target postgresql is/,
+  );
+  await setState(redis, keys, "postgresql", "active");
+  assert.equal((await rebuilt(pipeline)).restored, 1);
 });

@@ -8,17 +8,21 @@ import {
   insertDocument,
   listDeadLetters,
   listTargets,
+  mendStreams,
   openTarget,
   readFigures,
   readStatus,
   RedisWriteBehind,
+  repairRedis,
+  repairTarget,
   repartition,
+  RepartitioningError,
   Sampler,
   updateDocument,
 } from "writebehind";
 import { Watch } from "writebehind/dev/stage/watch.ts";
 import { serveMetrics } from "writebehind/metrics/prometheus.ts";
-import { testPipeline } from "../support/pipeline.ts";
+import { drain, testPipeline } from "../support/pipeline.ts";
 import { configFile, environmentOf, startTask } from "../support/processes.ts";
 import { seriesOf } from "../support/prometheus.ts";
 import { killAt, LOCK } from "../support/repartitioned.ts";
@@ -176,4 +180,27 @@ Deno.test("all screens agree at each step of a repartition, and after it", async
     assert.equal(await discardDeadLetters(pool, old, "session", { docId: "d1" }), 1);
     await agree([0, 0, 0, 3], ["auto", 2]);
   });
+});
+
+Deno.test("repairs and mending see that documents move, or have moved", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await drain(pipeline);
+  const noted = (text: string) => redis.hset("stream:settings:session", "partitions", text);
+  const gone = [{ id: "gone", difference: "extra" as const, document: null, row: null }];
+  const repairs = [
+    () => repairTarget(redis, config, "session", gone),
+    () => repairRedis(redis, pool, config, "session", gone),
+  ];
+  const mends = () => mendStreams(redis, pool, config, "session");
+  await noted("1 to 4");
+  for (const repair of repairs) await assert.rejects(repair(), RepartitioningError);
+  await mends();
+  await noted("1 into 4");
+  for (const run of [...repairs, mends]) await assert.rejects(run(), RepartitioningError);
+  await noted("4");
+  for (const run of [...repairs, mends]) await assert.rejects(run(), /expected 4, as the first/);
+  assert.equal(await redis.exists("session:gone"), 0);
+  assert.equal(await redis.xlen("stream:session"), 1, "nothing was appended");
 });

@@ -18,6 +18,7 @@ import { compareStreamIds, isFar, nextMillisecond } from "../../core/stream_ids.
 import { checkUncached } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, keysOfDocument, type PartitionKeys } from "../../redis/keys.ts";
+import { checkRebuilt } from "../../redis/rebuilding.ts";
 import { MOST_PARTITIONS, readShape } from "../../redis/shape.ts";
 import { lastGeneratedId } from "../../redis/streams.ts";
 import { SearchError } from "../../search/error.ts";
@@ -227,6 +228,7 @@ class Repartition {
     }
     learnShape(config, entity, from);
     await checkUncached(redis, config, entity, `Cannot repartition ${entity}`);
+    await checkRebuilt(redis, this.#olds, `Cannot repartition ${entity}`);
     const carried = await carriedTargets(redis, this.#targets, config, entity, from);
     for (const { stream } of this.#olds) {
       if (!isFar(await lastGeneratedId(redis, stream))) continue;

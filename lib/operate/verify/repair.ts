@@ -6,14 +6,15 @@
 import { checkArguments } from "../../core/arguments.ts";
 import type { Config } from "../../config/load.ts";
 import { hasPartition } from "../../config/ranges.ts";
-import { DocumentError, WriteBehindError } from "../../core/errors.ts";
+import { DocumentError } from "../../core/errors.ts";
 import { encoded, type Restoration, restore } from "../../documents/restore.ts";
 import { type Pool, rowsOf, targetOf } from "../../targets/open.ts";
 import { PAGE_ROWS, READ_BYTES, type Target } from "../../targets/target.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { readTexts } from "../../redis/documents.ts";
 import { allPartitions, byPartition, type PartitionKeys } from "../../redis/keys.ts";
-import { readRebuilding } from "../../redis/rebuilding.ts";
+import { checkRebuilt } from "../../redis/rebuilding.ts";
+import { checkShape } from "../../redis/shape.ts";
 import { resend } from "../../sink/rewind.ts";
 import { hashOf, hashOfRow, type Seen } from "./compare.ts";
 
@@ -65,9 +66,13 @@ export async function repairTarget(
   checkArguments("repairTarget", { onProgress, signal });
   const report: RepairReport = { mended: 0, changed: 0, refused: [] };
   for (const [keys, chunk] of chunks(config, entity, mismatches)) {
-    if (chunk.some(({ document }) => document === null)) await checkRebuilt(redis, keys);
+    if (chunk.some(({ document }) => document === null)) {
+      await checkRebuilt(redis, [keys], "Cannot remove rows that Redis lacks");
+    }
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
+      // Documents may move to other names meanwhile.
+      await checkShape(redis, config, entity, { expects: keys.shape });
       const texts = await readTexts(redis, keys, left.map(({ id }) => id), READ_BYTES);
       for (const [index, text] of texts.entries()) {
         const { id, document } = left[index]!;
@@ -80,16 +85,6 @@ export async function repairTarget(
     }
   }
   return report;
-}
-
-/** Until a rebuild has come to its end, a document that is missing does not mean that its row has to go. */
-async function checkRebuilt(redis: RedisConnection, keys: PartitionKeys): Promise<void> {
-  const from = await readRebuilding(redis, keys);
-  if (from === null) return;
-  throw new WriteBehindError(
-    `Cannot remove rows that Redis lacks in ${keys.stream}: its documents are brought back from ${from}, or were until ` +
-      `that was stopped; run deno task rebuild --entity ${keys.entity} --target ${from} first`,
-  );
 }
 
 /**
@@ -133,6 +128,7 @@ export async function repairRedis(
     }
     for (let left = chunk; left.length > 0;) {
       signal?.throwIfAborted();
+      await checkShape(redis, config, entity, { expects: keys.shape });
       const ids = left.map(({ id }) => id);
       const [texts, { offset, rows, parked }] = await Promise.all([
         readTexts(redis, keys, ids, READ_BYTES),
