@@ -75,6 +75,9 @@ const NOT_BEGUN: [answer: RegExp, why: string][] = [
 /** How an error is marked that a script met in its middle. */
 export const IN_SCRIPT: RegExp = /script: [0-9a-f]{40}, on @/;
 
+/** How Redis answers a script that may not run one of its commands, or use one of its keys. */
+const DENIED_IN_SCRIPT = /^(?:NOPERM |ERR ACL failure in script)/;
+
 /** A refusal of Redis: nothing was done. */
 export interface Refusal {
   /** the first word of its answer, such as `OOM` */
@@ -99,7 +102,13 @@ export function refusalOf(error: unknown): Refusal | null {
  */
 export function withAddress(error: Error, address: string): Error {
   const refusal = refusalOf(error);
-  if (refusal === null) return error;
+  if (refusal === null) {
+    // In the middle of a script it proves nothing, and there is something to do all the same.
+    if (!isReplyError(error) || !DENIED_IN_SCRIPT.test(error.message)) return error;
+    const message = `A script on Redis at ${address} failed: the user may not run all of its ` +
+      `commands; grant them by ACL SETUSER (${reasonOf(error)})`;
+    return new ConnectionError(message, { cause: error });
+  }
   const message = `Redis at ${address} refuses, ${refusal.why} (${reasonOf(error)})`;
   return new ConnectionError(message, { cause: error });
 }

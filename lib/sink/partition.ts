@@ -32,7 +32,7 @@ import {
   WentBackError,
 } from "./ownership.ts";
 import { BEHIND, Poison } from "./poison.ts";
-import { StreamReader } from "./reader.ts";
+import { StreamReader, type Wait } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import type { Sharing } from "./sharing.ts";
 
@@ -161,6 +161,7 @@ export class PartitionSink {
     await this.#lookForSwallowed(claim);
     await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
+    let waited = false;
     try {
       this.#readOn(claim.offset, false);
       while (!signal.aborted) {
@@ -172,9 +173,11 @@ export class PartitionSink {
           await trimmer.trim();
           await trimmer.lookForWitness();
           this.#ownership.check(owned);
-          this.report.caughtUp();
+          // To wait takes another command, and what made it fail is not over because nothing was there to read.
+          if (waited || !follow) this.report.caughtUp();
           if (!follow) return;
-          this.#readOn(claim.offset, true);
+          this.#readOn(claim.offset, waited || this.report.failuresInARow === 0 ? true : "briefly");
+          waited = true;
           continue;
         }
         // With a backlog the next batch is read while this one commits, and where events come one by one, the next
@@ -209,7 +212,7 @@ export class PartitionSink {
   }
 
   /** Begins to read the entries after a position. */
-  #readOn(position: string, wait: boolean): void {
+  #readOn(position: string, wait: Wait): void {
     this.#next = awaitedLater(this.#read(position, wait));
   }
 
@@ -219,7 +222,7 @@ export class PartitionSink {
     next?.done();
   }
 
-  async #read(position: string, wait: boolean): Promise<Work | null> {
+  async #read(position: string, wait: Wait): Promise<Work | null> {
     await failpoint?.("reading");
     let done = () => {};
     try {

@@ -15,6 +15,11 @@ import { batchLimits, lookEachMs } from "./limits.ts";
 
 /** How long a read waits for events before it returns empty, in ms: then its partition looks around. */
 const BLOCK_MS = 1000;
+/** How long it waits to see whether it may, in ms. */
+const BRIEF_MS = 1;
+
+/** Whether a read waits for events, and how. */
+export type Wait = boolean | "briefly";
 
 /** Entries that were read and decoded, and whether there may be more. */
 export interface Part {
@@ -79,13 +84,14 @@ export class StreamReader {
    * Reads the entries after a position: at most `size` of them and the partition's share of
    * `batch_bytes`, or one entry where that is more, plus one.
    * @param position a stream id
-   * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer
+   * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer. `briefly`: it
+   * does so for a moment, to see whether Redis lets it
    * @param room called once it is known that there is something to read, or where that is likely
    */
   async read(
     position: string,
     size: number,
-    { wait, room }: { wait: boolean; room: () => Promise<void> },
+    { wait, room }: { wait: Wait; room: () => Promise<void> },
   ): Promise<Part> {
     const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
@@ -120,8 +126,9 @@ export class StreamReader {
       // fit, but for one, since asking for the longest payload would cost a round trip. It is more than one, so that
       // mostly the answer is not full: a full one costs two round trips more.
       const count = Math.min(size, sureToFit + 1);
-      const read = ["XREAD", "COUNT", String(count), "BLOCK", String(this.#blockMs)];
-      const part = await bulk.entries([...read, "STREAMS", stream, position], take, this.#blockMs);
+      const blockMs = wait === "briefly" ? BRIEF_MS : this.#blockMs;
+      const read = ["XREAD", "COUNT", String(count), "BLOCK", String(blockMs)];
+      const part = await bulk.entries([...read, "STREAMS", stream, position], take, blockMs);
       for (const item of part) items.push(item);
       // A full answer is the begin of a burst, which is one batch: its rest would wait for a second commit.
       more = part.length === count;

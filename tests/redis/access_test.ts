@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
-import { ConfigError, ConnectionError, connectRedis, insertDocument } from "writebehind";
+import {
+  caughtUp,
+  ConfigError,
+  ConnectionError,
+  connectRedis,
+  consumePeriodically,
+  insertDocument,
+} from "writebehind";
 import { assertEqual, drain, testPipeline } from "../support/pipeline.ts";
+import { waitFor } from "../support/servers.ts";
 
 /** Patterns of keys for just the names of the default configuration. */
 const OWN_KEYS = [
@@ -43,6 +51,26 @@ Deno.test("each key that is missing in the user's rights is named when connectin
       });
     });
   }
+});
+
+Deno.test("a right that only waiting takes, taken away under way, is tried for ever less often", async () => {
+  await using pipeline = await testPipeline({ write_behind: { retry_base_ms: 5 } });
+  const config = pipeline.with({ redis: { username: "sink", password: "secret" } });
+  await pipeline.redis.acl("SETUSER", "sink", ">secret", "on", "~*", "&*", "+@all");
+  await using redis = await connectRedis(config);
+  await using sink = consumePeriodically(redis, pipeline.pool, config, "session");
+  const failures: number[] = [];
+  let recovered = 0;
+  sink.events.on("failed", ({ failures: inARow }) => failures.push(inARow));
+  sink.events.on("recovered", () => recovered++);
+  await insertDocument(pipeline.redis, config, "session", {}, "a");
+  await caughtUp(pipeline.redis, pipeline.pool, config, "session");
+  await pipeline.redis.acl("SETUSER", "sink", "-xread");
+  await waitFor(() => failures.length >= 6, { what: "failures", deadlineMs: 30_000 });
+  assert.deepEqual([failures.slice(0, 6), recovered], [[1, 2, 3, 4, 5, 6], 0]);
+  assert.match(sink.status.partitions[0]!.lastError!, /grant it by ACL SETUSER .*'xread'/);
+  await pipeline.redis.acl("SETUSER", "sink", "+xread");
+  await waitFor(() => recovered === 1, { what: "the end of it", deadlineMs: 30_000 });
 });
 
 Deno.test("a command that was renamed is named when connecting", async () => {

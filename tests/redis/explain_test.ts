@@ -27,6 +27,16 @@ const answers: Record<string, [answer: string, code: string | null]> = {
   "an answer of something else": ["ERR upstream failure", null],
 };
 
+Deno.test("a right that a script lacks is told with what to do", () => {
+  const answer = `ERR ACL failure in script: User a has no permissions to run 'xtrim'${IN_SCRIPT}`;
+  const told = withAddress(new ReplyError(answer), "cache:6379").message;
+  assert.match(
+    told,
+    /^A script on Redis at cache:6379 failed: .*; grant them by ACL SETUSER \(ERR/,
+  );
+  assert(told.includes(answer));
+});
+
 for (const [name, [answer, code]] of Object.entries(answers)) {
   Deno.test(`an answer that nothing ran, or that proves nothing: ${name}`, () => {
     const error = new ReplyError(answer);
