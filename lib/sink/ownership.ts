@@ -5,17 +5,14 @@
  */
 
 import type { Config } from "../config/load.ts";
-import { counted } from "../core/counted.ts";
 import { delay } from "../core/delay.ts";
 import { asError, ConfigError, RepartitioningError, WriteBehindError } from "../core/errors.ts";
 import { failpoint } from "../core/failpoints.ts";
-import { isFar } from "../core/stream_ids.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import { type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { readRegistration, register, type TargetState } from "../redis/registrations.ts";
 import { checkCached, checkShape } from "../redis/shape.ts";
 import { keepIndex } from "../search/index.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
 import {
   type Claim,
   HEARTBEATS,
@@ -28,12 +25,13 @@ import { type Goal, goalOf, isReached } from "./goal.ts";
 import { lookEachMs } from "./limits.ts";
 import type { StreamReader } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
-import { hasWitness, rewind } from "./rewind.ts";
+import { hasWitness } from "./rewind.ts";
 import { DueTimes } from "./due.ts";
-import { isSource, Settler } from "./settler.ts";
+import type { Settler } from "./settler.ts";
 import type { Sharing } from "./sharing.ts";
 import { sameDatabase } from "./same_database.ts";
 import { Trimmer } from "./trimmer.ts";
+import { moveBack, rewindStream, type Scope, settlerOf, WentBackError } from "./went_back.ts";
 
 /** How often a standby looks whether its partition is free, in ms. */
 const STANDBY_MS = 250;
@@ -45,9 +43,6 @@ const REFUSALS: Record<Exclude<TargetState, "active">, { why: string; command: s
   detached: { why: "was so far behind that it has lost its place", command: "add" },
   removed: { why: "was removed", command: "add" },
 };
-
-/** The stream no longer holds the last event that the target applied. */
-export class WentBackError extends WriteBehindError {}
 
 /** An operator has paused the target. */
 export class PausedError extends WriteBehindError {}
@@ -219,14 +214,15 @@ export class PartitionOwnership {
     this.#claim = claim;
     this.#renewedAt = performance.now();
     this.#problem = null;
-    await this.#moveBack(redis, claim);
+    const scope = this.#scope(redis);
+    await moveBack(scope, claim);
     if (claim.madeAnew.length > 0) this.#report.madeAnew(claim.madeAnew);
     const { doubts, lostCommits, note } = await identify(redis, this.#target, this.#config, claim);
     if (lostCommits) this.#report.offsetWentBack(lostCommits);
     for (const reason of doubts) this.#report.doubted(reason);
     // A trim may have missed a witness older than the one that the target names now.
     if (this.#trimmer?.witnessMissing || !await hasWitness(redis, this.#keys, claim.witness)) {
-      await this.#rewind(claim);
+      await rewindStream(scope, claim);
     }
     await note();
     await this.#register(redis, claim);
@@ -237,7 +233,7 @@ export class PartitionOwnership {
       claim,
       this.#report,
     );
-    const settler = this.#settlerOf(claim);
+    const settler = settlerOf(scope, claim);
     // One partition is enough to tell it, and it holds up nothing.
     const [first] = partitionsOf(this.#config, entity, this.#report.place.target);
     const differences = this.#keys.partition === first?.partition
@@ -251,10 +247,15 @@ export class PartitionOwnership {
     return this.#owned = { claim, trimmer, settler };
   }
 
-  /** Where the target is a cache's source. */
-  #settlerOf(claim: Claim): Settler | null {
-    if (!isSource(this.#config, this.#keys.entity, this.#report.place.target)) return null;
-    return new Settler(this.#config, this.#reader, this.#target, claim, this.#report);
+  #scope(own: RedisConnection): Scope {
+    return {
+      redis: this.#redis,
+      own,
+      target: this.#target,
+      config: this.#config,
+      reader: this.#reader,
+      report: this.#report,
+    };
   }
 
   /** The partition may be on another node than at its last claim. Events go on without an index. */
@@ -297,56 +298,6 @@ export class PartitionOwnership {
     const { target, stream } = this.#report.place;
     const { why, command } = REFUSALS[state];
     return `the target ${target} ${why} (${stream}): run deno task target ${command} ${target}`;
-  }
-
-  /**
-   * An offset at an id that no version can hold, of a stream that was mended or emptied since, passes all that comes:
-   * it is moved back to the stream's begin. What was applied before is applied again, in order, which changes nothing.
-   */
-  async #moveBack(redis: RedisConnection, claim: Claim): Promise<void> {
-    const { keys, offset } = claim;
-    if (!isFar(offset) || isFar(await lastGeneratedId(redis, keys.stream))) return;
-    const reason =
-      `the offset of ${keys.stream} was moved back from ${offset}, which no version can hold`;
-    await this.#target.identities.doubt(claim, reason, { keepWitness: false });
-    this.#report.doubted(reason);
-    await this.#target.ownership.moveOffset(keys, "0-0", "0-0");
-    throw new ParkedChangedError(reason);
-  }
-
-  /** The stream has gone back: reports it, and resends what the target may not have. */
-  async #rewind(claim: Claim): Promise<void> {
-    // With nothing applied, all is read anyway, and there is nothing to expect.
-    if (claim.witness === "0-0" && claim.offset !== "0-0") await this.#expectWitness(claim);
-    const what =
-      `${this.#keys.stream} has gone back: the entry ${claim.witness}, which the target has applied ` +
-      "last, is not in it any more";
-    this.#report.goneBack(claim.witness, new WentBackError(what));
-    await failpoint?.("resending");
-    const redis = await this.#reader.connection();
-    const settler = this.#settlerOf(claim);
-    await settler?.wentBack(this.#redis);
-    const known = await readRegistration(redis, this.#keys, this.#report.place.target);
-    // What was kept, up to there, is of the time before: the note was made when all of it was in the target.
-    const goesOn = known !== null && await hasWitness(redis, this.#keys, known.witness);
-    const applied = goesOn ? known.witness : "0-0";
-    let sent = await rewind(redis, this.#keys, claim.offset, applied);
-    sent += await settler?.resendGone() ?? 0;
-    await failpoint?.("resent");
-    await this.#target.ownership.wentBack(claim);
-    claim.witness = "0-0";
-    const done = `${counted(sent, "document")} resent; run verify for what else was lost`;
-    this.#report.rewound(sent, new WentBackError(`${what}; ${done}`));
-  }
-
-  /**
-   * A stream may go back again before anything was applied: then no witness is expected, and only its last id tells,
-   * which a rewind moves first of all. So that whoever goes on where this sink dies half way knows of it, the offset's
-   * own entry is expected, which is not there.
-   */
-  async #expectWitness({ keys, offset }: Claim): Promise<never> {
-    await this.#target.ownership.moveOffset(keys, offset, offset);
-    throw new ParkedChangedError(`${keys.stream} is to be rewound`);
   }
 
   /** Never rejects: a batch whose claim was lost meanwhile fails by itself. */

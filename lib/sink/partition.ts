@@ -24,17 +24,12 @@ import type { Batch, BatchRows } from "../targets/batch.ts";
 import { coalesce } from "./coalesce.ts";
 import { isEvent, type Item, park } from "./decode.ts";
 import { batchLimits } from "./limits.ts";
-import {
-  GivenError,
-  type Owned,
-  PartitionOwnership,
-  PausedError,
-  WentBackError,
-} from "./ownership.ts";
+import { GivenError, type Owned, PartitionOwnership, PausedError } from "./ownership.ts";
 import { BEHIND, Poison } from "./poison.ts";
 import { StreamReader, type Wait } from "./reader.ts";
 import type { PartitionReport } from "./report.ts";
 import type { Sharing } from "./sharing.ts";
+import { WentBackError } from "./went_back.ts";
 
 /** Events that were read, and the batch made of them. */
 interface Work {
