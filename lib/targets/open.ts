@@ -1,5 +1,6 @@
 /**
- * From a configuration to its target. Each kind's own folder is loaded when it is asked for.
+ * From a configuration to its target. Connecting to PostgreSQL, and the other kinds' own folders, are loaded when they
+ * are asked for.
  * @module
  */
 

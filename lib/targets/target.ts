@@ -2,10 +2,11 @@
  * The port: what the pipeline needs of a place that events are written to, in small interfaces, each with one
  * reason. Only a target's own folder knows its server, its driver and its SQL.
  *
- * **How long a buffer lives.** The ids, keys and payloads of a {@linkcode Batch} are read from memory that the reader
- * overwrites two reads later. `prepare` may keep such views, and what it makes of them, until the `apply` of that
- * batch has ended. The next batch is prepared while the one before is applied, so a target that reuses memory
- * needs two buffers, used in turn. `apply` copies what is parked.
+ * **How long a buffer lives.** The ids and payloads of a {@linkcode Batch} are views of memory that stays as it is until
+ * the batch was applied, and is written over then; where `apply` has failed, it is never used again, since a driver may
+ * still hold it. `prepare` may keep such views until the `apply` of that batch has ended, and no longer. The next batch is
+ * prepared while the one before is applied, so memory of the target's own is used again only after an `apply` that has
+ * ended well, of the same batch.
  * @module
  */
 
