@@ -63,12 +63,20 @@ export function sayFor({ json }: { json?: boolean | undefined }): (line: string)
 
 /**
  * Waits for work, but no longer than so many ms.
+ * @param close gets what comes too late, and is nobody's
  * @throws {Error} where it takes longer
  */
-export function answered<T>(work: Promise<T>, patienceMs: number): Promise<T> {
+export function answered<T>(
+  work: Promise<T>,
+  patienceMs: number,
+  close: (result: T) => void = () => {},
+): Promise<T> {
   let timer: ReturnType<typeof setTimeout>;
   const late = new Promise<never>((_, reject) => {
-    const giveUp = () => reject(new Error(`no answer within ${patienceMs / 1000} s`));
+    const giveUp = () => {
+      reject(new Error(`no answer within ${patienceMs / 1000} s`));
+      work.then(close, () => {}); // too late to matter
+    };
     timer = setTimeout(giveUp, patienceMs);
   });
   return Promise.race([work, late]).finally(() => clearTimeout(timer));

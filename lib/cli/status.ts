@@ -8,7 +8,9 @@ import { interruptible } from "../core/interrupt.ts";
 import { type PartitionStatus, readStatus } from "../operate/status.ts";
 import { type CacheFigures, hitRate, readCacheFigures } from "../redis/cache_state.ts";
 import { connectRedis } from "../redis/connect.ts";
+import type { RedisConnection } from "../redis/connection.ts";
 import { openTarget } from "../targets/open.ts";
+import type { Target } from "../targets/target.ts";
 import { answered, configured, oneLine, sayFor } from "./common.ts";
 
 export interface StatusOptions {
@@ -101,11 +103,23 @@ function print(
   return written(lines);
 }
 
-async function look(config: Config, options: StatusOptions): Promise<Look> {
+/**
+ * Looks once.
+ * @param patienceMs how long each server may take to answer, in ms
+ */
+export async function look(
+  config: Config,
+  options: StatusOptions,
+  patienceMs: number = PATIENCE_MS,
+): Promise<Look> {
   const away: string[] = [];
-  const reach = async <T>(what: string, work: Promise<T>): Promise<T | null> => {
+  const reach = async <T>(
+    what: string,
+    work: Promise<T>,
+    close?: (late: T) => void,
+  ): Promise<T | null> => {
     try {
-      return await answered(work, PATIENCE_MS);
+      return await answered(work, patienceMs, close);
     } catch (error) {
       away.push(
         oneLine(
@@ -115,11 +129,18 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
       return null;
     }
   };
+  const leave = (redis: RedisConnection) => redis.disconnect();
+  // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
+  const closeTarget = (target: Target) => void target.close().catch(() => {});
   const names = options.target ? [options.target] : config.targets.map(({ name }) => name);
   const [redis, ...targets] = await Promise.all([
-    reach("Redis", connectRedis(config, { rights: "operator" })),
+    reach("Redis", connectRedis(config, { rights: "operator" }), leave),
     ...names.map((name) =>
-      reach(names.length > 1 ? `the target ${name}` : "the target", openTarget(config, name))
+      reach(
+        names.length > 1 ? `the target ${name}` : "the target",
+        openTarget(config, name),
+        closeTarget,
+      )
     ),
   ]);
   const entities = options.entity ? [options.entity] : config.entities.map(({ name }) => name);
@@ -135,9 +156,8 @@ async function look(config: Config, options: StatusOptions): Promise<Look> {
     const figures = await reach("the cache", readCacheFigures(redis, config, entity));
     if (figures !== null) caches.push({ entity, ...figures });
   }
-  redis?.disconnect();
-  // Closing could wait for a server that does not answer, or fail by it: nobody waits for it.
-  for (const target of targets) target?.close().catch(() => {});
+  if (redis !== null) leave(redis);
+  for (const target of targets) if (target !== null) closeTarget(target);
   return {
     away,
     partitions,
