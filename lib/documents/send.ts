@@ -77,7 +77,18 @@ export async function send(
     );
   }
   const wait = durabilityOf(config, options.durability);
-  redis.callsInFlight++;
+  return await redis.inFlight(() => sendCounted(redis, config, call, verbArgs, wait));
+}
+
+/** Of a call that counts as in flight. */
+async function sendCounted(
+  redis: RedisConnection,
+  config: Config,
+  call: Call,
+  verbArgs: string[],
+  wait: Wait,
+): Promise<Receipt> {
+  const { verb, docId } = call;
   try {
     const began = performance.now();
     let missingAt = call.fresh ? "fresh" : "";
@@ -100,8 +111,6 @@ export async function send(
     );
   } catch (error) {
     throw explain(error, verb, docId, redis.address);
-  } finally {
-    redis.callsInFlight--;
   }
 }
 

@@ -271,12 +271,7 @@ export class ClusterConnection extends RedisConnection {
     return this.#run(keys[0]!, async (redis, asking) => {
       if (!redis.sends) throw notConnected(redis);
       if (asking) ask(redis);
-      redis.callsInFlight++;
-      try {
-        return await redis.evalshaTogether(sha, keys, args);
-      } finally {
-        redis.callsInFlight--;
-      }
+      return await redis.inFlight(() => redis.evalshaTogether(sha, keys, args));
     });
   }
 

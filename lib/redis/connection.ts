@@ -34,8 +34,7 @@ export class RedisConnection extends Redis {
   readonly counters: Counters;
   /** What happens to the connection, such as `redis.events.on("connectionLost", …)`. */
   readonly events: Emitter<RedisEvents> = new Emitter();
-  /** Document calls that wait for their reply. */
-  callsInFlight = 0;
+  #callsInFlight = 0;
   #config: Config;
   #timeouts: ReplyTimeouts;
   /** calls gathered in this turn of the event loop, and how many of them go out before the turn ends */
@@ -112,6 +111,24 @@ export class RedisConnection extends Redis {
     return this.status === "ready" && this.stream.writable;
   }
 
+  /** Document calls that wait for their reply. */
+  get callsInFlight(): number {
+    return this.#callsInFlight;
+  }
+
+  /**
+   * Makes a document call, which counts as in flight until it has ended.
+   * @internal
+   */
+  async inFlight<T>(call: () => Promise<T>): Promise<T> {
+    this.#callsInFlight++;
+    try {
+      return await call();
+    } finally {
+      this.#callsInFlight--;
+    }
+  }
+
   /** Makes events of what becomes of the connection, once it has been there. */
   #watch(reports: OncePerMinute): void {
     let connected = false;
@@ -185,8 +202,8 @@ export class RedisConnection extends Redis {
   #gather(): void {
     const { stream } = this;
     if (this.#gathered === 0) {
-      if (this.callsInFlight < 2) return;
-      this.#sendAt = Math.max(2, this.callsInFlight >> 2);
+      if (this.#callsInFlight < 2) return;
+      this.#sendAt = Math.max(2, this.#callsInFlight >> 2);
       stream.cork();
       // After everything that the replies of this turn set off.
       nextTick(() => {
