@@ -58,11 +58,12 @@ export class KafkaIdentities implements Identities {
   }
 
   async look({ keys }: Claim): Promise<string | null> {
-    const { client, states } = this.#shared;
+    const { client, states, topics } = this.#shared;
     const name = this.#shared.topicOf(keys.entity);
     const topic = await client.topic(name, { fresh: true });
     const mark = states.of(keys.stream)?.mark;
-    return mark == null || mark === topic?.id ? null : tableProblems.another(name, keys);
+    if (mark != null && mark !== topic?.id) return tableProblems.another(name, keys);
+    return topic === null ? null : await topics.problem(name);
   }
 
   async doubt(

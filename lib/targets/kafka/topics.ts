@@ -109,7 +109,7 @@ export class Topics {
       throw new ConfigError(tableProblems.gone(of(table), keys));
     }
     if (schema.state === "current" || schema.state === "newer, workable") {
-      await this.#checkSettings(table);
+      await this.#checkSettings(of(table));
       return [];
     }
     const gone = await this.gone();
@@ -119,22 +119,30 @@ export class Topics {
       { name: deadLetter, partitions: 1, settings: DEAD_LETTER_SETTINGS },
       { name: of(table), partitions: BY_DEFAULT, settings },
     ]);
-    await this.#checkSettings(table);
+    await this.#checkSettings(of(table));
     if (schema.pending.length > 0) await this.#record();
     return gone;
   }
 
-  /** Sees that topics that somebody else has made, or changed, keep what they must. */
-  async #checkSettings(table: string): Promise<void> {
-    const { offset, deadLetter, of } = this.names;
-    const documents = of(table);
+  async #checkSettings(documents: string): Promise<void> {
+    const problem = await this.problem(documents);
+    if (problem !== null) throw new ConfigError(problem);
+  }
+
+  /**
+   * Why a topic that somebody else has made, or changed, would not keep what it must, for people; `null` where all do.
+   * @param documents the entity's topic
+   */
+  async problem(documents: string): Promise<string | null> {
+    const { offset, deadLetter } = this.names;
     const found = await this.#client.settings([offset, deadLetter, documents], LOOKED_AT);
     for (const [topic, settings] of found) {
       const problem = losing(topic, settings) ??
         (topic === deadLetter ? tooSmall(topic, settings, this.#maxBytes) : null) ??
         (topic === documents && this.#everyEvent ? losingEvents(topic, settings) : null);
-      if (problem !== null) throw new ConfigError(`${problem} (kafka-configs --alter)`);
+      if (problem !== null) return `${problem} (kafka-configs --alter)`;
     }
+    return null;
   }
 
   /** Ours that are missing, though another is there. */

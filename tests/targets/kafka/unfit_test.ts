@@ -1,7 +1,7 @@
 /** A broker whose disk is full, and topics that are not as they should be. */
 
 import assert from "node:assert/strict";
-import { caughtUp, insertDocument, updateDocument, verify } from "writebehind";
+import { caughtUp, consumePeriodically, insertDocument, updateDocument, verify } from "writebehind";
 import { partitionKeys } from "writebehind/redis/keys.ts";
 import { Client } from "writebehind/targets/kafka/client.ts";
 import { testKafka } from "../../support/kafka.ts";
@@ -106,6 +106,28 @@ Deno.test({
       assert.equal(target.kindOf(error), "configuration");
     });
   }
+  await t.step("one that is set so under a sink", async () => {
+    await using own = await targetPipeline({
+      ...addressOf(topicsOn(server!).target),
+      name: "local",
+    }, { write_behind: { lease_seconds: 1 } });
+    const { redis, config, target } = own;
+    const documents = target.describe().address.match(/test_\d+\./)![0] + "sessions";
+    await using client = closing(new Client(addressOf(topicsOn(server!).target)));
+    await insertDocument(redis, config, "session", {}, "a");
+    await using sink = consumePeriodically(redis, target, config, "session");
+    await caughtUp(redis, target, config, "session", { deadlineMs: 60_000 });
+    await alter(client, documents, week);
+    const told = () => sink.status.partitions[0]!.lastError ?? "";
+    await waitFor(() => /^the topic \S+sessions would lose what it must keep/.test(told()), {
+      what: "the sink to say so",
+      deadlineMs: 60_000,
+    });
+    await insertDocument(redis, config, "session", {}, "b");
+    await alter(client, documents, { "cleanup.policy": "compact" });
+    await caughtUp(redis, target, config, "session", { deadlineMs: 60_000 });
+    assert.equal((await verify(redis, target, config, "session")).equal, 2);
+  });
   await t.step("one that keeps all for good is fine", async () => {
     await using place = await makePlace(server!, { every_event: true });
     await using target = await openWhole(place);
