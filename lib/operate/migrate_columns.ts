@@ -56,8 +56,16 @@ export async function migrateColumns(
   await opened.check(entity);
   const [differences, sql] = [await columns.differences(entity), await columns.statements(entity)];
   const blocked = sql.length === 0 ? [] : await columns.blocked(entity);
-  const changed = !dryRun && sql.length > 0 && blocked.length === 0;
-  if (changed) await columns.migrate(entity);
+  let changed = !dryRun && sql.length > 0 && blocked.length === 0;
+  if (changed) {
+    try {
+      await columns.migrate(entity);
+    } catch (error) {
+      // Somebody else may have made the same change at the same time.
+      if ((await columns.statements(entity)).length > 0) throw error;
+      changed = false;
+    }
+  }
   return { differences, sql, blocked, changed };
 }
 

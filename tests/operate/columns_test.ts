@@ -56,6 +56,16 @@ async function values({ pool }: Pipeline, id: string) {
 
 Deno.test("columns of a table that is there", async (t) => {
   await withPipeline(t, {
+    "two that change them at once come to their end": async (pipeline) => {
+      const config = withColumns(pipeline);
+      for (let round = 0; round < 8; round++) {
+        await older(pipeline);
+        const change = () => migrateColumns(pipeline.pool, config, "session");
+        const reports = await Promise.all([change(), change()]);
+        assert(reports.some(({ changed }) => changed));
+        assert.deepEqual((await migrateColumns(pipeline.pool, config, "session")).sql, []);
+      }
+    },
     "a sink tells once that they differ, and goes on": async (pipeline) => {
       const { redis, pool } = pipeline;
       const config = withColumns(pipeline);
