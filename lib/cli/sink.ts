@@ -63,7 +63,7 @@ async function runSink(
   /** Which of several sinks says something. */
   const of = ({ entity, name }: Carried) =>
     [entities.length > 1 ? `${entity} ` : "", targets.length > 1 ? `${name} ` : ""].join("").trim();
-  const told = (carried: Carried, text: string) => of(carried) ? `${of(carried)}: ${text}` : text;
+  const named = (carried: Carried, text: string) => of(carried) ? `${of(carried)}: ${text}` : text;
   const inOrder = () =>
     entities.flatMap((entity) =>
       targets.flatMap((name) =>
@@ -73,7 +73,7 @@ async function runSink(
   const done = () =>
     inOrder().map((carried) => {
       const { events, rows } = carried.sink.status;
-      return told(carried, `${counted(events, "event")} applied, ${counted(rows, "row")}`);
+      return named(carried, `${counted(events, "event")} applied, ${counted(rows, "row")}`);
     }).join("; ") || "0 events applied, 0 rows";
   let reported = "";
   const report = () => {
@@ -89,7 +89,7 @@ async function runSink(
   say("stopping once the running batch is done; a second Ctrl-C ends it at once");
   await sinks.stop();
   const left = inOrder().map(async (carried) =>
-    told(carried, await leftBehind(redis, carried.target, config, carried.entity))
+    named(carried, await leftBehind(redis, carried.target, config, carried.entity))
   );
   say(`stopped: ${done()}; ${(await Promise.all(left)).join("; ")}`);
 }

@@ -4,7 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { type CacheState, readCacheFigures, readCaches, readRoom } from "../redis/cache_state.ts";
+import { type CacheState, readCacheFigures, readCaches, readMemory } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
@@ -100,13 +100,13 @@ export function redisMetrics(
 
   return async (partitions) => {
     const { cache } = entityConfig(config, entity);
-    const [streams, counters, registrations, caches, looks, rooms] = await Promise.all([
+    const [streams, counters, registrations, caches, looks, nodes] = await Promise.all([
       readStreams(redis, config, partitions),
       loadMetrics(redis),
       Promise.all(partitions.map((keys) => readRegistration(redis, keys, name))),
       cache.enabled ? readCaches(redis, partitions) : null,
       cache.enabled ? readCacheFigures(redis, config, entity) : null,
-      cache.enabled ? readRoom(redis, config, entity) : [],
+      cache.enabled ? readMemory(redis, config, entity) : [],
     ]);
     return () => {
       partitions.forEach((keys, index) => {
@@ -135,11 +135,11 @@ export function redisMetrics(
         keysGone.inc({ how: "evicted" }, looks.evictedKeys);
         keysGone.inc({ how: "expired" }, looks.expiredKeys);
       }
-      for (const { node, ...room } of rooms) {
-        memory.set({ node }, room.bytes);
-        if (room.limitBytes > 0) memoryLimit.set({ node }, room.limitBytes);
-        allKeys.set({ node }, room.keys);
-        evictable.set({ node }, room.evictableKeys);
+      for (const { node, ...holds } of nodes) {
+        memory.set({ node }, holds.bytes);
+        if (holds.limitBytes > 0) memoryLimit.set({ node }, holds.limitBytes);
+        allKeys.set({ node }, holds.keys);
+        evictable.set({ node }, holds.evictableKeys);
       }
       for (const [key, value] of Object.entries(counters)) {
         const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];

@@ -123,11 +123,11 @@ function warningsOf({ config, keys, name, isMoving }: Place, both: Both): string
   if (lag.events > 0 && standing.waitsFor !== null) {
     warnings.push(`the batch waits for a lock of ${standing.waitsFor}; end its transaction`);
   }
-  const ahead = partsOf(lastId).ms - clockMs;
-  if (!isFar(lastId) && ahead > AHEAD_MS) {
+  const lead = partsOf(lastId).ms - clockMs;
+  if (!isFar(lastId) && lead > LEAD_MS) {
     warnings.push(
       `the stream's ids are ${
-        Math.round(ahead / 1000)
+        Math.round(lead / 1000)
       } s ahead of the clock of Redis: it was set back, or another ` +
         "program has written the id; events go on in their order",
     );
@@ -145,7 +145,7 @@ function warningsOf({ config, keys, name, isMoving }: Place, both: Both): string
 }
 
 /** A stream's ids may run ahead of the clock of Redis by so much, in ms, before it is told. */
-const AHEAD_MS = 60_000;
+const LEAD_MS = 60_000;
 
 /** How a target goes on that is not active, before its name. */
 const NEXT: Record<Exclude<TargetState, "active">, string> = {

@@ -111,8 +111,8 @@ export async function readCacheFigures(
   };
 }
 
-/** How much room a node of Redis has. */
-export interface Room {
+/** What a node of Redis holds, and may. */
+export interface NodeMemory {
   /** its address */
   node: string;
   /** memory that it uses, and from which on it evicts or refuses writes; 0 for no limit */
@@ -123,12 +123,12 @@ export interface Room {
   evictableKeys: number;
 }
 
-/** Reads how much room the nodes have that have an entity's partitions. */
-export async function readRoom(
+/** Reads what the nodes hold that have an entity's partitions. */
+export async function readMemory(
   redis: RedisConnection,
   config: Config,
   entity: string,
-): Promise<Room[]> {
+): Promise<NodeMemory[]> {
   return await Promise.all(
     nodesOf(redis, config, entity).map(async (node) => {
       const [memory, keyspace] = await Promise.all([node.info("memory"), node.info("keyspace")]);

@@ -84,7 +84,7 @@ export class SlotTable {
     const known = this.#owners[slot];
     if (known !== undefined && nameOf(known) === nameOf(node)) return;
     this.#owners[slot] = node;
-    this.#tell();
+    this.#notify();
   }
 
   /**
@@ -96,7 +96,7 @@ export class SlotTable {
     return () => void this.#listeners.delete(listener);
   }
 
-  #tell(): void {
+  #notify(): void {
     for (const listener of [...this.#listeners]) listener();
   }
 
@@ -144,7 +144,7 @@ export class SlotTable {
     this.#lookedAt = performance.now();
     this.#known = best.nodes;
     this.#owners = owners;
-    this.#tell();
+    this.#notify();
   }
 }
 

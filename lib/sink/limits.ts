@@ -32,10 +32,11 @@ export function batchLimits(config: Config): BatchLimits {
 }
 
 /**
- * Room for the batches of an entity's partitions in memory, which they get in the order in which they ask: for each that
+ * Places for the batches of an entity's partitions in memory, which they get in the order in which they ask: for each that
  * has its turn, the batch that is applied and the one that is read meanwhile.
  */
-export const batchRoom = (config: Config): Semaphore => new Semaphore(2 * partitionsAtWork(config));
+export const batchSlots = (config: Config): Semaphore =>
+  new Semaphore(2 * partitionsAtWork(config));
 
 /** More at a time would only wait for a connection. */
 const partitionsAtWork = (config: Config): number =>

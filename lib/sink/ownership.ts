@@ -364,7 +364,7 @@ export class PartitionOwnership {
     clearInterval(this.#heartbeat);
     await briefly(Promise.all([this.#trimmer?.stop(), this.#due?.stop()]));
     this.#reader.close();
-    await this.#tellLast();
+    await this.#reportLast();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
     this.#report.idle();
@@ -376,7 +376,7 @@ export class PartitionOwnership {
   async #giveBack(): Promise<boolean> {
     clearInterval(this.#heartbeat);
     void this.#due?.stop();
-    await this.#tellLast();
+    await this.#reportLast();
     const lease = this.#lease;
     this.#claim = this.#lease = null;
     this.#sharing?.note(this.#keys.stream, { isMine: false });
@@ -384,7 +384,7 @@ export class PartitionOwnership {
   }
 
   /** Tells what this process has applied last, where nobody has applied more since. Never rejects. */
-  async #tellLast(): Promise<void> {
+  async #reportLast(): Promise<void> {
     const owned = this.#owned;
     if (!this.#redis.sends || owned === null || this.#lease?.offset !== owned.claim.offset) return;
     await briefly(owned.trimmer.finish(this.#redis));

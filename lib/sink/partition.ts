@@ -57,7 +57,7 @@ export class PartitionSink {
   #target: Target;
   #reader: StreamReader;
   /** for batches, shared with the other partitions */
-  #room: Semaphore;
+  #slots: Semaphore;
   #ownership: PartitionOwnership;
   #poison: Poison;
   /** events in a batch, at most */
@@ -80,11 +80,11 @@ export class PartitionSink {
     target: Target,
     keys: PartitionKeys,
     report: PartitionReport,
-    room: Semaphore,
+    slots: Semaphore,
   ) {
     this.keys = keys;
     this.report = report;
-    this.#room = room;
+    this.#slots = slots;
     this.#config = config;
     this.#target = target;
     this.#reader = new StreamReader(config, keys);
@@ -130,7 +130,7 @@ export class PartitionSink {
       }
     } finally {
       signal.removeEventListener("abort", unblock);
-      void this.#dropNext(); // others may wait for its room
+      void this.#dropNext(); // others may wait for its place
     }
   }
 
@@ -223,8 +223,8 @@ export class PartitionSink {
     try {
       const { items, more, free } = await this.#reader.read(position, this.#batchSize, {
         wait,
-        room: async () => {
-          [, done] = await this.#room.acquire();
+        slot: async () => {
+          [, done] = await this.#slots.acquire();
         },
       });
       await failpoint?.("read");

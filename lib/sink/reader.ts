@@ -86,12 +86,12 @@ export class StreamReader {
    * @param position a stream id
    * @param wait whether to wait, a second or more, for events if there are none; then it may return fewer. `briefly`: it
    * does so for a moment, to see whether Redis lets it
-   * @param room called once it is known that there is something to read, or where that is likely
+   * @param slot called once it is known that there is something to read, or where that is likely
    */
   async read(
     position: string,
     size: number,
-    { wait, room }: { wait: Wait; room: () => Promise<void> },
+    { wait, slot }: { wait: Wait; slot: () => Promise<void> },
   ): Promise<Part> {
     const { max_bytes } = this.#config.documents;
     const { bulk } = await this.#connections();
@@ -133,9 +133,9 @@ export class StreamReader {
       // A full answer is the begin of a burst, which is one batch: its rest would wait for a second commit.
       more = part.length === count;
       if (more) after = part.at(-1)!.streamId;
-      if (part.length > 0) await room();
+      if (part.length > 0) await slot();
     } else {
-      await room();
+      await slot();
     }
     while (more && items.length < size && bytes < this.#maxBytes) {
       const count = await fitting();

@@ -268,11 +268,11 @@ export class PartitionReport {
 
   /** How the columns of the table differ from the configuration. */
   columns(differences: string[]): void {
-    const told = differences.join("; ");
-    if (told !== "" && told !== this.#columns) {
-      this.#emitter.emit("columnsDiffer", { ...this.place, differences: told });
+    const text = differences.join("; ");
+    if (text !== "" && text !== this.#columns) {
+      this.#emitter.emit("columnsDiffer", { ...this.place, differences: text });
     }
-    this.#columns = told;
+    this.#columns = text;
   }
 
   /** Something keeps failing: an event at most once a minute, while it lasts. */

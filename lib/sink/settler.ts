@@ -128,14 +128,14 @@ export class Settler {
     const redis = await this.#reader.connection();
     let sent = 0;
     for await (const notes of this.#notes()) {
-      const [ahead, passed]: [Note[], Note[]] = [[], []];
+      const [later, passed]: [Note[], Note[]] = [[], []];
       for (const note of notes) {
-        (compareStreamIds(note.streamId, offset) > 0 ? ahead : passed).push(note);
+        (compareStreamIds(note.streamId, offset) > 0 ? later : passed).push(note);
       }
       const entries = await Promise.all(
-        ahead.map(({ streamId }) => redis.xrange(keys.stream, streamId, streamId)),
+        later.map(({ streamId }) => redis.xrange(keys.stream, streamId, streamId)),
       );
-      const gone = ahead.filter((_, index) => entries[index]!.length === 0).map(({ id }) => id);
+      const gone = later.filter((_, index) => entries[index]!.length === 0).map(({ id }) => id);
       const { lacking } = await this.#held(passed);
       for (const id of [...gone, ...lacking.map(([id]) => id)]) {
         if (await resend(redis, keys, id) !== null) sent++;

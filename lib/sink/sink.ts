@@ -18,7 +18,7 @@ import { readRegistration } from "../redis/registrations.ts";
 import { readShape, type Recorded } from "../redis/shape.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
 import type { Target } from "../targets/target.ts";
-import { batchRoom } from "./limits.ts";
+import { batchSlots } from "./limits.ts";
 import { PartitionSink } from "./partition.ts";
 import { PartitionReport, type PartitionState } from "./report.ts";
 import { Sharing } from "./sharing.ts";
@@ -112,13 +112,13 @@ export class RedisWriteBehind {
 
   #allPartitions(): PartitionSink[] {
     const [config, target, entity] = [this.#config, this.#target.describe().name, this.#entity];
-    const room = batchRoom(config);
+    const slots = batchSlots(config);
     return partitionsOf(config, entity, target).map((keys) => {
       const { partition, stream } = keys;
       const place = { entity, partition, stream, target, process: this.process };
       const { counters } = this.#redis;
       const report = new PartitionReport(place, this.events, counters, gaugesOf(keys, target));
-      return new PartitionSink(this.#redis, config, this.#target, keys, report, room);
+      return new PartitionSink(this.#redis, config, this.#target, keys, report, slots);
     });
   }
 

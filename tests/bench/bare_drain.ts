@@ -68,7 +68,7 @@ async function readBatch(
 ): Promise<{ batch: Batch; values: BatchValues; free(): void } | null> {
   const { items, free } = await reader.read(position, size, {
     wait: false,
-    room: () => Promise.resolve(),
+    slot: () => Promise.resolve(),
   });
   if (items.length === 0) return null;
   const batch = await coalesce(items, (docIds) => reader.documents(docIds));

@@ -12,8 +12,8 @@ const SIZES = [0, 1, 350, MIB - 300, MIB - 1, MIB, MIB + 1, 3 * MIB, 17, 5000];
 const payloadsOf = (items: Item[]) =>
   items.map((item) => isEvent(item) ? item.payload!.toString("latin1") : "no event");
 
-/** There is always room. */
-const room = () => Promise.resolve();
+/** There is always a place. */
+const slot = () => Promise.resolve();
 
 Deno.test("the reader gives every byte of entries of all sizes, and keeps parts until they are freed", async () => {
   await using pipeline = await testPipeline();
@@ -33,7 +33,7 @@ Deno.test("the reader gives every byte of entries of all sizes, and keeps parts 
     const parts: Item[][] = [];
     let position = "0-0";
     for (;;) {
-      const { items, more } = await reader.read(position, 7, { wait: false, room });
+      const { items, more } = await reader.read(position, 7, { wait: false, slot });
       parts.push(items);
       if (!more) break;
       position = items.at(-1)!.streamId;
@@ -57,7 +57,7 @@ Deno.test("the memory of parts that were freed is used again by any partition, a
     }
     const reader = new StreamReader(config, keys);
     after.defer(() => reader.close());
-    const part = await reader.read("0-0", 20, { wait: false, room });
+    const part = await reader.read("0-0", 20, { wait: false, slot });
     assert.equal(part.items.length, count);
     return { ...part, reader, keys, text };
   };
@@ -74,7 +74,7 @@ Deno.test("the memory of parts that were freed is used again by any partition, a
   // The last chunk is still read into, until its connection reads on.
   const last = first.items.at(-1)!.streamId;
   await redis.xadd(first.keys.stream, "*", "doc_id", "e", "event_type", "delete");
-  const little = await first.reader.read(last, 20, { wait: true, room });
+  const little = await first.reader.read(last, 20, { wait: true, slot });
   assert.deepEqual([...memoryOf(little)].map(({ byteLength }) => byteLength), [1 << 14]);
   const third = await read(2, 12);
   assert(memoryOf(third).isSubsetOf(kept));
@@ -92,13 +92,13 @@ Deno.test("a read that waits gives what is there at once, and what comes later w
   try {
     const first = await add("a");
     await add("b");
-    const there = await reader.read("0-0", 10, { wait: true, room });
+    const there = await reader.read("0-0", 10, { wait: true, slot });
     assert.deepEqual(there.items.map((item) => (item as Event).docId.toString()), ["a", "b"]);
     assert.equal(there.more, false);
-    assert.equal((await reader.read("0-0", 1, { wait: true, room })).more, true);
+    assert.equal((await reader.read("0-0", 1, { wait: true, slot })).more, true);
     assert.equal(there.items[0]!.streamId, first);
 
-    const waiting = reader.read(there.items[1]!.streamId, 10, { wait: true, room });
+    const waiting = reader.read(there.items[1]!.streamId, 10, { wait: true, slot });
     const blocked = async () => /blocked_clients:[1-9]/.test(await redis.info("clients"));
     while (!await blocked());
     await add("c");
@@ -119,9 +119,9 @@ Deno.test("an event that comes alone takes one read, also where no second docume
   const reader = new StreamReader(config, keys);
   try {
     const id = await redis.xadd(keys.stream, "*", "doc_id", "a", "event_type", "delete");
-    await reader.read("0-0", 10, { wait: true, room });
+    await reader.read("0-0", 10, { wait: true, slot });
     await redis.config("RESETSTAT");
-    const waiting = reader.read(id!, 10, { wait: true, room });
+    const waiting = reader.read(id!, 10, { wait: true, slot });
     await redis.xadd(keys.stream, "*", "doc_id", "b", "event_type", "delete");
     const { items, more } = await waiting;
     assert.equal(items.length, 1);
@@ -161,7 +161,7 @@ Deno.test("large entries of another program, which notes no sizes, fit the memor
   try {
     let read = 0;
     for (let position = "0-0";;) {
-      const { items, more } = await reader.read(position, 10_000, { wait: false, room });
+      const { items, more } = await reader.read(position, 10_000, { wait: false, slot });
       assert(items.length <= most / MIB + 1, `${items.length} MB at once`);
       read += items.length;
       if (!more) break;

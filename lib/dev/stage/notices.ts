@@ -87,7 +87,7 @@ export class Notices {
   }
 
   /** Tells who has claimed some of several partitions. */
-  #tellClaims(): void {
+  #showClaims(): void {
     for (const [sink, at] of this.#claims) {
       if (performance.now() - at < TOGETHER_MS) continue;
       this.#claims.delete(sink);
@@ -103,7 +103,7 @@ export class Notices {
 
   /** Looks at the figures of the stage's own servers. */
   ownServers(sample: StageSample | null, { target }: Reachable): void {
-    this.#tellClaims();
+    this.#showClaims();
     if (!sample) return;
     const { at, lag: events, lagSeconds: seconds } = sample;
     this.#lag = { events, seconds };

@@ -77,16 +77,16 @@ export function overTime(
     const last = index === panels.length - 1;
     const values = panel.lines.map((line) => thinned(samples, line, panel.scale ? FLOOR : null));
     const measured = values.flat().map(({ value }) => value).filter((value) => !isNaN(value));
-    const room = first ? rows * ROW : 0;
+    const space = first ? rows * ROW : 0;
     const label = `${caption.title}. ${
       panel.lines.map((line) => legend.find(({ label }) => label === line.label))
         .map((key) => `${key?.label}: ${key?.value}`).join(", ")
     }${first ? happened.map(({ text }) => `; ${text}`).join("") : ""}`;
     return picture(label, {
-      height: panel.height + room,
+      height: panel.height + space,
       marginLeft: MARGIN_LEFT,
       marginRight: MARGIN_RIGHT,
-      marginTop: 30 + room,
+      marginTop: 30 + space,
       marginBottom: last ? 50 : 12,
       x: {
         domain: [0, span],
@@ -114,7 +114,7 @@ export function overTime(
           frameAnchor: "top-left",
           textAnchor: "start",
           dx: -MARGIN_LEFT + 4,
-          dy: -room - 26,
+          dy: -space - 26,
           fontSize: 16,
           fillOpacity: 0.8,
         }),
@@ -268,8 +268,8 @@ function laidOut(
     const needed = widthOf(text, MARK_SIZE) + 2 * MARK_GAP;
     return { seconds, text, x: width * seconds / span, width: needed };
   });
-  const room = { left: -MARGIN_LEFT, right: width + MARGIN_RIGHT, rows: MARK_ROWS };
-  return placeLabels(lines, room).map((place, index) => {
+  const space = { left: -MARGIN_LEFT, right: width + MARGIN_RIGHT, rows: MARK_ROWS };
+  return placeLabels(lines, space).map((place, index) => {
     const { seconds, text } = lines[index]!;
     return { seconds, text, row: place ? place.height + 1 : 0, before: place?.before ?? false };
   });

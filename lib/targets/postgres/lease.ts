@@ -28,7 +28,7 @@ interface Found {
   until: string;
   ended: boolean;
   /** whether it ends later than it could: it was granted while the clock was ahead */
-  ahead: boolean;
+  tooLate: boolean;
   /** the advisory lock of its owner's session; `null` where none tells of it */
   key: string | null;
   /** whether that session lives; `null` where there is none */
@@ -47,7 +47,7 @@ interface Waiting {
 const LOOK = `
 SELECT owner, epoch, lease_until::text AS until, key, lives,
        lease_until <= clock_timestamp() AS ended,
-       lease_until > clock_timestamp() + make_interval(secs => ${CLOCK_SECONDS} + granted) AS ahead,
+       lease_until > clock_timestamp() + make_interval(secs => ${CLOCK_SECONDS} + granted) AS "tooLate",
        CASE WHEN NOT lives THEN EXISTS (
          -- Of another role's session we see only the process id.
          SELECT FROM pg_stat_get_activity(backend_pid) AS a
@@ -220,14 +220,14 @@ export class PostgresOwnership implements Ownership {
     this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
     const { rows: [found] } = await patiently<Found>(pool, LOOK, [stream, seconds], seconds);
     if (found === undefined) return null;
-    const { ended, ahead, key, lives, working, epoch, until } = found;
-    if (found.owner === owner || ended || ahead && !lives) return found;
+    const { ended, tooLate, key, lives, working, epoch, until } = found;
+    if (found.owner === owner || ended || tooLate && !lives) return found;
     const gone = lives === false ? key : null;
     const since = before?.gone === gone ? before.since : performance.now();
     if (gone !== null && (!working || performance.now() - since >= GRACE_MS)) return found;
     this.#waiting.set(name, { gone, since });
     this.#held.set(name, null); // an older claim is lost
-    if (ahead) {
+    if (tooLate) {
       // Its owner lives, and may be frozen: it has from now on what it was granted.
       await patiently(
         pool,
