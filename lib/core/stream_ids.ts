@@ -12,6 +12,7 @@ export type EventType = "insert" | "update" | "delete";
 export const MAX_ID_BYTES = 512;
 
 const SEQUENCE_BITS = 20;
+const SHIFT = BigInt(SEQUENCE_BITS);
 
 /** The largest sequence that a version holds. `append.lua` moves the stream on before it is reached. */
 export const MAX_SEQUENCE = 2 ** SEQUENCE_BITS - 1;
@@ -44,8 +45,12 @@ export function versionOf(streamId: string): bigint | null {
   const milliseconds = BigInt(streamId.slice(0, dash));
   const sequence = BigInt(streamId.slice(dash + 1));
   if (sequence > MAX_SEQUENCE || milliseconds > MAX_MS) return null;
-  return (milliseconds << BigInt(SEQUENCE_BITS)) | sequence;
+  return (milliseconds << SHIFT) | sequence;
 }
+
+/** The version of a stream id that is given in its two parts, and fits. */
+export const versionAt = ({ ms, seq }: { ms: number; seq: number }): bigint =>
+  BigInt(ms) << SHIFT | BigInt(seq);
 
 const SEQUENCES = 2 ** SEQUENCE_BITS;
 const LOW_TIMES = 2 ** (32 - SEQUENCE_BITS);

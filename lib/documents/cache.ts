@@ -298,9 +298,6 @@ const caches = new WeakMap<RedisConnection, Map<Config, Cache>>();
 
 /** The cache of a connection, made when it is first needed. */
 export function cacheOf(redis: RedisConnection, config: Config): Cache {
-  const known = caches.get(redis) ?? new Map<Config, Cache>();
-  caches.set(redis, known);
-  const cache = known.get(config) ?? new Cache(redis, config);
-  known.set(config, cache);
-  return cache;
+  return caches.getOrInsertComputed(redis, () => new Map())
+    .getOrInsertComputed(config, () => new Cache(redis, config));
 }

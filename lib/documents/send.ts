@@ -267,9 +267,7 @@ function receiptOf(answer: Answer, docId: string, verb: EventType, keys: Partiti
 const due = new WeakMap<RedisConnection, Set<string>>();
 
 function mayBeDue(redis: RedisConnection): Set<string> {
-  const known = due.get(redis) ?? new Set();
-  due.set(redis, known);
-  return known;
+  return due.getOrInsertComputed(redis, () => new Set());
 }
 
 const hashOf = (parts: string[]) =>

@@ -19,7 +19,7 @@ import {
   type TargetState,
 } from "../redis/registrations.ts";
 import { checkShape } from "../redis/shape.ts";
-import { lastGeneratedId } from "../redis/streams.ts";
+import { lastEntryId, lastGeneratedId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, hasWitness } from "../sink/rewind.ts";
 import { type Claim, HEARTBEATS, type Target } from "../targets/target.ts";
@@ -255,8 +255,7 @@ class Adding {
     if (!await hasWitness(this.#redis, keys, this.#newest)) {
       throw new WriteBehindError(`${keys.stream} has gone back meanwhile; run this again`);
     }
-    const [newest] = await this.#redis.xrevrange(keys.stream, "+", "-", "COUNT", 1);
-    this.#newest = newest?.[0] ?? "0-0";
+    this.#newest = await lastEntryId(this.#redis, keys.stream);
   }
 
   /** A document may have been evicted while the walk over Redis took all to be there. */

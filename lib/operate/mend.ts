@@ -15,7 +15,7 @@ import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.t
 import { mendScript, runScript } from "../redis/scripts/mod.ts";
 import { checkShape } from "../redis/shape.ts";
 import { readRegistration } from "../redis/registrations.ts";
-import { lastGeneratedId, noteLastId } from "../redis/streams.ts";
+import { lastEntryId, lastGeneratedId, noteLastId } from "../redis/streams.ts";
 import { checkBelonging } from "../sink/belonging.ts";
 import { forward, resend } from "../sink/rewind.ts";
 import { type Pool, targetsOf } from "../targets/open.ts";
@@ -208,7 +208,7 @@ async function replace(
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (!isFar(await lastGeneratedId(redis, stream))) return null;
     // First, so that what comes while the others are read is noticed.
-    const [newest] = await redis.xrevrange(stream, "+", "-", "COUNT", 1);
+    const newest = await lastEntryId(redis, stream);
     const far = await farEntries(redis, stream);
     const copied = await copyTo(redis, stream, copy);
     if (copied !== null) {
@@ -219,7 +219,7 @@ async function replace(
         mendScript,
         [...names, ...atOnce.map((id) => documentPrefix + id)],
         [
-          ...[copied.last, String(copied.entries), LAST_STREAM_ID, newest?.[0] ?? "0-0", floor],
+          ...[copied.last, String(copied.entries), LAST_STREAM_ID, newest, floor],
           ...[String(Date.now()), cached ? "1" : "", ...atOnce],
         ],
       );

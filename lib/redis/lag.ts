@@ -124,8 +124,7 @@ async function countBehind(
   { stream, offset }: Position,
   { length, first, last }: Info,
 ): Promise<number | null> {
-  const known = counted.get(redis) ?? new Map();
-  counted.set(redis, known);
+  const known = counted.getOrInsertComputed(redis, () => new Map());
   const before = known.get(stream);
   const passed = before?.first === first && compareStreamIds(before.to, offset) <= 0
     ? { ...before }

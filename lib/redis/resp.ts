@@ -13,6 +13,7 @@ import { once } from "node:events";
 import type { Config } from "../config/load.ts";
 import { redisTrust } from "../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../core/errors.ts";
+import { within } from "../core/promises.ts";
 import { connectGuarded } from "./client.ts";
 import { addressOf, explainConnecting } from "./explain.ts";
 import type { Node } from "./nodes.ts";
@@ -89,16 +90,12 @@ export class RespConnection {
       : tls
       ? connectByTls(config, node)
       : Deno.connect({ hostname, port });
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new Error(`no connection after ${command_timeout_ms} ms`));
-        connecting.then((connection) => connection.close(), () => {}); // too late to matter
-      }, command_timeout_ms);
-    });
+    const late = () => {
+      connecting.then((connection) => connection.close(), () => {}); // too late to matter
+      return new Error(`no connection after ${command_timeout_ms} ms`);
+    };
     try {
-      // From here on each call has its own timer: this one would close the connection under it.
-      const connection = await Promise.race([connecting, late]).finally(() => clearTimeout(timer));
+      const connection = await within(command_timeout_ms, connecting, late);
       if ("setNoDelay" in connection) (connection as Deno.TcpConn).setNoDelay(true);
       const self = new RespConnection(connection, command_timeout_ms);
       const hello = [["CLIENT", "SETNAME", "writebehind-reader"]];

@@ -172,13 +172,12 @@ const underWay = new WeakMap<Redis, Map<string, Promise<void>>>();
  * @throws {ConfigError} where there is another one
  */
 export function recordShape(redis: Redis, config: Config, entity: string): Promise<void> {
-  const records = underWay.get(redis) ?? new Map<string, Promise<void>>();
-  underWay.set(redis, records);
+  const records = underWay.getOrInsertComputed(redis, () => new Map());
   const key = `${recordOf(config, entity)} ${config.streams.partitions}`;
-  const record = records.get(key) ??
-    recordOnce(redis, config, entity).finally(() => records.delete(key));
-  records.set(key, record);
-  return record;
+  return records.getOrInsertComputed(
+    key,
+    () => recordOnce(redis, config, entity).finally(() => records.delete(key)),
+  );
 }
 
 async function recordOnce(redis: Redis, config: Config, entity: string): Promise<void> {
@@ -239,13 +238,12 @@ export async function awaitShape(
 
 /** Calls that wait look at the same time: they share it. */
 function sharedRecord(redis: Redis, config: Config, entity: string): Promise<Recorded | null> {
-  const looks = waiting.get(redis) ?? new Map<string, Promise<Recorded | null>>();
-  waiting.set(redis, looks);
+  const looks = waiting.getOrInsertComputed(redis, () => new Map());
   const key = recordOf(config, entity);
-  const look = looks.get(key) ??
-    readShape(redis, config, entity).finally(() => looks.delete(key));
-  looks.set(key, look);
-  return look;
+  return looks.getOrInsertComputed(
+    key,
+    () => readShape(redis, config, entity).finally(() => looks.delete(key)),
+  );
 }
 
 /** How an entity is split in Redis; `null` where nothing was ever written. */

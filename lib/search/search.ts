@@ -230,8 +230,7 @@ async function askComplete(
   command: string[],
 ): Promise<unknown> {
   if (redis.at(index) === redis) return await ask(redis, index, command);
-  const known = seen.get(redis) ?? new Map<string, string>();
-  seen.set(redis, known);
+  const known = seen.getOrInsertComputed(redis, () => new Map());
   for (;;) {
     const { address } = redis.at(index);
     const complete = known.get(index) === address || await isComplete(redis, index);

@@ -16,6 +16,9 @@ import type { DeadLetter, DeadLetterState, ParkedDocument } from "./dead_letters
 /** How far a clock may have gone back while a lease holds, in seconds: one that is put right goes by small steps. */
 export const CLOCK_SECONDS = 1;
 
+/** One owner of one stream. */
+export const ownerName = (stream: string, owner: string): string => JSON.stringify([stream, owner]);
+
 /**
  * The error of a target that was closed and is used again. It speaks of no connection, so that no sink takes it for one
  * that comes back.

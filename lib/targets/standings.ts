@@ -3,9 +3,8 @@
  * @module
  */
 
-import { delay } from "../core/delay.ts";
 import { WriteBehindError } from "../core/errors.ts";
-import { awaitedLater } from "../core/promises.ts";
+import { awaitedLater, within } from "../core/promises.ts";
 import type { Redis } from "../redis/client.ts";
 import type { Config } from "../config/load.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
@@ -130,7 +129,9 @@ export class RememberedOffsets implements Pick<Offsets, "standing"> {
     const asked = this.#asked.get(stream) ?? this.#ask(keys);
     try {
       const last = this.#last.get(stream);
-      return last ? await inTime(asked, late ? 0 : PATIENCE_MS) : await asked;
+      if (!last) return await asked;
+      const ms = late ? 0 : PATIENCE_MS;
+      return await within(ms, asked, () => new WriteBehindError(`no answer within ${ms} ms`));
     } catch (error) {
       const last = this.#last.get(stream);
       if (!last) throw error;
@@ -149,20 +150,5 @@ export class RememberedOffsets implements Pick<Offsets, "standing"> {
       .finally(() => this.#asked.delete(stream));
     this.#asked.set(stream, asked);
     return awaitedLater(asked);
-  }
-}
-
-/** @throws {WriteBehindError} after that time */
-async function inTime<T>(answer: Promise<T>, ms: number): Promise<T> {
-  const over = new AbortController();
-  const late = awaitedLater(
-    delay(ms, over.signal).then(() => {
-      throw new WriteBehindError(`no answer within ${ms} ms`);
-    }),
-  );
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    over.abort();
   }
 }

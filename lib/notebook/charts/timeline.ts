@@ -233,8 +233,7 @@ function fillOf({ fill, lines }: Panel, values: Point[][]): Plot.Markish[] {
 const reached = new WeakMap<readonly Sample[], Map<string, [number, number]>>();
 
 function ticksOf(samples: readonly Sample[], panel: Panel, measured: number[]): Ticks {
-  const known = reached.get(samples) ?? new Map<string, [number, number]>();
-  reached.set(samples, known);
+  const known = reached.getOrInsertComputed(samples, () => new Map());
   let [min, max] = known.get(panel.unit) ?? [Infinity, 0];
   for (const value of measured) {
     min = Math.min(min, value);

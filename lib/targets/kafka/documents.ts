@@ -4,6 +4,7 @@
  */
 
 import type { Buffer } from "node:buffer";
+import { versionAt } from "../../core/stream_ids.ts";
 import { type BatchRows, byPlace, type Removal, type Upsert } from "../batch.ts";
 import { isText, notJson } from "../common.ts";
 import type { Row } from "../target.ts";
@@ -18,9 +19,6 @@ const TS = utf8("ts");
 const STREAM_ID = utf8("stream_id");
 const VERSION = utf8("version");
 const TYPES = { insert: utf8("insert"), update: utf8("update"), delete: utf8("delete") };
-
-export const versionOf = ({ ms, seq }: Pick<Removal, "ms" | "seq">): bigint =>
-  BigInt(ms) << 20n | BigInt(seq);
 
 /** Why a payload cannot be stored; `null` where it can. Kafka looks at nothing. */
 export function refusalOf(payload: Buffer): RefusedDocumentError | null {
@@ -54,7 +52,7 @@ export function removing(topic: string, removal: Removal): Message {
 
 function placeOf(row: Removal): Message["headers"] {
   const { ms, seq } = row;
-  return [[STREAM_ID, utf8(`${ms}-${seq}`)], [VERSION, utf8(String(versionOf(row)))]];
+  return [[STREAM_ID, utf8(`${ms}-${seq}`)], [VERSION, utf8(String(versionAt(row)))]];
 }
 
 /** The version that a message was written with; 0 for one of other writers. */
@@ -78,8 +76,7 @@ export async function newestDocuments(
     const keys = new Map<number, Set<string>>();
     for (const id of ids) {
       const partition = partitionFor(id, topic.leaders.length);
-      const wanted = keys.get(partition) ?? new Set();
-      keys.set(partition, wanted.add(id.toString("latin1")));
+      keys.getOrInsertComputed(partition, () => new Set()).add(id.toString("latin1"));
     }
     return await newestOf(client, topic, keys);
   });
@@ -118,7 +115,7 @@ export async function onlyNewer(
   top: bigint,
 ): Promise<BatchRows> {
   // Mostly all are: no version that was ever written is above them. A filling writes many of one version.
-  const isOld = (row: Removal) => versionOf(row) < top;
+  const isOld = (row: Removal) => versionAt(row) < top;
   const doubtful = [...upserts, ...removals].filter(isOld);
   if (doubtful.length === 0) return { upserts, removals };
   const there = await newestDocuments(client, name, doubtful.map(({ id }) => id));
@@ -126,14 +123,14 @@ export async function onlyNewer(
     // Then a removal is an event as others are, and has its version.
     const isNew = (row: Removal) => {
       const message = there.get(row.key);
-      return !isOld(row) || message === undefined || versionIn(message) < versionOf(row);
+      return !isOld(row) || message === undefined || versionIn(message) < versionAt(row);
     };
     return { upserts: upserts.filter(isNew), removals: removals.filter(isNew) };
   }
   const isNewer = (row: Removal) => {
     const message = there.get(row.key);
     // As in a table, a document that was removed has no version any more.
-    return !message?.value || versionIn(message) < versionOf(row);
+    return !message?.value || versionIn(message) < versionAt(row);
   };
   const isThere = ({ key }: Removal) => Boolean(there.get(key)?.value);
   return {
@@ -146,7 +143,7 @@ export async function onlyNewer(
 export function highest({ upserts, removals }: BatchRows, top: bigint): bigint {
   for (const rows of [upserts, removals]) {
     for (const row of rows) {
-      const version = versionOf(row);
+      const version = versionAt(row);
       if (version > top) top = version;
     }
   }

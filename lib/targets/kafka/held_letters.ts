@@ -5,7 +5,7 @@
 
 import { Buffer } from "node:buffer";
 import { WriteBehindError } from "../../core/errors.ts";
-import type { EventType } from "../../core/stream_ids.ts";
+import { type EventType, versionAt } from "../../core/stream_ids.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { type BatchRows, byPlace, type Removal, type Tried, type Upsert } from "../batch.ts";
 import { fieldsOf, storable } from "../common.ts";
@@ -18,7 +18,6 @@ import {
   newestDocuments,
   onlyNewer,
   versionIn,
-  versionOf,
 } from "./documents.ts";
 import type { Letter } from "./letters.ts";
 import type { Session, Shared } from "./session.ts";
@@ -120,12 +119,12 @@ export class Held implements HeldDeadLetters {
     const refusal = await tried(this.#session, this.#topic, rows);
     if (refusal !== null || !keep) return refusal;
     const versions = await this.#versions([...rows.upserts, ...rows.removals].map(({ id }) => id));
-    const isNewer = (row: Removal) => (versions.get(row.key) ?? -1n) < versionOf(row);
+    const isNewer = (row: Removal) => (versions.get(row.key) ?? -1n) < versionAt(row);
     const upserts = rows.upserts.filter(isNewer);
     const removals = rows.removals.filter(isNewer);
     this.#upserts.push(...upserts);
     this.#removals.push(...removals);
-    const written = upserts.map((row): [Removal, bigint | null] => [row, versionOf(row)]);
+    const written = upserts.map((row): [Removal, bigint | null] => [row, versionAt(row)]);
     const removed = removals.map((row): [Removal, bigint | null] => [row, null]);
     for (const [{ key }, version] of [...written, ...removed].sort(([a], [b]) => byPlace(a, b))) {
       this.#last.set(key, version);
@@ -137,7 +136,7 @@ export class Held implements HeldDeadLetters {
     const versions = await this.#versions([...upserts, ...removals].map(({ id }) => id));
     const isOlder = (row: Removal, missing: boolean) => {
       const version = versions.get(row.key);
-      return version === undefined ? missing : version < versionOf(row);
+      return version === undefined ? missing : version < versionAt(row);
     };
     return [
       ...upserts.filter((row) => isOlder(row, true)),

@@ -8,7 +8,7 @@ import { failpoint } from "../../core/failpoints.ts";
 import { awaitedLater } from "../../core/promises.ts";
 import { WriteBehindError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { ownershipLost } from "../common.ts";
+import { ownerName, ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
 import { GroupLock, isHeld } from "./locks.ts";
 import { changing, lockOf, Session, type Shared } from "./session.ts";
@@ -42,7 +42,7 @@ export class KafkaOwnership implements Ownership {
 
   /** The session of a claim; `null` where its owner has claimed again, or given it back. */
   sessionIfHeld({ keys, owner, epoch }: Claim): Session | null {
-    const owned = this.#owned.get(nameOf(keys.stream, owner));
+    const owned = this.#owned.get(ownerName(keys.stream, owner));
     return owned?.epoch === epoch ? owned.session : null;
   }
 
@@ -58,7 +58,7 @@ export class KafkaOwnership implements Ownership {
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { address, client } = this.#shared;
-    const name = nameOf(keys.stream, owner);
+    const name = ownerName(keys.stream, owner);
     const group = lockOf(this.#shared, keys.stream);
     const held = this.#owned.get(name);
     let lock = held && await held.lock.keep() ? held.lock : null;
@@ -99,7 +99,7 @@ export class KafkaOwnership implements Ownership {
   }
 
   async renew(claim: Claim): Promise<void> {
-    const name = nameOf(claim.keys.stream, claim.owner);
+    const name = ownerName(claim.keys.stream, claim.owner);
     const owned = this.#owned.get(name);
     if (owned?.epoch !== claim.epoch) throw ownershipLost(claim.keys);
     if (await owned.lock.keep()) return;
@@ -115,7 +115,7 @@ export class KafkaOwnership implements Ownership {
 
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
     if (claim === null) return;
-    const name = nameOf(stream, claim.owner);
+    const name = ownerName(stream, claim.owner);
     const owned = this.#owned.get(name);
     // An owner that has claimed anew goes on.
     if (owned?.epoch !== claim.epoch) return;
@@ -158,5 +158,3 @@ export class KafkaOwnership implements Ownership {
     await Promise.allSettled(dropped);
   }
 }
-
-const nameOf = (stream: string, owner: string) => JSON.stringify([stream, owner]);

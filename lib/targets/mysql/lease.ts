@@ -6,12 +6,12 @@
 
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { CLOCK_SECONDS, ownershipLost } from "../common.ts";
+import { CLOCK_SECONDS, ownerName, ownershipLost } from "../common.ts";
 import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isMysqlError } from "./errors.ts";
 import { Members } from "./members.ts";
 import { changedBy, type Connection, kill, patiently, rowsOf } from "./pool.ts";
-import { lockOf, nameOf, type Sessions } from "./sessions.ts";
+import { lockOf, type Sessions } from "./sessions.ts";
 import { micro, NOW } from "./statements.ts";
 
 /** How long a session may take to end that was told to, in seconds. */
@@ -56,7 +56,7 @@ export class MysqlOwnership implements Ownership {
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
     const { stream } = keys;
     // Who waits looks for ever, so that each look is one short query.
-    const waits = this.#waiting.get(nameOf(stream, owner));
+    const waits = this.#waiting.get(ownerName(stream, owner));
     if (waits && await this.#look(stream, owner, waits) === "held") return null;
     await this.#sessions.renewRights(keys, owner);
     const madeAnew = await this.#prepare(keys);
@@ -120,7 +120,7 @@ export class MysqlOwnership implements Ownership {
     owner: string,
     before: Waiting | undefined,
   ): Promise<string | null | "held"> {
-    const name = nameOf(stream, owner);
+    const name = ownerName(stream, owner);
     this.#waiting.delete(name); // where it fails, the next claim prepares the tables first
     const [found] = await patiently(
       this.#sessions.pool,

@@ -10,6 +10,7 @@
 import type { Pool as DriverPool, PoolConnection, ResultSetHeader } from "mysql2/promise";
 import type { Socket } from "node:net";
 import { asError } from "../../core/errors.ts";
+import { within } from "../../core/promises.ts";
 import { isDenied, isMysqlError, UNKNOWN_THREAD, withRemedy } from "./errors.ts";
 
 /** How long a query may take that writes no rows and waits for nobody, in ms. */
@@ -28,20 +29,6 @@ const driverOf = (connection: PoolConnection): DriverConnection =>
 /** An error of a connection that is lost, with the driver's own code. */
 const lost = (message: string): Error =>
   Object.assign(new Error(message), { code: "PROTOCOL_CONNECTION_LOST" });
-
-/**
- * The result of work that may take so long, in ms.
- * @param late is called when it has, and gives the error to fail with
- */
-async function within<T>(ms: number, work: Promise<T>, late: () => Error): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(late()), ms);
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 /** A connection in use. */
 export class Connection {

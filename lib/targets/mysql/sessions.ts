@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { asError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
+import { ownerName } from "../common.ts";
 import { isDenied, isMysqlError, withRemedy } from "./errors.ts";
 import { type Connection, type Pool, rolledBack } from "./pool.ts";
 
@@ -48,7 +49,7 @@ export class Sessions {
     work: (connection: Connection) => Promise<T>,
     patienceMs: number | null = null,
   ): Promise<T> {
-    const name = nameOf(stream, owner);
+    const name = ownerName(stream, owner);
     const opening = this.#open.get(name) ?? this.#begin(name);
     const session = await opening;
     const result = session.turn.then(async () => {
@@ -93,13 +94,13 @@ export class Sessions {
 
   /** How long something has been under way, in ms; 0 where nothing is. */
   async waitingMs({ stream }: PartitionKeys, owner: string): Promise<number> {
-    const session = await this.#open.get(nameOf(stream, owner));
+    const session = await this.#open.get(ownerName(stream, owner));
     return session === undefined || session.since === null ? 0 : performance.now() - session.since;
   }
 
   /** Lets what is under way fail with `reason`, and closes the connection. */
   async abandon({ stream }: PartitionKeys, owner: string, reason: Error): Promise<void> {
-    const name = nameOf(stream, owner);
+    const name = ownerName(stream, owner);
     const opening = this.#open.get(name);
     this.#open.delete(name);
     const session = await opening?.catch(() => undefined); // it has nothing under way
@@ -108,7 +109,7 @@ export class Sessions {
 
   /** Closes the connection if it lacked a right, which the next one may have. */
   async renewRights(keys: Pick<PartitionKeys, "stream">, owner: string): Promise<void> {
-    const session = await this.#open.get(nameOf(keys.stream, owner))?.catch(() => undefined);
+    const session = await this.#open.get(ownerName(keys.stream, owner))?.catch(() => undefined);
     if (!session?.denied) return;
     this.pool.renew();
     await this.disconnect(keys, owner);
@@ -116,7 +117,7 @@ export class Sessions {
 
   /** Gives the partition's lock back, and closes the connection. */
   async disconnect({ stream }: Pick<PartitionKeys, "stream">, owner: string): Promise<void> {
-    const name = nameOf(stream, owner);
+    const name = ownerName(stream, owner);
     const opening = this.#open.get(name);
     if (opening === undefined) return;
     this.#open.delete(name);
@@ -136,9 +137,4 @@ export class Sessions {
     }
     this.#open.clear();
   }
-}
-
-/** One owner of one stream. */
-export function nameOf(stream: string, owner: string): string {
-  return JSON.stringify([stream, owner]);
 }

@@ -4,6 +4,7 @@
  */
 
 import { isUtf8 } from "node:buffer";
+import { versionAt } from "../../core/stream_ids.ts";
 import { hexOf, notJson, storable, utcOf } from "../common.ts";
 import type { BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import type { Flavor } from "./connect.ts";
@@ -78,11 +79,9 @@ const removeSql = (table: string, flavor: Flavor, only: string) =>
   `DELETE t FROM ${rowsSql(flavor)} AS n STRAIGHT_JOIN \`${table}\` AS t
     ON t.id = n.i AND t.version < n.v AND ${only}`;
 
-const versionOf = ({ ms, seq }: Removal): string => String(BigInt(ms) << 20n | BigInt(seq));
-
 /** The id and the version of a row, as keys of JSON. */
 const idOf = (row: Removal): string =>
-  `"i":${JSON.stringify(row.id.toString())},"v":${versionOf(row)}`;
+  `"i":${JSON.stringify(row.id.toString())},"v":${versionAt(row)}`;
 
 /** Why a payload cannot be stored; `null` where it can. The server looks at no text. */
 export function refusalOf(payload: Buffer, { maxPacket }: Flavor): RefusedDocumentError | null {
@@ -167,7 +166,7 @@ const valuesOf = (row: Upsert): unknown[] => {
   const created = row.created === null || row.created === row.updated
     ? updated
     : utcOf(row.created);
-  return [row.id, row.payload, created, updated, versionOf(row)];
+  return [row.id, row.payload, created, updated, String(versionAt(row))];
 };
 
 /** Writes many rows, in a transaction of the caller's. */

@@ -8,6 +8,7 @@
  * @module
  */
 
+import { versionAt } from "../../core/stream_ids.ts";
 import { hexOf, storable, utcOf } from "../common.ts";
 import type { Parked, Removal, Upsert } from "../batch.ts";
 import type { Statement, Values } from "./session.ts";
@@ -138,8 +139,8 @@ export function removeRow(table: string): Statement {
 }
 
 /** The values of {@linkcode removeRow}. */
-export function removedRow({ id, ms, seq }: Removal): Values {
-  return { id: id.toString(), version: String(BigInt(ms) << 20n | BigInt(seq)) };
+export function removedRow(row: Removal): Values {
+  return { id: row.id.toString(), version: String(versionAt(row)) };
 }
 
 /** Parks an event. */

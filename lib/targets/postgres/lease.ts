@@ -7,7 +7,7 @@
 import type { Pool } from "./pool.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { CLOCK_SECONDS, ownershipLost } from "../common.ts";
+import { CLOCK_SECONDS, ownerName, ownershipLost } from "../common.ts";
 import { type Claim, HEARTBEATS, type Ownership, type Shares } from "../target.ts";
 import { isPostgresError } from "./errors.ts";
 import { leave, shares, stay } from "./members.ts";
@@ -117,7 +117,7 @@ export class PostgresOwnership implements Ownership {
   }
 
   async claim(keys: PartitionKeys, owner: string, leaseSeconds: number): Promise<Claim | null> {
-    const name = nameOf(keys.stream, owner);
+    const name = ownerName(keys.stream, owner);
     let claim: Claim | null = null;
     // From now on, so that nobody else's end closes the session.
     if (!this.#held.has(name)) this.#held.set(name, null);
@@ -142,7 +142,7 @@ export class PostgresOwnership implements Ownership {
     const { stream } = keys;
     const sessions = this.#sessions;
     const seconds = leaseSeconds;
-    const name = nameOf(stream, owner);
+    const name = ownerName(stream, owner);
     // Who waits looks for ever, so that each look is one short query.
     const waits = this.#waiting.get(name);
     if (waits && await this.#look(keys, name, owner, seconds, waits) === "held") return null;
@@ -242,7 +242,7 @@ export class PostgresOwnership implements Ownership {
   }
 
   async renew(claim: Claim, leaseSeconds: number): Promise<void> {
-    const name = nameOf(claim.keys.stream, claim.owner);
+    const name = ownerName(claim.keys.stream, claim.owner);
     if (this.#held.get(name) === claim) {
       // The heartbeat of another partition may just have done it.
       const now = performance.now();
@@ -294,11 +294,11 @@ export class PostgresOwnership implements Ownership {
         return renew(this.#sessions.pool, null, leaseSeconds);
       });
     const working = new Map(
-      rows.map(({ stream, owner, working }) => [nameOf(stream, owner), working]),
+      rows.map(({ stream, owner, working }) => [ownerName(stream, owner), working]),
     );
     const kept = new Set<Claim>();
     for (const claim of claims) {
-      const works = working.get(nameOf(claim.keys.stream, claim.owner));
+      const works = working.get(ownerName(claim.keys.stream, claim.owner));
       if (works === undefined) continue;
       kept.add(claim);
       this.#renewedAt.set(claim, performance.now());
@@ -340,7 +340,7 @@ export class PostgresOwnership implements Ownership {
   ): Promise<Shares> {
     const { pool } = this.#sessions;
     const [{ stream }] = partitions as [PartitionKeys];
-    const member = nameOf(`member of ${stream}`, process);
+    const member = ownerName(`member of ${stream}`, process);
     const told = this.#told.get(member) ?? -Infinity;
     const isKnown = this.#held.has(member);
     if (isMember && performance.now() - told > leaseSeconds * 1000 / HEARTBEATS) {
@@ -374,7 +374,7 @@ export class PostgresOwnership implements Ownership {
 
   async release({ stream }: PartitionKeys, claim: Claim | null): Promise<void> {
     if (claim === null) return;
-    const name = nameOf(stream, claim.owner);
+    const name = ownerName(stream, claim.owner);
     // No renewal of others renews it any more.
     const isNewest = this.#held.get(name)?.epoch === claim.epoch;
     if (isNewest) this.#held.set(name, null);
@@ -409,8 +409,4 @@ export class PostgresOwnership implements Ownership {
       [keys.stream, owner, epoch],
     );
   }
-}
-
-function nameOf(stream: string, owner: string): string {
-  return JSON.stringify([stream, owner]);
 }

@@ -24,9 +24,6 @@ interface ServersView {
   port: number | null;
 }
 
-/** How long the session may take for an answer, in seconds. */
-const PATIENCE_SECONDS = 5;
-
 /**
  * Whether the session lives that holds the advisory lock `key`, a column; `NULL` where there is none, or on a standby,
  * which does not see the locks of its primary. Taken as shared, so that those who look do not see each other.
@@ -85,8 +82,8 @@ export class OwnerSession {
       }
       // Random, so that nobody can have it, and nobody looks at it before it stands in a lease.
       const key = String(randomBytes(8).readBigInt64BE());
-      await patiently(connection, "SET idle_session_timeout = 0", [], PATIENCE_SECONDS);
-      await patiently(connection, "SELECT pg_advisory_lock($1)", [key], PATIENCE_SECONDS);
+      await patiently(connection, "SET idle_session_timeout = 0", []);
+      await patiently(connection, "SELECT pg_advisory_lock($1)", [key]);
       return { connection, key };
     } catch (error) {
       connection.release(true);
@@ -119,7 +116,6 @@ async function isOwn(connection: PoolClient): Promise<boolean> {
     `SELECT pg_backend_pid() AS pid, host(inet_client_addr()) AS address,
             inet_client_port() AS port`,
     [],
-    PATIENCE_SECONDS,
   );
   const { pid, address, port } = view!;
   if (pid !== processID) return false;

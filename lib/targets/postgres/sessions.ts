@@ -240,8 +240,7 @@ export class Sessions {
     work: (session: Session) => Promise<T>,
     isLarge = false,
   ): Promise<T> {
-    const turn = this.#turns.get(stream) ?? new Mutex();
-    this.#turns.set(stream, turn);
+    const turn = this.#turns.getOrInsertComputed(stream, () => new Mutex());
     const closed = this.#closed;
     const run = () => this.#onAny(entity, work, closed);
     return turn.runExclusive(() =>

@@ -6,7 +6,7 @@
 
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
-import { ownershipLost } from "../common.ts";
+import { ownerName, ownershipLost } from "../common.ts";
 import type { Claim, Ownership } from "../target.ts";
 import type { Connections } from "./connection.ts";
 import { leaseFile, takeLock } from "./files.ts";
@@ -37,7 +37,7 @@ export class SqliteOwnership implements Ownership {
   /** The lock has no end in time: it holds as long as the process lives. */
   async claim(keys: PartitionKeys, owner: string): Promise<Claim | null> {
     const { stream } = keys;
-    const name = lockName(stream, owner);
+    const name = ownerName(stream, owner);
     const held = this.#locks.get(name);
     const file = held?.file ?? await takeLock(leaseFile(this.#connections.path, stream));
     if (file === null) return null;
@@ -72,7 +72,7 @@ export class SqliteOwnership implements Ownership {
 
   /** Gives a claim's lock back, unless its owner has claimed anew by it. */
   #unlock({ keys, owner, epoch }: Claim): void {
-    const name = lockName(keys.stream, owner);
+    const name = ownerName(keys.stream, owner);
     const lock = this.#locks.get(name);
     if (lock?.epoch !== epoch) return;
     lock.file.close();
@@ -92,8 +92,4 @@ export class SqliteOwnership implements Ownership {
     for (const { file } of this.#locks.values()) file.close();
     this.#locks.clear();
   }
-}
-
-function lockName(stream: string, owner: string): string {
-  return JSON.stringify([stream, owner]);
 }
