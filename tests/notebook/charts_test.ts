@@ -16,6 +16,7 @@ import {
 } from "writebehind/notebook/charts/charts.ts";
 import { Marks } from "writebehind/notebook/charts/marks.ts";
 import { overTime } from "writebehind/notebook/charts/timeline.ts";
+import { distributionChart } from "writebehind/notebook/charts/distribution.ts";
 import { createdChart } from "writebehind/notebook/charts/created.ts";
 import {
   compact,
@@ -273,6 +274,20 @@ Deno.test("dashboard: tiles tell the newest figures, and what a verify has found
   });
   assert.equal(marks.verified?.lost, 2);
   assert.equal(marks.all[0]?.text, "verified: 2 lost");
+});
+
+Deno.test("numbers in a picture's words are those that were given: points alone are rounded", () => {
+  const texts = (html: string) =>
+    [...parseHTML(html).document.querySelectorAll("svg text")].map(({ textContent }) =>
+      textContent
+    );
+  const calls = new Map([["calls", [0.05, 0.08, 0.13, 0.29]]]);
+  const ticks = texts(distributionChart("Calls", "one at a time", calls)).filter((text) =>
+    text?.endsWith(" ms")
+  );
+  assert.deepEqual(ticks, ["0.05 ms", "0.1 ms", "0.2 ms"]);
+  const quantiles = texts(latencyChart([{ level: "memory", ms: [0.29, 0.29, 0.29] }])).join(" ");
+  assert.match(quantiles, /p50 0\.29 ms/);
 });
 
 Deno.test("latencyChart: quantiles are told, and many calls stay few dots", () => {

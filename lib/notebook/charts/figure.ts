@@ -51,11 +51,10 @@ export function picture(label: string, options: Plot.PlotOptions): string {
       ...(typeof options.style === "object" ? options.style : {}),
     } as NonNullable<Plot.PlotOptions["style"]>,
   });
-  // Points are given to a tenth: a live chart is sent anew again and again.
-  return labelled(
-    svg.outerHTML.replace(/\d+\.\d\d+/g, (number) => String(+(+number).toFixed(1))),
-    label,
-  );
+  // Points are given to a tenth: a live chart is sent anew again and again. Texts are for people, and stay as they are.
+  const short = (tag: string) =>
+    tag.replace(/\d+\.\d\d+/g, (number) => String(+(+number).toFixed(1)));
+  return labelled(svg.outerHTML.replace(/<[^>]+>/g, short), label);
 }
 
 /** Names an SVG for those who cannot see it. Written here: the DOM's own text of an attribute is not XML. */
