@@ -25,16 +25,7 @@ redis.call('HSET', SETTINGS, 'far', 0)
 local first = IS_CACHED and 5 or 4
 if #KEYS >= first and ARGV[5] ~= '0-0' then move_up(STREAM, ARGV[5]) end
 for index = first, #KEYS do
-  local document, id = KEYS[index], ARGV[8 + index - first]
-  local there = redis.call('TYPE', document).ok == 'ReJSON-RL'
-  -- One that was evicted is in the target as it is.
-  if there or not cache or cache == 'noting' or redis.call('HEXISTS', KEYS[4], id) == 1 then
-    -- Without payload: it stands for what the document is when it is read.
-    local event = redis.call('XADD', STREAM, '*', 'ts', ARGV[6], 'doc_id', id, 'event_type', there and 'update' or 'delete')
-    if cache then
-      redis.call('HSET', KEYS[4], id, there and event or '-' .. event)
-      if there then redis.call('PERSIST', document) end
-    end
-  end
+  local there = redis.call('TYPE', KEYS[index]).ok == 'ReJSON-RL'
+  resend(STREAM, KEYS[index], ARGV[8 + index - first], ARGV[6], there, nil, cache, KEYS[4])
 end
 return 1

@@ -33,6 +33,7 @@ import numbers from "./numbers.lua" with { type: "text" };
 import readVerb from "./read.lua" with { type: "text" };
 import registerVerb from "./register.lua" with { type: "text" };
 import registration from "./registration.lua" with { type: "text" };
+import resending from "./resending.lua" with { type: "text" };
 import resendVerb from "./resend.lua" with { type: "text" };
 import restoreVerb from "./restore.lua" with { type: "text" };
 import settingsVerb from "./settings.lua" with { type: "text" };
@@ -65,12 +66,12 @@ export const forwardScript: Script = script("forward", `${lastId}\n${forwardVerb
 export const identityScript: Script = script("identity", identityVerb);
 /** Registers a target with a stream. */
 export const registerScript: Script = script("register", `${registration}\n${registerVerb}`);
-export const resendScript: Script = script("resend", resendVerb);
+export const resendScript: Script = script("resend", `${resending}\n${resendVerb}`);
 export const restoreScript: Script = script("restore", `${numbers}\n${restoreVerb}`);
 /** Notes whether a stream's last id is past what a version can hold. */
 export const lookScript: Script = script("look", lookVerb);
 /** Puts a copy in a stream's place, and resends documents. */
-export const mendScript: Script = script("mend", `${lastId}\n${mendVerb}`);
+export const mendScript: Script = script("mend", `${lastId}\n${resending}\n${mendVerb}`);
 /** Tells who may ask a cache's target for documents that Redis does not have. */
 export const askScript: Script = script("ask", `${evicts}\n${askVerb}`);
 /** Brings documents into a cache from their rows. */

@@ -15,19 +15,7 @@ local payload = redis.call('JSON.GET', KEYS[1])
 if ARGV[3] ~= '' and ARGV[3] ~= (payload or '-') then return '' end
 local cache = redis.call('HGET', KEYS[3], 'cache')
 if cache and not KEYS[4] then return redis.error_reply('CACHED ' .. KEYS[2]) end
-local function noted(id)
-  if cache then
-    redis.call('HSET', KEYS[4], ARGV[1], payload and id or '-' .. id)
-    if payload then redis.call('PERSIST', KEYS[1]) end
-  end
-  return id
-end
-if not payload then
-  -- One that was evicted is in the target as it is.
-  if cache and cache ~= 'noting' and redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then return '' end
-  return noted(redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'delete'))
-end
-if #payload > tonumber(redis.call('HGET', KEYS[3], 'largest') or 0) then
+if payload and #payload > tonumber(redis.call('HGET', KEYS[3], 'largest') or 0) then
   redis.call('HSET', KEYS[3], 'largest', #payload)
 end
-return noted(redis.call('XADD', KEYS[2], '*', 'ts', ARGV[2], 'doc_id', ARGV[1], 'event_type', 'update', 'payload', payload))
+return resend(KEYS[2], KEYS[1], ARGV[1], ARGV[2], payload, payload, cache, KEYS[4])
