@@ -11,6 +11,7 @@ import {
   serverOverrides,
 } from "../config/servers.ts";
 import { ConfigError } from "../core/errors.ts";
+import { within } from "../core/promises.ts";
 import { hideSecrets } from "./log.ts";
 
 /** Loads the configuration with the servers that this command is to use, and says which they are. */
@@ -71,15 +72,10 @@ export function answered<T>(
   patienceMs: number,
   close: (result: T) => void = () => {},
 ): Promise<T> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, reject) => {
-    const giveUp = () => {
-      reject(new Error(`no answer within ${patienceMs / 1000} s`));
-      work.then(close, () => {}); // too late to matter
-    };
-    timer = setTimeout(giveUp, patienceMs);
+  return within(patienceMs, work, () => {
+    work.then(close, () => {}); // too late to matter
+    return new Error(`no answer within ${patienceMs / 1000} s`);
   });
-  return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 /**

@@ -130,12 +130,11 @@ function objection(
   const certificate = socket.getPeerCertificate();
   const { raw, valid_from, valid_to, issuer, subject, subjectaltname } = certificate;
   if (raw === undefined) return "the server has shown no certificate";
-  // A certificate tells times of the day.
-  if (Date.parse(valid_to) < Date.now()) {
+  const now = Date.now(); // a certificate tells times of the day
+  if (Date.parse(valid_to) < now) {
     return `the server's certificate has expired on ${day(valid_to)}: renew it`;
   }
-  // As above.
-  if (Date.parse(valid_from) > Date.now()) {
+  if (Date.parse(valid_from) > now) {
     return `the server's certificate is not valid before ${day(valid_from)}: check the clocks`;
   }
   const code = String(socket.authorizationError);

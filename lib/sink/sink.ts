@@ -243,12 +243,12 @@ export class RedisWriteBehind {
   }
 
   async #untilRepartitioned(signal: AbortSignal): Promise<void> {
-    // Otherwise each partition says that the number is another one now.
-    const isFixed = this.#config.streams.partitions !== "auto";
+    if (this.#config.streams.partitions !== "auto") {
+      // Each partition says that the number is another one now.
+      await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+      return;
+    }
     while (!signal.aborted) {
-      if (isFixed) {
-        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
-      }
       await delay(LOOK_MS, signal);
       if (!signal.aborted && await this.#lookForRepartition()) return;
     }
