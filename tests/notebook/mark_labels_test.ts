@@ -10,7 +10,7 @@ import { browserPath, launchBrowser } from "../support/browser.ts";
 
 const ROOM = { left: -70, right: 620, rows: 4 };
 
-Deno.test("placeLabels: no two overlap, no line crosses words, all are inside", () => {
+Deno.test("placeLabels: no two overlap, no line crosses words, all are inside, no row is empty", () => {
   const mark = fc.record({ x: fc.double({ min: 0, max: 600, noNaN: true }), width: fc.nat(260) });
   fc.assert(fc.property(fc.array(mark, { maxLength: 30 }), (unsorted) => {
     const marks = unsorted.toSorted((a, b) => a.x - b.x);
@@ -27,6 +27,8 @@ Deno.test("placeLabels: no two overlap, no line crosses words, all are inside", 
         assert(high.x <= low.begin || high.x >= low.end, "a line through words");
       }
     }
+    const heights = new Set(placed.map(({ height }) => height));
+    assert.deepEqual([...heights].sort(), Array.from(heights, (_, row) => row), "an empty row");
     // The newest has words wherever they fit at all.
     const newest = marks.at(-1);
     if (newest && (newest.x + newest.width <= ROOM.right || newest.x - newest.width >= ROOM.left)) {

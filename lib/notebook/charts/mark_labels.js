@@ -12,7 +12,8 @@
 
 /**
  * Finds a place for each mark's words: no words cover others, and no line, which runs down from its own words, crosses
- * others. The newest are placed first, each as low as it can; those that find no place go without.
+ * others. The newest are placed first, each as low as it can; those that find no place go without. No row below
+ * the highest words is left empty.
  * @param {readonly { x: number, width: number }[]} marks in the order of `x`; `width` with the gap to the line
  * @param {{ left: number, right: number, rows: number }} room between which places, and in how many rows
  * @returns {(LabelPlace | null)[]} a place for each mark, or null
@@ -41,7 +42,10 @@ export function placeLabels(marks, { left, right, rows }) {
       place.begin >= left && place.end <= right && isFree(x, place)
     ) ?? null;
   }
-  return places;
+  // Words before their line began at the top, so that older ones fit below: where none did, they come down. The order
+  // of the heights stays, so nothing meets that did not.
+  const used = heights.filter((height) => places.some((place) => place?.height === height));
+  return places.map((place) => place && { ...place, height: used.indexOf(place.height) });
 }
 
 /** Characters that are narrower or wider than most, in the widest of the usual fonts. */
