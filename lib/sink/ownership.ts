@@ -68,6 +68,11 @@ async function briefly(words: Promise<unknown>): Promise<void> {
   said.abort();
 }
 
+/** Whether nobody has claimed a partition between two claims of the same process: each raises the epoch by one. */
+function follows({ epoch }: Claim, before: Claim | null): boolean {
+  return before !== null && BigInt(epoch) === BigInt(before.epoch) + 1n;
+}
+
 /** The ownership of one partition, one claim after the other. */
 export class PartitionOwnership {
   /** for what is not the partition's alone: its own connection leads to one node of a cluster */
@@ -149,6 +154,8 @@ export class PartitionOwnership {
       const { lease_seconds } = this.#config.write_behind;
       const { process } = this.#report.place;
       const claim = await this.#target.ownership.claim(this.#keys, process, lease_seconds);
+      // Another may have had it, and lost it, while this one could not ask.
+      if (claim && !follows(claim, this.#lease)) this.#report.interrupted();
       this.#lease = claim;
       this.#sharing?.note(this.#keys.stream, { isMine: claim !== null });
       if (claim !== null) {

@@ -90,6 +90,11 @@ export class PartitionReport {
     this.#show();
   }
 
+  /** The next claim is news: another sink may have owned the partition since the last. */
+  interrupted(): void {
+    if (this.#owns === true) this.#owns = null;
+  }
+
   /** An operator has paused the target. */
   paused(): void {
     if (this.state === "paused" && this.#owns === false) return;

@@ -17,7 +17,7 @@ import { serveStage } from "writebehind/dev/stage/serve.ts";
 import { Stage } from "writebehind/dev/stage/stage.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
 import { waitFor } from "../support/servers.ts";
-import { StagePage } from "../support/stage_page.ts";
+import { ownerBesideStandby, StagePage } from "../support/stage_page.ts";
 
 /** What a page that is opened now is sent first. */
 async function hello(url: string): Promise<Extract<StageMessage, { kind: "hello" }>> {
@@ -32,7 +32,7 @@ async function hello(url: string): Promise<Extract<StageMessage, { kind: "hello"
 }
 
 /** Breaks everything that the page can break, while documents are written. */
-async function breakEverything(shown: StagePage): Promise<void> {
+async function breakEverything(stage: Stage, shown: StagePage): Promise<void> {
   await shown.click("burst");
   await shown.says(/a burst of/);
   await shown.click("stopPostgres");
@@ -42,7 +42,7 @@ async function breakEverything(shown: StagePage): Promise<void> {
   });
   await shown.click("startPostgres");
   await shown.says(/PostgreSQL runs again/);
-  await shown.says(/stands by/);
+  await ownerBesideStandby(stage);
   await shown.click("kill");
   await shown.says(/took over/);
   await shown.click("poison");
@@ -82,6 +82,55 @@ Deno.test("given servers may get other partitions, and what moves with them is n
   assert.deepEqual(told.entries.map(({ text }) => text), ["1 event of s parked"]);
 });
 
+Deno.test("whoever takes what a killed sink owned is told, and only then the target has to catch up", () => {
+  const said = (partitions: number, see: (notices: Notices) => void) => {
+    const told = new Happenings(() => {});
+    see(new Notices(told, partitions));
+    return told.entries.map(({ text }) => text.replace(/\d+\.\d s/, "… s"));
+  };
+  const kill = (notices: Notices, name: string, ...owned: string[]) =>
+    notices.killed(name, performance.now(), new Set(owned));
+
+  assert.deepEqual(
+    said(1, (notices) => {
+      notices.claimed("A", "s");
+      kill(notices, "A", "s");
+      notices.claimed("B", "s");
+    }),
+    ["sink A owns s", "sink B took over after … s"],
+  );
+  // The other still waited for its next attempt when the killed one was back.
+  assert.deepEqual(
+    said(1, (notices) => {
+      notices.claimed("A", "s");
+      kill(notices, "A", "s");
+      notices.claimed("A", "s");
+      notices.claimed("B", "s");
+    }),
+    ["sink A owns s", "sink A (back again) took over after … s", "sink B took over"],
+  );
+  assert.deepEqual(
+    said(2, (notices) => {
+      notices.claimed("A", "s0");
+      notices.claimed("A", "s1");
+      kill(notices, "A", "s0", "s1");
+      notices.claimed("B", "s0");
+      notices.claimed("A", "s1");
+    }),
+    ["sinks A (back again) and B took over 2 partitions after … s"],
+  );
+  // It had lost the partition before, and had not said so yet.
+  assert.deepEqual(
+    said(1, (notices) => {
+      notices.claimed("A", "s");
+      notices.claimed("B", "s");
+      kill(notices, "A", "s");
+      notices.claimed("B", "s");
+    }),
+    ["sink A owns s", "sink B took over"],
+  );
+});
+
 Deno.test({
   name: "after faults, every figure on the page is the ledger's, the servers' and verify's",
   ignore: browserPath === undefined,
@@ -103,7 +152,7 @@ Deno.test({
         ...{ rate: 300, duration_seconds: 300, seed: 5, concurrency: 8 },
         ...{ requestIds: true, signal: stop.signal },
       });
-      await breakEverything(shown).finally(() => stop.abort());
+      await breakEverything(stage, shown).finally(() => stop.abort());
       // While Redis hands over, writes are refused, which are not in the ledger.
       const { inserted, updated, deleted } = await traffic;
       const ledger = inserted + updated + deleted + BURST + 3;

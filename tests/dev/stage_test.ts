@@ -12,13 +12,12 @@ import {
 } from "writebehind";
 import { processStartTime } from "writebehind/dev/servers/processes.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
-import type { SinkView } from "writebehind/dev/stage/sinks.ts";
 import { Stage } from "writebehind/dev/stage/stage.ts";
 import { browserPath, launchBrowser } from "../support/browser.ts";
 import { startTask } from "../support/processes.ts";
 import { testPipeline } from "../support/pipeline.ts";
 import { queryAt, testFolder, waitFor } from "../support/servers.ts";
-import { StagePage } from "../support/stage_page.ts";
+import { ownerBesideStandby, StagePage } from "../support/stage_page.ts";
 
 const rowsIn = async (stage: Stage) => {
   const [row] = await queryAt<{ rows: number }>(
@@ -96,14 +95,7 @@ Deno.test({
       });
 
       await t.step("a killed sink is replaced by the other", async () => {
-        const owner = await waitFor(
-          () => {
-            const { sinks } = stage.state;
-            const ready = sinks.every(({ state }) => state === "owner" || state === "standby");
-            return ready && sinks.find(({ state }) => state === "owner");
-          },
-          { what: "an owner and a standby", deadlineMs: 20_000 },
-        ) as SinkView;
+        const owner = await ownerBesideStandby(stage);
         const process = (await figures()).partitions[0]!.owner;
         await page.keyboard.press("k");
         await shown.says(new RegExp(`kill -9 of sink ${owner.name}, process ${owner.pid}`));

@@ -137,6 +137,20 @@ Deno.test("the events of a sink", (t) =>
       assert.equal(kind, "transient", String(error));
     },
 
+    "claimed anew, where another has owned it while this one could not ask": async (pipeline) => {
+      const { pool, redis } = pipeline;
+      const { sink, of } = started(pipeline);
+      await using _stopped = sink;
+      await waitFor(() => of("claimed").length === 1, { what: "the claim" });
+      // As another does that is killed before this one has noticed.
+      await pool.query("UPDATE writebehind_lease SET epoch = epoch + 1");
+      await pool.query("UPDATE writebehind_offset SET epoch = epoch + 1");
+      await redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await waitFor(() => of("claimed").length === 2, { what: "the claim after it" });
+      assert.equal(of("lost").length, 0, "it has not noticed");
+      assert.deepEqual(of("claimed").map(({ fields }) => fields.again), [false, false]);
+    },
+
     "a batch that takes too long is halved": async (pipeline) => {
       const { redis, config, pool } = pipeline;
       for (let n = 0; n < 4; n++) await insertDocument(redis, config, "session", { n }, `d${n}`);

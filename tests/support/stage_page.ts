@@ -2,7 +2,18 @@
 
 import type { Locator, Page } from "playwright-core";
 import type { ActionName } from "writebehind/dev/stage/actions.ts";
+import type { SinkView } from "writebehind/dev/stage/sinks.ts";
+import type { Stage } from "writebehind/dev/stage/stage.ts";
 import { waitFor } from "./servers.ts";
+
+/** Waits until one of the stage's sinks owns its partitions and the other stands by. */
+export async function ownerBesideStandby(stage: Stage): Promise<SinkView> {
+  return await waitFor(() => {
+    const { sinks } = stage.state;
+    const owner = sinks.find(({ state }) => state === "owner");
+    return sinks.every((sink) => sink === owner || sink.state === "standby") ? owner : undefined;
+  }, { what: "an owner and a standby", deadlineMs: 20_000 });
+}
 
 /** What the page shows, as a person finds it. */
 export class StagePage {
@@ -22,8 +33,12 @@ export class StagePage {
 
   /** Waits for a line in the list of what happened. */
   async says(text: RegExp, deadlineMs = 20_000): Promise<void> {
-    const line = this.page.locator("#happened li", { hasText: text }).first();
-    await line.waitFor({ timeout: deadlineMs });
+    const lines = this.page.locator("#happened li");
+    await lines.filter({ hasText: text }).first().waitFor({ timeout: deadlineMs })
+      .catch(async (error) => {
+        const said = (await lines.allInnerTexts()).join("\n  ");
+        throw new Error(`the page says nothing like ${text}; it says\n  ${said}`, { cause: error });
+      });
   }
 
   async big(tile: string): Promise<string> {

@@ -24,6 +24,8 @@ interface Killed {
   count: number;
   /** those of them that nobody has taken yet */
   left: Set<string>;
+  /** who has taken the others: it may be the killed one itself, back before the other looked again */
+  by: Set<string>;
 }
 
 const streamsOf = ({ partitions }: Figures) => partitions.map(({ stream }) => stream).join();
@@ -61,7 +63,9 @@ export class Notices {
 
   /** The owner of some streams was killed, at a time in ms. */
   killed(name: string, at: number, owned: ReadonlySet<string>): void {
-    if (owned.size > 0) this.#killed = { name, at, count: owned.size, left: new Set(owned) };
+    // It may not have said yet that it has lost some, which the other has taken.
+    const left = new Set([...owned].filter((stream) => this.#owners.get(stream) === name));
+    if (left.size > 0) this.#killed = { name, at, count: left.size, left, by: new Set() };
   }
 
   /** A sink owns a stream from now on. */
@@ -69,20 +73,24 @@ export class Notices {
     const before = this.#owners.get(stream);
     this.#owners.set(stream, sink);
     const killed = this.#killed;
-    if (killed?.left.delete(stream) && killed.name !== sink) return this.#tookOver(sink, killed);
+    if (killed?.left.delete(stream)) return this.#tookOver(sink, killed);
     if (before === sink) return;
     if (this.#partitions > 1) this.#claims.set(sink, performance.now());
     else if (before === undefined) this.#happened.add("note", `sink ${sink} owns ${stream}`);
     else this.#happened.add("note", `sink ${sink} took over`);
   }
 
-  #tookOver(sink: string, { at, count, left }: Killed): void {
+  #tookOver(sink: string, { name, at, count, left, by }: Killed): void {
+    by.add(sink);
     if (left.size > 0) return;
     this.#killed = undefined;
     const seconds = ((performance.now() - at) / 1000).toFixed(1);
     const what = this.#partitions > 1 ? ` ${counted(count, "partition")}` : "";
-    const text = `sink ${sink} took over${what} after ${seconds} s`;
-    this.#happened.add("mend", text, `sink ${sink} took over`);
+    const sinks = by.size > 1 ? "sinks" : "sink";
+    const names = [...by].sort();
+    const who = names.map((one) => one === name ? `${one} (back again)` : one).join(" and ");
+    const text = `${sinks} ${who} took over${what} after ${seconds} s`;
+    this.#happened.add("mend", text, `${sinks} ${names.join(" and ")} took over`);
     this.faultIsOver();
   }
 

@@ -120,6 +120,11 @@ class Sink {
     else if (next === "standby") this.#owned.delete(stream);
   }
 
+  /** Another has claimed a partition: whoever has lost it says so later. */
+  lose(stream: string): void {
+    if (this.#owned.delete(stream)) this.#states.set(stream, "standby");
+  }
+
   /** Its process is no more. */
   end(): void {
     this.#ended = true;
@@ -200,7 +205,12 @@ export class Sinks implements AsyncDisposable {
     const { state: was, owned: { size } } = sink;
     const event = parsed(line);
     const { stream } = event;
-    if (typeof stream === "string") sink.note(event.event, stream);
+    if (typeof stream === "string") {
+      sink.note(event.event, stream);
+      if (event.event === "claimed") {
+        for (const other of this.#sinks.values()) if (other !== sink) other.lose(stream);
+      }
+    }
     const { name, state: now } = sink;
     this.#options.onEvent({ ...event, sink: name, was, now });
     if (now !== was || sink.owned.size !== size) this.#options.onChange();
