@@ -191,7 +191,8 @@ Deno.test({
   await own.insert("large", large);
   await own.insert("b");
   await own.caughtUp();
-  assert.equal(sink.status.parked, 1);
+  // The commit is seen before its sink has heard of it.
+  await waitFor(() => sink.status.parked === 1, { what: "the sink to know" });
   await own.query("SET GLOBAL max_allowed_packet = 1048576");
   // The same sink takes what it parked before.
   await own.insert("large2", large);
