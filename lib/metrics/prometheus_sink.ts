@@ -173,7 +173,7 @@ function showLeases(
     sink.events.on("claimed", ({ partition, again }) => {
       if (!again) claimedAt.set(partition, performance.now());
     }),
-    ...(["standby", "lost", "released"] as const).map((name) =>
+    ...(["standby", "lost", "paused", "released"] as const).map((name) =>
       sink.events.on(name, ({ partition }) => claimedAt.delete(partition))
     ),
   ];

@@ -62,7 +62,8 @@ export interface Judgement {
 export function judge(place: Place, { both, cache, failures }: Seen): Judgement {
   const { config, keys, name } = place;
   const { max_retry_attempts } = config.write_behind;
-  const fails = failures > 0 && failures >= max_retry_attempts;
+  // What a sink has said before an operator paused the target, and was stopped, is over.
+  const fails = failures > 0 && failures >= max_retry_attempts && both?.state !== "paused";
   const caches = cache && isSource(config, keys.entity, name) ? cacheWarnings(cache, keys) : [];
   return {
     stuck: [

@@ -35,4 +35,4 @@ export class Freshness {
 /** Events that are remembered. */
 const RECENT = 2048;
 /** How long, in ms. */
-const RECENT_MS = 5000;
+export const RECENT_MS = 5000;

@@ -45,7 +45,7 @@ const REFUSALS: Record<Exclude<TargetState, "active">, { why: string; command: s
 };
 
 /** An operator has paused the target. */
-export class PausedError extends WriteBehindError {}
+export class PausedError extends ConfigError {}
 
 /** Another process is to have the partition: its share is smaller. */
 export class GivenError extends WriteBehindError {}
@@ -122,6 +122,11 @@ export class PartitionOwnership {
     this.#report = report;
   }
 
+  /** Whether the partition was claimed, and was neither lost nor given back since. */
+  get holds(): boolean {
+    return this.#lease !== null;
+  }
+
   /** From now on, the partition is one of those that are shared. */
   share(sharing: Sharing): void {
     this.#sharing = sharing;
@@ -131,22 +136,23 @@ export class PartitionOwnership {
    * Takes the partition; waits while another sink owns it, or is to have it.
    * @param follow whether to wait for ever; else until the owner has drained what was there
    * @returns `null` where the owner has drained it, or where the signal was aborted
+   * @throws {PausedError} without `follow`, once the partition was given back
    */
   async take(follow: boolean, signal: AbortSignal): Promise<Owned | null> {
     let goal: Goal | undefined;
     while (!signal.aborted) {
       if (this.#owned !== null && this.#claim === this.#owned.claim) return this.#owned;
       if (this.#paused && await this.#isPaused()) {
-        if (!follow) throw new ConfigError(this.#refusal("paused"));
         if (this.#lease !== null) await this.#giveBack();
         this.#report.paused();
+        if (!follow) throw new PausedError(this.#refusal("paused"));
         await delay(STANDBY_MS, signal);
         continue;
       }
       if (this.#sharing && !await this.#sharing.allows(this.#keys.stream)) {
         this.#sharing.note(this.#keys.stream, { isMine: false });
         if (this.#lease !== null && await this.#giveBack()) this.#report.released();
-        this.#report.awaits();
+        this.#report.standby();
         await this.#lookForNamesake();
         await delay(STANDBY_MS, signal);
         continue;
@@ -164,10 +170,9 @@ export class PartitionOwnership {
           return await this.#begin(claim);
         } catch (error) {
           // What is configured wrong here may be right for another sink: nobody else is kept out.
-          if (
-            error instanceof ConfigError || error instanceof PausedError ||
-            error instanceof RepartitioningError
-          ) await this.#giveBack();
+          if (error instanceof ConfigError || error instanceof RepartitioningError) {
+            await this.#giveBack();
+          }
           if (!(error instanceof PausedError)) throw error;
           continue;
         }

@@ -122,7 +122,10 @@ export class PartitionSink {
           const kind = this.#failed(given ? new GivenError("given away") : asError(error));
           // A prefetch ends with its connection, before another claim reads and prepares.
           await this.#dropNext();
-          if (!follow && (!passes(kind) || error instanceof RepartitioningError)) throw error;
+          const isOver = !passes(kind) || error instanceof RepartitioningError ||
+            // Before, it goes on to be given back.
+            error instanceof PausedError && !this.#ownership.holds;
+          if (!follow && isOver) throw error;
           const { retry_base_ms, retry_max_ms } = this.#config.write_behind;
           const attempt = this.report.failuresInARow;
           await delay(backoff(attempt, retry_base_ms, retry_max_ms), signal);
@@ -342,7 +345,7 @@ export class PartitionSink {
     }
     if (error instanceof RepartitioningError) {
       // Told by status: what this sink reports would be of partitions that there are no more.
-      this.report.awaits();
+      this.report.standby();
       return "transient";
     }
     if (error instanceof WentBackError) {

@@ -11,7 +11,7 @@ import type { Counters } from "../redis/counters.ts";
 import { type Claim, OwnershipLostError } from "../targets/target.ts";
 import type { Batch } from "../targets/batch.ts";
 import type { LostCommits } from "./belonging.ts";
-import { Freshness } from "./freshness.ts";
+import { Freshness, RECENT_MS } from "./freshness.ts";
 
 /** Characters of an error that people are told by way of Redis; the SQL for an administrator is one of the longest. */
 const MOST_TOLD = 16_000;
@@ -95,12 +95,13 @@ export class PartitionReport {
     if (this.#owns === true) this.#owns = null;
   }
 
-  /** An operator has paused the target. */
+  /** An operator has paused the target: what has failed before is over. */
   paused(): void {
     if (this.state === "paused" && this.#owns === false) return;
+    this.#isOver();
     this.state = "paused";
+    this.#show();
     this.#owns = false;
-    this.lastError = null;
     this.#emitter.emit("paused", this.place);
   }
 
@@ -113,8 +114,9 @@ export class PartitionReport {
     this.#emitter.emit("detached", { ...this.place, target: name });
   }
 
-  /** Another sink owns the partition. */
+  /** Another sink owns the partition, or is to have it: what has failed here is over, and does not count if it comes back. */
   standby(): void {
+    this.#isOver();
     this.state = "standby";
     if (this.#owns === false) return;
     this.#owns = false;
@@ -133,13 +135,6 @@ export class PartitionReport {
   idle(): void {
     this.state = "idle";
     this.#owns = null;
-  }
-
-  /** Another process is to have the partition: what has failed here is over, and does not count if it comes back. */
-  awaits(): void {
-    this.failuresInARow = 0;
-    this.lastError = null;
-    this.standby();
   }
 
   released(): void {
@@ -183,7 +178,11 @@ export class PartitionReport {
     if (this.failuresInARow > 0) {
       this.#emitter.emit("recovered", { ...this.place, failures: this.failuresInARow });
     }
+    this.#isOver();
     this.state = "owner";
+  }
+
+  #isOver(): void {
     this.lastError = null;
     this.failuresInARow = 0;
   }
@@ -296,8 +295,10 @@ export class PartitionReport {
   #show(): void {
     if (this.#owns === false) return; // its owner does
     this.#counters.gauge(this.#gauges, () => ({
-      ...this.#freshness.quantiles(),
-      at: this.#appliedAt,
+      // One that has lost the target does not know that another applies: it leaves what that one has said.
+      ...Date.now() - this.#appliedAt <= RECENT_MS
+        ? { at: this.#appliedAt, ...this.#freshness.quantiles() }
+        : {},
       owner: this.place.process,
       state: this.state,
       failures: this.failuresInARow,

@@ -90,6 +90,26 @@ Deno.test("the events of a sink", (t) =>
       await pool.end();
     },
 
+    "nor does one that could never ask hide how fresh the owner's rows are": async (pipeline) => {
+      const { redis, config } = pipeline;
+      const first = started(pipeline);
+      await using _first = first.sink;
+      await insertDocument(redis, config, "session", { n: 1 }, "one");
+      const { gauges } = partitionKeys(config, "session", 0);
+      const told = () => redis.hmget(gauges, "at", "freshness_p50_ms");
+      await waitFor(async () => Number((await told())[0]) > 0, { what: "its freshness" });
+      const before = await told();
+      await using other = await connectRedis(config);
+      const pool = await connectPostgres(config);
+      pool.connect = pool.query = () => Promise.reject(new Error("connect ECONNREFUSED"));
+      const second = started({ ...pipeline, redis: other, pool });
+      await waitFor(() => second.of("failed").length > 0, { what: "its failure" });
+      await second.sink.stop();
+      assert.equal(await redis.hget(gauges, "owner"), second.sink.process, "it has said something");
+      assert.deepEqual(await told(), before);
+      await pool.end();
+    },
+
     "lost, where another sink takes the partition of one that was away": async (pipeline) => {
       const { pool } = pipeline;
       const first = started(pipeline);
