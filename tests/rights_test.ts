@@ -121,7 +121,7 @@ Deno.test("the main path runs with just the documented rights", async () => {
       await using metrics = serveMetrics({ port: 0 });
       metrics.watch(watched, sink);
       const scrape = await (await fetch(metrics.url)).text();
-      const up = { 'server="target"': 1, 'server="redis"': 1 };
+      const up = { 'server="target",target="postgresql"': 1, 'server="redis"': 1 };
       assert.deepEqual(seriesOf(scrape, "writebehind_server_up"), up);
       assert.deepEqual(Object.values(seriesOf(scrape, "writebehind_lag_events")), [0]);
     }

@@ -44,7 +44,7 @@ async function runSink(
     : [entityConfig(config, entity).name];
   await using served = metrics === undefined
     ? null
-    : (await import("../metrics/prometheus.ts")).serveMetrics(metrics);
+    : (await import("../metrics/prometheus.ts")).serveMetrics(metrics, targets);
   await using sinks = new Sinks(redis, config, { entities, targets });
   if (served) {
     sinks.onOpened(({ entity, target, sink }) =>

@@ -8,7 +8,7 @@ import denoJson from "../../deno.json" with { type: "json" };
 import process from "node:process";
 import { ConfigError, reasonOf } from "../core/errors.ts";
 import { OncePerMinute } from "../core/events.ts";
-import type { Watched } from "./prometheus_families.ts";
+import { Families, serverUp, type Watched } from "./prometheus_families.ts";
 import { pipelineMetrics } from "./prometheus_pipeline.ts";
 import { sinkMetrics } from "./prometheus_sink.ts";
 import type { RedisWriteBehind } from "../sink/sink.ts";
@@ -32,16 +32,22 @@ export interface MetricsAddress {
 /**
  * Serves `/metrics`: what the streams and the targets say of an entity, read at each scrape, and what the sinks of it
  * have counted. It answers also while a server is away, without what that one would say. `/healthz` answers `ok`.
+ * @param targets those that are to be watched: until one is, it could not be opened, and is told as away
  * @throws {ConfigError} where the port is taken, or may not be used
  */
 export function serveMetrics(
   { hostname = "127.0.0.1", port }: MetricsAddress,
+  targets: readonly string[] = [],
 ): MetricsServer {
   const own = new prometheus.Registry();
   processMetrics(own);
+  const up = serverUp(new Families(own));
+  const unopened = new Set(targets);
   const watching: Watching[] = [];
   const scrape = async (): Promise<string> => {
     await Promise.all(watching.map(({ update }) => update()));
+    up.reset();
+    for (const target of unopened) up.set({ server: "target", target }, 0);
     const registries = [own, ...watching.map(({ registry }) => registry)];
     const read = await Promise.all(registries.map((registry) => registry.getMetricsAsJSON()));
     return await prometheus.AggregatorRegistry.aggregate(read).metrics();
@@ -60,7 +66,10 @@ export function serveMetrics(
   const host = addr.hostname.includes(":") ? `[${addr.hostname}]` : addr.hostname;
   return {
     url: `http://${host}:${addr.port}/metrics`,
-    watch: (watched, sink) => void watching.push(watch(watched, sink)),
+    watch(watched, sink) {
+      watching.push(watch(watched, sink));
+      unopened.delete(watched.target.describe().name);
+    },
     async [Symbol.asyncDispose]() {
       for (const { end } of watching) end();
       await server.shutdown();

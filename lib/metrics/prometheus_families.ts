@@ -68,3 +68,10 @@ export class Families {
     return { name: `writebehind_${name}`, help, labelNames, registers, aggregator };
   }
 }
+
+/** Shows which servers answer. */
+export function serverUp(families: Families): prometheus.Gauge {
+  const help =
+    "1 where the server answered this scrape, else 0; 0 for a target that is not open yet.";
+  return families.gauge("server_up", help, ["server", "target"], "min");
+}

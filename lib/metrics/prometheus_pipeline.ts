@@ -10,7 +10,7 @@ import { awaitedLater } from "../core/promises.ts";
 import { partitionsOf } from "../redis/keys.ts";
 import { readStandings, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
-import { Families, type Watched } from "./prometheus_families.ts";
+import { Families, serverUp, type Watched } from "./prometheus_families.ts";
 import { redisMetrics } from "./prometheus_redis.ts";
 import { targetMetrics } from "./prometheus_target.ts";
 
@@ -36,8 +36,7 @@ export function pipelineMetrics(
   const families = new Families(registry);
   const show = targetMetrics(families, watched);
   const readRedis = redisMetrics(families, watched);
-  const help = "1 where the server, or each target, answered this scrape, else 0.";
-  const up = families.gauge("server_up", help, ["server"], "min");
+  const up = serverUp(families);
   return async () => {
     const partitions = known;
     const ended = new AbortController();
@@ -83,7 +82,7 @@ export function pipelineMetrics(
       partitions.forEach((keys, index) => show.standing(keys, ofTheTarget[index]!));
     }
     if (Array.isArray(differences)) show.columns(differences);
-    up.set({ server: "target" }, ofTheTarget instanceof Error ? 0 : 1);
+    up.set({ server: "target", target: name }, ofTheTarget instanceof Error ? 0 : 1);
     up.set({ server: "redis" }, ofRedis instanceof Error && !isMisfit ? 0 : 1);
   };
 }

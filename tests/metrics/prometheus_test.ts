@@ -8,7 +8,8 @@ import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { isInstalled } from "../support/programs.ts";
 import { promtool, seriesOf } from "../support/prometheus.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
-import { waitFor } from "../support/servers.ts";
+import { configFile, environmentOf, startTask } from "../support/processes.ts";
+import { testFolder, waitFor } from "../support/servers.ts";
 
 /** A sink that has not begun, and the endpoint that tells of it. */
 function served({ redis, pool, config: own }: Pipeline, config: Config = own) {
@@ -28,6 +29,7 @@ async function scrape({ url }: MetricsServer): Promise<string> {
 }
 
 const OF_TARGET = 'entity="session",partition="0",target="postgresql"';
+const TARGET_UP = 'server="target",target="postgresql"';
 
 Deno.test("a scrape tells what the streams and the target say, and what the sink has counted", async () => {
   await using pipeline = await testPipeline();
@@ -84,7 +86,7 @@ Deno.test("a scrape tells what the streams and the target say, and what the sink
   assert.equal(states[`${ofProcess},state="paused"`], 0);
   assert(seriesOf(after, "writebehind_sink_lease_age_seconds")[ofProcess]! >= 0);
   assert.deepEqual(seriesOf(after, "writebehind_server_up"), {
-    'server="target"': 1,
+    [TARGET_UP]: 1,
     'server="redis"': 1,
   });
   assert.match(after, /^writebehind_events_total\{side="redis",outcome="success"\} 3$/m);
@@ -162,13 +164,13 @@ Deno.test("a server that is away is told as away, and nothing old stands for wha
   proxy.halfOpen();
   const awayNow = await scrape(server);
   await scrape(server);
-  assert.equal(seriesOf(awayNow, "writebehind_server_up")['server="target"'], 0, "it is silent");
+  assert.equal(seriesOf(awayNow, "writebehind_server_up")[TARGET_UP], 0, "it is silent");
   await proxy.refuse();
   const once = ["target of session: no answer within 2000 ms"];
   assert.deepEqual(silent, once, "once a minute");
   await proxy.heal();
   await waitFor(
-    async () => seriesOf(await scrape(server), "writebehind_server_up")['server="target"'] === 1,
+    async () => seriesOf(await scrape(server), "writebehind_server_up")[TARGET_UP] === 1,
     { what: "the target to be told as back" },
   );
   await proxy.refuse();
@@ -176,7 +178,7 @@ Deno.test("a server that is away is told as away, and nothing old stands for wha
   await waitFor(() => sink.status.partitions[0]!.failuresInARow > 0, { what: "a failure" });
   const text = await scrape(server);
   const up = seriesOf(text, "writebehind_server_up");
-  assert.deepEqual(up, { 'server="target"': 0, 'server="redis"': 1 });
+  assert.deepEqual(up, { [TARGET_UP]: 0, 'server="redis"': 1 });
   assert.deepEqual(seriesOf(text, "writebehind_lag_events"), {});
   assert.equal(seriesOf(text, "writebehind_stream_events")['entity="session",partition="0"'], 1);
   const retries = seriesOf(text, "writebehind_sink_retries_total");
@@ -184,6 +186,37 @@ Deno.test("a server that is away is told as away, and nothing old stands for wha
   assert(retries[labels]! > 0, text);
   assert(Object.values(seriesOf(text, "writebehind_sink_failures_in_a_row"))[0]! > 0, text);
   await proxy.heal();
+});
+
+Deno.test("of several targets, one that cannot be opened is told as away until it is open", async () => {
+  await using pipeline = await testPipeline();
+  const folder = testFolder("archive");
+  await Deno.writeTextFile(folder, "in the folder's place");
+  const file = await configFile({
+    targets: [
+      { name: "postgresql", kind: "postgresql" },
+      { name: "archive", kind: "sqlite", path: `${folder}/archive.db` },
+    ],
+    write_behind: { retry_max_ms: 200 },
+  });
+  const args = ["sink", "--config", file, "--metrics", "0"];
+  await using sink = startTask(args, environmentOf(pipeline.config));
+  const url = await waitFor(
+    () => sink.output().match(/metrics for Prometheus at (\S+)/)?.[1],
+    { what: "the address of /metrics", deadlineMs: 20_000 },
+  );
+  const up = async () => seriesOf(await (await fetch(url)).text(), "writebehind_server_up");
+  const archive = 'server="target",target="archive"';
+  await waitFor(async () => (await up())[TARGET_UP] === 1, {
+    what: "the other target to be open",
+    deadlineMs: 20_000,
+  });
+  assert.deepEqual(await up(), { [archive]: 0, [TARGET_UP]: 1, 'server="redis"': 1 });
+  await Deno.remove(folder);
+  await waitFor(async () => (await up())[archive] === 1, {
+    what: "it to be told as open",
+    deadlineMs: 20_000,
+  });
 });
 
 Deno.test("a metric that Redis refuses to tell is missing, and why is an event", async () => {

@@ -55,7 +55,7 @@ const WELL: Record<string, string> = {
   [ofCache("on")]: "1x80",
   [ofCache("leaving")]: "0x80",
   'writebehind_server_up{server="redis"}': "1x80",
-  'writebehind_server_up{server="target"}': "1x80",
+  'writebehind_server_up{server="target",target="postgresql"}': "1x80",
 };
 
 /** What is not well, and which alerts it raises, with their labels. `null`: there is no such series. */
@@ -158,8 +158,16 @@ const CASES: Record<
     raises: {},
   }])),
   "the target is away": {
-    series: { 'writebehind_server_up{server="target"}': "0x80" },
-    raises: { WritebehindServerAway: { server: "target" } },
+    series: { 'writebehind_server_up{server="target",target="postgresql"}': "0x80" },
+    raises: { WritebehindServerAway: { server: "target", target: "postgresql" } },
+  },
+  "one of two targets is away": {
+    series: { 'writebehind_server_up{server="target",target="archive"}': "0x80" },
+    raises: { WritebehindServerAway: { server: "target", target: "archive" } },
+  },
+  "Redis is away": {
+    series: { 'writebehind_server_up{server="redis"}': "0x80" },
+    raises: { WritebehindServerAway: { server: "redis" } },
   },
   "one of two sinks is silent": {
     series: { 'up{job="writebehind",instance="b"}': "0x80" },

@@ -100,7 +100,7 @@ export function overview(): Dashboard {
       title: "Servers",
       description: "1 where a server answers the sinks.",
       unit: "short",
-      queries: { "{{server}}": "min by (server) (writebehind_server_up)" },
+      queries: { "{{server}} {{target}}": "min by (server, target) (writebehind_server_up)" },
     }))
     .withRow(new RowBuilder("Duration"));
   for (const panel of durations(of)) builder.withPanel(panel);
