@@ -22,10 +22,41 @@ export const OF_TARGET = ["entity", "partition", "target"];
 /** The labels of what Redis says of a stream. */
 export const OF_STREAM = ["entity", "partition"];
 
+/**
+ * A counter of what servers keep. They may lose some of it, as an older replica has that is promoted; Prometheus takes
+ * each fall for a start from 0, and its `rate` would add the whole number. So it goes on from what it has told.
+ */
+export class LastingCounter {
+  #counter: prometheus.Counter;
+  /** by their labels */
+  #last = new Map<string, { kept: number; told: number; of: number }>();
+
+  constructor(counter: prometheus.Counter) {
+    this.#counter = counter;
+  }
+
+  /**
+   * Tells a number that was read.
+   * @param of what it is one of, such as 4 partitions: of another number it is another's, and begins anew
+   */
+  tell(labels: Record<string, string>, kept: number, of = 0): void {
+    const key = JSON.stringify(labels);
+    const last = this.#last.get(key);
+    const told = last?.of === of ? last.told + Math.max(0, kept - last.kept) : kept;
+    this.#last.set(key, { kept, told, of });
+    this.#counter.inc(labels, told);
+  }
+
+  /** Tells nothing until it is read again. */
+  reset(): void {
+    this.#counter.reset();
+  }
+}
+
 /** The metrics of one registry; the names of all begin with `writebehind_`. */
 export class Families {
   #registry: prometheus.Registry;
-  #all: (prometheus.Gauge | prometheus.Counter)[] = [];
+  #all: { reset(): void }[] = [];
 
   constructor(registry: prometheus.Registry) {
     this.#registry = registry;
@@ -43,8 +74,15 @@ export class Families {
     );
   }
 
+  /** Of what begins at 0 whenever its server does. */
   counter(name: string, help: string, labelNames: string[]): prometheus.Counter {
     return this.#kept(new prometheus.Counter(this.#options(name, help, labelNames)));
+  }
+
+  /** Of what is kept also where its server ends. */
+  lasting(name: string, help: string, labelNames: string[]): LastingCounter {
+    const counter = new prometheus.Counter(this.#options(name, help, labelNames));
+    return this.#kept(new LastingCounter(counter));
   }
 
   /** Of a server that is away nothing is known: no old value may stand for it. */
@@ -52,7 +90,7 @@ export class Families {
     for (const metric of this.#all) metric.reset();
   }
 
-  #kept<Metric extends prometheus.Gauge | prometheus.Counter>(metric: Metric): Metric {
+  #kept<Metric extends { reset(): void }>(metric: Metric): Metric {
     this.#all.push(metric);
     return metric;
   }

@@ -4,7 +4,7 @@
  */
 
 import { type Config, entityConfig } from "../config/load.ts";
-import { type CacheState, readCacheFigures, readCaches, readMemory } from "../redis/cache_state.ts";
+import { type CacheState, readCaches, readLooks, readNodes } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
 import type { PartitionKeys } from "../redis/keys.ts";
 import { readRegistration, type TargetState } from "../redis/registrations.ts";
@@ -60,7 +60,7 @@ export function redisMetrics(
     "1 where the stream is full and writers are told to stop, else 0.",
     OF_STREAM,
   );
-  const counted = families.counter(
+  const counted = families.lasting(
     "events_total",
     "The five counters, as processes have counted them, by side (redis, postgres) and outcome.",
     ["side", "outcome"],
@@ -75,15 +75,15 @@ export function redisMetrics(
     "Documents that are not evicted, since the cache's target does not have their last event.",
     OF_STREAM,
   );
-  const cacheReads = families.counter(
+  const cacheReads = families.lasting(
     "cache_reads_total",
     "Documents that readers have found in Redis (hit) or not (miss), as their processes have counted them.",
     ["entity", "outcome"],
   );
   const keysGone = families.counter(
     "redis_keys_gone_total",
-    "Keys of whatever kind that all of Redis has evicted, or whose time was over, since it started.",
-    ["how"],
+    "Keys of whatever kind that the node of Redis has evicted, or whose time was over, since it started.",
+    ["how", "node"],
   );
   const memory = families.gauge("redis_memory_bytes", "Memory that the node of Redis uses.", [
     "node",
@@ -105,8 +105,8 @@ export function redisMetrics(
       loadMetrics(redis),
       Promise.all(partitions.map((keys) => readRegistration(redis, keys, name))),
       cache.enabled ? readCaches(redis, partitions) : null,
-      cache.enabled ? readCacheFigures(redis, config, entity) : null,
-      cache.enabled ? readMemory(redis, config, entity) : [],
+      cache.enabled ? readLooks(redis, config, entity) : null,
+      cache.enabled ? readNodes(redis, config, entity) : [],
     ]);
     return () => {
       partitions.forEach((keys, index) => {
@@ -130,20 +130,20 @@ export function redisMetrics(
         }
       });
       if (looks !== null) {
-        cacheReads.inc({ entity, outcome: "hit" }, looks.hits);
-        cacheReads.inc({ entity, outcome: "miss" }, looks.misses);
-        keysGone.inc({ how: "evicted" }, looks.evictedKeys);
-        keysGone.inc({ how: "expired" }, looks.expiredKeys);
+        cacheReads.tell({ entity, outcome: "hit" }, looks.hits);
+        cacheReads.tell({ entity, outcome: "miss" }, looks.misses);
       }
       for (const { node, ...holds } of nodes) {
         memory.set({ node }, holds.bytes);
         if (holds.limitBytes > 0) memoryLimit.set({ node }, holds.limitBytes);
         allKeys.set({ node }, holds.keys);
         evictable.set({ node }, holds.evictableKeys);
+        keysGone.inc({ how: "evicted", node }, holds.evictedKeys);
+        keysGone.inc({ how: "expired", node }, holds.expiredKeys);
       }
       for (const [key, value] of Object.entries(counters)) {
         const [side, outcome] = key.replace("metrics:", "").split("_") as [string, string];
-        counted.inc({ side, outcome }, value);
+        counted.tell({ side, outcome }, value);
       }
     };
   };

@@ -22,12 +22,12 @@ interface TargetMetrics {
 /** Registers the metrics. */
 export function targetMetrics(families: Families, { entity, target }: Watched): TargetMetrics {
   const { name } = target.describe();
-  const written = families.counter(
+  const written = families.lasting(
     "written_events_total",
     "Events written: applied and waiting.",
     OF_TARGET,
   );
-  const applied = families.counter(
+  const applied = families.lasting(
     "applied_events_total",
     "Events that the target holds.",
     OF_TARGET,
@@ -43,7 +43,7 @@ export function targetMetrics(families: Families, { entity, target }: Watched): 
     OF_TARGET,
   );
   const parked = families.gauge("parked_events", "Events in the dead letter.", OF_TARGET);
-  const wentBack = families.counter(
+  const wentBack = families.lasting(
     "went_back_total",
     "Times that the stream went back.",
     OF_TARGET,
@@ -67,7 +67,7 @@ export function targetMetrics(families: Families, { entity, target }: Watched): 
   });
   const showStanding = (keys: PartitionKeys, standing: Standing) => {
     const labels = labelsOf(keys);
-    wentBack.inc(labels, standing.wentBack);
+    wentBack.tell(labels, standing.wentBack, keys.shape.partitions);
     parked.set(labels, standing.parked);
     owned.set(labels, standing.live ? 1 : 0);
     if (standing.live && standing.leaseSeconds !== null) lease.set(labels, standing.leaseSeconds);
@@ -75,8 +75,9 @@ export function targetMetrics(families: Families, { entity, target }: Watched): 
   const showFigures = (keys: PartitionKeys, both: StandingAndLag) => {
     const labels = labelsOf(keys);
     const sums = sumsOf(both);
-    applied.inc(labels, sums.applied);
-    written.inc(labels, sums.written);
+    // Once it was repartitioned, a number is another partition's.
+    applied.tell(labels, sums.applied, keys.shape.partitions);
+    written.tell(labels, sums.written, keys.shape.partitions);
     lagEvents.set(labels, sums.lag);
     lagSeconds.set(labels, sums.lagSeconds);
     showStanding(keys, both.standing);

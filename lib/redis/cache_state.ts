@@ -78,17 +78,24 @@ export async function withoutNote(
   return docIds.filter((_, index) => noted[index] === null);
 }
 
-/** How an entity's cache does, for people. */
-export interface CacheFigures {
+/** How often documents were looked for in an entity's cache. */
+export interface CacheLooks {
   /** documents that readers have found in Redis, as their processes have counted them */
   hits: number;
   /** those that they did not find there, also where there is no such document */
   misses: number;
-  /** keys that the servers of Redis have evicted since they started, of whatever kind */
+}
+
+/** What has gone from Redis by itself. */
+export interface KeysGone {
+  /** keys that it has evicted since it started, of whatever kind */
   evictedKeys: number;
   /** keys whose time was over, the same */
   expiredKeys: number;
 }
+
+/** How an entity's cache does, for people; what has gone is of all nodes together. */
+export interface CacheFigures extends CacheLooks, KeysGone {}
 
 /** Reads how a cache does. */
 export async function readCacheFigures(
@@ -96,23 +103,27 @@ export async function readCacheFigures(
   config: Config,
   entity: string,
 ): Promise<CacheFigures> {
-  const looks = looksOf(config, entity);
-  const [hits, misses, ...stats] = await Promise.all([
-    redis.get(looks.hits),
-    redis.get(looks.misses),
-    ...nodesOf(redis, config, entity).map((node) => node.info("stats")),
+  const [looks, nodes] = await Promise.all([
+    readLooks(redis, config, entity),
+    readNodes(redis, config, entity),
   ]);
-  const sum = (name: string) => stats.reduce((all, text) => all + numberIn(text!, name), 0);
-  return {
-    hits: Number(hits),
-    misses: Number(misses),
-    evictedKeys: sum("evicted_keys"),
-    expiredKeys: sum("expired_keys"),
-  };
+  const sum = (name: keyof KeysGone) => nodes.reduce((all, node) => all + node[name], 0);
+  return { ...looks, evictedKeys: sum("evictedKeys"), expiredKeys: sum("expiredKeys") };
 }
 
-/** What a node of Redis holds, and may. */
-export interface NodeMemory {
+/** Reads how often documents were looked for. */
+export async function readLooks(
+  redis: RedisConnection,
+  config: Config,
+  entity: string,
+): Promise<CacheLooks> {
+  const keys = looksOf(config, entity);
+  const [hits, misses] = await Promise.all([redis.get(keys.hits), redis.get(keys.misses)]);
+  return { hits: Number(hits), misses: Number(misses) };
+}
+
+/** What a node of Redis holds, and may, and what has gone from it. */
+export interface NodeFigures extends KeysGone {
   /** its address */
   node: string;
   /** memory that it uses, and from which on it evicts or refuses writes; 0 for no limit */
@@ -123,15 +134,16 @@ export interface NodeMemory {
   evictableKeys: number;
 }
 
-/** Reads what the nodes hold that have an entity's partitions. */
-export async function readMemory(
+/** Reads what the nodes say that have an entity's partitions. */
+export async function readNodes(
   redis: RedisConnection,
   config: Config,
   entity: string,
-): Promise<NodeMemory[]> {
+): Promise<NodeFigures[]> {
   return await Promise.all(
     nodesOf(redis, config, entity).map(async (node) => {
-      const [memory, keyspace] = await Promise.all([node.info("memory"), node.info("keyspace")]);
+      const sections = ["memory", "keyspace", "stats"].map((section) => node.info(section));
+      const [memory, keyspace, stats] = await Promise.all(sections) as [string, string, string];
       const databases = [...keyspace.matchAll(/^db\d+:keys=(\d+),expires=(\d+)/gm)];
       const sum = (index: 1 | 2) => databases.reduce((all, one) => all + Number(one[index]), 0);
       const isEvicting = !/^maxmemory_policy:noeviction/m.test(memory);
@@ -142,6 +154,8 @@ export async function readMemory(
         keys: sum(1),
         // Only what has a time may go: `allkeys-*` is refused.
         evictableKeys: isEvicting ? sum(2) : 0,
+        evictedKeys: numberIn(stats, "evicted_keys"),
+        expiredKeys: numberIn(stats, "expired_keys"),
       };
     }),
   );

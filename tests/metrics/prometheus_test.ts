@@ -219,6 +219,38 @@ Deno.test("of several targets, one that cannot be opened is told as away until i
   });
 });
 
+Deno.test("a counter goes on from what it has told where a server has lost some of it", async () => {
+  await using pipeline = await testPipeline();
+  const { redis, pool, config } = pipeline;
+  const { sink, server } = served(pipeline);
+  await using _server = server;
+  await using _sink = sink;
+  const told = async () => {
+    const text = await scrape(server);
+    const ofTarget = ["written_events", "applied_events", "went_back"].map((name) =>
+      seriesOf(text, `writebehind_${name}_total`)[OF_TARGET]
+    );
+    return [
+      ...ofTarget,
+      seriesOf(text, "writebehind_events_total")['side="redis",outcome="success"'],
+    ];
+  };
+  for (const id of ["a", "b"]) await insertDocument(redis, config, "session", { n: 1 }, id);
+  await sink.drain();
+  await insertDocument(redis, config, "session", { n: 1 }, "c");
+  await redis.counters.flush();
+  await pool.query("UPDATE writebehind_offset SET went_back = 3");
+  assert.deepEqual(await told(), [3, 2, 3, 3]);
+  // As after the promotion of a replica and a standby that were both behind.
+  await pool.query("UPDATE writebehind_offset SET events = 1, went_back = 2");
+  await redis.del("stream:session");
+  await redis.set("metrics:redis_success", 1);
+  assert.deepEqual(await told(), [3, 2, 3, 3]);
+  await pool.query("UPDATE writebehind_offset SET events = 6, went_back = 3");
+  await redis.incrby("metrics:redis_success", 5);
+  assert.deepEqual(await told(), [8, 7, 4, 8]);
+});
+
 Deno.test("a metric that Redis refuses to tell is missing, and why is an event", async () => {
   await using pipeline = await testPipeline();
   const { redis, config } = pipeline;

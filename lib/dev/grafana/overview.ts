@@ -179,7 +179,11 @@ function cache(of: string) {
       title: "Evicted and expired",
       description: "Keys of all of Redis that went, a second.",
       unit: "ops",
-      queries: { "{{how}}": once(`rate(writebehind_redis_keys_gone_total${RATE})`, "how") },
+      queries: {
+        "{{how}}": `sum by (how) (${
+          once(`rate(writebehind_redis_keys_gone_total${RATE})`, "how, node")
+        })`,
+      },
     }),
     series({
       title: "Memory of Redis",
