@@ -65,8 +65,32 @@ const CASES: Record<
 > = {
   "all is well": { series: {}, raises: {} },
   "attempts fail": {
-    series: { [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80" },
+    series: {
+      [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80",
+      // For three minutes.
+      [`writebehind_applied_events_total${ofTarget}`]: "0+1000x68 68000x11",
+    },
     raises: { WritebehindStuck: OF_TARGET },
+  },
+  "attempts fail, and nobody can say what waits": {
+    series: {
+      [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80",
+      [`writebehind_applied_events_total${ofTarget}`]: null,
+      [`writebehind_lag_events${ofTarget}`]: null,
+    },
+    raises: { WritebehindStuck: OF_TARGET },
+  },
+  "one of two sinks is cut off, and the other applies all": {
+    series: { [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80" },
+    raises: {},
+  },
+  "one of two sinks is cut off, and nothing is written": {
+    series: {
+      [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80",
+      [`writebehind_applied_events_total${ofTarget}`]: "1000x80",
+      [`writebehind_lag_events${ofTarget}`]: "0x80",
+    },
+    raises: {},
   },
   "events wait, and none is applied": {
     series: { [`writebehind_applied_events_total${ofTarget}`]: "1000x80" },
@@ -151,6 +175,7 @@ const CASES: Record<
       [ofState("active")]: "0x80",
       [ofState(state)]: "1x80",
       [`writebehind_owned${ofTarget}`]: "0x80",
+      [`writebehind_sink_failures_in_a_row${ofProcess("1-a")}`]: "0+1x80",
       [`writebehind_applied_events_total${ofTarget}`]: "1000x80",
       [`writebehind_lag_events${ofTarget}`]: "0+100x80",
       [`writebehind_lag_seconds${ofTarget}`]: "0+2x80",
