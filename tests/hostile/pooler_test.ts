@@ -1,13 +1,24 @@
 /**
  * PgBouncer between a sink and PostgreSQL, with a server's session for each client and for each transaction: batches
- * are applied once, a sink that was killed is followed when its lease ends, and a batch that is long is left alone.
+ * are applied once, a sink that was killed is followed when its lease ends, and a batch that is long is left alone,
+ * whichever of the server's connections it goes by.
  */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { type Config, insertDocument, updateDocument, verify } from "writebehind";
+import {
+  type Config,
+  connectPostgres,
+  insertDocument,
+  readStatus,
+  RedisWriteBehind,
+  updateDocument,
+  verify,
+} from "writebehind";
+import { keepLedger, noted } from "../faults/ledger.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import type { RunningCommand } from "../support/processes.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { isInstalled } from "../support/programs.ts";
@@ -16,7 +27,11 @@ import { testFolder, waitFor } from "../support/servers.ts";
 const MODES = ["session", "transaction"] as const;
 
 /** A PgBouncer in front of the pipeline's PostgreSQL; ended at the end of the scope. */
-async function pgbouncer({ config }: Pipeline, mode: typeof MODES[number]) {
+async function pgbouncer(
+  { config }: Pipeline,
+  mode: typeof MODES[number],
+  settings: Record<string, number>,
+) {
   const { host, port, user, password, database } = config.postgresql;
   const dir = testFolder("pgbouncer");
   await Deno.mkdir(dir);
@@ -33,7 +48,7 @@ unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = ${join(dir, "users.txt")}
 pool_mode = ${mode}
-default_pool_size = ${mode === "session" ? 20 : 1}
+${Object.entries(settings).map(([key, value]) => `${key} = ${value}`).join("\n")}
 ignore_startup_parameters = extra_float_digits
 server_login_retry = 1
 `,
@@ -53,8 +68,14 @@ server_login_retry = 1
     stderr: "null",
   }).spawn();
   const ended = child.status;
+  const address = { host: "127.0.0.1", port: own };
+  const answers = async () => {
+    using _ = await Deno.connect({ hostname: address.host, port: own });
+    return true;
+  };
+  await waitFor(answers, { what: "PgBouncer to listen" });
   return {
-    port: own,
+    ...address,
     [Symbol.asyncDispose]: async () => {
       child.kill("SIGTERM");
       await ended;
@@ -87,7 +108,8 @@ for (const mode of MODES) {
   Deno.test({ name, ignore: !isInstalled("pgbouncer") }, async () => {
     await using pipeline = await testPipeline();
     const { redis, config } = pipeline;
-    await using pooler = await pgbouncer(pipeline, mode);
+    const default_pool_size = mode === "session" ? 20 : 1;
+    await using pooler = await pgbouncer(pipeline, mode, { default_pool_size });
     const pooled: Config = pipeline.with({ postgresql: { port: pooler.port } });
     const write = (from: number, count: number) =>
       Promise.all(
@@ -131,3 +153,129 @@ for (const mode of MODES) {
     }
   });
 }
+
+/** A sink in this process behind a pooler that gives each transaction any of several connections, and changes them. */
+async function pooledSink(pipeline: Pipeline) {
+  await using stack = new AsyncDisposableStack();
+  const pooler = stack.use(
+    await pgbouncer(pipeline, "transaction", { default_pool_size: 10, server_lifetime: 1 }),
+  );
+  const proxy = stack.use(await TcpProxy.start(pooler));
+  const config = pipeline.with({
+    postgresql: { port: proxy.port, application_name: "behind the pooler" },
+  });
+  const pool = stack.use(await connectPostgres(config));
+  const sink = stack.use(new RedisWriteBehind(pipeline.redis, pool, config, "session"));
+  const failures: string[] = [];
+  sink.events.on("failed", ({ error }) => failures.push(error.message));
+  await keepLedger(pipeline);
+  sink.start();
+  await waitFor(() => sink.status.partitions.every(({ state }) => state === "owner"), {
+    what: "the claims",
+  });
+  const owned = stack.move();
+  return { sink, proxy, failures, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** The pooler has closed each of the server's connections that it has now. */
+async function connectionsChange({ pool }: Pipeline) {
+  const processes = async () => {
+    const { rows } = await pool.query<{ pid: number }>(
+      "SELECT pid FROM pg_stat_activity WHERE application_name = 'behind the pooler'",
+    );
+    return new Set(rows.map(({ pid }) => pid));
+  };
+  const before = await processes();
+  await waitFor(async () => before.isDisjointFrom(await processes()), {
+    what: "other connections of the pooler",
+  });
+}
+
+/** Locks the table; the lock is given back at the end of the scope. */
+async function lockTable({ pool }: Pipeline) {
+  const holder = await pool.connect();
+  await holder.query("SET application_name = 'a visitor'; BEGIN; LOCK TABLE sessions");
+  return {
+    /** A batch has waited for the lock for so long. */
+    keepsWaiting: (seconds: number) =>
+      waitFor(async () => {
+        const { rows } = await pool.query(
+          `SELECT FROM pg_locks WHERE relation = 'sessions'::regclass AND NOT granted
+              AND clock_timestamp() - waitstart > make_interval(secs => $1)`,
+          [seconds],
+        );
+        return rows.length > 0;
+      }, { what: "a batch that waits" }),
+    [Symbol.asyncDispose]: async () => {
+      await holder.query("COMMIT; RESET application_name");
+      holder.release();
+    },
+  };
+}
+
+const LEASE_SECONDS = 0.5;
+
+const behindPooler = (name: string, test: (pipeline: Pipeline) => Promise<void>) =>
+  Deno.test({
+    name: `behind PgBouncer, a session a transaction, ${name}`,
+    ignore: !isInstalled("pgbouncer"),
+  }, async () => {
+    await using pipeline = await testPipeline({
+      streams: { partitions: 4 },
+      write_behind: { lease_seconds: LEASE_SECONDS },
+    });
+    await test(pipeline);
+  });
+
+behindPooler("a batch outlives its lease on a connection that is new", async (pipeline) => {
+  const { redis, pool, config } = pipeline;
+  await using pooled = await pooledSink(pipeline);
+  await connectionsChange(pipeline);
+  {
+    await using lock = await lockTable(pipeline);
+    await insertDocument(redis, config, "session", { n: 1 }, "a");
+    await lock.keepsWaiting(4 * LEASE_SECONDS);
+    const warnings = (await readStatus(redis, pool, config, "session"))
+      .flatMap(({ warnings }) => warnings);
+    assert.match(warnings.join(), /^the batch waits for a lock of process \d+ \(a visitor, /);
+  }
+  await waitFor(() => pooled.sink.status.events === 1, { what: "the event" });
+  assert.deepEqual(pooled.failures, []);
+  assert.equal(await assertEqual(pipeline), 1);
+  assert.deepEqual(await noted(pipeline), { twice: 0, outOfOrder: 0 });
+});
+
+behindPooler("a batch whose connection died without a word is given up", async (pipeline) => {
+  const { redis, config } = pipeline;
+  await using pooled = await pooledSink(pipeline);
+  {
+    await using lock = await lockTable(pipeline);
+    await insertDocument(redis, config, "session", { n: 1 }, "a");
+    await lock.keepsWaiting(0);
+    pooled.proxy.vanish();
+  }
+  await updateDocument(redis, config, "session", "a", { n: 2 });
+  await waitFor(() => pooled.sink.status.events === 1, {
+    what: "the second event",
+    deadlineMs: 30_000,
+  });
+  assert.equal(await assertEqual(pipeline), 1);
+  assert.deepEqual(await noted(pipeline), { twice: 0, outOfOrder: 0 });
+});
+
+behindPooler("no batch misses what another connection has prepared", async (pipeline) => {
+  const { redis, config } = pipeline;
+  await using pooled = await pooledSink(pipeline);
+  const ids = Array.from({ length: 40 }, (_, n) => `d${n}`);
+  const write = (n: number) =>
+    Promise.all(
+      ids.map((id) => insertDocument(redis, config, "session", { n }, id, { overwrite: true })),
+    );
+  for (let n = 1; n <= 5; n++) {
+    await write(n);
+    await waitFor(() => pooled.sink.status.events === n * ids.length, { what: `round ${n}` });
+    await connectionsChange(pipeline);
+  }
+  assert.deepEqual(pooled.failures, []);
+  assert.equal(await assertEqual(pipeline), ids.length);
+});

@@ -74,12 +74,20 @@ const renewSql = (locked: "wait" | "skip") => `
 UPDATE writebehind_lease AS l
    SET lease_until = clock_timestamp() + make_interval(secs => $1),
        session_key = $2, granted_seconds = $1, session_epoch = l.epoch,
-       backend_pid = coalesce(r.pid, l.backend_pid),
+       -- Behind a pooler, which has no session of the owner, that of the batch before may be another client's by now.
+       backend_pid = coalesce(
+         r.pid, CASE WHEN coalesce($2, l.session_key) IS NULL THEN 0 ELSE l.backend_pid END),
        backend_started = coalesce(r.started, l.backend_started)
-  FROM (SELECT r.*
-          FROM unnest($3::text[], $4::text[], $5::bigint[], $6::int[], $7::timestamptz[])
-               AS r (stream, owner, epoch, pid, started)
+  FROM (SELECT r.stream, r.owner, r.epoch,
+               coalesce(a.pid, r.pid) AS pid, coalesce(a.backend_start, r.started) AS started
+          FROM unnest($3::text[], $4::text[], $5::bigint[], $6::int[], $7::timestamptz[], $8::text[])
+               AS r (stream, owner, epoch, pid, started, mark)
           JOIN writebehind_lease AS l USING (stream)
+          LEFT JOIN LATERAL (
+            SELECT pid, backend_start FROM pg_stat_activity
+             WHERE r.mark IS NOT NULL AND starts_with(query, r.mark)
+             ORDER BY query_start DESC LIMIT 1
+          ) AS a ON true
          -- One that was given back stays so.
          WHERE l.owner = r.owner AND l.epoch = r.epoch AND l.lease_until > '-infinity'
            FOR UPDATE OF l ${locked === "skip" ? "SKIP LOCKED" : ""}) AS r
@@ -267,7 +275,7 @@ export class PostgresOwnership implements Ownership {
     locked: "wait" | "skip",
   ): Promise<Set<Claim>> {
     const key = await this.#key();
-    // What a lease names is the process at which the partition's batch is under way, or was last.
+    // What a lease names is the process at which the partition's batch is under way, or was last where it is our own.
     const backends = claims.map(({ keys }) => this.#sessions.underWay(keys)?.backend);
     const renew = (connection: Pick<Pool, "query">, key: string | null, seconds: number) =>
       patiently<{ stream: string; owner: string; working: boolean }>(
@@ -281,6 +289,7 @@ export class PostgresOwnership implements Ownership {
           claims.map(({ epoch }) => epoch),
           backends.map((backend) => backend?.pid ?? null),
           backends.map((backend) => backend?.started ?? null),
+          backends.map((backend) => backend?.mark ?? null),
         ],
         seconds,
       );

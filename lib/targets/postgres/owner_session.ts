@@ -6,13 +6,11 @@
  */
 
 import { randomBytes } from "node:crypto";
-import type { Pool, PoolClient } from "./pool.ts";
+import { announcedPid, type Pool, type PoolClient } from "./pool.ts";
 import { patiently } from "./sessions.ts";
 
 /** What pg knows of a connection, and its types do not. */
 interface OwnConnection {
-  /** the process id that the server announced when the connection was made */
-  processID?: number | null;
   connection?: { stream?: { localAddress?: string; localPort?: number } };
 }
 
@@ -110,7 +108,7 @@ export class OwnerSession {
  * address translation lies between, it cannot be known.
  */
 async function isOwn(connection: PoolClient): Promise<boolean> {
-  const { processID, connection: { stream } = {} } = connection as OwnConnection;
+  const { connection: { stream } = {} } = connection as OwnConnection;
   const { rows: [view] } = await patiently<ServersView>(
     connection,
     `SELECT pg_backend_pid() AS pid, host(inet_client_addr()) AS address,
@@ -118,7 +116,7 @@ async function isOwn(connection: PoolClient): Promise<boolean> {
     [],
   );
   const { pid, address, port } = view!;
-  if (pid !== processID) return false;
+  if (pid !== announcedPid(connection)) return false;
   const plain = (ip: string | null | undefined) => ip?.replace(/^::ffff:/, "") ?? null;
   return plain(stream?.localAddress) === plain(address) && (stream?.localPort ?? null) === port;
 }

@@ -20,5 +20,9 @@ export type Pool = pg.Pool;
  */
 export type PoolClient = pg.PoolClient;
 
+/** The process id that the server announced when the connection was made, which pg's types lack; poolers make one up. */
+export const announcedPid = (connection: PoolClient): number | null | undefined =>
+  (connection as { processID?: number | null }).processID;
+
 /** A pool of connections to PostgreSQL that can be disposed of. */
 export type PostgresPool = Pool & AsyncDisposable;

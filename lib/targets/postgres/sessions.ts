@@ -4,6 +4,7 @@
  * @module
  */
 
+import { randomBytes } from "node:crypto";
 import { Mutex, Semaphore } from "async-mutex";
 // @ts-types="@types/pg"
 import type { QueryResult, QueryResultRow } from "pg";
@@ -12,7 +13,7 @@ import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
-import type { Pool, PoolClient } from "./pool.ts";
+import { announcedPid, type Pool, type PoolClient } from "./pool.ts";
 
 /**
  * A query's time limit, after which pg gives up on it (pg's types lack the option). Without it, a query on a connection that
@@ -97,12 +98,18 @@ export const largeAtOnce = (most: number, processors = navigator.hardwareConcurr
 /** From so many bytes on, a batch takes the server longer than it takes to commit. */
 const LARGE_BYTES = 64 << 10;
 
-/** A session's process at the server; behind a pooler, one that it had. */
+/** A session's process at the server. */
 export interface Backend {
+  /** 0 behind a pooler, where each query may go by another */
   pid: number;
   /** when it began, which tells it from a later process of that number */
   started: string;
+  /** behind a pooler, how each query of the session begins, by which the process is found; `null` elsewhere */
+  mark: string | null;
 }
+
+/** What the server says of a session. */
+type ServersView = Pick<Backend, "pid" | "started">;
 
 interface Session extends Backend {
   connection: PoolClient;
@@ -160,7 +167,7 @@ export class Sessions {
   }
 
   /** The server's process of one of the sessions. */
-  async backend({ entity }: PartitionKeys): Promise<Backend> {
+  async backend({ entity }: PartitionKeys): Promise<ServersView> {
     return await this.#onAny(entity, ({ pid, started }) => Promise.resolve({ pid, started }));
   }
 
@@ -201,9 +208,11 @@ export class Sessions {
     this.#underWay.set(stream, { backend: session, since: performance.now(), fail });
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
-      const reply = session.connection.query<Row>({
-        ...(name === "" ? {} : { name: prepared }),
-        ...{ text, values },
+      const { connection, mark } = session;
+      const reply = connection.query<Row>({
+        // A statement is prepared on the server's connection, which a pooler gives to others, and changes.
+        ...(name === "" || mark !== null ? {} : { name: prepared }),
+        ...{ text: mark === null ? text : mark + text, values },
         ...(seconds === undefined ? {} : within(seconds)),
       });
       await failpoint?.(`sent ${name}`);
@@ -294,6 +303,7 @@ export class Sessions {
       unconfirmed: false,
       pid: 0,
       started: "",
+      mark: null,
       ended: false,
       end: () => {
         if (session.ended) return;
@@ -309,8 +319,11 @@ export class Sessions {
     });
     try {
       const query = { text: BATCH_SETTINGS, ...within(PATIENCE_SECONDS) };
-      const replies = await connection.query(query) as unknown as QueryResult<Backend>[];
-      return Object.assign(session, replies.at(-1)!.rows[0]);
+      const replies = await connection.query(query) as unknown as QueryResult<ServersView>[];
+      const { pid, started } = replies.at(-1)!.rows[0]!;
+      const isPooled = pid !== announcedPid(connection);
+      const mark = `/* ${randomBytes(8).toString("hex")} */ `;
+      return Object.assign(session, { started }, isPooled ? { mark } : { pid });
     } catch (error) {
       session.end();
       throw error;
