@@ -10,6 +10,7 @@ import {
   type Config,
   connectPostgres,
   insertDocument,
+  openTarget,
   readStatus,
   RedisWriteBehind,
   updateDocument,
@@ -18,6 +19,7 @@ import {
 import { keepLedger, noted } from "../faults/ledger.ts";
 import { killSink, startSink } from "../faults/sinks.ts";
 import { freePort } from "writebehind/dev/servers/processes.ts";
+import { allPartitions } from "writebehind/redis/keys.ts";
 import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import type { RunningCommand } from "../support/processes.ts";
 import { type Pipeline, testPipeline } from "../support/pipeline.ts";
@@ -174,7 +176,7 @@ async function pooledSink(pipeline: Pipeline) {
     what: "the claims",
   });
   const owned = stack.move();
-  return { sink, proxy, failures, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { config, sink, proxy, failures, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** The pooler has closed each of the server's connections that it has now. */
@@ -263,9 +265,11 @@ behindPooler("a batch whose connection died without a word is given up", async (
   assert.deepEqual(await noted(pipeline), { twice: 0, outOfOrder: 0 });
 });
 
-behindPooler("no batch misses what another connection has prepared", async (pipeline) => {
+behindPooler("no batch or look misses what another connection has prepared", async (pipeline) => {
   const { redis, config } = pipeline;
   await using pooled = await pooledSink(pipeline);
+  await using target = await openTarget(pooled.config);
+  const [keys] = allPartitions(config, "session");
   const ids = Array.from({ length: 40 }, (_, n) => `d${n}`);
   const write = (n: number) =>
     Promise.all(
@@ -274,6 +278,10 @@ behindPooler("no batch misses what another connection has prepared", async (pipe
   for (let n = 1; n <= 5; n++) {
     await write(n);
     await waitFor(() => pooled.sink.status.events === n * ids.length, { what: `round ${n}` });
+    for (const looked of [ids, ids.slice(0, 1)]) {
+      const { rows } = await target.rows!.at(keys!, looked);
+      assert(rows.every((row) => row !== null));
+    }
     await connectionsChange(pipeline);
   }
   assert.deepEqual(pooled.failures, []);

@@ -6,7 +6,7 @@
 // @ts-types="@types/pg"
 import type { QueryArrayConfig, QueryArrayResult } from "pg";
 import type { Pool, PoolClient } from "./pool.ts";
-import { within } from "./sessions.ts";
+import { isPooled, within } from "./sessions.ts";
 
 /**
  * How long a look may take, in ms. A sink looks at a row when it begins with a partition: where that hangs, its lease, which
@@ -28,6 +28,8 @@ export class Looks {
   /** when the last look began, by `performance.now()` */
   #since = 0;
   #watch: ReturnType<typeof setInterval> | undefined;
+  /** whether a pooler lies between, with whose connections nothing stays prepared */
+  #pooled: Promise<boolean> | undefined;
 
   /**
    * @param keeps whether looks that follow each other go by one connection, where whoever ends the pool closes this first: to
@@ -39,7 +41,8 @@ export class Looks {
   }
 
   /** Runs a query, which fails where its answer takes too long. */
-  async query<Row extends unknown[]>(query: QueryArrayConfig): Promise<QueryArrayResult<Row>> {
+  async query<Row extends unknown[]>(look: QueryArrayConfig): Promise<QueryArrayResult<Row>> {
+    const query = await this.#isPooled() ? { ...look, name: undefined } : look;
     if (!this.#keeps || this.#isBusy) {
       return await this.#pool.query<Row>({ ...query, ...within(LOOK_MS / 1000) });
     }
@@ -56,6 +59,13 @@ export class Looks {
       this.#isBusy = false;
       if (!this.#keeps) this.#giveBack(); // closed meanwhile
     }
+  }
+
+  #isPooled(): Promise<boolean> {
+    return this.#pooled ??= isPooled(this.#pool).catch((error) => {
+      this.#pooled = undefined; // asked again by the next look
+      throw error;
+    });
   }
 
   async #take(): Promise<PoolClient> {

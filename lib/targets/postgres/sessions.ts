@@ -42,6 +42,23 @@ export function patiently<Row extends QueryResultRow>(
   return pool.query<Row>({ text, values, ...within(seconds) });
 }
 
+/** Whether a pooler lies between, where each transaction goes by any of the server's connections. */
+export async function isPooled(pool: Pool): Promise<boolean> {
+  const connection = await pool.connect();
+  try {
+    const { rows: [own] } = await patiently<{ pid: number }>(
+      connection,
+      "SELECT pg_backend_pid() AS pid",
+      [],
+    );
+    connection.release();
+    return own!.pid !== announcedPid(connection);
+  } catch (error) {
+    connection.release(true);
+    throw error;
+  }
+}
+
 /**
  * What all our queries rely on, whatever the role's settings say: how dates, bytes, numbers and names are spelled, that
  * rows are written and are there for everybody once they are, and that the table's own triggers fire.
