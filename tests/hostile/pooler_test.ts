@@ -6,6 +6,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import pg from "pg";
 import {
   type Config,
   connectPostgres,
@@ -263,6 +264,60 @@ behindPooler("a batch whose connection died without a word is given up", async (
   });
   assert.equal(await assertEqual(pipeline), 1);
   assert.deepEqual(await noted(pipeline), { twice: 0, outOfOrder: 0 });
+});
+
+behindPooler("connections must begin with what a batch relies on", async (pipeline) => {
+  const { pool, config: { postgresql: { user, database } } } = pipeline;
+  await using pooler = await pgbouncer(pipeline, "transaction", { default_pool_size: 10 });
+  const pooled = (more = {}) =>
+    connectPostgres(pipeline.with({ postgresql: { port: pooler.port, ...more } }));
+  const role = `ALTER ROLE "${user}" IN DATABASE "${database}"`;
+  await pool.query(`${role} SET synchronous_commit = off; ${role} SET bytea_output = escape`);
+  try {
+    await assert.rejects(
+      pooled(),
+      /^ConnectionError: Cannot use PostgreSQL at .*: behind a pooler .* bytea_output = escape, synchronous_commit = off: ALTER ROLE .* SET bytea_output = hex; ALTER ROLE .* SET synchronous_commit = on; then let the pooler/,
+    );
+  } finally {
+    await pool.query(`${role} RESET synchronous_commit; ${role} RESET bytea_output`);
+  }
+  await pool.query("CREATE SCHEMA app");
+  await using other = await pgbouncer(pipeline, "transaction", { default_pool_size: 10 });
+  const inSchema = () =>
+    connectPostgres(pipeline.with({ postgresql: { port: other.port, schema: "app" } }));
+  await assert.rejects(
+    inSchema(),
+    /behind a pooler no search path .*: ALTER ROLE .* SET search_path = app; then/,
+  );
+  await pool.query(`${role} SET search_path = app`);
+  try {
+    await using third = await pgbouncer(pipeline, "transaction", { default_pool_size: 10 });
+    await using well = await connectPostgres(
+      pipeline.with({ postgresql: { port: third.port, schema: "app" } }),
+    );
+    const { rows } = await well.query("SELECT current_schema() AS schema");
+    assert.deepEqual(rows, [{ schema: "app" }]);
+  } finally {
+    await pool.query(`${role} RESET search_path; DROP SCHEMA app`);
+  }
+});
+
+behindPooler("nothing is left to the pooler's other clients", async (pipeline) => {
+  const { redis, config } = pipeline;
+  await using pooler = await pgbouncer(pipeline, "transaction", { default_pool_size: 1 });
+  const pooled = pipeline.with({ postgresql: { port: pooler.port } });
+  await using pool = await connectPostgres(pooled);
+  await using sink = new RedisWriteBehind(redis, pool, pooled, "session");
+  await insertDocument(redis, config, "session", { n: 1 }, "a");
+  await sink.drain();
+  const { host, port, user, password, database } = pooled.postgresql;
+  const other = new pg.Pool({ host, port, user, password: password!, database, max: 1 });
+  const { rows } = await other.query(
+    `SELECT name, setting FROM pg_settings
+      WHERE name IN ('enable_seqscan', 'row_security', 'idle_session_timeout') AND setting <> reset_val`,
+  );
+  await other.end();
+  assert.deepEqual(rows, []);
 });
 
 behindPooler("no batch or look misses what another connection has prepared", async (pipeline) => {

@@ -17,9 +17,10 @@ import {
   serversObjection,
   type Trust,
 } from "../../config/tls.ts";
-import { ConnectionError, reasonOf } from "../../core/errors.ts";
+import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
-import { patiently, SETTINGS } from "./sessions.ts";
+import { patiently, settle } from "./sessions.ts";
+import { SETTINGS } from "./settings.ts";
 
 /** Tables are named without a schema, so a table that the search path does not show, and that is there once, is added. */
 const SEARCH_PATH = `
@@ -31,10 +32,11 @@ WITH hidden AS (
    GROUP BY c.relname
   HAVING count(*) = 1
 )
-SELECT set_config('search_path', coalesce(quote_ident($1), concat_ws(', ',
-         nullif(current_setting('search_path'), ''),
-         (SELECT string_agg(DISTINCT quote_ident(schema), ', ') FROM hidden))), false)
- WHERE $1::text IS NOT NULL OR EXISTS (SELECT FROM hidden)`;
+SELECT wanted
+  FROM (SELECT coalesce(quote_ident($1), concat_ws(', ',
+                 nullif(current_setting('search_path'), ''),
+                 (SELECT string_agg(DISTINCT quote_ident(schema), ', ') FROM hidden))) AS wanted) AS path
+ WHERE wanted <> current_setting('search_path') AND ($1::text IS NOT NULL OR EXISTS (SELECT FROM hidden))`;
 
 /** What pg has, and its types do not. */
 interface OwnClient {
@@ -141,8 +143,19 @@ export async function connectPostgres(
     keepAliveInitialDelayMillis: 10_000,
     application_name,
     onConnect: async (client) => {
-      await patiently(client, SETTINGS, []);
-      await patiently(client, SEARCH_PATH, [schema, tables]);
+      const { isPooled } = await settle(client, SETTINGS);
+      const { rows: [path] } = await patiently<{ wanted: string }>(client, SEARCH_PATH, [
+        schema,
+        tables,
+      ]);
+      if (path === undefined) return;
+      if (isPooled) {
+        throw new ConfigError(
+          `behind a pooler no search path can be set for a session: ALTER ROLE "${user}" IN DATABASE "${database}" ` +
+            `SET search_path = ${path.wanted}; then let the pooler connect anew (PgBouncer: RECONNECT)`,
+        );
+      }
+      await patiently(client, "SELECT set_config('search_path', $1, false)", [path.wanted]);
     },
   });
   // The pool replaces a connection that breaks while idle; without a listener it would end the process.

@@ -21,7 +21,7 @@ export type Pool = pg.Pool;
 export type PoolClient = pg.PoolClient;
 
 /** The process id that the server announced when the connection was made, which pg's types lack; poolers make one up. */
-export const announcedPid = (connection: PoolClient): number | null | undefined =>
+export const announcedPid = (connection: object): number | null | undefined =>
   (connection as { processID?: number | null }).processID;
 
 /** A pool of connections to PostgreSQL that can be disposed of. */

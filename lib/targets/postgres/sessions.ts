@@ -14,6 +14,7 @@ import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
 import { announcedPid, type Pool, type PoolClient } from "./pool.ts";
+import { BATCH_SETTINGS, POOLED_SETTINGS, WRONG_DEFAULTS, type WrongDefault } from "./settings.ts";
 
 /**
  * A query's time limit, after which pg gives up on it (pg's types lack the option). Without it, a query on a connection that
@@ -42,53 +43,46 @@ export function patiently<Row extends QueryResultRow>(
   return pool.query<Row>({ text, values, ...within(seconds) });
 }
 
+/** Asks who a connection leads to. */
+const WHO = `
+SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
+
+/**
+ * Sets what our queries rely on; behind a pooler, sees that its connections begin with it.
+ * @returns the server's process, and whether a pooler lies between
+ * @throws {ConfigError} where they begin with something else
+ */
+export async function settle(
+  connection: Pick<PoolClient, "query">,
+  settings: string,
+): Promise<ServersView & { isPooled: boolean }> {
+  const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
+  const isPooled = who!.pid !== announcedPid(connection);
+  await patiently(connection, isPooled ? POOLED_SETTINGS : settings, []);
+  if (!isPooled) return { ...who!, isPooled };
+  const { rows: wrong } = await patiently<WrongDefault>(connection, WRONG_DEFAULTS, []);
+  if (wrong.length === 0) return { ...who!, isPooled };
+  const found = wrong.map(({ name, value }) => `${name} = ${value}`).join(", ");
+  throw new ConfigError(
+    `behind a pooler nothing can be set for a session, and the role's begin with ${found}: ` +
+      `${
+        wrong.map(({ mend }) => mend).join("; ")
+      }; then let the pooler connect anew (PgBouncer: RECONNECT)`,
+  );
+}
+
 /** Whether a pooler lies between, where each transaction goes by any of the server's connections. */
 export async function isPooled(pool: Pool): Promise<boolean> {
   const connection = await pool.connect();
   try {
-    const { rows: [own] } = await patiently<{ pid: number }>(
-      connection,
-      "SELECT pg_backend_pid() AS pid",
-      [],
-    );
+    const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
     connection.release();
-    return own!.pid !== announcedPid(connection);
+    return who!.pid !== announcedPid(connection);
   } catch (error) {
     connection.release(true);
     throw error;
   }
 }
-
-/**
- * What all our queries rely on, whatever the role's settings say: how dates, bytes, numbers and names are spelled, that
- * rows are written and are there for everybody once they are, and that the table's own triggers fire.
- */
-export const SETTINGS = `
-SET datestyle = 'ISO';
-SET bytea_output = 'hex';
-SET timezone = 'UTC';
-SET extra_float_digits = 1;
-SET quote_all_identifiers = off;
-SET default_transaction_read_only = off;
-SET default_transaction_isolation = 'read committed';
-SET default_transaction_deferrable = off;
-SELECT set_config('session_replication_role', 'origin', false)
- WHERE current_setting('session_replication_role') <> 'origin'
-   AND has_parameter_privilege('session_replication_role', 'SET')`;
-
-/**
- * What a session for batches relies on besides. A commit must be durable, since the stream is trimmed after it. A plan
- * that was made while the table was empty would scan the whole table for ever. Rows that a policy would hide must be
- * an error. The pool may be of another's making, so all is set.
- */
-const BATCH_SETTINGS = `${SETTINGS};
-SELECT set_config('synchronous_commit', 'on', false)
- WHERE current_setting('synchronous_commit') IN ('off', 'local');
-SET enable_seqscan = off;
-SET row_security = off;
-SET idle_session_timeout = 0;
-SET standard_conforming_strings = on;
-SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
 
 /** How a partition's query is sent. */
 export interface PartitionQuery {
@@ -335,10 +329,7 @@ export class Sessions {
       if (routine === "SyncRepWaitForLSN") session.unconfirmed = true;
     });
     try {
-      const query = { text: BATCH_SETTINGS, ...within(PATIENCE_SECONDS) };
-      const replies = await connection.query(query) as unknown as QueryResult<ServersView>[];
-      const { pid, started } = replies.at(-1)!.rows[0]!;
-      const isPooled = pid !== announcedPid(connection);
+      const { pid, started, isPooled } = await settle(connection, BATCH_SETTINGS);
       const mark = `/* ${randomBytes(8).toString("hex")} */ `;
       return Object.assign(session, { started }, isPooled ? { mark } : { pid });
     } catch (error) {
