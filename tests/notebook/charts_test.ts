@@ -173,6 +173,12 @@ Deno.test("charts over time: the legend tells the newest values", () => {
     "one5",
     "other1",
   ]);
+  // One that has stopped is not known any more.
+  const goesOn = [at(0, 1), at(5, 2), at(9, 3)];
+  assert.deepEqual(legendOf(targetsChart({ one: goesOn, other: [at(0, 7), at(2, 9)] })), [
+    "one3",
+    "other–",
+  ]);
   assert.deepEqual(legendOf(freshnessChart(samples)), ["p9913 ms", "p50–"], "nothing now");
   assert.deepEqual(legendOf(freshnessChart([])), ["p99–", "p50–"]);
   assert.match(outcomesChart(samples), /time since 14:16:05/);

@@ -6,7 +6,7 @@
 import * as Plot from "@observablehq/plot";
 import type { Sample } from "../../metrics/sampler.ts";
 import { horizontalBars, shortened, sideLabels } from "./bars.ts";
-import { figure, picture, waiting } from "./figure.ts";
+import { figure, picture, STOPPED_MS, waiting } from "./figure.ts";
 import { kernelMarks, type Marks } from "./marks.ts";
 import { duration, full, logTicks } from "./scales.ts";
 import { COLOUR, type Colour } from "./theme.ts";
@@ -107,9 +107,13 @@ export function targetsChart(
 ): string {
   const [samples = []] = Object.values(series);
   const newest = samples.at(-1);
-  // Each is sampled at times of its own: what it said last stands, and the end is the end of all.
-  const at = (of: readonly Sample[], sample: Sample) =>
-    sample === newest ? of.at(-1) : of.findLast((one) => one.at <= sample.at);
+  // Each is sampled at times of its own: what it said last stands, and the end is the end of all. Of one that has stopped
+  // while the first goes on, nothing is known.
+  const at = (of: readonly Sample[], sample: Sample) => {
+    const last = of.at(-1);
+    if (last && sample.at.getTime() - last.at.getTime() > STOPPED_MS) return undefined;
+    return sample === newest ? last : of.findLast((one) => one.at <= sample.at);
+  };
   return overTime(
     { title: "Targets", subtitle: "events that each is behind" },
     samples,

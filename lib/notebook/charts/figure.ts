@@ -81,7 +81,7 @@ export function figure(caption: Caption, ...pictures: string[]): string {
 }
 
 /** Without a new measurement for so long, in ms, a chart has stopped. */
-const STOPPED_MS = 6000;
+export const STOPPED_MS = 6000;
 
 /**
  * Says since when nothing moves. The page shows it by itself once a drawing has not been replaced for that long: who
