@@ -7,7 +7,7 @@ import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
 import type { Redis } from "../redis/client.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings, type StandingAndLag, viewOf } from "../targets/standings.ts";
+import { readStandings, type StandingAndLag, type View, viewOf } from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 
 /** How much was written and applied, and what is left: of one partition, or of all. */
@@ -71,7 +71,11 @@ export async function readFigures(
   entityConfig(config, entity);
   const opened = targetOf(target, config);
   const view = await viewOf(redis, config, entity, opened.describe().name);
-  const read = await readStandings(redis, opened.offsets, view, { waits: false });
+  return figuresOf(view, await readStandings(redis, opened.offsets, view, { waits: false }));
+}
+
+/** The figures of what was read of the partitions of an entity. */
+export function figuresOf(view: View, read: readonly StandingAndLag[]): Figures {
   const partitions = read.map((both, index): PartitionFigures => {
     const { partition, stream } = view.partitions[index]!;
     const { offset, live, owner } = both.standing;

@@ -11,7 +11,14 @@ import { COUNTER_NAMES, type CounterName } from "../redis/counters.ts";
 import { gaugesOf } from "../redis/keys.ts";
 import { valueOf } from "../redis/streams.ts";
 import { type Pool, targetOf } from "../targets/open.ts";
-import { readStandings, RememberedOffsets, type View, viewOf } from "../targets/standings.ts";
+import {
+  readStandings,
+  readTold,
+  RememberedOffsets,
+  type StandingAndLag,
+  type View,
+  viewOf,
+} from "../targets/standings.ts";
 import type { Target } from "../targets/target.ts";
 import { FRESHNESS_GAUGES, recentFreshness, sumOf, type Sums, sumsOf } from "./figures.ts";
 
@@ -45,7 +52,10 @@ export interface Sample extends Record<CounterName, number> {
   freshnessP99Ms: number | null;
   /** the sinks that hold live leases; null where none does */
   owner: string | null;
-  /** whether the target answered; where it did not, what it has applied is what it said last */
+  /**
+   * whether the target answered; where it did not, what it has applied is what its sinks have told Redis last, and what
+   * is parked, and who owns it, is what it said last
+   */
   targetAnswers: boolean;
 }
 
@@ -87,6 +97,8 @@ export class Sampler {
   /** the target's name */
   readonly #target: string;
   readonly #offsets: RememberedOffsets;
+  /** what was read of each stream when the target answered last */
+  #known = new Map<string, StandingAndLag>();
   readonly #samples: Sample[] = [];
   readonly #listeners = new Set<(sample: Sample) => void>();
   #totals = new Map<CounterName, { seen: number; since: number }>();
@@ -264,9 +276,20 @@ export class Sampler {
   /** What the streams and the target say. */
   async #figures(view: View): Promise<Sums & { owner: string | null }> {
     this.#offsets.answers = true;
-    const read = await readStandings(this.#redis, this.#offsets, view, { waits: false });
+    const read = await this.#standings(view);
     const owners = read.flatMap(({ standing: { live, owner } }) => live && owner ? [owner] : []);
     return { ...sumOf(read.map(sumsOf)), owner: [...new Set(owners)].sort().join(", ") || null };
+  }
+
+  async #standings(view: View): Promise<StandingAndLag[]> {
+    const { partitions } = view;
+    const read = await readStandings(this.#redis, this.#offsets, view, { waits: false });
+    if (!this.#offsets.answers) {
+      const last = partitions.map(({ stream }, index) => this.#known.get(stream) ?? read[index]!);
+      return await readTold(this.#redis, this.#target, partitions, last);
+    }
+    this.#known = new Map(partitions.map(({ stream }, index) => [stream, read[index]!]));
+    return read;
   }
 
   /** What processes have reported: the counters, and how fresh the rows are. */

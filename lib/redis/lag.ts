@@ -22,14 +22,14 @@ export interface Lag {
   events: number;
   /** age of the oldest of them, in seconds, by the clock of Redis, which made the stream's times */
   seconds: number;
+  /** entries that the stream has ever got up to the offset, by its own count, which a `DEL` or a promoted replica changes */
+  entriesRead: number;
   /**
    * whether the offset was the newest: the stream still holds an entry at or before it, so none behind it was trimmed.
    * Where not, the target may have moved on since its offset was read.
    */
   certain: boolean;
 }
-
-const NONE: Lag = { events: 0, seconds: 0, certain: true };
 
 /** Entries that Redis counts at a time, so that it answers others in between. */
 const CHUNK = 1000;
@@ -75,38 +75,47 @@ export async function readEntriesRead(redis: Redis, position: Position): Promise
     throw error;
   });
   if (reply === null) return 0;
-  const info = infoOf([null, reply]);
-  const { events } = await lagOf(redis, position, info);
-  return Number(pairsOf(reply).get("entries-added")) - events;
+  const { entriesRead } = await lagOf(redis, position, infoOf([null, reply]));
+  return entriesRead;
 }
 
-/** A stream at one moment; `null` where there is none, or nothing in it. */
+/** A stream at one moment. */
 interface Info {
+  /** entries that it has ever got */
+  added: number;
   length: number;
+  /** ids of its first and last entry; `0-0` where it has none */
   first: string;
   last: string;
 }
 
-function infoOf(reply: [Error | null, unknown]): Info | null {
-  if (isNoKey(reply[0])) return null;
+function infoOf(reply: [Error | null, unknown]): Info {
+  if (isNoKey(reply[0])) return { added: 0, length: 0, first: "0-0", last: "0-0" };
   const info = pairsOf(valueOf(reply));
-  const idOf = (entry: unknown) => (entry as Entry | null)?.[0];
-  const [first, last] = [idOf(info.get("first-entry")), idOf(info.get("last-entry"))];
-  return first && last ? { length: Number(info.get("length")), first, last } : null;
+  const idOf = (entry: unknown) => (entry as Entry | null)?.[0] ?? "0-0";
+  return {
+    added: Number(info.get("entries-added")),
+    length: Number(info.get("length")),
+    first: idOf(info.get("first-entry")),
+    last: idOf(info.get("last-entry")),
+  };
 }
 
 async function lagOf(
   redis: Redis,
   position: Position,
-  info: Info | null,
+  info: Info,
   seconds = 0,
 ): Promise<Lag> {
   const { offset } = position;
-  if (info === null || compareStreamIds(info.last, offset) <= 0) return NONE;
-  const { length, first } = info;
-  if (compareStreamIds(first, offset) > 0) return { events: length, seconds, certain: false };
+  const { added, length, first, last } = info;
+  const behind = (events: number, certain: boolean): Lag => (
+    { events, seconds, entriesRead: added - events, certain }
+  );
+  if (compareStreamIds(last, offset) <= 0) return { ...behind(0, true), seconds: 0 };
+  if (compareStreamIds(first, offset) > 0) return behind(length, false);
   const events = first === offset ? length - 1 : await countBehind(redis, position, info);
-  if (events !== null) return { events, seconds, certain: true };
+  if (events !== null) return behind(events, true);
   // The target has moved on while it was counted: that is soon over.
   const [lag] = await readLag(redis, [position]);
   return lag!;

@@ -5,10 +5,12 @@
 
 import { WriteBehindError } from "../core/errors.ts";
 import { awaitedLater, within } from "../core/promises.ts";
+import { compareStreamIds } from "../core/stream_ids.ts";
 import type { Redis } from "../redis/client.ts";
 import type { Config } from "../config/load.ts";
 import { allPartitions, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import { type Lag, readLag } from "../redis/lag.ts";
+import { readRegistration } from "../redis/registrations.ts";
 import { lookAtShape } from "../redis/shape.ts";
 import type { Offsets, Standing } from "./target.ts";
 
@@ -103,12 +105,40 @@ export const withMoreParked = (standing: Standing, more: number): Standing => (
   { ...standing, parked: standing.parked + more }
 );
 
+/**
+ * What is known of a target that does not answer, by what its sinks have told Redis: they tell how far it is before they
+ * trim what it has passed. Who looks on may have read its offset a moment before they moved it, and may be cut off from
+ * it alone, while they go on. Who owns a partition, and what is parked, is as it was.
+ * @param target its name
+ * @param last what was read when it answered last, in the order of `partitions`
+ * @throws the error that Redis answers
+ */
+export async function readTold(
+  redis: Redis,
+  target: string,
+  partitions: PartitionKeys[],
+  last: readonly StandingAndLag[],
+): Promise<StandingAndLag[]> {
+  const known = new Map(partitions.map(({ stream }, index) => [stream, last[index]!.standing]));
+  const standing = async (keys: PartitionKeys): Promise<Standing> => {
+    const standing = known.get(keys.stream)!;
+    const { offset = "0-0" } = await readRegistration(redis, keys, target) ?? {};
+    return compareStreamIds(offset, standing.offset) > 0 ? { ...standing, offset } : standing;
+  };
+  const view = { partitions, others: [], isMoving: false };
+  const read = await readStandings(redis, { standing }, view, { waits: false });
+  return read.map(({ standing, lag }, index) => {
+    const passed = Math.max(0, lag.entriesRead - last[index]!.lag.entriesRead);
+    return { standing: { ...standing, events: standing.events + passed }, lag };
+  });
+}
+
 /** How long a target may take to answer, in ms, before what it said last is taken. */
 const PATIENCE_MS = 1000;
 
 /**
- * Offsets that are there also while the target is not: where it does not answer, nobody applies anything, so what it
- * said last still holds.
+ * Standings that are there also while the target is not: where it does not answer, what it said last. How far it has
+ * come since, {@linkcode readTold} knows.
  */
 export class RememberedOffsets implements Pick<Offsets, "standing"> {
   /** whether every answer was the target's own since this was set */

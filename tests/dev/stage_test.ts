@@ -292,6 +292,10 @@ Deno.test({
       await resumeTarget(redis, config, "session", "local");
       await insertDocument(redis, config, "session", {}, "c");
       await shown.nodeSays("target", /postgresql 1 behind · local 1 behind/);
+      await redis.call("ACL", "SETUSER", "default", "-xinfo");
+      await shown.nodeSays("target", /postgresql not known · local not known/);
+      await redis.call("ACL", "SETUSER", "default", "+xinfo");
+      await shown.nodeSays("target", /postgresql 1 behind · local 1 behind/);
       const wide = await page.evaluate("document.documentElement.scrollWidth");
       assert.equal(wide, 1366);
     } finally {

@@ -148,6 +148,50 @@ Deno.test("while the target is away or hangs, writes are seen and what it has ap
   await waitFor(async () => (await seen()).at(-1), { what: "the target's answer" });
 });
 
+for (const keep_seconds of [0, 60]) {
+  Deno.test(`a target that is away for who samples alone: what its sinks tell counts, with ${keep_seconds} s kept`, async () => {
+    await using postgres = await testPostgres();
+    await using database = await testDatabase(postgres);
+    await using proxy = await TcpProxy.start({ host: postgres.host, port: postgres.port });
+    const { host, port, user, password } = postgres;
+    await using own = await empty({
+      streams: { keep_seconds },
+      targets: [{ name: "postgresql", kind: "postgresql" }],
+      postgresql: { host: "127.0.0.1", port: proxy.port, user, password, database: database.name },
+    });
+    const { redis, config, target } = own;
+    const sinks = configWith(config, { postgresql: { host, port } });
+    await using theirs = await openTarget(sinks);
+    const drain = async () => {
+      await using sink = new RedisWriteBehind(redis, theirs, sinks, "session");
+      await sink.drain();
+    };
+    const sampler = new Sampler(redis, target, config);
+    const seen = async () => {
+      const { written, applied, lagEvents, targetAnswers } = await sampler.sample();
+      return [written, applied, lagEvents, targetAnswers];
+    };
+    await insertMany(redis, config, 3);
+    await drain();
+    await insertMany(redis, config, 2);
+    assert.deepEqual(await seen(), [5, 3, 2, true]);
+    await drain(); // after the last look at it
+    await proxy.refuse();
+    assert.deepEqual(await seen(), [5, 5, 0, false]);
+    await insertMany(redis, config, 4);
+    assert.deepEqual(await seen(), [9, 5, 4, false]);
+    await drain();
+    assert.deepEqual(await seen(), [9, 9, 0, false]);
+    const { appliedPerSecond, lagSeconds } = sampler.samples.at(-1)!;
+    assert(appliedPerSecond > 0 && lagSeconds === 0);
+    await insertMany(redis, config, 1);
+    assert.deepEqual(await seen(), [10, 9, 1, false]);
+    await proxy.heal();
+    await waitFor(async () => (await seen()).at(-1), { what: "the target's answer" });
+    assert.deepEqual(await seen(), [10, 9, 1, true]);
+  });
+}
+
 Deno.test("lag in seconds is the age of the first event that the target does not have", async () => {
   await using own = await empty();
   const { redis, config, target } = own;

@@ -22,7 +22,7 @@ const WELL: Both = {
     parked: 0,
     waitsFor: null,
   },
-  lag: { events: 0, seconds: 0, certain: true },
+  lag: { events: 0, seconds: 0, entriesRead: 0, certain: true },
   assessment: null,
   registrations: [],
   state: "active",
@@ -46,7 +46,7 @@ Deno.test("events that wait are stuck once nobody has owned their partition for 
   const { lease_seconds } = config.write_behind;
   const waiting = (seconds: number, leaseSeconds: number | null, live = false) =>
     judged({
-      lag: { events: 1, seconds, certain: true },
+      lag: { events: 1, seconds, entriesRead: 0, certain: true },
       standing: { ...WELL.standing, live, leaseSeconds },
     }).stuck.length;
   const [short, long] = [lease_seconds / 2, 2 * lease_seconds];

@@ -14,6 +14,8 @@ const CAUGHT_UP_SECONDS = 0.5;
 const WORTH_TELLING_SECONDS = 1;
 /** Partitions change hands together: one line tells of all, once none has followed for so long, in ms. */
 const TOGETHER_MS = 700;
+/** So many looks in a row that fail are no chance. */
+const FAILED_LOOKS = 2;
 
 /** A sink that was killed. */
 interface Killed {
@@ -46,6 +48,8 @@ export class Notices {
   #lag = { events: 0, seconds: 0 };
   #figures: Figures | null = null;
   #reachable: Reachable = { redis: true, target: true };
+  /** how many looks in a row have failed, though the servers answer */
+  #failedLooks = 0;
 
   constructor(happened: Happenings, partitions: number) {
     this.#happened = happened;
@@ -59,6 +63,7 @@ export class Notices {
     this.#claims.clear();
     this.#lag = { events: 0, seconds: 0 };
     this.#figures = null;
+    this.#failedLooks = 0;
   }
 
   /** The owner of some streams was killed, at a time in ms. */
@@ -107,6 +112,22 @@ export class Notices {
   /** When the target has caught up, the list says so. */
   faultIsOver(): void {
     this.#behind = { since: Date.now(), ...this.#lag };
+  }
+
+  /**
+   * Looks whether the figures could be read. Why not is told once, and only of a second look: the first may have met a
+   * server that was just coming back.
+   */
+  looked(figures: Figures | null, trouble: string | null): void {
+    if (trouble !== null) {
+      this.#failedLooks++;
+      if (this.#failedLooks !== FAILED_LOOKS) return;
+      this.#happened.add("wrong", `the figures cannot be read: ${trouble}`);
+    } else if (figures) {
+      const told = this.#failedLooks >= FAILED_LOOKS;
+      this.#failedLooks = 0;
+      if (told) this.#happened.add("mend", "the figures can be read again");
+    }
   }
 
   /** Looks at the figures of the stage's own servers. */

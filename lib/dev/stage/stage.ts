@@ -325,8 +325,14 @@ export class Stage implements AsyncDisposable, Scene {
     return performance.now() - last < TOGETHER_MS;
   }
 
-  #sampled(sample: StageSample | null, reachable: Reachable, figures: Figures | null): void {
+  #sampled(
+    sample: StageSample | null,
+    reachable: Reachable,
+    figures: Figures | null,
+    trouble: string | null,
+  ): void {
     if (sample) this.#send({ kind: "sample", sample });
+    this.notices.looked(figures, trouble);
     if (this.servers) this.notices.ownServers(sample, reachable);
     else this.notices.givenServers(figures, reachable, this.target.describe().name);
     this.#reachable = reachable;

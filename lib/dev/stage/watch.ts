@@ -4,12 +4,12 @@
  */
 
 import { type Config, entityConfig } from "../../config/load.ts";
+import { reasonOf } from "../../core/errors.ts";
 import {
   type Figures,
+  figuresOf,
   FRESHNESS_GAUGES,
-  readFigures,
   recentFreshness,
-  sumOf,
 } from "../../metrics/figures.ts";
 import {
   type CacheState,
@@ -20,9 +20,9 @@ import {
 } from "../../redis/cache_state.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
 import { allPartitions, gaugesOf, partitionsOf } from "../../redis/keys.ts";
-import { readLag } from "../../redis/lag.ts";
 import { listTargets } from "../../operate/targets.ts";
 import type { TargetState } from "../../redis/registrations.ts";
+import { readStandings, readTold, type StandingAndLag, viewOf } from "../../targets/standings.ts";
 import type { Target } from "../../targets/target.ts";
 import { type MasterView, readNodes } from "./nodes.ts";
 
@@ -57,8 +57,11 @@ export interface TargetView {
   name: string;
   /** `null` where no sink has registered it */
   state: TargetState | null;
-  /** events that it is behind: the first as the figures say, the others by the offset that they have told last */
-  lag: number;
+  /**
+   * events that it is behind: the first as the figures say, the others by the offset that they have told last;
+   * `null` while that cannot be read
+   */
+  lag: number | null;
 }
 
 /** How the entity's cache is. */
@@ -79,8 +82,16 @@ export interface WatchOptions {
   target: Target;
   config: Config;
   entity: string;
-  /** called with each moment, and with the figures behind it; without one where Redis does not answer */
-  onSample: (sample: StageSample | null, reachable: Reachable, figures: Figures | null) => void;
+  /**
+   * called with each moment, and with the figures behind it; without one where they cannot be read, and then with the
+   * reason, unless it is that a server does not answer
+   */
+  onSample: (
+    sample: StageSample | null,
+    reachable: Reachable,
+    figures: Figures | null,
+    trouble: string | null,
+  ) => void;
 }
 
 const INTERVAL_MS = 500;
@@ -97,7 +108,8 @@ const NOTHING_APPLIED = { freshnessP50Ms: null, freshnessP99Ms: null };
 export class Watch implements AsyncDisposable {
   readonly #options: WatchOptions;
   #samples: StageSample[] = [];
-  #figures: Figures | null = null;
+  /** what was read of each stream when the target answered last */
+  #known = new Map<string, StandingAndLag>();
   #reachable: Reachable = { redis: true, target: true };
   #targets: TargetView[] = [];
   #cache: CacheView | null = null;
@@ -125,7 +137,7 @@ export class Watch implements AsyncDisposable {
     return this.#targets;
   }
 
-  /** `null` where the entity has none, or that is not known yet. */
+  /** `null` where the entity has none, or that is not known. */
   get cache(): CacheView | null {
     return this.#cache;
   }
@@ -145,7 +157,7 @@ export class Watch implements AsyncDisposable {
   /** Forgets everything: what is read from now on counts anew. */
   clear(): void {
     this.#samples = [];
-    this.#figures = null;
+    this.#known.clear();
     this.#generation++;
   }
 
@@ -162,48 +174,62 @@ export class Watch implements AsyncDisposable {
     const reachable = { redis: true, target: true };
     let sample: StageSample | null = null;
     let figures: Figures | null = null;
+    let trouble: string | null = null;
     try {
       figures = await this.#readFigures(reachable);
-      const freshness = reachable.target && !this.#stands(figures)
-        ? await this.#freshness()
-        : NOTHING_APPLIED;
+      const freshness = this.#stands(figures, reachable)
+        ? NOTHING_APPLIED
+        : await this.#freshness();
       this.#targets = await this.#readTargets(figures);
       this.#cache = await this.#readCache();
       if (generation !== this.#generation) return;
       if (figures) sample = this.#add(figures, freshness);
-    } catch {
-      reachable.redis = false; // told on the page; the connection's events have the cause
+    } catch (error) {
+      reachable.redis = await this.#redisAnswers();
+      reachable.target &&= await this.#targetAnswers();
+      // Where it does not, the page says so; the connection's events have the cause.
+      if (reachable.redis) trouble = reasonOf(error);
+      this.#targets = this.#targets.map((target) => ({ ...target, lag: null }));
+      this.#cache = null;
     }
     this.#masters = await this.#readMasters();
     this.#reachable = reachable;
-    this.#options.onSample(sample, reachable, figures);
+    this.#options.onSample(sample, reachable, figures, trouble);
   }
 
-  /** While the target is away its offset stands still, so the lag can be told from the stream alone. */
+  #redisAnswers(): Promise<boolean> {
+    const { servers } = this.#options.redis;
+    return Promise.all(servers.map((server) => server.ping())).then(() => true, () => false);
+  }
+
+  #targetAnswers(): Promise<boolean> {
+    const { target, config, entity } = this.#options;
+    const [keys] = partitionsOf(config, entity, target.describe().name);
+    return target.offsets.offset(keys!).then(() => true, () => false);
+  }
+
+  /**
+   * While the target is away, what its sinks have told Redis.
+   * @returns `null` where it has never answered
+   * @throws the error of Redis, or whatever keeps the figures from being read though both answer
+   */
   async #readFigures(reachable: Reachable): Promise<Figures | null> {
     const { redis, target, config, entity } = this.#options;
+    const { name } = target.describe();
+    const view = await viewOf(redis, config, entity, name);
+    const { partitions } = view;
     try {
-      return this.#figures = await readFigures(redis, target, config, entity);
-    } catch {
-      // Whoever does not answer, it was; the sinks' events have the cause.
-      const [keys] = partitionsOf(config, entity, target.describe().name);
-      reachable.target = await target.offsets.offset(keys!).then(() => true, () => false);
-      await Promise.all(redis.servers.map((server) => server.ping()));
+      const read = await readStandings(redis, target.offsets, view, { waits: false });
+      this.#known = new Map(partitions.map(({ stream }, index) => [stream, read[index]!]));
+      return figuresOf(view, read);
+    } catch (error) {
+      reachable.target = await this.#targetAnswers();
+      if (reachable.target) throw error;
+      // Else it was that; the sinks' events have the cause.
     }
-    const known = this.#figures;
-    // Where both do by now, the next moment tells.
-    if (known === null || reachable.target) return null;
-    const lags = await readLag(redis, known.partitions);
-    const partitions = known.partitions.map((partition, index) => {
-      const { events, seconds } = lags[index]!;
-      return {
-        ...partition,
-        lag: events,
-        lagSeconds: seconds,
-        written: partition.applied + events,
-      };
-    });
-    return { at: Date.now(), partitions, ...sumOf(partitions) };
+    const last = partitions.flatMap(({ stream }) => this.#known.get(stream) ?? []);
+    if (last.length < partitions.length) return null;
+    return figuresOf(view, await readTold(redis, name, partitions, last));
   }
 
   async #readTargets(figures: Figures | null): Promise<TargetView[]> {
@@ -249,13 +275,13 @@ export class Watch implements AsyncDisposable {
   }
 
   /**
-   * Whether nothing is applied: what was fresh last says nothing then. Where events wait, one moment is enough to tell;
-   * where none do, a slow flow has moments without any.
+   * Whether nothing is applied: what was fresh last says nothing then. Where events wait, or the target is away, one
+   * moment is enough to tell; else a slow flow has moments without any.
    */
-  #stands(figures: Figures | null): boolean {
+  #stands(figures: Figures | null, { target }: Reachable): boolean {
     if (!figures) return false;
     const { applied, lagSeconds } = figures;
-    const moments = lagSeconds > STANDS_SECONDS ? 1 : STANDS_MOMENTS;
+    const moments = lagSeconds > STANDS_SECONDS || !target ? 1 : STANDS_MOMENTS;
     const then = this.#samples.at(-moments);
     return then !== undefined && then.applied === applied;
   }

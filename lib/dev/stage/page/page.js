@@ -8,6 +8,8 @@ import { redisWords, showMasters, silence, word } from "./masters.js";
 
 /** After so long without a word, in ms, the stage's process is gone. */
 const SILENCE_MS = 3500;
+/** A newest sample that is older, in ms, is of the past: the stage cannot read the figures, or waits for a server. */
+const STALE_MS = 3000;
 /** Rates are shown over so many moments: they would flicker otherwise. */
 const CALM = 4;
 /** How long a reset waits for its second press, in ms. */
@@ -66,6 +68,9 @@ function take(message) {
       if (samples.length > KEPT) samples.shift();
       showFigures();
       break;
+    case "beat":
+      showFigures();
+      break;
     case "happened":
       happenings.push(message.happening);
       showHappening(message.happening);
@@ -111,11 +116,10 @@ function tile(name, value, unit, small, mood = "") {
 
 function showFigures() {
   const now = samples.at(-1);
-  if (!now) return;
-  if (state.reachable.redis) showFlow(now);
+  if (!now) return showNothing();
+  // By when the stage was heard last: where it is gone, the banner says since when all of this is of the past.
+  if (state.reachable.redis && heard - now.at <= STALE_MS) showFlow(now);
   else showPast(now);
-  const waits = now.parked === 0 ? "the dead letter is empty" : "in the dead letter";
-  tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
 }
 
 /** What flows now. */
@@ -131,6 +135,12 @@ function showFlow(now) {
     ? "nothing waits"
     : `the oldest waits ${now.lagSeconds.toFixed(1)} s`;
   tile("lag", number(now.lag), "", oldest);
+  const waits = !state.reachable.target
+    ? "as the target said last"
+    : now.parked === 0
+    ? "the dead letter is empty"
+    : "in the dead letter";
+  tile("parked", number(now.parked), "", waits, now.parked > 0 ? "bad" : "");
   const { freshnessP50Ms: p50, freshnessP99Ms: p99 } = now;
   if (p99 === null) return tile("freshness", "–", "", "nothing is applied now");
   const long = p99 >= 10_000;
@@ -139,9 +149,14 @@ function showFlow(now) {
   tile("freshness", value, long ? "s" : "ms", `half within ${half}`);
 }
 
-/** What flows is not known while Redis does not tell. */
-function showPast({ at, written, applied, lag }) {
-  for (const [name, sum] of Object.entries({ written, applied, lag })) {
+/** Nothing was read since the start, or a reset. */
+function showNothing() {
+  for (const name of ["written", "applied", "lag", "freshness", "parked"]) tile(name, "–", "", "");
+}
+
+/** What flows, and what is parked, is not known while the servers do not tell. */
+function showPast({ at, written, applied, lag, parked }) {
+  for (const [name, sum] of Object.entries({ written, applied, lag, parked })) {
     tile(name, "–", "", `${number(sum)} at ${clock(at)}`);
   }
   tile("freshness", "–", "", "not known now");
@@ -216,7 +231,7 @@ function showState(next) {
   const several = state.targets.flatMap(({ name, state, lag }, index) => [
     index > 0 ? " · " : "",
     word(state === "active" ? "span" : "s", name),
-    ` ${state === "active" ? `${number(lag)} behind` : TARGET_WORDS[state] ?? "has not begun"}`,
+    ` ${state === "active" ? behindWords(lag) : TARGET_WORDS[state] ?? "has not begun"}`,
   ]);
   node("target", several.length > 0 ? several : [target], up ? "" : "down");
   showMasters($("#masters"), state);
@@ -233,6 +248,8 @@ function cacheWords({ state, pending, hits, gone }) {
   return `cache ${state ?? "off"}: hits ${hits}, ${number(pending)} pending, ` +
     `${number(gone)} keys evicted or expired`;
 }
+
+const behindWords = (lag) => lag === null ? "not known" : `${number(lag)} behind`;
 
 const TARGET_WORDS = {
   paused: "is paused",
