@@ -77,6 +77,14 @@ Deno.test({
         assert.deepEqual(lines.map(({ tone }) => tone), ["wrong", "mend"], "once");
         assert.equal(lines[1]!.text, "the figures can be read again");
       }
+      const pieces = () =>
+        page.locator("#panel-lag [aria-label=line] path").evaluate((line) =>
+          line.getAttribute("d")!.split("M").length - 1
+        );
+      await waitFor(async () => await pieces() === 1 + TROUBLES.length, {
+        what: "lines that end where nothing was known",
+        deadlineMs: 5000,
+      });
       await proxy.refuse();
       await under("parked", /^as the target said last$/);
       assert.deepEqual([await shown.big("parked"), await shown.big("lag")], ["0", "0"]);

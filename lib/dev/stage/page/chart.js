@@ -7,6 +7,8 @@ import { placeLabels } from "../../../notebook/charts/mark_labels.js";
 
 /* global Plot, d3 */
 
+/** After a sample, nothing is known for longer than this, in ms, unless another one follows. */
+export const STALE_MS = 3000;
 /** How much of the past is shown, in ms: at most, and at the beginning. */
 const WINDOW_MS = 120_000;
 const FIRST_WINDOW_MS = 30_000;
@@ -79,13 +81,17 @@ export function drawChart(samples, marks, now) {
   const from = Math.max(began, now - WINDOW_MS);
   // One more on the left, so that the lines come from outside.
   const first = Math.max(0, samples.findIndex(({ at }) => at >= from) - 1);
-  const shown = samples.slice(first).map((sample) => ({
+  const known = samples.slice(first).map((sample) => ({
     ...sample,
     at: new Date(sample.at),
     ageMs: sample.lagSeconds > WORTH_DRAWING_SECONDS ? sample.lagSeconds * 1000 : NaN,
     p50: sample.freshnessP50Ms === null ? NaN : Math.max(1, sample.freshnessP50Ms),
     p99: sample.freshnessP99Ms === null ? NaN : Math.max(1, sample.freshnessP99Ms),
   }));
+  // No line leads over a time of which nothing is known.
+  const shown = known.flatMap((sample, index) =>
+    known[index + 1]?.at - sample.at > STALE_MS ? [sample, { at: sample.at }] : [sample]
+  );
   const lines = marks.filter(({ at }) => at >= from && at <= now)
     .map((mark) => ({ ...mark, at: new Date(mark.at) }));
   const size = textSize();
@@ -97,7 +103,7 @@ export function drawChart(samples, marks, now) {
     marginTop: MARK_ROWS * size * ROW_HEIGHT + 4,
     // By the root, so that a quiet flow is still seen beside the peak of catching up.
     y: rootAxis(
-      ceilings.rates.over(shown.flatMap((s) => [s.writtenPerSecond, s.appliedPerSecond])),
+      ceilings.rates.over(known.flatMap((s) => [s.writtenPerSecond, s.appliedPerSecond])),
     ),
     marks: (width) => [
       Plot.areaY(shown, {
@@ -120,7 +126,7 @@ export function drawChart(samples, marks, now) {
   draw("#panel-lag", {
     ...common,
     marginTop: 8,
-    y: axis(ceilings.lag.over(shown.map(({ lag }) => lag)), 3),
+    y: axis(ceilings.lag.over(known.map(({ lag }) => lag)), 3),
     marks: () => [
       Plot.areaY(shown, { x: "at", y: "lag", fill: "var(--lag)", fillOpacity: 0.3 }),
       rules,
@@ -128,7 +134,7 @@ export function drawChart(samples, marks, now) {
     ],
   });
   // A little below, so that no line runs along the upper edge.
-  const longest = d3.max(shown, ({ ageMs, p99 }) => d3.max([ageMs, p99])) ?? 0;
+  const longest = d3.max(known, ({ ageMs, p99 }) => d3.max([ageMs, p99])) ?? 0;
   const isLong = longest > 8000;
   draw("#panel-freshness", {
     ...common,

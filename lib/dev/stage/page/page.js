@@ -3,13 +3,11 @@
  * @module
  */
 
-import { drawChart } from "./chart.js";
+import { drawChart, STALE_MS } from "./chart.js";
 import { redisWords, showMasters, silence, word } from "./masters.js";
 
 /** After so long without a word, in ms, the stage's process is gone. */
 const SILENCE_MS = 3500;
-/** A newest sample that is older, in ms, is of the past: the stage cannot read the figures, or waits for a server. */
-const STALE_MS = 3000;
 /** Rates are shown over so many moments: they would flicker otherwise. */
 const CALM = 4;
 /** How long a reset waits for its second press, in ms. */
@@ -117,7 +115,8 @@ function tile(name, value, unit, small, mood = "") {
 function showFigures() {
   const now = samples.at(-1);
   if (!now) return showNothing();
-  // By when the stage was heard last: where it is gone, the banner says since when all of this is of the past.
+  // An old one is of the past: the stage cannot read the figures, or waits for a server. By when it was heard last, since
+  // where it is gone, the banner says from when all of this is.
   if (state.reachable.redis && heard - now.at <= STALE_MS) showFlow(now);
   else showPast(now);
 }
