@@ -48,7 +48,7 @@ import {
   type RepartitionState,
   stateKey,
 } from "./state.ts";
-import { newcomers, switchStreams } from "./switch.ts";
+import { inheritance, newcomers, switchStreams } from "./switch.ts";
 
 /** Options of {@linkcode repartition}. */
 export interface RepartitionOptions {
@@ -241,7 +241,7 @@ class Repartition {
     await this.#untilOwned(carried);
     const documents = await countDocuments(this.#move({ from, to }));
     const identity = crypto.randomUUID().replaceAll("-", "").slice(0, 16);
-    const none = { paused: [], base: "0-0", ends: {}, resend: [] };
+    const none = { paused: [], base: "0-0", ends: {}, resend: [], inherited: null };
     return { step: "draining", from, to, documents, identity, doubts, ...none };
   }
 
@@ -385,6 +385,10 @@ class Repartition {
     if (state.step === "targets") {
       this.#options.onStep?.("the targets go on with the new streams");
       await moveTargets(this.#carried, config, entity, state);
+      // Whoever goes on after a crash may find some of the old settings only.
+      state = await this.#next(state, {
+        inherited: state.inherited ?? await inheritance(this.#scope),
+      });
       await failpoint?.("repartition switching");
     }
     const next = await switchStreams(this.#scope, this.#carried, state);

@@ -58,6 +58,8 @@ export interface RepartitionState {
   doubts: Record<string, string>;
   /** documents that another program has written meanwhile */
   resend: string[];
+  /** what the new settings take over from the old ones: names and values, in turn; `null` until that was read */
+  inherited: string[] | null;
 }
 
 /** The hash that it is kept in. */

@@ -49,27 +49,36 @@ export async function switchStreams(
   return done;
 }
 
+/** What new settings take over: the limits of the streams, and whether documents may be due. Names and values, in turn. */
+export async function inheritance({ redis, config, entity }: Scope): Promise<string[]> {
+  const read = await Promise.all(
+    allPartitions(config, entity).map(({ settings }) =>
+      redis.hmget(settings, "max_events", "max_bytes", "due")
+    ),
+  );
+  const { max_events, max_bytes } = config.streams;
+  // One that nobody has written has none.
+  const [maxEvents, maxBytes] = read.find(([events]) => events !== null) ?? [];
+  return [
+    ...["max_events", maxEvents ?? String(max_events), "max_bytes", maxBytes ?? String(max_bytes)],
+    ...read.some(([, , due]) => due !== null) ? ["due", "1"] : [],
+  ];
+}
+
 /** The old streams go, where they are as they are known to be; new ones are there, and nobody may write to them yet. */
 async function retirement(
   { redis, config, entity }: Scope,
   carried: readonly Carried[],
   state: RepartitionState,
 ): Promise<Change[]> {
-  const { from, to, base, identity, ends } = state;
+  const { from, to, base, identity, ends, inherited } = state;
   const olds = allPartitions(config, entity, from);
   const news = allPartitions(config, entity, to);
   const registrations = await allRegistrations(redis, olds, carried, state);
-  const limits = await redis.hmget(olds[0]!.settings, "max_events", "max_bytes");
-  const [maxEvents, maxBytes] = [
-    limits[0] ?? String(config.streams.max_events),
-    limits[1] ?? String(config.streams.max_bytes),
-  ];
-  const due = await Promise.all(olds.map(({ settings }) => redis.hget(settings, "due")));
   const mark = markOf(state);
   const fields = [
-    ...["partitions", mark, "max_events", maxEvents, "max_bytes", maxBytes, "largest", "0"],
-    ...["identity", identity],
-    ...due.some((one) => one !== null) ? ["due", "1"] : [],
+    ...["partitions", mark, "largest", "0", "identity", identity],
+    ...inherited!,
     ...registrations.flatMap((one) => [`target:${one.name}`, registrationText(one)]),
   ];
   const record = recordOf(config, entity);
