@@ -121,11 +121,11 @@ export async function look(
     try {
       return await answered(work, patienceMs, close);
     } catch (error) {
-      away.push(
-        oneLine(
-          reasonOf(error).startsWith("Cannot") ? reasonOf(error) : `${what}: ${reasonOf(error)}`,
-        ),
+      const line = oneLine(
+        reasonOf(error).startsWith("Cannot") ? reasonOf(error) : `${what}: ${reasonOf(error)}`,
       );
+      // What is the same for all targets is told once.
+      if (!away.includes(line)) away.push(line);
       return null;
     }
   };
@@ -134,7 +134,7 @@ export async function look(
   const closeTarget = (target: Target) => void target.close().catch(() => {});
   const names = options.target ? [options.target] : config.targets.map(({ name }) => name);
   const [redis, ...targets] = await Promise.all([
-    reach("Redis", connectRedis(config, { rights: "operator" }), leave),
+    reach("Redis", connectRedis(config, { rights: "operator", looks: true }), leave),
     ...names.map((name) =>
       reach(
         names.length > 1 ? `the target ${name}` : "the target",

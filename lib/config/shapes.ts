@@ -59,6 +59,11 @@ export function shapeOf(config: Config, entity: string): Shape {
   );
 }
 
+/** Whether it is known how an entity's keys are split. */
+export function knowsShape(config: Config, entity: string): boolean {
+  return config.streams.partitions !== "auto" || known.get(config)!.has(entity);
+}
+
 /** @throws {ConfigError} where the ranges of targets do not have each partition of an entity exactly once */
 export function checkRanges({ targets }: Config, entity: string, { partitions }: Shape): void {
   const problem = rangeProblem(targets, partitions);

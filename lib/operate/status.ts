@@ -5,10 +5,13 @@
 
 import { checkArguments } from "../core/arguments.ts";
 import { type Config, entityConfig } from "../config/load.ts";
+import { knowsShape } from "../config/shapes.ts";
 import { counted } from "../core/counted.ts";
+import { ConfigError } from "../core/errors.ts";
 import { type PartitionCache, readCaches } from "../redis/cache_state.ts";
 import type { RedisConnection } from "../redis/connection.ts";
-import { gaugesOf, partitionsOf } from "../redis/keys.ts";
+import { explainRedis, isAway } from "../redis/explain.ts";
+import { gaugesOf, type PartitionKeys, partitionsOf } from "../redis/keys.ts";
 import type { Lag } from "../redis/lag.ts";
 import { readRebuilding } from "../redis/rebuilding.ts";
 import { hasPlace, readRegistrations } from "../redis/registrations.ts";
@@ -72,10 +75,11 @@ export interface PartitionStatus {
 
 /**
  * Reads the state of those of an entity's partitions that a target has. Changes nothing.
- * @param redis `null` where it is down
+ * @param redis `null` where it is down; one that does not answer, or a node of a cluster, is told as `stuck`
  * @param target `null` where it is down
  * @param options.name the name of a target that is down. @default {that of the first}
  * @returns one a partition, in order
+ * @throws {ConfigError} where `streams.partitions` is `auto`, and Redis, which knows how many there are, does not answer
  * @throws the error of a server that is not down
  *
  * @example
@@ -104,35 +108,76 @@ export async function readStatus(
   entityConfig(config, entity);
   const opened = target && targetOf(target, config);
   const name = opened?.describe().name ?? away;
-  const view = redis
-    ? await viewOf(redis, config, entity, name)
-    : { partitions: partitionsOf(config, entity, name), others: [], isMoving: false };
+  const seen = redis && await viewOf(redis, config, entity, name).catch((error) => {
+    if (!isAway(error)) throw error;
+    return null;
+  });
+  const view = seen ?? lastView(config, entity, name);
+  const nodes = await Promise.all(view.partitions.map((keys) => redis && reach(redis, keys)));
   const partitions = await Promise.all(
     view.partitions.map((keys, index) => {
       const others = index === 0 ? view.others : [];
-      return partitionStatus(redis, opened, config, { ...view, partitions: [keys], others }, name);
+      const own = { ...view, partitions: [keys], others };
+      return partitionStatus(redis, nodes[index]!, opened, config, own, name);
     }),
   );
+  if (redis === null) return partitions;
   // The index and the table are of the whole entity: told once.
-  if (redis) {
-    const { warnings } = partitions[0]!;
-    const underWay = await repartitionUnderWay(redis, config, entity);
-    if (underWay !== null) warnings.push(underWay);
+  const { warnings } = partitions[0]!;
+  const underWay = seen && await repartitionUnderWay(redis, config, entity);
+  if (underWay !== null) warnings.push(underWay);
+  if (nodes.every((node) => node?.silence === null)) {
     warnings.push(...await lookAtIndex(redis, config, entity));
-    const columns = opened && await columnsProblem(opened, entity);
-    if (columns !== null) warnings.push(columns);
   }
+  const columns = opened && await columnsProblem(opened, entity);
+  if (columns !== null) warnings.push(columns);
   return partitions;
 }
 
+/** The partitions where Redis does not say which there are: as the configuration does, or Redis did last. */
+function lastView(config: Config, entity: string, name: string): View {
+  if (!knowsShape(config, entity)) {
+    throw new ConfigError(
+      `Cannot show the partitions of ${entity}: streams.partitions is auto, and Redis, which knows how many there are, ` +
+        "does not answer; to see what the targets hold of them, set their number",
+    );
+  }
+  return { partitions: partitionsOf(config, entity, name), others: [], isMoving: false };
+}
+
+/** The Redis that has a partition. */
+interface Reached {
+  address: string | null;
+  /** why it says nothing, for people; `null` where it answers */
+  silence: string | null;
+}
+
+/** Sees whether a partition's Redis answers: of a cluster, one node may be away. */
+async function reach(redis: RedisConnection, { stream }: PartitionKeys): Promise<Reached> {
+  let address: string | null = null;
+  try {
+    ({ address } = redis.at(stream));
+    await redis.xlen(stream);
+    // The answer may have told of another node, which has its slot by now.
+    return { address: redis.at(stream).address, silence: null };
+  } catch (error) {
+    if (!isAway(error)) throw error;
+    const where = address ?? redis.address;
+    return { address, silence: `Redis at ${where} does not answer: ${explainRedis(error)}` };
+  }
+}
+
 async function partitionStatus(
-  redis: RedisConnection | null,
+  connection: RedisConnection | null,
+  node: Reached | null,
   target: Target | null,
   config: Config,
   view: View,
   name: string,
 ): Promise<PartitionStatus> {
   const keys = view.partitions[0]!;
+  const silence = node && node.silence;
+  const redis = silence === null ? connection : null;
   const offsets = target && target.offsets;
   const together = redis && offsets &&
     (await readStandings(redis, offsets, view, { waits: true }))[0];
@@ -149,10 +194,11 @@ async function partitionStatus(
   const both = redis && target && together
     ? await lookAtBoth(redis, target, place, together)
     : null;
+  const { stuck, ...judged } = judge(place, { both, cache, failures: failures ?? 0 });
   return {
     entity: keys.entity,
     stream: keys.stream,
-    node: redis && redis.at(keys.stream).address,
+    node: node && node.address,
     target: target && name,
     offset: standing && standing.offset,
     applied: standing && standing.events,
@@ -169,7 +215,8 @@ async function partitionStatus(
     failures,
     lastError: heard ? String(gauges.get("last_error") ?? "") || null : null,
     cache: cache?.state == null ? null : cache,
-    ...judge(place, { both, cache, failures: failures ?? 0 }),
+    stuck: silence === null ? stuck : [silence, ...stuck],
+    ...judged,
   };
 }
 

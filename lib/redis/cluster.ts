@@ -81,10 +81,11 @@ function keyOf({ name, args }: Command): string {
 export class ClusterConnection extends RedisConnection {
   #config: Config;
   #given: ConnectionOptions;
+  #looks: boolean;
   #table: SlotTable;
   #nodes = new Map<string, RedisConnection>();
-  /** connections that are being opened for the first time */
-  #opening = new Map<RedisConnection, Promise<unknown>>();
+  /** connections that are being opened for the first time; for who looks on, also those that could not be */
+  #opening = new Map<RedisConnection, Promise<Error | void>>();
   /** those to nodes that are no masters any more, until what is under way there is over */
   #left = new Set<RedisConnection>();
   #ended = false;
@@ -92,8 +93,9 @@ export class ClusterConnection extends RedisConnection {
   #seeking: ReturnType<typeof setTimeout> | undefined;
   #looking = false;
 
-  private constructor(config: Config, options: ConnectionOptions) {
+  private constructor(config: Config, options: ConnectionOptions, looks: boolean) {
     super(config, options);
+    this.#looks = looks;
     this.#config = config;
     this.#given = options;
     this.#table = SlotTable.of(config);
@@ -102,16 +104,23 @@ export class ClusterConnection extends RedisConnection {
 
   /**
    * Connects to all masters.
+   * @param looks whether some of them may be away, which are so until it is closed
    * @throws {ConnectionError} where no node tells of the cluster, or one of its masters cannot be reached
    */
-  static async open(config: Config, options: ConnectionOptions): Promise<ClusterConnection> {
-    const cluster = new ClusterConnection(config, options);
+  static async open(
+    config: Config,
+    options: ConnectionOptions,
+    looks: boolean,
+  ): Promise<ClusterConnection> {
+    const cluster = new ClusterConnection(config, options, looks);
     try {
       await cluster.#table.look();
-      await Promise.all(cluster.#table.masters.map(async (node) => {
-        const opened = await cluster.#opening.get(cluster.#to(node));
-        if (opened instanceof Error) throw opened;
-      }));
+      const { masters } = cluster.#table;
+      const opened = await Promise.all(
+        masters.map((node) => cluster.#opening.get(cluster.#to(node))),
+      );
+      const failed = opened.filter((one) => one instanceof Error);
+      if (failed.length > 0 && !(looks && failed.length < masters.length)) throw failed[0];
     } catch (error) {
       cluster.disconnect();
       throw error;
@@ -157,12 +166,17 @@ export class ClusterConnection extends RedisConnection {
     redis.events.onAll((name, event) => this.events.emit(name, event));
     const lost = () => this.#seek();
     redis.on("reconnecting", lost);
-    const opening = connected(redis, this.#config).catch((error) => {
-      // Another attempt is made when it is needed again.
-      if (this.#nodes.get(name) === redis) this.#nodes.delete(name);
-      this.#seek();
-      return error;
-    }).finally(() => this.#opening.delete(redis));
+    const opening = connected(redis, this.#config).then(
+      () => void this.#opening.delete(redis),
+      (error) => {
+        // Another attempt is made when it is needed again; who looks on once would wait for each.
+        if (this.#looks) return error;
+        this.#opening.delete(redis);
+        if (this.#nodes.get(name) === redis) this.#nodes.delete(name);
+        this.#seek();
+        return error;
+      },
+    );
     this.#opening.set(redis, opening);
     return redis;
   }
@@ -252,7 +266,7 @@ export class ClusterConnection extends RedisConnection {
       };
       const opening = this.#opening.get(redis);
       if (opening === undefined) go();
-      else void opening.then(go);
+      else void opening.then((failed) => failed && this.#looks ? command.reject(failed) : go());
     };
     command.reject = (error) => {
       const redirect = redirectOf(error, asked?.node ?? null);

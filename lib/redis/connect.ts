@@ -56,7 +56,7 @@ export async function connectRedis(
   given: ConnectionOptions = {},
 ): Promise<RedisConnection> {
   checkArguments("connectRedis", { config, options: given });
-  const { rights = "all", ...options } = given;
+  const { rights = "all", looks = false, ...options } = given;
   if (options.keyPrefix) {
     throw new ConfigError(
       `Cannot use the option keyPrefix ${
@@ -67,7 +67,7 @@ export async function connectRedis(
   }
   const redis = config.redis.cluster === null
     ? await openRedis(config, options)
-    : await ClusterConnection.open(config, options);
+    : await ClusterConnection.open(config, options, looks);
   try {
     const checkShapes = async () => {
       for (const { name } of config.entities) {
@@ -76,10 +76,15 @@ export async function connectRedis(
     };
     const isFixed = config.streams.partitions !== "auto";
     const learnShapes = isFixed ? () => Promise.resolve() : checkShapes;
-    for (const server of redis.servers) await checkServer(server, config, rights, learnShapes);
-    if (isFixed) await checkShapes();
-    for (const { name } of config.entities) {
-      await checkCached(redis, partitionKeys(config, name, 0));
+    const { servers } = redis;
+    const there = looks ? servers.filter(({ sends }) => sends) : servers;
+    for (const server of there) await checkServer(server, config, rights, learnShapes);
+    // What a node knows that is away, who looks on does without.
+    if (there.length === servers.length) {
+      if (isFixed) await checkShapes();
+      for (const { name } of config.entities) {
+        await checkCached(redis, partitionKeys(config, name, 0));
+      }
     }
     logEvents("redis", redis.events);
     return redis;

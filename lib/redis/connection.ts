@@ -24,6 +24,12 @@ export interface ConnectionOptions extends Omit<RedisOptions, "replyMapping"> {
    * @default {"all"}
    */
   rights?: "writer" | "operator" | "all";
+  /**
+   * Whether some masters of a cluster may be away, as long as one answers: for who looks on once.
+   * @default {false}
+   * @internal
+   */
+  looks?: boolean;
 }
 
 /**

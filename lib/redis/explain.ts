@@ -2,6 +2,7 @@
 
 import type { Config } from "../config/load.ts";
 import { answerTo, CertificateError, serversObjection, speaksTls } from "../config/tls.ts";
+import { connectionErrorKind } from "../core/error_kinds.ts";
 import { ConnectionError, reasonOf } from "../core/errors.ts";
 import { isReplyError } from "./client.ts";
 import { type Node, SentinelError } from "./sentinels.ts";
@@ -31,11 +32,18 @@ export function explainRedis(error: unknown): string {
   if (/WRONGPASS|NOAUTH|AUTH/.test(reason)) {
     return "authentication failed: check redis.username and redis.password";
   }
+  if (/Stream isn't writeable/.test(reason)) {
+    return "the connection was lost: try again in a moment";
+  }
   if (/loading/i.test(reason)) return "Redis is still loading its data: try again in a moment";
   if (/DB index/.test(reason)) return `${reason}: check redis.db`;
   const refusal = refusalOf(error);
   return refusal === null ? reason : `${refusal.why} (${reason})`;
 }
+
+/** Whether a server does not answer, or is of no use: what it would know is unknown. */
+export const isAway = (error: unknown): boolean =>
+  error instanceof ConnectionError || connectionErrorKind(error) === "transient";
 
 /** First words of answers by which Redis says that it did nothing. Within a script they come before its first write. */
 const REFUSALS = new Map([

@@ -20,7 +20,7 @@ export interface Position {
 export interface Lag {
   /** entries of the stream behind the offset */
   events: number;
-  /** age of the oldest of them, in seconds, by the clock of Redis, which made the stream's times */
+  /** age of the oldest of them, in seconds, by the clock of the stream's own node, which made its times */
   seconds: number;
   /** entries that the stream has ever got up to the offset, by its own count, which a `DEL` or a promoted replica changes */
   entriesRead: number;
@@ -34,6 +34,9 @@ export interface Lag {
 /** Entries that Redis counts at a time, so that it answers others in between. */
 const CHUNK = 1000;
 
+/** `TIME` names no key, by which it would go to a stream's node. */
+const TIME = "return redis.call('TIME')";
+
 type Entry = [id: string, fields: string[]];
 
 /**
@@ -46,9 +49,10 @@ type Entry = [id: string, fields: string[]];
  * @throws the error that Redis answers
  */
 export async function readLag(redis: Redis, positions: readonly Position[]): Promise<Lag[]> {
-  const pipeline = redis.pipeline().time();
+  const pipeline = redis.pipeline();
   for (const { stream, offset } of positions) {
-    pipeline.xinfo("STREAM", stream).xrange(stream, `(${offset}`, "+", "COUNT", 1);
+    pipeline.eval(TIME, 1, stream).xinfo("STREAM", stream)
+      .xrange(stream, `(${offset}`, "+", "COUNT", 1);
   }
   const replies = ((await pipeline.exec()) ?? []).values();
   const next = () => {
@@ -56,9 +60,9 @@ export async function readLag(redis: Redis, positions: readonly Position[]): Pro
     if (reply === undefined) throw new WriteBehindError("Redis gave no reply; try again");
     return reply;
   };
-  const [seconds, microseconds] = (valueOf(next()) as [string, string]).map(Number);
-  const now = seconds! * 1000 + microseconds! / 1000;
   return await Promise.all(positions.map((position) => {
+    const [seconds, microseconds] = (valueOf(next()) as [string, string]).map(Number);
+    const now = seconds! * 1000 + microseconds! / 1000;
     const info = infoOf(next());
     const [oldest] = valueOf(next()) as Entry[];
     return lagOf(redis, position, info, oldest && Math.max(0, now - timeOf(oldest)) / 1000);

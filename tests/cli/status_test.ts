@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { configWith } from "writebehind";
+import { configWith, parseConfig } from "writebehind";
 import { look } from "writebehind/cli/status.ts";
 import { emptyRedis } from "../support/own_redis.ts";
 import { testFolder, waitFor } from "../support/servers.ts";
@@ -24,4 +24,21 @@ Deno.test("status: a connection that is there too late is closed", async () => {
     what: "the late connection to go",
     deadlineMs: 30_000,
   });
+});
+
+Deno.test("status: how many partitions there are, which a Redis that is away knows, is told once to be unknown", async () => {
+  const config = configWith(parseConfig("", "f"), {
+    redis: { host: "127.0.0.1", port: 1 },
+    streams: { partitions: "auto" },
+    targets: ["one", "two"].map((name) => (
+      { name, kind: "sqlite", path: testFolder(name), on_full: "stop" }
+    )),
+  });
+  const { away, partitions } = await look(config, {}, 60_000);
+  assert.deepEqual(partitions, []);
+  assert.match(away[0]!, /^Cannot connect to Redis at 127\.0\.0\.1:1: connection refused/);
+  assert.match(
+    away.slice(1).join(),
+    /^Cannot show the partitions of session: streams\.partitions is auto, and Redis, which knows [^,]*, does not answer; to see what the targets hold of them, set their number$/,
+  );
 });

@@ -9,6 +9,7 @@ import { type Shape, textOf } from "../../config/shapes.ts";
 import { delay } from "../../core/delay.ts";
 import { reasonOf, WriteBehindError } from "../../core/errors.ts";
 import type { RedisConnection } from "../../redis/connection.ts";
+import { isAway } from "../../redis/explain.ts";
 import { allPartitions } from "../../redis/keys.ts";
 import type { TargetState } from "../../redis/registrations.ts";
 import { keepScript, runScript } from "../../redis/scripts/mod.ts";
@@ -124,8 +125,8 @@ export async function repartitionUnderWay(
 ): Promise<string | null> {
   const record = recordedIn(await redis.hget(recordOf(config, entity), "partitions") ?? "");
   const state = await readState(redis, config, entity).catch((error) => {
-    // Whoever only looks on may not have the right to look at how far it is.
-    if (reasonOf(error).startsWith("NOPERM")) return null;
+    // Whoever only looks on may not have the right to look at how far it is; in a cluster another node knows it.
+    if (reasonOf(error).startsWith("NOPERM") || isAway(error)) return null;
     throw error;
   });
   const of = state ?? (record?.to ? { from: record.shape, to: record.to, step: null } : null);
