@@ -3,7 +3,7 @@
 import type { Command } from "commander";
 import { type Config, entityConfig, targetConfig } from "../config/load.ts";
 import { counted } from "../core/counted.ts";
-import { reasonOf } from "../core/errors.ts";
+import { reasonOf, WriteBehindError } from "../core/errors.ts";
 import { interruptible } from "../core/interrupt.ts";
 import { connectRedis } from "../redis/connect.ts";
 import type { RedisConnection } from "../redis/connection.ts";
@@ -108,7 +108,9 @@ async function leftBehind(redis: RedisConnection, target: Target, config: Config
   const { readStatus } = await import("../operate/status.ts");
   try {
     const partitions = await answered(readStatus(redis, target, config, entity), LEFT_MS);
-    const events = partitions.reduce((sum, { lagEvents }) => sum + (lagEvents ?? NaN), 0);
+    const unknown = partitions.find(({ lagEvents }) => lagEvents === null);
+    if (unknown) throw new WriteBehindError(unknown.stuck.join("; "));
+    const events = partitions.reduce((sum, { lagEvents }) => sum + lagEvents!, 0);
     return `${counted(events, "event")} left for the next sink`;
   } catch (error) {
     return `how many events are left is unknown (${oneLine(reasonOf(error))})`;

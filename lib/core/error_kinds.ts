@@ -3,7 +3,7 @@
  * @module
  */
 
-import { RepartitioningError } from "./errors.ts";
+import { ConfigError, RepartitioningError } from "./errors.ts";
 
 /**
  * - `transient`: the server is down, or shutting down: try again
@@ -32,6 +32,8 @@ const REDIS_LATER =
 /** Sorts an error of Redis or of the network; one that is neither is `configuration`. */
 export function connectionErrorKind(error: unknown): ErrorKind {
   if (error instanceof RepartitioningError) return "transient";
+  // Whatever words it has: such as what to do about a connection.
+  if (error instanceof ConfigError) return "configuration";
   const { code, message = "" } = error as { code?: string; message?: string };
   const passes = CONNECTION.test(`${code ?? ""} ${message}`) || REDIS_LATER.test(message);
   return passes ? "transient" : "configuration";

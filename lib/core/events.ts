@@ -23,7 +23,7 @@ export interface Place {
 
 /** What a sink reports, by the names of its events. */
 export interface SinkEvents {
-  /** The sink owns the partition, and reads on from the offset. `again`: it owned it before, as nobody did since, and an attempt failed. */
+  /** The sink owns the partition, and reads on from the offset. `again`: it owned it before, nobody is known to have done so since, and an attempt failed. */
   claimed: Place & { epoch: string; offset: string; again: boolean };
   /** Another sink owns the partition; this one waits for it. */
   standby: Place;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { deleteDocument, insertDocument, RedisWriteBehind, updateDocument } from "writebehind";
+import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { documentsOf, rowsOf, sorted, testPipeline } from "../support/pipeline.ts";
 import { environmentOf, startTask } from "../support/processes.ts";
 import { waitFor } from "../support/servers.ts";
@@ -69,6 +70,23 @@ Deno.test("the sink process says which servers, stops on SIGTERM with status 0, 
     "SELECT bool_and(lease_until < now()) AS free FROM writebehind_lease",
   );
   assert.equal(lease.free, true, "the partition is given back, and its place among the sinks");
+});
+
+Deno.test("a sink that is stopped while Redis is away says that nobody knows what is left", async () => {
+  await using pipeline = await testPipeline();
+  const { host, port } = pipeline.config.redis;
+  const proxy = await TcpProxy.start({ host, port });
+  const config = pipeline.with({ redis: { port: proxy.port } });
+  await using sink = startTask(["sink"], environmentOf(config));
+  await insertDocument(pipeline.redis, config, "session", { n: 1 }, "a");
+  await waitFor(async () => (await rowsOf(pipeline)).size === 1, {
+    what: "the row",
+    deadlineMs: 20_000,
+  });
+  await proxy.close();
+  sink.kill("SIGTERM");
+  assert.equal((await sink.status).code, 0, sink.output());
+  assert.match(sink.output(), /how many events are left is unknown \(Redis at .* does not answer/);
 });
 
 Deno.test("a wrong command, option or file ends with a clear message and status", async () => {

@@ -276,7 +276,17 @@ behindPooler("connections must begin with what a batch relies on", async (pipeli
   try {
     await assert.rejects(
       pooled(),
-      /^ConnectionError: Cannot use PostgreSQL at .*: behind a pooler .* bytea_output = escape, synchronous_commit = off: ALTER ROLE .* SET bytea_output = hex; ALTER ROLE .* SET synchronous_commit = on; then let the pooler/,
+      /^ConnectionError: Cannot use PostgreSQL at .*: behind a pooler .* bytea_output = escape: ALTER ROLE .* SET bytea_output = hex; then let the pooler/,
+    );
+    await pool.query(`${role} RESET bytea_output`);
+    await using again = await pgbouncer(pipeline, "transaction", { default_pool_size: 10 });
+    const config = pipeline.with({ postgresql: { port: again.port } });
+    // Who only looks on does without.
+    await using own = await connectPostgres(config);
+    await using sink = new RedisWriteBehind(pipeline.redis, own, config, "session");
+    await assert.rejects(
+      sink.drain(),
+      /^ConfigError: behind a pooler .* synchronous_commit = off: ALTER ROLE .* SET synchronous_commit = on; then let the pooler/,
     );
   } finally {
     await pool.query(`${role} RESET synchronous_commit; ${role} RESET bytea_output`);

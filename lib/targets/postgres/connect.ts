@@ -32,7 +32,7 @@ WITH hidden AS (
    GROUP BY c.relname
   HAVING count(*) = 1
 )
-SELECT wanted
+SELECT wanted, format('ALTER ROLE %I IN DATABASE %I SET search_path = %s', current_user, current_database(), wanted) AS mend
   FROM (SELECT coalesce(quote_ident($1), concat_ws(', ',
                  nullif(current_setting('search_path'), ''),
                  (SELECT string_agg(DISTINCT quote_ident(schema), ', ') FROM hidden))) AS wanted) AS path
@@ -144,15 +144,19 @@ export async function connectPostgres(
     application_name,
     onConnect: async (client) => {
       const { isPooled } = await settle(client, SETTINGS);
-      const { rows: [path] } = await patiently<{ wanted: string }>(client, SEARCH_PATH, [
-        schema,
-        tables,
-      ]);
+      const { rows: [path] } = await patiently<{ wanted: string; mend: string }>(
+        client,
+        SEARCH_PATH,
+        [
+          schema,
+          tables,
+        ],
+      );
       if (path === undefined) return;
       if (isPooled) {
         throw new ConfigError(
-          `behind a pooler no search path can be set for a session: ALTER ROLE "${user}" IN DATABASE "${database}" ` +
-            `SET search_path = ${path.wanted}; then let the pooler connect anew (PgBouncer: RECONNECT)`,
+          `behind a pooler no search path can be set for a session: ${path.mend}; then let the pooler connect anew ` +
+            "(PgBouncer: RECONNECT)",
         );
       }
       await patiently(client, "SELECT set_config('search_path', $1, false)", [path.wanted]);

@@ -43,9 +43,10 @@ export function patiently<Row extends QueryResultRow>(
   return pool.query<Row>({ text, values, ...within(seconds) });
 }
 
-/** Asks who a connection leads to. */
+/** Asks who a connection leads to; spelled alike whatever is set on it. */
 const WHO = `
-SELECT pid, backend_start::text AS started FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
+SELECT pid, to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS started
+  FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
 
 /**
  * Sets what our queries rely on; behind a pooler, sees that its connections begin with it.
@@ -60,7 +61,9 @@ export async function settle(
   const isPooled = who!.pid !== announcedPid(connection);
   await patiently(connection, isPooled ? POOLED_SETTINGS : settings, []);
   if (!isPooled) return { ...who!, isPooled };
-  const { rows: wrong } = await patiently<WrongDefault>(connection, WRONG_DEFAULTS, []);
+  const { rows: wrong } = await patiently<WrongDefault>(connection, WRONG_DEFAULTS, [
+    settings === BATCH_SETTINGS,
+  ]);
   if (wrong.length === 0) return { ...who!, isPooled };
   const found = wrong.map(({ name, value }) => `${name} = ${value}`).join(", ");
   throw new ConfigError(
@@ -74,13 +77,17 @@ export async function settle(
 /** Whether a pooler lies between, where each transaction goes by any of the server's connections. */
 export async function isPooled(pool: Pool): Promise<boolean> {
   const connection = await pool.connect();
+  // A query on it reports its loss; that nobody listens would end the process.
+  const lost = () => {};
+  connection.on("error", lost);
+  let isLost = true;
   try {
     const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
-    connection.release();
+    isLost = false;
     return who!.pid !== announcedPid(connection);
-  } catch (error) {
-    connection.release(true);
-    throw error;
+  } finally {
+    connection.off("error", lost);
+    connection.release(isLost);
   }
 }
 

@@ -51,21 +51,21 @@ export interface WrongDefault {
 }
 
 /**
- * Finds these. Nothing is prepared behind a pooler, so no plan is kept either. A policy for the role would hide rows
- * instead of failing.
+ * Finds these; $1 is whether batches are to go by the connection. What fails by itself where it is wrong is not among them.
+ * Nothing is prepared behind a pooler, so no plan is kept either.
  * Source: https://www.pgbouncer.org/features.html, what each mode of pooling breaks
  */
 export const WRONG_DEFAULTS = `
 SELECT name, reset_val AS value,
        format('ALTER ROLE %I IN DATABASE %I SET %s = %s', current_user, current_database(), name, wanted) AS mend
-  FROM (VALUES ('synchronous_commit', '^(on|remote_write|remote_apply)$', 'on'),
-               ('bytea_output', '^hex$', 'hex'),
-               ('extra_float_digits', '^[123]$', '1'),
-               ('quote_all_identifiers', '^off$', 'off'),
-               ('default_transaction_read_only', '^off$', 'off'),
-               ('default_transaction_isolation', '^read committed$', '''read committed'''),
-               ('default_transaction_deferrable', '^off$', 'off'),
-               ('session_replication_role', '^origin$', 'origin')) AS ours (name, pattern, wanted)
+  FROM (VALUES ('bytea_output', '^hex$', 'hex', false),
+               ('extra_float_digits', '^[123]$', '1', false),
+               ('quote_all_identifiers', '^off$', 'off', false),
+               ('default_transaction_isolation', '^read committed$', '''read committed''', true),
+               ('session_replication_role', '^origin$', 'origin', true),
+               ('synchronous_commit', '^(on|remote_write|remote_apply)$', 'on', true),
+               -- A batch that is under way is found by its words.
+               ('track_activities', '^on$', 'on', true)) AS ours (name, pattern, wanted, of_batches)
   JOIN pg_settings USING (name)
- WHERE reset_val !~ pattern
+ WHERE reset_val !~ pattern AND ($1 OR NOT of_batches)
  ORDER BY name`;

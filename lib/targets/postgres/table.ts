@@ -47,7 +47,9 @@ SELECT c.relkind AS kind, id.atttypid::regtype::text AS "idType",
 
 /** The rights that a sink needs and the user lacks. A right on any column counts: which are needed, the batches tell. */
 const LACKING = `
-SELECT string_agg(format('%s ON %s', p, t.name), ', ') AS lacking, current_user AS role
+SELECT string_agg(format('%s ON %s', p, t.name), ', ') AS lacking, current_user AS role,
+       (SELECT format('ALTER ROLE %I BYPASSRLS', current_user)
+         WHERE row_security_active(to_regclass($1)::oid)) AS "mendPolicy"
   FROM (VALUES ($1, '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
                ('writebehind_offset', '{SELECT,INSERT,UPDATE}'),
                ('writebehind_lease', '{SELECT,INSERT,UPDATE}'),
@@ -58,16 +60,21 @@ SELECT string_agg(format('%s ON %s', p, t.name), ', ') AS lacking, current_user 
                   ELSE has_any_column_privilege(to_regclass(t.name)::oid, p) END`;
 
 /**
- * Sees that the user has the rights that a sink needs, on the tables that are there.
+ * Sees that the user has the rights that a sink needs, on the tables that are there, and that no policy hides rows from
+ * it: what it removes would stay, without an error behind a pooler.
  * @throws {ConfigError} with all that are missing
  */
 export async function checkRights(pool: Pool, table: string): Promise<void> {
-  const { rows: [row] } = await patiently<{ lacking: string | null; role: string }>(
-    pool,
-    LACKING,
-    [`"${table}"`],
-  );
-  const { lacking, role } = row!;
+  const { rows: [row] } = await patiently<
+    { lacking: string | null; role: string; mendPolicy: string | null }
+  >(pool, LACKING, [`"${table}"`]);
+  const { lacking, role, mendPolicy } = row!;
+  if (mendPolicy !== null) {
+    throw new ConfigError(
+      `a policy of the table ${table} may hide rows from the PostgreSQL user ${role}; an administrator lets it ` +
+        `pass by ${mendPolicy}`,
+    );
+  }
   if (lacking === null) return;
   throw new ConfigError(
     `permission denied: the PostgreSQL user ${role} lacks ${lacking}; an administrator grants each by ` +

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ConnectionError } from "writebehind";
+import { ConfigError, ConnectionError } from "writebehind";
 import { postgresErrorKind } from "writebehind/targets/postgres/errors.ts";
 
 Deno.test("errors are sorted: exact codes win over classes, and what is unknown is configuration", () => {
@@ -20,6 +20,8 @@ Deno.test("errors are sorted: exact codes win over classes, and what is unknown 
     postgresErrorKind(new Error("LOADING Redis is loading the dataset in memory")),
     "transient",
   );
+  const advice = "a connection was closed: let the pooler RECONNECT";
+  assert.equal(postgresErrorKind(new ConfigError(advice)), "configuration");
   for (const cause of [new Error("connection closed by Redis"), undefined]) {
     const lost = new ConnectionError("Connection to Redis lost: no reply in time", { cause });
     assert.equal(postgresErrorKind(lost), "transient");
