@@ -6,7 +6,7 @@ import { TcpProxy } from "writebehind/dev/servers/proxy.ts";
 import { serveStage } from "writebehind/dev/stage/serve.ts";
 import { Stage } from "writebehind/dev/stage/stage.ts";
 import type { StageSample } from "writebehind/dev/stage/watch.ts";
-import { browserPath, launchBrowser } from "../support/browser.ts";
+import { browserPath } from "../support/browser.ts";
 import { drain, type Pipeline, testPipeline } from "../support/pipeline.ts";
 import { waitFor } from "../support/servers.ts";
 import { StagePage } from "../support/stage_page.ts";
@@ -46,52 +46,46 @@ Deno.test({
     const config = pipeline.with({ postgresql: { host: "127.0.0.1", port: proxy.port } });
     await using stage = await Stage.start({ given: { config, configPath: undefined } });
     await using served = await serveStage(stage);
-    const browser = await launchBrowser();
-    try {
-      const page = await browser.newPage({ viewport: { width: 1366, height: 768 } });
-      const shown = new StagePage(page);
-      await page.goto(served.url);
-      const under = async (tile: string, text: RegExp) =>
-        await waitFor(async () => text.test(await shown.small(tile)), {
-          what: `${tile}: ${text}`,
-          deadlineMs: 10_000,
-        });
-      await under("applied", /^3 in all$/);
-      await under("parked", /^the dead letter is empty$/);
-      for (const { breaks, mends, told } of TROUBLES) {
-        const before = stage.happened.entries.length;
-        await breaks(pipeline);
-        await shown.says(told);
-        await under("applied", /^3 at \d\d:\d\d:\d\d$/);
-        await under("parked", /^0 at \d\d:\d\d:\d\d$/);
-        for (const tile of ["written", "applied", "lag", "freshness", "parked"]) {
-          assert.equal(await shown.big(tile), "–", tile);
-        }
-        assert.match(await shown.node("redis"), /given/);
-        assert.match(await shown.node("target"), /given/);
-        assert.deepEqual(await shown.unreadable(11), []);
-        await mends(pipeline);
-        await waitFor(() => stage.happened.entries.length > before + 1, { what: "the mend" });
-        await under("applied", /^3 in all$/);
-        const lines = stage.happened.entries.slice(before);
-        assert.deepEqual(lines.map(({ tone }) => tone), ["wrong", "mend"], "once");
-        assert.equal(lines[1]!.text, "the figures can be read again");
-      }
-      const pieces = () =>
-        page.locator("#panel-lag [aria-label=line] path").evaluate((line) =>
-          line.getAttribute("d")!.split("M").length - 1
-        );
-      await waitFor(async () => await pieces() === 1 + TROUBLES.length, {
-        what: "lines that end where nothing was known",
-        deadlineMs: 5000,
+    await using shown = await StagePage.open(served.url);
+    const { page } = shown;
+    const under = async (tile: string, text: RegExp) =>
+      await waitFor(async () => text.test(await shown.small(tile)), {
+        what: `${tile}: ${text}`,
+        deadlineMs: 10_000,
       });
-      await proxy.refuse();
-      await under("parked", /^as the target said last$/);
-      assert.deepEqual([await shown.big("parked"), await shown.big("lag")], ["0", "0"]);
+    await under("applied", /^3 in all$/);
+    await under("parked", /^the dead letter is empty$/);
+    for (const { breaks, mends, told } of TROUBLES) {
+      const before = stage.happened.entries.length;
+      await breaks(pipeline);
+      await shown.says(told);
+      await under("applied", /^3 at \d\d:\d\d:\d\d$/);
+      await under("parked", /^0 at \d\d:\d\d:\d\d$/);
+      for (const tile of ["written", "applied", "lag", "freshness", "parked"]) {
+        assert.equal(await shown.big(tile), "–", tile);
+      }
+      assert.match(await shown.node("redis"), /given/);
+      assert.match(await shown.node("target"), /given/);
       assert.deepEqual(await shown.unreadable(11), []);
-    } finally {
-      await browser.close();
+      await mends(pipeline);
+      await waitFor(() => stage.happened.entries.length > before + 1, { what: "the mend" });
+      await under("applied", /^3 in all$/);
+      const lines = stage.happened.entries.slice(before);
+      assert.deepEqual(lines.map(({ tone }) => tone), ["wrong", "mend"], "once");
+      assert.equal(lines[1]!.text, "the figures can be read again");
     }
+    const pieces = () =>
+      page.locator("#panel-lag [aria-label=line] path").evaluate((line) =>
+        line.getAttribute("d")!.split("M").length - 1
+      );
+    await waitFor(async () => await pieces() === 1 + TROUBLES.length, {
+      what: "lines that end where nothing was known",
+      deadlineMs: 5000,
+    });
+    await proxy.refuse();
+    await under("parked", /^as the target said last$/);
+    assert.deepEqual([await shown.big("parked"), await shown.big("lag")], ["0", "0"]);
+    assert.deepEqual(await shown.unreadable(11), []);
   },
 });
 

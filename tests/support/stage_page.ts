@@ -4,6 +4,7 @@ import type { Locator, Page } from "playwright-core";
 import type { ActionName } from "writebehind/dev/stage/actions.ts";
 import type { SinkView } from "writebehind/dev/stage/sinks.ts";
 import type { Stage } from "writebehind/dev/stage/stage.ts";
+import { launchBrowser } from "./browser.ts";
 import { waitFor } from "./servers.ts";
 
 /** Waits until one of the stage's sinks owns its partitions and the other stands by. */
@@ -16,11 +17,28 @@ export async function ownerBesideStandby(stage: Stage): Promise<SinkView> {
 }
 
 /** What the page shows, as a person finds it. */
-export class StagePage {
+export class StagePage implements AsyncDisposable {
   readonly page: Page;
 
   constructor(page: Page) {
     this.page = page;
+  }
+
+  /** Opens it in a browser of its own, which is closed at the end of the scope. */
+  static async open(url: string): Promise<StagePage> {
+    const browser = await launchBrowser();
+    try {
+      const page = await browser.newPage({ viewport: { width: 1366, height: 768 } });
+      await page.goto(url);
+      return new StagePage(page);
+    } catch (error) {
+      await browser.close();
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.page.context().browser()!.close();
   }
 
   button(name: ActionName): Locator {

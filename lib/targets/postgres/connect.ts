@@ -19,8 +19,7 @@ import {
 } from "../../config/tls.ts";
 import { ConfigError, ConnectionError, reasonOf } from "../../core/errors.ts";
 import type { PostgresPool } from "./pool.ts";
-import { patiently, settle } from "./sessions.ts";
-import { SETTINGS } from "./settings.ts";
+import { afterwards, patiently, settle } from "./sessions.ts";
 
 /** Tables are named without a schema, so a table that the search path does not show, and that is there once, is added. */
 const SEARCH_PATH = `
@@ -143,7 +142,7 @@ export async function connectPostgres(
     keepAliveInitialDelayMillis: 10_000,
     application_name,
     onConnect: async (client) => {
-      const { isPooled } = await settle(client, SETTINGS);
+      const { isPooled } = await settle(client, "queries");
       const { rows: [path] } = await patiently<{ wanted: string; mend: string }>(
         client,
         SEARCH_PATH,
@@ -155,8 +154,7 @@ export async function connectPostgres(
       if (path === undefined) return;
       if (isPooled) {
         throw new ConfigError(
-          `behind a pooler no search path can be set for a session: ${path.mend}; then let the pooler connect anew ` +
-            "(PgBouncer: RECONNECT)",
+          `behind a pooler no search path can be set for a session: ${afterwards(path.mend)}`,
         );
       }
       await patiently(client, "SELECT set_config('search_path', $1, false)", [path.wanted]);

@@ -14,7 +14,13 @@ import { failpoint } from "../../core/failpoints.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
 import { announcedPid, type Pool, type PoolClient } from "./pool.ts";
-import { BATCH_SETTINGS, POOLED_SETTINGS, WRONG_DEFAULTS, type WrongDefault } from "./settings.ts";
+import {
+  BATCH_SETTINGS,
+  POOLED_SETTINGS,
+  SETTINGS,
+  WRONG_DEFAULTS,
+  type WrongDefault,
+} from "./settings.ts";
 
 /**
  * A query's time limit, after which pg gives up on it (pg's types lack the option). Without it, a query on a connection that
@@ -48,33 +54,44 @@ const WHO = `
 SELECT pid, to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS started
   FROM pg_stat_activity WHERE pid = pg_backend_pid()`;
 
+/** Looks who that is, and whether a pooler lies between, where each transaction goes by any of the server's connections. */
+async function lookWho(
+  connection: Pick<PoolClient, "query">,
+): Promise<ServersView & { isPooled: boolean }> {
+  const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
+  return { ...who!, isPooled: who!.pid !== announcedPid(connection) };
+}
+
 /**
  * Sets what our queries rely on; behind a pooler, sees that its connections begin with it.
- * @returns the server's process, and whether a pooler lies between
+ * @param use what goes by the connection: batches rely on more
  * @throws {ConfigError} where they begin with something else
  */
 export async function settle(
   connection: Pick<PoolClient, "query">,
-  settings: string,
+  use: "queries" | "batches",
 ): Promise<ServersView & { isPooled: boolean }> {
-  const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
-  const isPooled = who!.pid !== announcedPid(connection);
-  await patiently(connection, isPooled ? POOLED_SETTINGS : settings, []);
-  if (!isPooled) return { ...who!, isPooled };
-  const { rows: wrong } = await patiently<WrongDefault>(connection, WRONG_DEFAULTS, [
-    settings === BATCH_SETTINGS,
-  ]);
-  if (wrong.length === 0) return { ...who!, isPooled };
+  const who = await lookWho(connection);
+  const isOfBatches = use === "batches";
+  const settings = isOfBatches ? BATCH_SETTINGS : SETTINGS;
+  await patiently(connection, who.isPooled ? POOLED_SETTINGS : settings, []);
+  if (!who.isPooled) return who;
+  const { rows: wrong } = await patiently<WrongDefault>(connection, WRONG_DEFAULTS, [isOfBatches]);
+  if (wrong.length === 0) return who;
   const found = wrong.map(({ name, value }) => `${name} = ${value}`).join(", ");
+  const mends = wrong.map(({ mend }) => mend).join("; ");
   throw new ConfigError(
-    `behind a pooler nothing can be set for a session, and the role's begin with ${found}: ` +
-      `${
-        wrong.map(({ mend }) => mend).join("; ")
-      }; then let the pooler connect anew (PgBouncer: RECONNECT)`,
+    `behind a pooler nothing can be set for a session, and the role's begin with ${found}: ${
+      afterwards(mends)
+    }`,
   );
 }
 
-/** Whether a pooler lies between, where each transaction goes by any of the server's connections. */
+/** What helps behind a pooler, whose connections have begun already. */
+export const afterwards = (mends: string): string =>
+  `${mends}; then let the pooler connect anew (PgBouncer: RECONNECT)`;
+
+/** Whether a pooler lies between a pool and the server. */
 export async function isPooled(pool: Pool): Promise<boolean> {
   const connection = await pool.connect();
   // A query on it reports its loss; that nobody listens would end the process.
@@ -82,9 +99,9 @@ export async function isPooled(pool: Pool): Promise<boolean> {
   connection.on("error", lost);
   let isLost = true;
   try {
-    const { rows: [who] } = await patiently<ServersView>(connection, WHO, []);
+    const { isPooled } = await lookWho(connection);
     isLost = false;
-    return who!.pid !== announcedPid(connection);
+    return isPooled;
   } finally {
     connection.off("error", lost);
     connection.release(isLost);
@@ -336,7 +353,7 @@ export class Sessions {
       if (routine === "SyncRepWaitForLSN") session.unconfirmed = true;
     });
     try {
-      const { pid, started, isPooled } = await settle(connection, BATCH_SETTINGS);
+      const { pid, started, isPooled } = await settle(connection, "batches");
       const mark = `/* ${randomBytes(8).toString("hex")} */ `;
       return Object.assign(session, { started }, isPooled ? { mark } : { pid });
     } catch (error) {
