@@ -49,10 +49,8 @@ export interface AuthorOptions {
   lanes?: number;
   /** pause after each call of a lane, in ms @default {5} */
   paceMs?: number;
-  /** what each call waits for @default {"memory"} */
+  /** what each call waits for, and is repeated until it is confirmed @default {"memory"} */
   durability?: Durability;
-  /** whether a call is repeated until it is confirmed, since it may be lost till then @default {false} */
-  insists?: boolean;
   /** how long one call may be tried again, in ms @default {60000} */
   patienceMs?: number;
   /** a text in each document, which makes it so long @default {""} */
@@ -89,7 +87,6 @@ export class Author {
       lanes: 4,
       paceMs: 5,
       durability: "memory",
-      insists: false,
       patienceMs: 60_000,
       pad: "",
       ...options,
@@ -190,17 +187,17 @@ export class Author {
   }
 
   async #untilKnown(call: (options: WriteOptions) => Promise<Receipt>): Promise<Receipt> {
-    const { durability, insists } = this.#options;
+    const { durability } = this.#options;
     const options = { requestId: crypto.randomUUID(), durability };
     const deadline = Date.now() + this.#options.patienceMs;
     for (;;) {
       try {
         return await call(options);
       } catch (error) {
-        if (error instanceof DurabilityError && !insists) return error.receipt;
-        if (error instanceof DurabilityError) this.unknown++;
-        else if (error instanceof UnknownOutcomeError) this.unknown++;
-        else if (
+        // What is not confirmed may still be lost.
+        if (error instanceof DurabilityError || error instanceof UnknownOutcomeError) {
+          this.unknown++;
+        } else if (
           // A right that somebody has taken away, and may give back.
           error instanceof DocumentError && error.code === "permission" ||
           error instanceof ConnectionError || error instanceof RedisRefusedError ||

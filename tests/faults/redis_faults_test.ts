@@ -322,14 +322,22 @@ async function withReplica(overrides: DeepPartial<Config>) {
 Deno.test("a replica promoted under traffic that waits for it: every confirmed write is there", () =>
   withSeed(async (random) => {
     await using own = await withReplica({ zero_data_loss: { replicas: 1, wait_timeout_ms: 500 } });
-    const { pipeline, promote } = own;
+    const { pipeline, promote, replica } = own;
+    // It confirms what is written after the promotion.
+    await using _next = await testRedis({ replicaOf: replica });
     await keepLedger(pipeline);
     const { redis, config } = pipeline;
     const author = new Author(redis, config, { random, paceMs: 2, durability: "replicas" });
+    /** Waits for so many confirmed writes, and a random time more. */
+    const confirmed = async (what: string) => {
+      const before = author.events;
+      await waitFor(() => author.events >= before + 100, { what });
+      await delay(300 * random());
+    };
     await underTraffic(pipeline, author, async () => {
-      await delay(500 + 300 * random());
+      await confirmed("writes that the replica confirms");
       await promote();
-      await delay(500);
+      await confirmed("writes that the next replica confirms");
     });
     const rows = await rowsOf(pipeline);
     assert.deepEqual(sorted(await documentsOf(pipeline)), sorted(author.documents()));

@@ -139,7 +139,6 @@ export async function soak(
     paceMs: 10,
     patienceMs: SETTLE_MS,
     durability: cluster ? "replicas" : "memory",
-    insists: cluster,
   });
   const cached = cache && oneRedis
     ? await CachedSoak.begin(pipeline, oneRedis, author, seed + 2)
