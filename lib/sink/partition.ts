@@ -44,7 +44,9 @@ interface Work {
 }
 
 /** So many events in a batch mean that they come more slowly than batches are applied. */
-const FEW = 2;
+const FEW = 4;
+
+const isFew = ({ items }: Work): boolean => items.length <= FEW;
 
 /** Nothing was short. */
 const NONE: BatchRows = { upserts: [], removals: [] };
@@ -160,10 +162,14 @@ export class PartitionSink {
     await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
     let waited = false;
+    // What was sent ahead is brought to its end, whatever happens meanwhile.
+    let isAhead = false;
     try {
       this.#readOn(claim.offset, false);
-      while (!signal.aborted) {
-        this.#ownership.check(owned);
+      while (isAhead || !signal.aborted) {
+        if (!isAhead) this.#ownership.check(owned);
+        if (!isAhead && this.#giving) throw new GivenError("given away");
+        isAhead = false;
         const work = await this.#next;
         if (work === null) {
           await settling;
@@ -181,15 +187,27 @@ export class PartitionSink {
         // With a backlog the next batch is read while this one commits, and where events come one by one, the next
         // event. Where more come, that would make small batches at the end of the stream: there it is read
         // afterwards, with all that came meanwhile.
-        const slow = follow && work.items.length <= FEW;
-        const prefetch = (work.more || slow) && !claim.hasParked;
+        const slow = follow && isFew(work);
+        const ends = signal.aborted || this.#giving;
+        const prefetch = (work.more || slow) && !claim.hasParked && !ends;
         if (prefetch) this.#readOn(work.batch.lastId, !work.more);
         const began = performance.now();
-        const { applied, short } = await this.#apply(claim, work).finally(work.done);
+        let isUnderWay = true;
+        const applying = this.#apply(claim, work).finally(() => {
+          isUnderWay = false;
+          work.done();
+        });
+        if (prefetch && slow) {
+          this.#next = awaitedLater(this.#next.then((next) => {
+            isAhead = isUnderWay && !signal.aborted && this.#sendAhead(claim, work, next);
+            return next;
+          }));
+        }
+        const { applied, short } = await applying;
         this.#batchSize = Math.min(this.#maxEvents, this.#batchSize * 2);
         this.report.applied(applied, performance.now() - began);
         this.#short = short;
-        const swallowed = await this.#lookForSwallowed(claim);
+        const swallowed = await this.#lookForSwallowed(claim, isAhead ? await this.#next : null);
         // While the next batch is applied; where that is faster, it waits here, since a trim would take what it looks at.
         await settling;
         settling = settler?.applied(applied, swallowed);
@@ -198,7 +216,8 @@ export class PartitionSink {
         const fits = prefetch && applied.lastId === work.batch.lastId && !claim.hasParked;
         if (fits) continue;
         if (prefetch) await this.#dropNext();
-        this.#readOn(claim.offset, follow);
+        isAhead = false;
+        if (!ends) this.#readOn(claim.offset, follow);
       }
     } catch (error) {
       // Until it goes on, `target list` shows what was told last.
@@ -207,6 +226,13 @@ export class PartitionSink {
     } finally {
       await settling;
     }
+  }
+
+  /** Sends a small batch behind the one that is under way, so that the target need not wait for it; whether it was sent. */
+  #sendAhead(claim: Claim, { batch, items }: Work, next: Work | null): boolean {
+    const isWhole = batch.events === items.length;
+    if (next === null || !isFew(next) || !isWhole) return false;
+    return this.#target.batches.sendAhead?.(claim, next.batch, batch) ?? false;
   }
 
   /** Begins to read the entries after a position. */
@@ -311,10 +337,10 @@ export class PartitionSink {
    * no loss. If it fails, it is done under the next claim: a document that another sink has removed meanwhile may be
    * named then, as a verify shows.
    */
-  async #lookForSwallowed(claim: Claim): Promise<string[]> {
+  async #lookForSwallowed(claim: Claim, ahead: Work | null = null): Promise<string[]> {
     const { upserts, removals } = this.#short;
     if (upserts.length + removals.length === 0) return [];
-    const ids = await this.#target.batches.swallowed(claim, this.#short);
+    const ids = await this.#target.batches.swallowed(claim, this.#short, ahead?.batch);
     if (ids.length > 0) {
       await this.#target.identities.doubt(claim, SWALLOWED, { keepWitness: true });
       this.report.swallowed(ids);

@@ -103,6 +103,12 @@ export interface Batches {
   /** Does what can be done for a batch without the server, while the batch before commits. */
   prepare(keys: PartitionKeys, batch: Batch): void;
   /**
+   * Sends a batch that was prepared while the one before is under way, so that the server goes on with it at once; `apply`
+   * then waits for it. Where the one before is not applied, neither is this one.
+   * @returns whether it was sent
+   */
+  sendAhead?(claim: Claim, batch: Batch, before: Batch): boolean;
+  /**
    * Applies a batch (rows, removals, what is parked) and moves the offset, in one durable transaction, and sets
    * `claim.offset`. An older version never replaces a newer one. If it fails, the batch may still have been applied
    * (the connection may have been lost after the commit): claiming the partition again shows it by the offset.
@@ -114,9 +120,10 @@ export interface Batches {
   /**
    * Which of these rows of the batch that was applied last are older, missing, or still there, though no error was
    * raised: a trigger has swallowed them. A newer row is none, nor is one that was removed before.
+   * @param ahead a batch that was sent behind that one: what it does to a document is not swallowed
    * @returns the documents' ids
    */
-  swallowed(claim: Claim, rows: BatchRows): Promise<string[]>;
+  swallowed(claim: Claim, rows: BatchRows, ahead?: Batch): Promise<string[]>;
   /** Which of these documents are parked, by the key of their rows. */
   parkedAmong(claim: Claim, ids: Buffer[]): Promise<Set<string>>;
   /** Which documents have a payload that is no JSON that the target can hold, by the key of their rows. */

@@ -23,7 +23,7 @@ WITH moved AS (
   INSERT INTO writebehind_offset (stream, last_id) VALUES ($1, $2)
   ON CONFLICT (stream) DO UPDATE SET last_id = excluded.last_id
 )
-${insertSql(table, 3, "true")}`;
+${insertSql(table, 3, "true", "many")}`;
 
 /** Drains the first partition of an entity, and returns the events applied. */
 export async function bareDrain(pool: Pool, config: Config, entity: string): Promise<number> {

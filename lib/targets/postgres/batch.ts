@@ -5,15 +5,17 @@
  * @module
  */
 
+// @ts-types="@types/pg"
+import type { QueryResult } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { ConfigError } from "../../core/errors.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, isText, ownershipLost, shortOf } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
-import type { Batch, BatchRows, Refusal, Tried, Upsert } from "../batch.ts";
+import type { Batch, BatchRows, Refusal, Removal, Tried, Upsert } from "../batch.ts";
 import { Arena, bytesArray } from "./arrays.ts";
 import { isOfTheServer, isPostgresError, postgresErrorKind, UNIQUE_VIOLATION } from "./errors.ts";
-import type { Sessions } from "./sessions.ts";
+import type { PartitionQuery, Sessions } from "./sessions.ts";
 import {
   anyRowSql,
   applySql,
@@ -40,6 +42,12 @@ interface Applied {
   removed: number;
 }
 
+const NOTHING: Applied = { moved: 0, written: 0, removed: 0 };
+
+/** What a batch's query has done: where it adds rows only, their number tells. */
+const doneBy = ({ rows: [row], rowCount }: QueryResult<Applied>): Applied =>
+  row ?? { moved: Math.sign(rowCount!), written: rowCount!, removed: 0 };
+
 /** Applies batches to the tables of a configuration's entities. */
 export class PostgresBatches implements Batches {
   #sessions: Sessions;
@@ -48,6 +56,10 @@ export class PostgresBatches implements Batches {
   #batchesWithoutNew = 0;
   /** parameters that were prepared while another batch was under way */
   #prepared = new WeakMap<Batch, { values: BatchValues; arena: Arena }>();
+  /** batches that were sent ahead; `null` for one whose outcome is unknown */
+  #ahead = new WeakMap<Batch, Promise<QueryResult<Applied> | null>>();
+  /** by the batch before: what was sent behind it */
+  #next = new WeakMap<Batch, Batch>();
   /** memory for them that is free again: partitions share it */
   #arenas: Arena[] = [];
 
@@ -67,55 +79,88 @@ export class PostgresBatches implements Batches {
     this.#prepared.set(batch, { values, arena });
   }
 
-  async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
-    const { keys } = claim;
+  sendAhead(claim: Claim, batch: Batch, before: Batch): boolean {
+    const prepared = this.#prepared.get(batch);
+    if (prepared === undefined || batch.parked.length > 0) return false;
+    const query = this.#query({ ...claim, offset: before.lastId }, batch, prepared.values);
+    const sent = this.#sessions.queryBehind<Applied>(claim.keys, query);
+    if (sent === null) return false;
+    this.#ahead.set(batch, sent);
+    this.#next.set(before, batch);
+    return true;
+  }
+
+  #query(claim: Claim, batch: Batch, values: BatchValues): PartitionQuery {
+    const { entity, stream } = claim.keys;
     const { parked } = batch;
     const parking = parked.length > 0;
-    const table = this.#tableOf(keys);
-    const run = async (values: BatchValues): Promise<Applied> => {
-      const rows = valuesOf(values);
-      const { rows: [row], rowCount } = await this.#sessions.query<Applied>(keys, {
-        name: `${parking ? "park" : "apply"} ${keys.entity}`,
-        text: applySql(table, values, parking),
-        values: [
-          keys.stream,
-          claim.offset,
-          claim.epoch,
-          batch.lastId,
-          batch.events,
-          claim.parkedVersion,
-          ...rows,
-          ...(parking ? parkedValues(keys.entity, parked) : []),
-        ],
-        variant: variantOf(values),
-        bytes: rows.reduce((bytes, { length }) => bytes + length, 0),
-      });
-      return row ?? { moved: Math.sign(rowCount!), written: rowCount!, removed: 0 };
+    const rows = valuesOf(values);
+    return {
+      name: `${parking ? "park" : "apply"} ${entity}`,
+      text: applySql(this.#tableOf(claim.keys), values, parking),
+      values: [
+        stream,
+        claim.offset,
+        claim.epoch,
+        batch.lastId,
+        batch.events,
+        claim.parkedVersion,
+        ...rows,
+        ...(parking ? parkedValues(entity, parked) : []),
+      ],
+      variant: variantOf(values),
+      bytes: rows.reduce((bytes, { length }) => bytes + length, 0),
     };
+  }
+
+  async apply(claim: Claim, batch: Batch): Promise<BatchRows> {
+    const { keys } = claim;
+    const run = async (values: BatchValues) =>
+      doneBy(await this.#sessions.query<Applied>(keys, this.#query(claim, batch, values)));
     const noneNew = this.#batchesWithoutNew > 0;
     if (noneNew) this.#batchesWithoutNew--;
     const prepared = this.#prepared.get(batch);
     this.#prepared.delete(batch);
-    const done = await run(prepared?.values ?? batchValues(batch, noneNew))
-      .catch((error) => {
-        if (error.code !== UNIQUE_VIOLATION) throw error;
-        // A row that should be new exists already. Nothing was done; more such batches may follow.
-        this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
-        return run(batchValues(batch, true));
-      });
+    const ahead = await this.#ahead.get(batch);
+    this.#ahead.delete(batch);
+    let done = ahead ? doneBy(ahead) : NOTHING;
+    // Also where nobody knows what became of it: then the offset tells.
+    if (done.moved === 0) {
+      done = await run(prepared?.values ?? batchValues(batch, noneNew))
+        .catch((error) => {
+          if (error.code !== UNIQUE_VIOLATION) throw error;
+          // A row that should be new exists already. Nothing was done; more such batches may follow.
+          this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
+          return run(batchValues(batch, true));
+        });
+    }
     // Of one that failed, pg may still hold a view.
     if (prepared) this.#arenas.push(prepared.arena);
     if (done.moved === 0) await this.#explainStanding(claim, batch);
     claim.offset = claim.witness = batch.lastId;
-    if (parking) claim.hasParked = true;
+    if (batch.parked.length > 0) claim.hasParked = true;
     return shortOf(batch, done);
   }
 
-  async swallowed({ keys, offset, epoch }: Claim, rows: BatchRows): Promise<string[]> {
+  async swallowed(
+    { keys, offset, epoch }: Claim,
+    rows: BatchRows,
+    ahead?: Batch,
+  ): Promise<string[]> {
+    const later = new Set(ahead && [...ahead.upserts, ...ahead.removals].map(({ key }) => key));
+    const isLast = ({ key }: Removal) => !later.has(key);
     const { rows: found } = await this.#sessions.query<{ id: string }>(keys, {
       name: `swallowed ${keys.entity}`,
       text: swallowedSql(this.#tableOf(keys)),
-      values: [keys.stream, offset, epoch, ...lookValues(rows)],
+      values: [
+        keys.stream,
+        ahead ? [offset, ahead.lastId] : [offset],
+        epoch,
+        ...lookValues({
+          upserts: rows.upserts.filter(isLast),
+          removals: rows.removals.filter(isLast),
+        }),
+      ],
     });
     return found.map(({ id }) => id);
   }
@@ -126,7 +171,7 @@ export class PostgresBatches implements Batches {
    */
   async #explainStanding(
     { keys, offset, epoch, parkedVersion }: Claim,
-    { lastId }: Batch,
+    batch: Batch,
   ): Promise<void> {
     const { rows: [row] } = await this.#sessions.query<
       { epoch: string; last_id: string; parked_version: string }
@@ -136,7 +181,7 @@ export class PostgresBatches implements Batches {
       values: [keys.stream],
     });
     if (row?.epoch !== epoch) throw ownershipLost(keys);
-    if (row.last_id === lastId) return;
+    if ([batch, this.#next.get(batch)].some((one) => one?.lastId === row.last_id)) return;
     if (row.last_id !== offset || row.parked_version !== parkedVersion) {
       throw new ParkedChangedError(`what is parked of ${keys.stream} has changed`);
     }

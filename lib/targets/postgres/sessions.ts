@@ -150,6 +150,10 @@ interface Session extends Backend {
   connection: PoolClient;
   /** whether the wait for a synchronous standby was ended, by which a commit looks as if it were done */
   unconfirmed: boolean;
+  /** queries that are under way */
+  queries: number;
+  /** called once there are none */
+  onIdle: (() => void) | undefined;
   ended: boolean;
   /** Closes its connection; safe to call again. */
   end(): void;
@@ -157,7 +161,7 @@ interface Session extends Backend {
 
 /** A query that waits for the server. */
 interface UnderWay {
-  backend: Backend;
+  session: Session;
   /** by `performance.now()` */
   since: number;
   /** stops the waiting */
@@ -174,12 +178,26 @@ class UnconfirmedError extends ConnectionError {
   }
 }
 
+/** Places for so many, and how many wait for one. */
+class Places extends Semaphore {
+  waiting = 0;
+
+  override async acquire(): ReturnType<Semaphore["acquire"]> {
+    this.waiting++;
+    try {
+      return await super.acquire();
+    } finally {
+      this.waiting--;
+    }
+  }
+}
+
 /** Sessions for batches: a batch goes by whichever is free, so that many partitions need few of them. */
 export class Sessions {
   readonly pool: Pool;
   #most: number;
   /** those that may be open of each entity, so that one whose table is locked holds up no other */
-  #places: Map<string, Semaphore>;
+  #places: Map<string, Places>;
   /** those that large batches may have: {@linkcode largeAtOnce} */
   #placesForLarge: Map<string, Semaphore>;
   #open = new Set<Promise<Session>>();
@@ -189,14 +207,17 @@ export class Sessions {
   #closed = 0;
   /** by partition: its queries go one after the other */
   #turns = new Map<string, Mutex>();
-  #underWay = new Map<string, UnderWay>();
+  /** by partition: mostly one, and one that was sent behind it */
+  #underWay = new Map<string, UnderWay[]>();
+  /** by partition: what was sent behind another last, until whose end no further query of the partition is sent */
+  #behind = new Map<string, Promise<unknown>>();
 
   /** @param most how many may be open for each entity */
   constructor(pool: Pool, most: number, entities: readonly string[]) {
     this.pool = pool;
     this.#most = most * entities.length;
     const places = (count: number) =>
-      new Map(entities.map((entity) => [entity, new Semaphore(count)]));
+      new Map(entities.map((entity) => [entity, new Places(count)]));
     this.#places = places(most);
     this.#placesForLarge = places(largeAtOnce(most));
   }
@@ -216,6 +237,25 @@ export class Sessions {
       (session) => this.#query<Row>(session, keys.stream, query),
       (query.bytes ?? 0) > LARGE_BYTES,
     );
+  }
+
+  /**
+   * Sends a query behind the partition's one that is under way, by the same session: the server goes on with it at once.
+   * @returns `null` where none is under way, or others may wait for a session, or, behind a pooler, it could go by another of
+   * the server's connections; its promise never rejects: `null` where it failed, or where nobody knows
+   */
+  queryBehind<Row extends QueryResultRow>(
+    { stream, entity }: PartitionKeys,
+    query: PartitionQuery,
+  ): Promise<QueryResult<Row> | null> | null {
+    const session = this.#underWay.get(stream)?.at(-1)?.session;
+    if (session === undefined || session.ended || session.mark !== null) return null;
+    const isInTransaction = session.connection.getTransactionStatus() !== "I";
+    if (isInTransaction || this.#places.get(entity)!.waiting > 0) return null;
+    const outcome = this.#query<Row>(session, stream, query)
+      .catch(() => null); // whoever sends it again has its error
+    this.#behind.set(stream, outcome);
+    return outcome;
   }
 
   /** Runs a query with all constraints checked at once, and rolls it back. */
@@ -240,7 +280,10 @@ export class Sessions {
     { name, text, values, seconds, variant }: PartitionQuery,
   ): Promise<QueryResult<Row>> {
     const { promise: abandoned, reject: fail } = Promise.withResolvers<never>();
-    this.#underWay.set(stream, { backend: session, since: performance.now(), fail });
+    const own = { session, since: performance.now(), fail };
+    const queries = this.#underWay.getOrInsertComputed(stream, () => []);
+    queries.push(own);
+    session.queries++;
     try {
       const prepared = variant === undefined ? name : `${name} ${variant}`;
       const { connection, mark } = session;
@@ -262,21 +305,22 @@ export class Sessions {
       if (!lasts) session.end();
       throw error;
     } finally {
-      this.#underWay.delete(stream);
+      queries.splice(queries.indexOf(own), 1);
+      if (--session.queries === 0) session.onIdle?.();
     }
   }
 
   /** The server's process that a partition's query is under way at, and for how long, in ms; `null` where none is. */
   underWay({ stream }: PartitionKeys): { backend: Backend; ms: number } | null {
-    const query = this.#underWay.get(stream);
+    const query = this.#underWay.get(stream)?.[0];
     return query === undefined
       ? null
-      : { backend: query.backend, ms: performance.now() - query.since };
+      : { backend: query.session, ms: performance.now() - query.since };
   }
 
   /** Makes the partition's query fail with `reason`; the server may still finish it. */
   abandon({ stream }: PartitionKeys, reason: Error): void {
-    this.#underWay.get(stream)?.fail(reason);
+    this.#underWay.get(stream)?.forEach(({ fail }) => fail(reason));
   }
 
   #inTurn<T>(
@@ -287,26 +331,34 @@ export class Sessions {
     const turn = this.#turns.getOrInsertComputed(stream, () => new Mutex());
     const closed = this.#closed;
     const run = () => this.#onAny(entity, work, closed);
-    return turn.runExclusive(() =>
-      isLarge ? this.#placesForLarge.get(entity)!.runExclusive(run) : run()
-    );
+    return turn.runExclusive(async () => {
+      await this.#behind.get(stream);
+      return await (isLarge ? this.#placesForLarge.get(entity)!.runExclusive(run) : run());
+    });
   }
 
   /** @param closed how often all were closed when it began to wait */
-  #onAny<T>(
+  async #onAny<T>(
     entity: string,
     work: (session: Session) => Promise<T>,
     closed: number = this.#closed,
   ): Promise<T> {
-    return this.#places.get(entity)!.runExclusive(async () => {
+    const [, leave] = await this.#places.get(entity)!.acquire();
+    let session: Session | undefined;
+    try {
       if (closed !== this.#closed) throw new Error("Connection terminated: all were closed");
-      const session = this.#free.pop() ?? await this.#connect();
-      try {
-        return await work(session);
-      } finally {
-        if (!session.ended) this.#free.push(session);
-      }
-    });
+      session = this.#free.pop() ?? await this.#connect();
+      return await work(session);
+    } finally {
+      const give = () => {
+        if (session) session.onIdle = undefined;
+        if (session && !session.ended) this.#free.push(session);
+        leave();
+      };
+      // What was sent behind keeps the session, and its place.
+      if (session && session.queries > 0) session.onIdle = give;
+      else give();
+    }
   }
 
   #connect(): Promise<Session> {
@@ -336,6 +388,8 @@ export class Sessions {
     const session: Session = {
       connection,
       unconfirmed: false,
+      queries: 0,
+      onIdle: undefined,
       pid: 0,
       started: "",
       mark: null,
@@ -343,6 +397,8 @@ export class Sessions {
       end: () => {
         if (session.ended) return;
         session.ended = true;
+        // Else pg would wait for what is under way, which may be for ever.
+        if (session.queries > 0) connection.connection.stream.destroy();
         connection.release(true);
         gone();
       },
@@ -354,6 +410,8 @@ export class Sessions {
     });
     try {
       const { pid, started, isPooled } = await settle(connection, "batches");
+      // Each query is sent at once, and not when the one before is done. Source: node-postgres.com/features/pipelining.
+      if (!isPooled) Object.assign(connection, { pipeline: true });
       const mark = `/* ${randomBytes(8).toString("hex")} */ `;
       return Object.assign(session, { started }, isPooled ? { mark } : { pid });
     } catch (error) {

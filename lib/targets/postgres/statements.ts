@@ -8,33 +8,45 @@ import { storable } from "../common.ts";
 import type { Batch, BatchRows, Parked, Removal, Upsert } from "../batch.ts";
 import { type Arena, bytesArray, timeArray, versionArray } from "./arrays.ts";
 
-/**
- * Five arrays as rows. In the select list PostgreSQL unnests them row by row; in FROM it would store them
- * first. The payloads come last, since pg copies everything before them again when its buffer has to grow.
- */
-const rowsSql = (first: number) => `
-  (SELECT unnest($${first}::text[]) AS id, unnest($${first + 1}::int8[]) AS version,
-          unnest($${first + 2}::timestamptz[]) AS created,
-          unnest($${first + 3}::timestamptz[]) AS updated,
-          unnest($${first + 4}::text[]) AS payload) AS e`;
+/** How many rows a statement writes or removes: of one alone PostgreSQL makes a simpler plan. */
+type Count = "one" | "many";
+
+/** Arrays as rows. In the select list PostgreSQL unnests them row by row; in FROM it would store them first. */
+function unnested(first: number, count: Count, columns: [name: string, type: string][]): string {
+  const selected = columns.map(([name, type], index) => {
+    const array = `$${first + index}::${type}[]`;
+    return `${count === "one" ? `(${array})[1]` : `unnest(${array})`} AS ${name}`;
+  });
+  return `(SELECT ${selected.join(", ")}) AS e`;
+}
+
+/** Rows to write. The payloads come last, since pg copies everything before them again when its buffer has to grow. */
+const rowsSql = (first: number, count: Count) =>
+  unnested(first, count, [
+    ["id", "text"],
+    ["version", "int8"],
+    ["created", "timestamptz"],
+    ["updated", "timestamptz"],
+    ["payload", "text"],
+  ]);
 
 /**
  * Writes rows that are expected to exist, by the query `updated`, and by `added` for those that do not; `only` is
  * a condition that must hold. An older version never replaces a newer one. An update event does not know when
  * its document was created, so the row keeps its value.
  */
-const writeSql = (table: string, first: number, only: string) =>
+const writeSql = (table: string, first: number, only: string, count: Count) =>
   `updated AS (
   UPDATE "${table}" AS t
      SET payload = e.payload::jsonb, created_at = coalesce(e.created, t.created_at),
          updated_at = e.updated, version = e.version
-    FROM ${rowsSql(first)}
+    FROM ${rowsSql(first, count)}
    WHERE t.id = e.id AND t.version < e.version AND ${only}
   RETURNING 1
 ), added AS (
   INSERT INTO "${table}" AS t (id, payload, created_at, updated_at, version)
   SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
-    FROM ${rowsSql(first)}
+    FROM ${rowsSql(first, count)}
    -- Asked first, and once: mostly all rows were there, and none is looked for again.
    WHERE (SELECT count(*) FROM updated) < cardinality($${first}::text[]) AND ${only}
      AND NOT EXISTS (SELECT FROM "${table}" WHERE id = e.id)
@@ -49,17 +61,17 @@ const writeSql = (table: string, first: number, only: string) =>
  * Writes rows that are expected to be new, without looking for them. A row that exists fails the statement
  * (23505); then the whole batch is written again by {@linkcode writeSql}.
  */
-export const insertSql = (table: string, first: number, only: string) =>
+export const insertSql = (table: string, first: number, only: string, count: Count) =>
   `INSERT INTO "${table}" (id, payload, created_at, updated_at, version)
   SELECT e.id, e.payload::jsonb, coalesce(e.created, e.updated), e.updated, e.version
-    FROM ${rowsSql(first)}
+    FROM ${rowsSql(first, count)}
    WHERE ${only}`;
 
 /** Removes rows, as the query `removed`. */
-const removeSql = (table: string, first: number, only: string) =>
+const removeSql = (table: string, first: number, only: string, count: Count) =>
   `removed AS (
   DELETE FROM "${table}" AS t
-   USING unnest($${first}::text[], $${first + 1}::int8[]) AS e (id, version)
+   USING ${unnested(first, count, [["id", "text"], ["version", "int8"]])}
    WHERE t.id = e.id AND t.version < e.version AND ${only}
   RETURNING 1
 )`;
@@ -92,27 +104,35 @@ export const parkedOfSql = (ofStream: string): string =>
     ON ${ofStream} AND d.fingerprint = sha256(e.id) AND d.doc_id = e.id
  WHERE d.state = 'parked'`;
 
-/** The parameters of each part of a batch; empty where it has nothing to do. */
+/** How many rows a part of a batch has, and its parameters: none where it has no rows. */
+interface PartValues {
+  rows: number;
+  values: Buffer[];
+}
+
+/** The parts of a batch. */
 export interface BatchValues {
-  inserted: Buffer[];
-  written: Buffer[];
-  removed: Buffer[];
+  inserted: PartValues;
+  written: PartValues;
+  removed: PartValues;
 }
 
 /** The parameters of all parts, in the order in which {@linkcode applySql} takes them. */
 export const valuesOf = ({ inserted, written, removed }: BatchValues): Buffer[] => [
-  ...inserted,
-  ...written,
-  ...removed,
+  ...inserted.values,
+  ...written.values,
+  ...removed.values,
 ];
 
-/** Distinguishes the texts of one table: which parts they have. */
+/** Distinguishes the texts of one table: which parts they have, and whether of more than one row. */
 export const variantOf = ({ inserted, written, removed }: BatchValues): string =>
-  [inserted, written, removed].map(({ length }) => Math.sign(length)).join("");
+  [inserted, written, removed].map(({ rows }) => Math.min(rows, 2)).join("");
+
+const countOf = ({ rows }: PartValues): Count => rows === 1 ? "one" : "many";
 
 /** Whether a batch writes rows that are expected to be new, and does nothing else. */
 const addsOnly = ({ inserted, written, removed }: BatchValues, parking: boolean): boolean =>
-  inserted.length > 0 && written.length + removed.length === 0 && !parking;
+  inserted.rows > 0 && written.rows + removed.rows === 0 && !parking;
 
 /** How each batch statement begins, so that one under way can be told from others. */
 export const BATCH_BEGINS = "WITH moved AS (";
@@ -136,16 +156,15 @@ ${BATCH_BEGINS}
   RETURNING 1
 )`;
   let first = 7;
-  if (addsOnly(values, parking)) return `${moving}\n${insertSql(table, first, only)}`;
+  const insert = insertSql(table, first, only, countOf(inserted));
+  if (addsOnly(values, parking)) return `${moving}\n${insert}`;
   const parts = [moving];
-  if (inserted.length > 0) {
-    parts.push(`inserted AS (\n  ${insertSql(table, first, only)}\n  RETURNING 1\n)`);
-  }
-  first += inserted.length;
-  if (written.length > 0) parts.push(writeSql(table, first, only));
-  first += written.length;
-  if (removed.length > 0) parts.push(removeSql(table, first, only));
-  first += removed.length;
+  if (inserted.rows > 0) parts.push(`inserted AS (\n  ${insert}\n  RETURNING 1\n)`);
+  first += inserted.values.length;
+  if (written.rows > 0) parts.push(writeSql(table, first, only, countOf(written)));
+  first += written.values.length;
+  if (removed.rows > 0) parts.push(removeSql(table, first, only, countOf(removed)));
+  first += removed.values.length;
   if (parking) parts.push(parkSql(first));
   return `${parts.join(", ")}
 SELECT (SELECT count(*) FROM moved)::int AS moved,
@@ -154,19 +173,17 @@ SELECT (SELECT count(*) FROM moved)::int AS moved,
 }
 
 /** How many rows the queries of a part have returned. */
-const countSql = (part: Buffer[], ...queries: string[]): string =>
-  part.length === 0
-    ? "0"
-    : queries.map((query) => `(SELECT count(*) FROM ${query})::int`).join(" + ");
+const countSql = ({ rows }: PartValues, ...queries: string[]): string =>
+  rows === 0 ? "0" : queries.map((query) => `(SELECT count(*) FROM ${query})::int`).join(" + ");
 
 /**
- * Which rows are not as the batch that ends at `$2` should have left them, if the partition is still there. Each row is
+ * Which rows are not as the batch that ends at one of `$2` should have left them, if the partition is still there. Each row is
  * looked up by its id, whatever the planner believes of the table. The others' parameters are of
  * {@linkcode lookValues}.
  */
 export const swallowedSql = (table: string): string => {
   const there =
-    "EXISTS (SELECT FROM writebehind_offset WHERE stream = $1 AND last_id = $2 AND epoch = $3)";
+    "EXISTS (SELECT FROM writebehind_offset WHERE stream = $1 AND last_id = ANY ($2::text[]) AND epoch = $3)";
   return missedSql(table, 4, there);
 };
 
@@ -200,7 +217,7 @@ export const lookValues = ({ upserts, removals }: BatchRows): Buffer[] => [
  * statement ends, after the table's triggers and foreign keys. What is deferred to the commit is not tried.
  */
 export const probeSql = (table: string) => `
-WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")}
+WITH ${writeSql(table, 1, "true", "many")}, ${removeSql(table, 6, "true", "many")}
 INSERT INTO writebehind_probe (id, parent)
 SELECT 1, 2 + (SELECT count(*) FROM updated) + (SELECT count(*) FROM added)
             + (SELECT count(*) FROM removed)`;
@@ -235,16 +252,23 @@ export function batchValues(
 ): BatchValues {
   const [expectedNew, others]: [Upsert[], Upsert[]] = [[], []];
   for (const upsert of upserts) (upsert.fresh && !noneNew ? expectedNew : others).push(upsert);
+  const part = <Row>(
+    rows: Row[],
+    valuesOf: (rows: Row[], arena?: Arena) => Buffer[],
+  ): PartValues => ({
+    rows: rows.length,
+    values: rows.length > 0 ? valuesOf(rows, arena) : [],
+  });
   return {
-    inserted: expectedNew.length > 0 ? upsertValues(expectedNew, arena) : [],
-    written: others.length > 0 ? upsertValues(others, arena) : [],
-    removed: removals.length > 0 ? removalValues(removals, arena) : [],
+    inserted: part(expectedNew, upsertValues),
+    written: part(others, upsertValues),
+    removed: part(removals, removalValues),
   };
 }
 
 /** Writes and removes rows, nothing else; parameters as of {@linkcode probeSql}. */
 export const writeRowsSql = (table: string) =>
-  `WITH ${writeSql(table, 1, "true")}, ${removeSql(table, 6, "true")} SELECT`;
+  `WITH ${writeSql(table, 1, "true", "many")}, ${removeSql(table, 6, "true", "many")} SELECT`;
 
 /**
  * Writes and removes rows as a batch does, in a transaction of the caller's, which holds the partition's

@@ -16,6 +16,13 @@ import { type Claim, OwnershipLostError } from "writebehind/targets/target.ts";
 import { assertEqual, type Pipeline, testPipeline } from "../../support/pipeline.ts";
 import { testDatabase, testPostgres, waitFor } from "../../support/servers.ts";
 
+/** By which of the server's processes a query ran, and when. */
+interface Ran {
+  pid: number;
+  since: Date;
+  until: Date;
+}
+
 Deno.test("PostgreSQL: a session that is closed while it is opened gives its connection back", async () => {
   await using postgres = await testPostgres();
   await using database = await testDatabase(postgres);
@@ -115,6 +122,38 @@ async function heldUp({ pool }: Pipeline, partitions: PartitionKeys[]) {
   const owned = stack.move();
   return { sessions, waiting, goOn, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
+
+Deno.test("PostgreSQL: what is sent behind a query goes by its session, and the partition's next one waits for it", async () => {
+  await using pipeline = await testPipeline({ streams: { partitions: 2 } });
+  const sessions = new Sessions(pipeline.pool, 3, ["session"]);
+  const [keys, other] = allPartitions(pipeline.config, "session");
+  const query = (seconds: number) => ({
+    name: "",
+    text:
+      `SELECT pg_backend_pid() AS pid, statement_timestamp() AS since, clock_timestamp() AS until
+             FROM pg_sleep($1)`,
+    values: [seconds],
+  });
+  try {
+    assert.equal(sessions.queryBehind(keys!, query(0)), null, "nothing is under way");
+    const first = sessions.query<Ran>(keys!, query(0.1));
+    await waitFor(() => sessions.underWay(keys!), { what: "the first query" });
+    const behind = sessions.queryBehind<Ran>(keys!, query(0.3))!;
+    const [begun] = (await first).rows;
+    const next = sessions.query<Ran>(keys!, query(0));
+    const elsewhere = sessions.query<Ran>(other!, query(0));
+    const [[sent], [last], [free]] = [
+      (await behind)!.rows,
+      (await next).rows,
+      (await elsewhere).rows,
+    ];
+    assert.equal(sent!.pid, begun!.pid);
+    assert(last!.since >= sent!.until);
+    assert(free!.since < sent!.until, "no other partition waits");
+  } finally {
+    sessions.close();
+  }
+});
 
 Deno.test("PostgreSQL: large batches leave a connection to small ones", async () => {
   await using pipeline = await testPipeline({ streams: { partitions: 6 } });
