@@ -37,6 +37,8 @@ interface Work {
   batch: Batch;
   /** whether there were more to read */
   more: boolean;
+  /** whether nothing of it is parked, and no attempt has failed: another may be sent behind it */
+  isPlain: boolean;
   /** lets another batch be read; safe to call again */
   done(): void;
   /** gives back its memory, once it was applied: what has failed may be sent still */
@@ -44,7 +46,7 @@ interface Work {
 }
 
 /** So many events in a batch mean that they come more slowly than batches are applied. */
-const FEW = 4;
+const FEW = 2;
 
 const isFew = ({ items }: Work): boolean => items.length <= FEW;
 
@@ -162,7 +164,7 @@ export class PartitionSink {
     await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
     let waited = false;
-    // What was sent ahead is brought to its end, whatever happens meanwhile.
+    // What was sent ahead is brought to its end before anything else ends the loop.
     let isAhead = false;
     try {
       this.#readOn(claim.offset, false);
@@ -220,6 +222,8 @@ export class PartitionSink {
         if (!ends) this.#readOn(claim.offset, follow);
       }
     } catch (error) {
+      // Nobody waits for it any more: it must not hold up the next claim.
+      if (isAhead) this.#target.ownership.abandon(claim, asError(error));
       // Until it goes on, `target list` shows what was told last.
       if (error instanceof PausedError) await trimmer.trim();
       throw error;
@@ -229,10 +233,9 @@ export class PartitionSink {
   }
 
   /** Sends a small batch behind the one that is under way, so that the target need not wait for it; whether it was sent. */
-  #sendAhead(claim: Claim, { batch, items }: Work, next: Work | null): boolean {
-    const isWhole = batch.events === items.length;
-    if (next === null || !isFew(next) || !isWhole) return false;
-    return this.#target.batches.sendAhead?.(claim, next.batch, batch) ?? false;
+  #sendAhead(claim: Claim, work: Work, next: Work | null): boolean {
+    if (!work.isPlain || !next?.isPlain || !isFew(next)) return false;
+    return this.#target.batches.sendAhead?.(claim, next.batch, work.batch) ?? false;
   }
 
   /** Begins to read the entries after a position. */
@@ -265,7 +268,7 @@ export class PartitionSink {
       const batch = await this.#coalesce(items);
       this.#target.batches.prepare(this.keys, batch);
       await failpoint?.("coalesced");
-      return { items, batch, more, done, free };
+      return { items, batch, more, isPlain: batch.parked.length === 0, done, free };
     } catch (error) {
       done();
       throw error;
@@ -301,8 +304,9 @@ export class PartitionSink {
   /** Applies a batch. What cannot be stored is parked, and so are later events of parked documents. */
   async #applyOrPark(
     claim: Claim,
-    { items, batch }: Work,
+    work: Work,
   ): Promise<{ applied: Batch; short: BatchRows }> {
+    let { items, batch } = work;
     if (claim.hasParked) {
       items = await this.#parkBehind(claim, items);
       batch = await this.#coalesce(items);
@@ -315,6 +319,7 @@ export class PartitionSink {
         this.#poison.wentWell();
         return { applied: batch, short };
       } catch (error) {
+        work.isPlain = false;
         if (isTurn(error)) throw error;
         // The batch may cover only the first of its items, and only those may be blamed for its error.
         const covered = items.slice(0, batch.events);

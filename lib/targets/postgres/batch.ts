@@ -56,8 +56,8 @@ export class PostgresBatches implements Batches {
   #batchesWithoutNew = 0;
   /** parameters that were prepared while another batch was under way */
   #prepared = new WeakMap<Batch, { values: BatchValues; arena: Arena }>();
-  /** batches that were sent ahead; `null` for one whose outcome is unknown */
-  #ahead = new WeakMap<Batch, Promise<QueryResult<Applied> | null>>();
+  /** batches that were sent ahead */
+  #ahead = new WeakMap<Batch, Promise<QueryResult<Applied>>>();
   /** by the batch before: what was sent behind it */
   #next = new WeakMap<Batch, Batch>();
   /** memory for them that is free again: partitions share it */
@@ -81,7 +81,7 @@ export class PostgresBatches implements Batches {
 
   sendAhead(claim: Claim, batch: Batch, before: Batch): boolean {
     const prepared = this.#prepared.get(batch);
-    if (prepared === undefined || batch.parked.length > 0) return false;
+    if (prepared === undefined) return false;
     const query = this.#query({ ...claim, offset: before.lastId }, batch, prepared.values);
     const sent = this.#sessions.queryBehind<Applied>(claim.keys, query);
     if (sent === null) return false;
@@ -121,19 +121,19 @@ export class PostgresBatches implements Batches {
     if (noneNew) this.#batchesWithoutNew--;
     const prepared = this.#prepared.get(batch);
     this.#prepared.delete(batch);
-    const ahead = await this.#ahead.get(batch);
+    const ahead = this.#ahead.get(batch);
     this.#ahead.delete(batch);
-    let done = ahead ? doneBy(ahead) : NOTHING;
-    // Also where nobody knows what became of it: then the offset tells.
-    if (done.moved === 0) {
-      done = await run(prepared?.values ?? batchValues(batch, noneNew))
-        .catch((error) => {
-          if (error.code !== UNIQUE_VIOLATION) throw error;
-          // A row that should be new exists already. Nothing was done; more such batches may follow.
-          this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
-          return run(batchValues(batch, true));
-        });
-    }
+    const first = async () => {
+      const done = ahead ? doneBy(await ahead) : NOTHING;
+      // Sent ahead, it does nothing where the one before needed a second attempt.
+      return done.moved > 0 ? done : await run(prepared?.values ?? batchValues(batch, noneNew));
+    };
+    const done = await first().catch((error) => {
+      if (error.code !== UNIQUE_VIOLATION) throw error;
+      // A row that should be new exists already. Nothing was done; more such batches may follow.
+      this.#batchesWithoutNew = BATCHES_WITHOUT_NEW;
+      return run(batchValues(batch, true));
+    });
     // Of one that failed, pg may still hold a view.
     if (prepared) this.#arenas.push(prepared.arena);
     if (done.moved === 0) await this.#explainStanding(claim, batch);

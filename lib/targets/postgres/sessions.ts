@@ -11,6 +11,7 @@ import type { QueryResult, QueryResultRow } from "pg";
 import { counted } from "../../core/counted.ts";
 import { ConfigError, ConnectionError } from "../../core/errors.ts";
 import { failpoint } from "../../core/failpoints.ts";
+import { awaitedLater } from "../../core/promises.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { endsSession, isPostgresError, postgresErrorKind } from "./errors.ts";
 import { announcedPid, type Pool, type PoolClient } from "./pool.ts";
@@ -240,21 +241,22 @@ export class Sessions {
   }
 
   /**
-   * Sends a query behind the partition's one that is under way, by the same session: the server goes on with it at once.
-   * @returns `null` where none is under way, or others may wait for a session, or, behind a pooler, it could go by another of
-   * the server's connections; its promise never rejects: `null` where it failed, or where nobody knows
+   * Sends a small query behind the partition's one that is under way, by the same session: the server goes on with it at
+   * once.
+   * @returns `null` where it was not sent: none is under way, others wait for a session, or, behind a pooler, it could go by
+   * another of the server's connections
    */
   queryBehind<Row extends QueryResultRow>(
     { stream, entity }: PartitionKeys,
     query: PartitionQuery,
-  ): Promise<QueryResult<Row> | null> | null {
+  ): Promise<QueryResult<Row>> | null {
     const session = this.#underWay.get(stream)?.at(-1)?.session;
     if (session === undefined || session.ended || session.mark !== null) return null;
     const isInTransaction = session.connection.getTransactionStatus() !== "I";
-    if (isInTransaction || this.#places.get(entity)!.waiting > 0) return null;
-    const outcome = this.#query<Row>(session, stream, query)
-      .catch(() => null); // whoever sends it again has its error
-    this.#behind.set(stream, outcome);
+    const isLarge = (query.bytes ?? 0) > LARGE_BYTES;
+    if (isInTransaction || isLarge || this.#places.get(entity)!.waiting > 0) return null;
+    const outcome = awaitedLater(this.#query<Row>(session, stream, query));
+    this.#behind.set(stream, outcome.catch(() => {})); // whoever waits for the outcome has its error
     return outcome;
   }
 
