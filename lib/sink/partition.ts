@@ -37,8 +37,10 @@ interface Work {
   batch: Batch;
   /** whether there were more to read */
   more: boolean;
-  /** whether nothing of it is parked, and no attempt has failed: another may be sent behind it */
+  /** whether nothing of it is parked, and it was not refused: another may be sent behind it */
   isPlain: boolean;
+  /** when it was sent ahead, by `performance.now()` */
+  sentAt?: number;
   /** lets another batch be read; safe to call again */
   done(): void;
   /** gives back its memory, once it was applied: what has failed may be sent still */
@@ -164,13 +166,15 @@ export class PartitionSink {
     await settler?.sweep({ isCaughtUp: false });
     let settling: Promise<void> | undefined;
     let waited = false;
-    // What was sent ahead is brought to its end before anything else ends the loop.
+    // Whether the next batch was sent: then it has its turn, also where the sink stops or gives the partition away.
     let isAhead = false;
     try {
       this.#readOn(claim.offset, false);
       while (isAhead || !signal.aborted) {
-        if (!isAhead) this.#ownership.check(owned);
-        if (!isAhead && this.#giving) throw new GivenError("given away");
+        if (!isAhead) {
+          this.#ownership.check(owned);
+          if (this.#giving) throw new GivenError("given away");
+        }
         isAhead = false;
         const work = await this.#next;
         if (work === null) {
@@ -190,10 +194,10 @@ export class PartitionSink {
         // event. Where more come, that would make small batches at the end of the stream: there it is read
         // afterwards, with all that came meanwhile.
         const slow = follow && isFew(work);
-        const ends = signal.aborted || this.#giving;
-        const prefetch = (work.more || slow) && !claim.hasParked && !ends;
+        const goesOn = () => !signal.aborted && !this.#giving;
+        const prefetch = (work.more || slow) && !claim.hasParked && goesOn();
         if (prefetch) this.#readOn(work.batch.lastId, !work.more);
-        const began = performance.now();
+        const began = work.sentAt ?? performance.now();
         let isUnderWay = true;
         const applying = this.#apply(claim, work).finally(() => {
           isUnderWay = false;
@@ -201,7 +205,7 @@ export class PartitionSink {
         });
         if (prefetch && slow) {
           this.#next = awaitedLater(this.#next.then((next) => {
-            isAhead = isUnderWay && !signal.aborted && this.#sendAhead(claim, work, next);
+            isAhead = isUnderWay && goesOn() && this.#sendAhead(owned, work, next);
             return next;
           }));
         }
@@ -219,7 +223,7 @@ export class PartitionSink {
         if (fits) continue;
         if (prefetch) await this.#dropNext();
         isAhead = false;
-        if (!ends) this.#readOn(claim.offset, follow);
+        if (goesOn()) this.#readOn(claim.offset, follow);
       }
     } catch (error) {
       // Nobody waits for it any more: it must not hold up the next claim.
@@ -233,9 +237,16 @@ export class PartitionSink {
   }
 
   /** Sends a small batch behind the one that is under way, so that the target need not wait for it; whether it was sent. */
-  #sendAhead(claim: Claim, work: Work, next: Work | null): boolean {
+  #sendAhead(owned: Owned, work: Work, next: Work | null): boolean {
     if (!work.isPlain || !next?.isPlain || !isFew(next)) return false;
-    return this.#target.batches.sendAhead?.(claim, next.batch, work.batch) ?? false;
+    try {
+      this.#ownership.check(owned);
+    } catch {
+      return false; // it is thrown before the next one's turn
+    }
+    const isSent = this.#target.batches.sendAhead?.(owned.claim, next.batch, work.batch) ?? false;
+    if (isSent) next.sentAt = performance.now();
+    return isSent;
   }
 
   /** Begins to read the entries after a position. */
@@ -339,8 +350,8 @@ export class PartitionSink {
 
   /**
    * Mostly nothing was short, and nobody lacks anything. Rows that are newer than their events, or were removed before, are
-   * no loss. If it fails, it is done under the next claim: a document that another sink has removed meanwhile may be
-   * named then, as a verify shows.
+   * no loss. If it fails, it is done under the next claim: a document that was removed meanwhile may be named then, as a
+   * verify shows.
    */
   async #lookForSwallowed(claim: Claim, ahead: Work | null = null): Promise<string[]> {
     const { upserts, removals } = this.#short;

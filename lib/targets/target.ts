@@ -64,7 +64,7 @@ export interface Ownership {
    * @throws {OwnershipLostError} where another sink has taken the partition
    */
   renew(claim: Claim, leaseSeconds: number): Promise<void>;
-  /** Stops waiting for the batch under way: it fails with `reason`, and may have been applied or not. */
+  /** Stops waiting for the batches under way: they fail with `reason`, and may have been applied or not. */
   abandon(claim: Claim, reason: Error): void;
   /**
    * Gives the partition back, so that the next owner need not wait for the lease to end, and closes what
@@ -103,8 +103,9 @@ export interface Batches {
   /** Does what can be done for a batch without the server, while the batch before commits. */
   prepare(keys: PartitionKeys, batch: Batch): void;
   /**
-   * Sends a batch that was prepared while the one before is under way, so that the server goes on with it at once; `apply`
-   * then waits for it. Where the one before is not applied, neither is this one.
+   * Sends a batch that was prepared while the one before is under way, so that the server goes on with it at once. Where the
+   * one before is not applied as it was sent, neither is this one, and its `apply` may never come; where that comes, it waits
+   * for the outcome, and sends the batch again if nothing was done.
    * @returns whether it was sent
    */
   sendAhead?(claim: Claim, batch: Batch, before: Batch): boolean;

@@ -9,6 +9,7 @@
 import type { QueryResult } from "pg";
 import { type Config, entityConfig } from "../../config/load.ts";
 import { ConfigError } from "../../core/errors.ts";
+import { awaitedLater } from "../../core/promises.ts";
 import type { PartitionKeys } from "../../redis/keys.ts";
 import { harmlessRowsGo, isText, ownershipLost, shortOf } from "../common.ts";
 import { type Batches, type Claim, ParkedChangedError } from "../target.ts";
@@ -48,6 +49,13 @@ const NOTHING: Applied = { moved: 0, written: 0, removed: 0 };
 const doneBy = ({ rows: [row], rowCount }: QueryResult<Applied>): Applied =>
   row ?? { moved: Math.sign(rowCount!), written: rowCount!, removed: 0 };
 
+/** The parameters of a batch, and its outcome, where it was sent ahead. */
+interface Prepared {
+  values: BatchValues;
+  arena: Arena;
+  outcome?: Promise<Applied>;
+}
+
 /** Applies batches to the tables of a configuration's entities. */
 export class PostgresBatches implements Batches {
   #sessions: Sessions;
@@ -55,9 +63,7 @@ export class PostgresBatches implements Batches {
   /** for how many more batches no row is expected to be new */
   #batchesWithoutNew = 0;
   /** parameters that were prepared while another batch was under way */
-  #prepared = new WeakMap<Batch, { values: BatchValues; arena: Arena }>();
-  /** batches that were sent ahead */
-  #ahead = new WeakMap<Batch, Promise<QueryResult<Applied>>>();
+  #prepared = new WeakMap<Batch, Prepared>();
   /** by the batch before: what was sent behind it */
   #next = new WeakMap<Batch, Batch>();
   /** memory for them that is free again: partitions share it */
@@ -85,7 +91,7 @@ export class PostgresBatches implements Batches {
     const query = this.#query({ ...claim, offset: before.lastId }, batch, prepared.values);
     const sent = this.#sessions.queryBehind<Applied>(claim.keys, query);
     if (sent === null) return false;
-    this.#ahead.set(batch, sent);
+    prepared.outcome = awaitedLater(sent.then(doneBy));
     this.#next.set(before, batch);
     return true;
   }
@@ -121,10 +127,8 @@ export class PostgresBatches implements Batches {
     if (noneNew) this.#batchesWithoutNew--;
     const prepared = this.#prepared.get(batch);
     this.#prepared.delete(batch);
-    const ahead = this.#ahead.get(batch);
-    this.#ahead.delete(batch);
     const first = async () => {
-      const done = ahead ? doneBy(await ahead) : NOTHING;
+      const done = await prepared?.outcome ?? NOTHING;
       // Sent ahead, it does nothing where the one before needed a second attempt.
       return done.moved > 0 ? done : await run(prepared?.values ?? batchValues(batch, noneNew));
     };
@@ -147,7 +151,12 @@ export class PostgresBatches implements Batches {
     rows: BatchRows,
     ahead?: Batch,
   ): Promise<string[]> {
-    const later = new Set(ahead && [...ahead.upserts, ...ahead.removals].map(({ key }) => key));
+    // Its outcome comes first in any case: no query of the partition is sent before.
+    const outcome = ahead && await this.#prepared.get(ahead)?.outcome?.catch(() => NOTHING); // apply throws it
+    const isApplied = ahead !== undefined && outcome !== undefined && outcome.moved > 0;
+    const later = new Set(
+      isApplied ? [...ahead.upserts, ...ahead.removals].map(({ key }) => key) : [],
+    );
     const isLast = ({ key }: Removal) => !later.has(key);
     const { rows: found } = await this.#sessions.query<{ id: string }>(keys, {
       name: `swallowed ${keys.entity}`,

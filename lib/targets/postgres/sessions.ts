@@ -155,6 +155,8 @@ interface Session extends Backend {
   queries: number;
   /** called once there are none */
   onIdle: (() => void) | undefined;
+  /** whether it is to end once there are none: what was sent behind is answered first, so that nothing is done after it */
+  isLast: boolean;
   ended: boolean;
   /** Closes its connection; safe to call again. */
   end(): void;
@@ -302,9 +304,9 @@ export class Sessions {
     } catch (error) {
       // A session is not used again if it failed without an answer, or with one that was its last, or if it may be to
       // blame itself: after a primary was demoted, or a role's settings changed, only a new one helps.
-      const lasts = isPostgresError(error) && !endsSession(error) &&
-        postgresErrorKind(error) !== "configuration";
-      if (!lasts) session.end();
+      const answers = isPostgresError(error) && !endsSession(error);
+      if (!answers) session.end();
+      else if (postgresErrorKind(error) === "configuration") session.isLast = true;
       throw error;
     } finally {
       queries.splice(queries.indexOf(own), 1);
@@ -320,7 +322,7 @@ export class Sessions {
       : { backend: query.session, ms: performance.now() - query.since };
   }
 
-  /** Makes the partition's query fail with `reason`; the server may still finish it. */
+  /** Makes the partition's queries fail with `reason`; the server may still finish them. */
   abandon({ stream }: PartitionKeys, reason: Error): void {
     this.#underWay.get(stream)?.forEach(({ fail }) => fail(reason));
   }
@@ -354,6 +356,7 @@ export class Sessions {
     } finally {
       const give = () => {
         if (session) session.onIdle = undefined;
+        if (session?.isLast) session.end();
         if (session && !session.ended) this.#free.push(session);
         leave();
       };
@@ -392,6 +395,7 @@ export class Sessions {
       unconfirmed: false,
       queries: 0,
       onIdle: undefined,
+      isLast: false,
       pid: 0,
       started: "",
       mark: null,
