@@ -156,10 +156,10 @@ ${BATCH_BEGINS}
   RETURNING 1
 )`;
   let first = 7;
-  const insert = insertSql(table, first, only, countOf(inserted));
-  if (addsOnly(values, parking)) return `${moving}\n${insert}`;
+  const insert = () => insertSql(table, first, only, countOf(inserted));
+  if (addsOnly(values, parking)) return `${moving}\n${insert()}`;
   const parts = [moving];
-  if (inserted.rows > 0) parts.push(`inserted AS (\n  ${insert}\n  RETURNING 1\n)`);
+  if (inserted.rows > 0) parts.push(`inserted AS (\n  ${insert()}\n  RETURNING 1\n)`);
   first += inserted.values.length;
   if (written.rows > 0) parts.push(writeSql(table, first, only, countOf(written)));
   first += written.values.length;

@@ -115,6 +115,22 @@ const refuseBad = ({ pool }: Pipeline) =>
   pool.query("ALTER TABLE sessions ADD CONSTRAINT good CHECK (payload->'bad' IS NULL) NOT VALID");
 const EACH_APPLIED = [["applied", 1], ["applied", 1]];
 
+/** Both are written, and neither fails, where another program has written the row of one. */
+function writtenWhere(id: "a" | "b"): (pipeline: Pipeline) => Promise<void> {
+  return async (pipeline) => {
+    const { insert } = write(pipeline);
+    await pipeline.pool.query(
+      "INSERT INTO sessions (id, payload, created_at, updated_at, version) VALUES ($1, '{}', now(), now(), 0)",
+      [id],
+    );
+    const course = { first: insert("a", { n: 1 }), next: insert("b", { n: 1 }) };
+    await using two = await twoUnderWay(pipeline, course);
+    await applied(two.sink, 3);
+    assert.deepEqual(two.told, EACH_APPLIED);
+    await assertEqual(pipeline);
+  };
+}
+
 const steps: Record<string, (pipeline: Pipeline) => Promise<void>> = {
   "the server goes on with it, and each is told once": async (pipeline) => {
     const { insert } = write(pipeline);
@@ -124,29 +140,8 @@ const steps: Record<string, (pipeline: Pipeline) => Promise<void>> = {
     await assertEqual(pipeline);
   },
 
-  "where the first one's row is there already, both are written": async (pipeline) => {
-    const { insert } = write(pipeline);
-    await pipeline.pool.query(
-      "INSERT INTO sessions (id, payload, created_at, updated_at, version) VALUES ('a', '{}', now(), now(), 0)",
-    );
-    const course = { first: insert("a", { n: 1 }), next: insert("b") };
-    await using two = await twoUnderWay(pipeline, course);
-    await applied(two.sink, 3);
-    assert.deepEqual(two.told, EACH_APPLIED);
-    await assertEqual(pipeline);
-  },
-
-  "where the next one's row is there already, both are written": async (pipeline) => {
-    const { insert } = write(pipeline);
-    await pipeline.pool.query(
-      "INSERT INTO sessions (id, payload, created_at, updated_at, version) VALUES ('b', '{}', now(), now(), 0)",
-    );
-    const course = { first: insert("a"), next: insert("b", { n: 1 }) };
-    await using two = await twoUnderWay(pipeline, course);
-    await applied(two.sink, 3);
-    assert.deepEqual(two.told, EACH_APPLIED);
-    await assertEqual(pipeline);
-  },
+  "where the first one's row is there already, both are written": writtenWhere("a"),
+  "where the next one's row is there already, both are written": writtenWhere("b"),
 
   "a stop waits for both": async (pipeline) => {
     const { insert } = write(pipeline);
